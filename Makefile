@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# With a CUDA build of torch of your own: `make VENV=path/to/it demo`.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test test-fast lint clean
+
+install: $(INSTALLED)
+
+# torch first and pinned: a range would take the newest CUDA build, several GB.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+demo: install
+	$(BIN)/python train_avb.py
+	$(BIN)/python predict_avb.py runs/sample --corpus hume_vb --data_dir data/sample --task high --split test \
+		--output runs/sample/test.csv --overwrite
+	head -n 4 runs/sample/test.csv
+
+test: install
+	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf runs data/sample build *.egg-info

@@ -1,0 +1,175 @@
+"""Every argument of `train_avb.py`: dataclasses with help, read from a recipe and the command line.
+
+The defaults are the `recommended` preset: front end frozen, transformer trained at 1e-5 and head at 1e-4, CCC averaged
+over labels, masked pooling. Batch size, epochs and weight decay are the paper's (section IV-B).
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from avb.errors import AvbError, RecipeError
+from avb.recipes import nearest, read_recipe, recipe_arguments
+
+
+@dataclass
+class ModelArguments:
+    encoder: str = field(
+        default="facebook/wav2vec2-large-lv60",
+        metadata={
+            "help": "Hub name or folder of a wav2vec 2.0 checkpoint or of a model trained here; or a YAML file of "
+            "Wav2Vec2Config fields, to start from random weights."
+        },
+    )
+    encoder_layer: int = field(
+        default=12, metadata={"help": "Transformer layer that feeds the head (section IV-B); those above are cut off."}
+    )
+    rnn_layers: int = field(default=2, metadata={"help": "LSTM layers; 0 is the paper's 'without RNN' (Table IV)."})
+    rnn_hidden_size: int = field(default=512, metadata={"help": "Units of an LSTM layer (section IV-B)."})
+    head_dropout: float = field(default=0.0, metadata={"help": "Dropout around the LSTM. The paper has none."})
+    pooling: str = field(default="last", metadata={"help": "last, first, max, avg (section III-B) or attention."})
+    loss: str | None = field(
+        default=None, metadata={"help": "ccc, mse (section III-C) or ce. Default: ccc for scores, ce for classes."}
+    )
+    ccc_reduction: str = field(default="mean", metadata={"help": "CCC over labels: mean, or the authors' sum."})
+    class_weights: str | None = field(
+        default=None, metadata={"help": "'balanced' weighs each class by the inverse of its train count (loss ce)."}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of loss ce, in [0, 1)."})
+    head_norm: str | None = field(
+        default=None, metadata={"help": "'batch': the authors' batch norm over labels before the sigmoid."}
+    )
+    masked_pooling: bool = field(default=True, metadata={"help": "False: max and avg see padding, as the authors'."})
+    masked_group_norm: bool = field(default=True, metadata={"help": "False: stock group norm, which sees padding."})
+    waveform_normalization: str = field(
+        default="clip", metadata={"help": "clip, batch (the authors' LV60K and XLSR53) or none (their BASE and LARGE)."}
+    )
+    frozen_encoder_dropout: bool = field(
+        default=False, metadata={"help": "True: a frozen encoder's dropout stays on in training, as the authors'."}
+    )
+    freeze: str = field(
+        default="feature_encoder",
+        metadata={"help": "What stays as loaded: 'feature_encoder' (the convolutions), 'encoder' (all of it) or 'none'."},
+    )
+    mask_time_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of frames masked in training."})
+    mask_feature_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of channels masked."})
+    hidden_dropout: float | None = field(default=None, metadata={"help": "Overrides the encoder's own dropout."})
+    attn_implementation: str = field(default="sdpa", metadata={"help": "sdpa, eager or flash_attention_2."})
+
+
+@dataclass
+class DataArguments:
+    corpus: str = field(
+        default="folder", metadata={"help": "hume_vb (the A-VB release), emogator, or folder (your own table or folder)."}
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet."})
+    task: str | None = field(
+        default=None,
+        metadata={"help": "high, two, culture or type for hume_vb; emotion or two for emogator; folder makes its own."},
+    )
+    label_columns: list[str] | None = field(default=None, metadata={"help": "folder: the columns to predict."})
+    label_range: list[float] | None = field(
+        default=None, metadata={"help": "folder: lowest and highest score of the labels, e.g. 1 7. Default: 0 1."}
+    )
+    path_column: str | None = field(default=None, metadata={"help": "folder: the column of audio paths."})
+    split_column: str | None = field(default=None, metadata={"help": "folder: the column of train / validation / test."})
+    speaker_column: str | None = field(
+        default=None, metadata={"help": "folder: the column of speakers; splits and intervals then go by speaker."}
+    )
+    instances: list[int] | None = field(default=None, metadata={"help": "emogator: which of the takes 1, 2, 3."})
+    peak_db: float | None = field(default=-3.0, metadata={"help": "Peak level of each clip, dBFS (section IV-A: -3)."})
+    trim_top_db: float | None = field(
+        default=None, metadata={"help": "Cut leading and trailing parts quieter than this many dB below the peak."}
+    )
+    max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
+    num_decode_workers: int = field(default=1, metadata={"help": "Processes that decode audio into the cache."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where decoded audio is kept. Default: datasets' cache."})
+    strict: bool = field(default=False, metadata={"help": "Stop at the first clip that cannot be read; else it is skipped."})
+
+    def corpus_options(self) -> dict:
+        """What `avb.corpora.load_bursts` needs beyond corpus, root and task: the options that were given."""
+        names = ("label_columns", "label_range", "path_column", "split_column", "speaker_column", "instances")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass
+class AvbTrainingArguments(TrainingArguments):
+    output_dir: str | None = field(default=None, metadata={"help": "Default: runs/ and the recipe's name."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Clips a step and device (section IV-B)."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips a step and device in evaluation."})
+    num_train_epochs: float = field(default=20, metadata={"help": "Section IV-B: 20; Table V: 50 with early stopping."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Of the head, and of all that has no rate of its own."})
+    encoder_learning_rate: float = field(
+        default=1e-5, metadata={"help": "Of the encoder, unless it is frozen (the paper's 1e-4 would be learning_rate's)."}
+    )
+    weight_decay: float = field(default=0.0625, metadata={"help": "Section IV-B: 1 / batch size."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: a share of all steps below 1, else steps."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When the validation split is scored."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When the training loss is logged."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept, the best one apart."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch on validation."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better score (Table V)."}
+    )
+    train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "random or group_by_length."})
+    length_column_name: str = field(default="num_samples", metadata={"help": "Leave as it is."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop a last, smaller batch in training."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is."})
+    # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
+    average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Train anew into a folder that holds a finished model."})
+
+
+class AvbArgumentParser(HfArgumentParser):
+    """One-line errors: the stock usage text of two hundred arguments buries them."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments, AvbTrainingArguments, dict]:
+    """Reads `[RECIPE.yaml] [--argument value …]`; an argument given by hand wins over the recipe.
+
+    Returns:
+        The three dataclasses, and the recipe with the command line's arguments merged in, ready to be written beside
+        the model.
+
+    An error ends the program with exit code 2 and one line.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = AvbArgumentParser(
+        (ModelArguments, DataArguments, AvbTrainingArguments),
+        usage="%(prog)s [RECIPE.yaml] [--argument value ...]",
+        allow_abbrev=False,
+    )
+    known = {action.dest for action in parser._actions} - {"help"}
+    recipe, name = {}, "run"
+    try:
+        if argv and not argv[0].startswith("-"):
+            path = Path(argv.pop(0))
+            recipe, name = read_recipe(path), path.stem
+            argv = recipe_arguments(recipe, path, known) + argv
+    except RecipeError as error:
+        parser.error(str(error))
+
+    namespace, rest = parser.parse_known_args(argv)
+    if rest:
+        unknown = rest[0].lstrip("-").split("=")[0]
+        parser.error(f"unknown argument {rest[0]!r}; {nearest(unknown, known)}")
+    if namespace.output_dir is None:
+        namespace.output_dir = f"runs/{name}"
+    given = {item.lstrip("-").split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
+    resolved = {key: value for key, value in vars(namespace).items() if key in given | set(recipe) | {"output_dir"}}
+    try:
+        parts = []
+        for dataclass_type in parser.dataclass_types:
+            names = {f.name for f in dataclass_type.__dataclass_fields__.values() if f.init}
+            parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in names}))
+    except (AvbError, ValueError, ImportError) as error:
+        parser.error(str(error))
+    return (*parts, resolved)

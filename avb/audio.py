@@ -1,0 +1,204 @@
+"""One clip, from a file or its bytes, to the waveform a model hears: mono float32, 16 kHz, trimmed and levelled.
+
+Decoded by soundfile (libsndfile), resampled and trimmed by librosa. Unusual:
+
+- a file is refused, by an `AudioError` that names it, rather than half read: libsndfile itself shortens a truncated WAV
+  without a word, and stops early in a damaged MP3;
+- a header is never believed: samples are read in blocks up to `max_seconds`, so one that claims 2^31 frames costs
+  nothing.
+
+The default level, a peak of -3 dBFS, is that of the processed release of HUME-VB (Baird et al. 2022, arXiv:2207.03572).
+"""
+
+import io
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import librosa
+import numpy as np
+import soundfile as sf
+
+from avb.errors import AudioError
+
+SAMPLING_RATE = 16_000  # Hz, of every encoder used here
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64")
+# Recorded by phones and browsers; libsndfile reads none of them.
+CONVERTIBLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".3gp", ".webm", ".mkv", ".mka", ".wma", ".amr")
+
+AudioSource = str | os.PathLike | bytes | dict
+
+_BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB a block
+_LEGAL_RATES = (1_000, 384_000)  # Hz
+_HEAD_BYTES = 4096
+_STREAMED_BYTES = 0x7FFF0000  # a WAV written to a pipe claims at least this much data: its length is unknown
+_LOST_SHARE = 0.01  # of the promised audio that may be missing: encoders pad, and some headers are off by a few bytes
+
+
+def load_audio(
+    source: AudioSource,
+    *,
+    sampling_rate: int = SAMPLING_RATE,
+    trim_top_db: float | None = None,
+    peak_db: float | None = -3.0,
+    max_seconds: float = 600.0,
+) -> np.ndarray:
+    """Decode one clip.
+
+    Args:
+        source: a path, the bytes of a file, or a row's `{"bytes": ..., "path": ...}` (bytes win where both are given).
+        sampling_rate: of the result, Hz.
+        trim_top_db: cut from both ends what lies this many dB below the loudest frame (positive; 60 keeps all but
+            silence); None trims nothing.
+        peak_db: level of the highest absolute sample after trimming, dBFS; None leaves the level as recorded. A clip
+            of zeros stays zero.
+        max_seconds: longest clip that is decoded, seconds.
+
+    Returns:
+        float32 waveform of shape (samples,), at least one sample.
+
+    Raises:
+        AudioError: the file is missing, unreadable, empty, truncated, damaged, no audio, of a format soundfile cannot
+            read, longer than `max_seconds`, without samples, or holds NaN or infinity; or an argument is illegal.
+    """
+    if trim_top_db is not None and not trim_top_db > 0:
+        raise AudioError(f"trim_top_db must be positive (dB below the loudest frame) or None, got {trim_top_db!r}")
+    name, file, handle = _open(source)
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(_HEAD_BYTES)
+        if size == 0:
+            raise AudioError(f"{name}: the file is empty (0 bytes); copy or record it again")
+        _refuse_truncated_wav(name, file, size)
+        file.seek(0)
+        waveform, rate = _decode(name, handle, head, max_seconds)
+
+    if rate != sampling_rate:
+        waveform = librosa.resample(waveform, orig_sr=rate, target_sr=sampling_rate, res_type="soxr_hq")
+    if trim_top_db is not None:
+        waveform, _ = librosa.effects.trim(waveform, top_db=trim_top_db)
+    if peak_db is not None:
+        waveform = set_peak(waveform, peak_db)
+    return np.ascontiguousarray(waveform, dtype=np.float32)  # (samples,)
+
+
+def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
+    """Scale a waveform so that its highest absolute sample is `peak_db` dBFS; zeros stay zeros.
+
+    Args:
+        waveform: float32, shape (samples,).
+        peak_db: dB relative to full scale (1.0).
+    """
+    peak = np.abs(waveform).max(initial=0.0)
+    # Divided first: 1 / peak overflows for the subnormal peaks of near-silent recordings.
+    return waveform / peak * np.float32(10 ** (peak_db / 20)) if peak > 0 else waveform
+
+
+def _open(source: AudioSource) -> tuple[str, BinaryIO, str | BinaryIO]:
+    """The source's name for messages, an open binary file, and what libsndfile is to read: the path where there is one."""
+    path = None
+    if isinstance(source, dict):
+        path, source = source.get("path"), source.get("bytes")
+        if path is None and source is None:
+            raise AudioError('the clip has neither bytes nor a path; give {"bytes": ..., "path": ...}')
+    elif isinstance(source, (str, os.PathLike)):
+        path, source = source, None
+    if source is not None:
+        if not isinstance(source, (bytes, bytearray, memoryview)):
+            raise AudioError(f"audio must be a path, bytes or a dict of both, got {type(source).__name__}")
+        file = io.BytesIO(source)
+        return str(path or f"<{len(source)} bytes>"), file, file
+
+    name = os.fspath(path)
+    if not os.path.exists(name):
+        raise AudioError(f"{name}: no such file; check the path, or where the table's paths start from")
+    if not os.path.isfile(name):  # a pipe would block for ever
+        raise AudioError(f"{name}: not a regular file; give the path of one audio file")
+    try:
+        return name, open(name, "rb"), name
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _decode(name: str, handle: str | BinaryIO, head: bytes, max_seconds: float) -> tuple[np.ndarray, int]:
+    """Read all samples, averaged over channels: float32 of shape (samples,), and the file's sampling rate in Hz."""
+    try:
+        with sf.SoundFile(handle) as file:
+            rate, promised = file.samplerate, file.frames
+            if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
+                raise AudioError(f"{name}: its header says {rate:,} Hz; legal are 1,000 to 384,000: damaged, or no audio")
+            blocks = _read_blocks(name, file, int(max_seconds * rate), max_seconds)
+            # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
+            length_known = file.format != "MP3" or b"Xing\0\0\0" in head or b"Info\0\0\0" in head
+    except (sf.SoundFileError, TypeError) as error:  # TypeError: a path ending in .raw
+        raise AudioError(_undecodable(name, head, error)) from error
+    waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if length_known and len(waveform) < promised * (1 - _LOST_SHARE):
+        raise AudioError(
+            f"{name}: truncated or damaged: {len(waveform):,} of {promised:,} samples could be decoded; "
+            "copy or export it again"
+        )
+    if not len(waveform):
+        raise AudioError(f"{name}: holds no samples (0 seconds); record it again or leave it out")
+    return waveform, rate
+
+
+def _read_blocks(name: str, file: sf.SoundFile, max_frames: int, max_seconds: float) -> list[np.ndarray]:
+    block_frames = max(1, _BLOCK_SAMPLES // file.channels)
+    blocks, total = [], 0
+    while len(block := file.read(block_frames, dtype="float32", always_2d=True)):  # (frames, channels)
+        mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
+        if not np.isfinite(mono).all():
+            first = total + int(np.argmin(np.isfinite(mono)))
+            raise AudioError(f"{name}: sample {first:,} is NaN or infinite; export the clip again, as 16-bit PCM")
+        blocks.append(mono)
+        total += len(mono)
+        if total > max_frames:
+            raise AudioError(f"{name}: longer than {max_seconds:g} seconds; cut it into bursts, or raise max_seconds")
+    return blocks
+
+
+def _refuse_truncated_wav(name: str, file: BinaryIO, size: int) -> None:
+    """Compare what the WAV header promises with what is there."""
+    file.seek(0)
+    riff = file.read(12)
+    if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
+        return
+    while len(chunk := file.read(8)) == 8:
+        chunk_id, promised = struct.unpack("<4sI", chunk)
+        if chunk_id == b"data":
+            present = size - file.tell()
+            if promised < _STREAMED_BYTES and present < promised * (1 - _LOST_SHARE):
+                raise AudioError(
+                    f"{name}: truncated: {present:,} of the {promised:,} bytes of audio its header promises are there; "
+                    "copy or export it again"
+                )
+            return
+        file.seek(promised + promised % 2, os.SEEK_CUR)  # chunks are padded to even length
+
+
+def _undecodable(name: str, head: bytes, error: Exception) -> str:
+    suffix = Path(name).suffix.lower()
+    is_mp4, is_matroska = head[4:8] == b"ftyp", head[:4] == b"\x1aE\xdf\xa3"
+    is_adts = head[:1] == b"\xff" and head[1:2] in (b"\xf1", b"\xf9")
+    if suffix in CONVERTIBLE_SUFFIXES or is_mp4 or is_matroska or is_adts:
+        kind = "WebM" if is_matroska else "MP4/AAC" if is_mp4 or is_adts else suffix
+        return (
+            f"{name}: soundfile cannot read {kind} audio; convert it once, with the program ffmpeg: "
+            f"ffmpeg -i {Path(name).name} -ac 1 {Path(name).stem}.wav"
+        )
+    if not head.strip(b"\0"):
+        return f"{name}: no audio: the file starts with zeros only (an interrupted copy?); copy it again"
+    if _looks_like_text(head):
+        return f"{name}: no audio but text, starting {head[:24].decode(errors='replace')!r}; is it the right file?"
+    reason = str(error).rpartition(": ")[2].strip().rstrip(".") or "unknown format"
+    return (
+        f"{name}: cannot be decoded ({reason}): damaged, truncated, or none of the formats wav, flac, ogg, mp3; "
+        "copy or export it again"
+    )
+
+
+def _looks_like_text(head: bytes) -> bool:
+    return all(byte in b"\t\n\r\f" or byte >= 32 for byte in head[:256])

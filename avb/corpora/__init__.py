@@ -1,0 +1,41 @@
+"""Corpora as `DatasetDict`s of one shape: `load_bursts("hume_vb", "path/to/release", "high")`.
+
+Rows have `id`, `audio` {bytes, path} (undecoded: see `avb.corpora.decode`), `labels`, and what the corpus knows. A
+regression row's `labels` is a list of float32 with NaN for a missing label, a classification row's an int64 with -100.
+"""
+
+import inspect
+from pathlib import Path
+
+from avb.corpora import emogator, folder, hume_vb
+from avb.corpora.tables import Corpus, did_you_mean, require_split
+from avb.errors import CorpusError
+
+__all__ = ["CORPORA", "Corpus", "load_bursts", "require_split"]
+
+CORPORA = {"hume_vb": hume_vb.load, "emogator": emogator.load, "folder": folder.load}
+
+
+def load_bursts(corpus: str, root: str | Path, task: str | None = None, **options) -> Corpus:
+    """Load a corpus by name.
+
+    Args:
+        corpus: a key of `CORPORA`.
+        root: where it lies.
+        task: which of its tasks; None is the corpus's own default.
+        **options: of its `load` function.
+
+    Raises:
+        CorpusError: no such corpus or option (the message names the nearest), or a corpus that does not fit.
+        ValueError: no such task.
+    """
+    if corpus not in CORPORA:
+        raise CorpusError(f"unknown corpus {corpus!r}{did_you_mean(corpus, CORPORA)} Corpora: {', '.join(CORPORA)}")
+    load = CORPORA[corpus]
+    legal = [name for name in inspect.signature(load).parameters if name not in ("root", "task")]
+    for name in options:
+        if name not in legal:
+            raise CorpusError(
+                f"corpus {corpus!r} has no option {name!r}{did_you_mean(name, legal)} Options: {', '.join(legal)}"
+            )
+    return load(root, task, **options)

@@ -1,0 +1,48 @@
+"""A folder of class folders, `laugh/*.wav`, `cry/*.wav`, perhaps below folders named train, validation, test.
+
+Without those, splits are made clip by clip, 80/10/10: speakers are not known here.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from avb.audio import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
+from avb.corpora.rows import Corpus, build_splits
+from avb.corpora.splits import parse_split, ranked_splits
+from avb.corpora.tables import TABLE_SUFFIXES
+from avb.errors import CorpusError
+from avb.tasks import Task
+
+# The convertible ones are listed too: they are then reported as undecodable, with the way out, rather than overlooked.
+_SUFFIXES = AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES
+
+
+def load_audiofolder(root: Path) -> Corpus:
+    """Load clips sorted into class folders.
+
+    Raises:
+        CorpusError: fewer than two classes, or too few clips to make splits of.
+    """
+    split_folders = {folder: parse_split(folder.name) for folder in _folders(root)}
+    has_splits = bool(split_folders) and all(split_folders.values())
+    clips = []  # (file, class, split)
+    for top, split in split_folders.items() if has_splits else [(root, None)]:
+        for class_folder in _folders(top):
+            files = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+            clips += [(file, class_folder.name, split) for file in files if not file.name.startswith(".")]
+    classes = sorted({name for _, name, _ in clips})
+    if len(classes) < 2:
+        raise CorpusError(
+            f"{root}: neither one label table ({', '.join(TABLE_SUFFIXES)}) nor sub-folders of clips, one a class "
+            f"(classes found: {classes or 'none'}); add a table with a column of paths and the label columns"
+        )
+    task = Task(root.resolve().name or "folder", "classification", tuple(classes))
+    ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
+    split_of = [split for _, _, split in clips] if has_splits else ranked_splits([f"clip {clip_id}" for clip_id in ids])
+    labels = np.array([classes.index(name) for _, name, _ in clips])
+    return Corpus(task, build_splits(task, ids, [file for file, _, _ in clips], labels, split_of))
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))

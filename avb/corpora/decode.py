@@ -1,0 +1,190 @@
+"""Decode every clip once, into an Arrow file on disk that is memory-mapped from then on.
+
+The file holds waveforms only; labels and what else a row has are joined to it when it is opened. So the four tasks of
+one release share one file, and a corrected label needs no decoding. The file's name is a fingerprint of the clips (ids,
+and each file's path, size and modification time, or the bytes themselves), of the settings and of the libraries' versions:
+what changed is never read from an old file. Old files are not deleted: the folder may be emptied at any time.
+
+A clip that cannot be decoded is kept in the file as its error, left out of the rows, and reported every time.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import librosa
+import numpy as np
+import pyarrow as pa
+import soundfile as sf
+from datasets import Dataset, DatasetDict
+from tqdm.auto import tqdm
+
+from avb.audio import SAMPLING_RATE, load_audio
+from avb.errors import AudioError, CorpusError
+
+_FORMAT = 1  # raise when the file's columns or the decoding change
+_BATCH_CLIPS = 64  # 64 clips of 2 s at 16 kHz: 8 MB
+_SCHEMA = pa.schema({"input_values": pa.list_(pa.float32()), "num_samples": pa.int64(), "error": pa.string()})
+
+
+class BadClip(NamedTuple):
+    """A clip that could not be decoded, and why."""
+
+    split: str
+    id: str
+    path: str
+    reason: str
+
+
+def decode_splits(
+    splits: DatasetDict,
+    *,
+    trim_top_db: float | None = None,
+    peak_db: float | None = -3.0,
+    cache_dir: str | os.PathLike | None = None,
+    num_proc: int | None = None,
+    strict: bool = False,
+) -> tuple[DatasetDict, list[BadClip]]:
+    """Replace the column `audio` by waveforms at 16 kHz.
+
+    Args:
+        splits: rows with `id` and `audio`, as the loaders of `avb.corpora` return them.
+        trim_top_db: see `avb.audio.load_audio`.
+        peak_db: see `avb.audio.load_audio`.
+        cache_dir: folder of the decoded files; None is the folder `avb` in the cache of datasets.
+        num_proc: processes that decode; None is one.
+        strict: raise at the first clip that cannot be decoded.
+
+    Returns:
+        The splits with `input_values` (float32 waveform of shape (samples,), given out as a numpy array) and
+        `num_samples` instead of `audio`; and the clips that were left out.
+
+    Raises:
+        AudioError: `strict`, and a clip cannot be decoded.
+        CorpusError: no clip of a split can be decoded, or the cache cannot be written.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "avb"
+    settings = {"sampling_rate": SAMPLING_RATE, "trim_top_db": trim_top_db, "peak_db": peak_db}
+    decoded, bad_clips = {}, []
+    for split, rows in splits.items():
+        path = folder / f"{fingerprint(rows, settings)}.arrow"
+        if not path.exists():
+            _write(path, rows, settings, num_proc, strict, progress=f"decode {split}")
+        waveforms = Dataset.from_file(str(path))
+        errors = waveforms["error"][:]
+        bad = [position for position, error in enumerate(errors) if error is not None]
+        bad_clips += _describe(split, rows, {position: errors[position] for position in bad})
+        if strict and bad:
+            raise AudioError(errors[bad[0]])
+        if len(bad) == len(rows):
+            raise CorpusError(f"split {split!r}: none of its {len(rows)} clips can be decoded; the first: {errors[bad[0]]}")
+        joined = datasets.concatenate_datasets(
+            [rows.remove_columns("audio"), waveforms.remove_columns("error")], axis=1
+        ).with_format("numpy", columns=["input_values"], output_all_columns=True)
+        decoded[split] = joined.select(sorted(set(range(len(rows))) - set(bad))) if bad else joined
+    return DatasetDict(decoded), bad_clips
+
+
+def decode_clips(
+    rows: Dataset,
+    *,
+    sampling_rate: int,
+    trim_top_db: float | None,
+    peak_db: float | None,
+    num_proc: int | None = None,
+    strict: bool = False,
+) -> Iterator[tuple[np.ndarray, str | None]]:
+    """Decode clips in order, one at a time or in processes.
+
+    Yields:
+        The waveform, float32 of shape (samples,), and None; or an empty waveform and what is wrong with the clip.
+
+    Raises:
+        AudioError: `strict`, and a clip cannot be decoded.
+    """
+    decode = partial(_decode, sampling_rate=sampling_rate, trim_top_db=trim_top_db, peak_db=peak_db)
+    sources = (row["audio"] for row in rows.select_columns("audio"))
+    pool = multiprocessing.Pool(num_proc) if num_proc and num_proc > 1 else None
+    try:
+        for waveform, error in pool.imap(decode, sources, chunksize=16) if pool else map(decode, sources):
+            if strict and error is not None:
+                raise AudioError(error)
+            yield waveform, error
+    finally:
+        if pool:
+            pool.terminate()
+
+
+def fingerprint(rows: Dataset, settings: dict) -> str:
+    """Hash of everything a decoded file depends on: 32 hexadecimal digits.
+
+    Args:
+        rows: with `id` and `audio`.
+        settings: of the decoding.
+    """
+    versions = {"format": _FORMAT, "libsndfile": sf.__libsndfile_version__, "librosa": librosa.__version__}
+    digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
+    for row in rows.select_columns(["id", "audio"]):
+        audio = row["audio"]
+        if audio["bytes"] is not None:
+            content = hashlib.sha256(audio["bytes"]).hexdigest()
+        else:
+            try:
+                stat = os.stat(audio["path"])
+                content = (stat.st_size, stat.st_mtime_ns, stat.st_mode)  # the mode: a file made readable is decoded again
+            except OSError:
+                content = "missing"
+        digest.update(json.dumps([row["id"], audio["path"], content]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _decode(source: dict, **settings) -> tuple[np.ndarray, str | None]:
+    try:
+        return load_audio(source, **settings), None
+    except AudioError as error:
+        return np.zeros(0, np.float32), str(error)
+
+
+def _describe(split: str, rows: Dataset, error_of: dict[int, str]) -> list[BadClip]:
+    bad = rows.select(list(error_of))
+    ids, audio = bad["id"], bad["audio"]
+    return [
+        BadClip(split, clip_id, clip["path"] or "", error)
+        for clip_id, clip, error in zip(ids, audio, error_of.values(), strict=True)
+    ]
+
+
+def _write(path: Path, rows: Dataset, settings: dict, num_proc: int | None, strict: bool, progress: str) -> None:
+    """Decode into a temporary file beside `path`, then move it there: a file with that name is whole."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
+            clips = decode_clips(rows, **settings, num_proc=num_proc, strict=strict)
+            batch = []
+            for clip in tqdm(clips, desc=progress, total=len(rows), unit="clip", disable=None):
+                batch.append(clip)
+                if len(batch) == _BATCH_CLIPS:
+                    writer.write_batch(_record_batch(batch))
+                    batch = []
+            if batch:
+                writer.write_batch(_record_batch(batch))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CorpusError(f"{path.parent}: the decoded clips cannot be written ({error.strerror}); give another cache_dir "
+                          "with enough space") from error  # fmt: skip
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _record_batch(clips: list[tuple[np.ndarray, str | None]]) -> pa.RecordBatch:
+    waveforms = [waveform for waveform, _ in clips]
+    lengths = [len(waveform) for waveform in waveforms]
+    values = pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), np.concatenate(waveforms))
+    return pa.record_batch([values, pa.array(lengths), pa.array([error for _, error in clips], pa.string())], schema=_SCHEMA)

@@ -1,0 +1,283 @@
+"""Your own clips: a label table with a path column, or a folder of class folders. The task is made from what is there.
+
+    load("clips.csv")          file,valence,arousal      -> regression of valence and arousal
+    load("clips.csv")          file,emotion              -> classification
+    load("clips/")             laugh/*.wav cry/*.wav     -> classification; train/, validation/, test/ may lie above
+
+Rules, each with an option to overrule it:
+
+- the path column is the one called file, path, filename, audio, wav, file_id, ...; paths are relative to the table's
+  folder (`audio_root`). A path may not leave that folder: `..` and absolute paths outside it are refused; for a table of
+  absolute paths give `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ...
+- the label columns are the ones left: all numeric, or exactly one of text. Anything else is ambiguous, and raises.
+- regression labels lie in [0, 1], or in the `label_range` given; they are never rescaled here.
+- splits come from the column called split (train, val, dev, test, ...), or else are made, 80/10/10, deterministic, by
+  speaker where a column speaker, speaker_id or subject is there: no speaker is on two sides.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from avb.audio import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
+from avb.corpora import shards
+from avb.corpora.splits import parse_split, ranked_splits
+from avb.corpora.tables import (
+    MISSING_CELLS,
+    TABLE_SUFFIXES,
+    Corpus,
+    Table,
+    build_splits,
+    class_labels,
+    find_column,
+    parse_numbers,
+    read_table,
+    refuse_duplicates,
+    regression_labels,
+    require_column,
+)
+from avb.errors import CorpusError
+from avb.tasks import Task, get_task
+
+PATH_COLUMNS = ("file", "path", "filename", "filepath", "audio", "audio_path", "wav", "wav_path", "clip", "file_id")
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "group")
+SPLIT_COLUMNS = ("split", "partition", "subset")
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    root: str | Path,
+    task: str | None = None,
+    *,
+    path_column: str | None = None,
+    label_columns: Sequence[str] | None = None,
+    label_range: tuple[float, float] = (0.0, 1.0),
+    kind: str | None = None,
+    split_column: str | None = None,
+    speaker_column: str | None = None,
+    audio_root: str | Path | None = None,
+    skip_missing: bool = False,
+    cache_dir: str | None = None,
+) -> Corpus:
+    """Load a table, a folder that holds one table, an audiofolder, or shards that `prepare` wrote.
+
+    Args:
+        root: a CSV, TSV or Parquet file, or a folder.
+        task: a task of the challenge whose labels the table has (high, two, ...), or one of prepared shards; None makes
+            the task from the columns, named after the file.
+        path_column: column of the audio paths.
+        label_columns: columns of the labels, in the order of the model's outputs.
+        label_range: lowest and highest legal value of a regression label.
+        kind: "regression" or "classification", where the cells do not tell: classes that are numbers.
+        split_column: column of the splits.
+        speaker_column: column of the speaker (or another group); "" has splits made clip by clip.
+        audio_root: folder the paths are relative to; by default the table's.
+        skip_missing: leave out clips whose file is not there (a warning counts them) instead of raising.
+        cache_dir: where datasets puts its copy of shards; ignored otherwise.
+
+    Returns:
+        Task and splits; rows have `id` (the column `id`, else the path as written), `audio`, `labels`, `speaker` where known.
+
+    Raises:
+        CorpusError: see the message; it names the row, the column and the option that helps.
+        ValueError: no such task, or an illegal label_range.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise CorpusError(f"{root}: no such file or folder; give a label table, or a folder of clips")
+    if root.is_dir() and shards.is_prepared(root):
+        if path_column or label_columns or kind or split_column or speaker_column or audio_root:
+            raise CorpusError(f"{root}: prepared shards know their columns; column options go to prepare, not here")
+        return shards.load_prepared(root, task, cache_dir)
+    path = _find_table(root)
+    if path is None:
+        return load_audiofolder(root)
+
+    table = read_table(path)
+    path_column = _choose_column(table, path_column, PATH_COLUMNS, "path_column")
+    if path_column is None:
+        raise CorpusError(
+            f"{path}: which column holds the audio paths? None is called {', '.join(PATH_COLUMNS[:6])}, ...; give "
+            f"path_column=... (--path_column), one of {list(table.cells.columns)}"
+        )
+    split_column = _choose_column(table, split_column, SPLIT_COLUMNS, "split_column")
+    by_clip = speaker_column == ""
+    speaker_column = None if by_clip else _choose_column(table, speaker_column, SPEAKER_COLUMNS, "speaker_column")
+    id_column = find_column(table, "id")
+    special = [path_column, split_column, speaker_column, id_column]
+    the_task, columns = _make_task(table, task, label_columns, tuple(label_range), kind, special)
+
+    names = list(table.cells[id_column or path_column])
+    refuse_duplicates(table, names, "the clip")
+    files = _find_files(table, path_column, Path(audio_root) if audio_root else path.parent, skip_missing)
+    refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
+    if the_task.kind == "regression":
+        labels = regression_labels(table, columns, the_task, names)
+    else:
+        labels = class_labels(table, columns[0], the_task, names)
+
+    kept = [position for position, file in enumerate(files) if file]
+    if not kept:
+        raise CorpusError(f"{path}: 0 clips: none of its {len(names)} files is there")
+    speakers = list(table.cells[speaker_column]) if speaker_column else None
+    if split_column:
+        split_of = [_split_of_row(table, split_column, position) for position in kept]
+    else:
+        # A clip of an unknown speaker is a group of its own.
+        groups = [(speakers and speakers[position]) or f"clip {names[position]}" for position in kept]
+        split_of = ranked_splits(groups)
+    known = {"speaker": [speakers[position] for position in kept]} if speakers else {}
+    ids, files = [names[position] for position in kept], [files[position] for position in kept]
+    return Corpus(the_task, build_splits(the_task, ids, files, labels[kept], split_of, **known))
+
+
+def _find_table(root: Path) -> Path | None:
+    """The table at root; None where root is a folder without one."""
+    if root.is_file():
+        if root.suffix.lower() not in TABLE_SUFFIXES:
+            raise CorpusError(f"{root}: a label table must be one of {', '.join(TABLE_SUFFIXES)}")
+        return root
+    tables = sorted(p for p in root.iterdir() if p.suffix.lower() in TABLE_SUFFIXES and not p.name.startswith("."))
+    if len(tables) > 1:
+        names = ", ".join(p.name for p in tables[:5])
+        raise CorpusError(f"{root}: {len(tables)} tables ({names}); give the path of one, with a split column if need be")
+    return tables[0] if tables else None
+
+
+def _choose_column(table: Table, given: str | None, usual: Sequence[str], option: str) -> str | None:
+    return require_column(table, given, option) if given else find_column(table, *usual)
+
+
+# ---------------------------------------------------------------------------------------------------- the task
+
+
+def _make_task(
+    table: Table,
+    task: str | None,
+    label_columns: Sequence[str] | None,
+    label_range: tuple[float, float],
+    kind: str | None,
+    special: Sequence[str | None],
+) -> tuple[Task, list[str]]:
+    """The task and its label columns."""
+    if kind not in (None, "regression", "classification"):
+        raise CorpusError(f"kind must be 'regression' or 'classification', got {kind!r}")
+    if task is not None:
+        the_task = get_task(task)
+        if the_task.kind == "classification":
+            return the_task, [_only(table, _label_candidates(table, label_columns, special))]
+        return the_task, [require_column(table, name) for name in label_columns or the_task.labels]
+
+    columns = _label_candidates(table, label_columns, special)
+    numeric = [name for name in columns if _is_numeric(table, name)]
+    if kind is None:
+        if len(numeric) == len(columns):
+            kind = "regression"
+        elif numeric or len(columns) > 1:
+            text = [name for name in columns if name not in numeric]
+            raise CorpusError(
+                f"{table.path}: which columns are the labels? {_listed('numeric', numeric)}{_listed('text', text)}"
+                f"give label_columns=[...] (--label_columns {(numeric or text)[0]})"
+            )
+        else:
+            kind = "classification"
+    if kind == "regression":
+        return Task(table.path.stem, kind, tuple(columns), label_range), columns
+    return Task(table.path.stem, kind, _classes(table, _only(table, columns))), columns
+
+
+def _label_candidates(table: Table, given: Sequence[str] | None, special: Sequence[str | None]) -> list[str]:
+    if given:
+        given = [given] if isinstance(given, str) else given
+        return [require_column(table, name, "label_columns") for name in given]
+    left = [name for name in table.cells.columns if name not in special]
+    if not left:
+        raise CorpusError(
+            f"{table.path}: no label columns: beside {', '.join(name for name in special if name)} there are none; add "
+            "them, or name them in label_columns=[...]"
+        )
+    return left
+
+
+def _only(table: Table, columns: list[str]) -> str:
+    if len(columns) > 1:
+        raise CorpusError(
+            f"{table.path}: classification has one label column, there are {columns}; choose: label_columns=[{columns[0]!r}]"
+        )
+    return columns[0]
+
+
+def _is_numeric(table: Table, column: str) -> bool:
+    """Whether no cell is text: a stray word among numbers is left for the check of the labels to report."""
+    numbers, missing = parse_numbers(table, column)
+    return bool((~np.isnan(numbers)).sum() > (np.isnan(numbers) & ~missing).sum())
+
+
+def _listed(what: str, columns: list[str]) -> str:
+    return f"{what}: {', '.join(columns)}; " if columns else ""
+
+
+def _classes(table: Table, column: str) -> tuple[str, ...]:
+    cells = table.cells[column]
+    classes = sorted(set(cells[~cells.str.lower().isin(MISSING_CELLS)]))
+    spelled: dict[str, str] = {}
+    for name in classes:
+        if spelled.setdefault(name.casefold(), name) != name:
+            raise CorpusError(
+                f"{table.path}, column {column!r}: {spelled[name.casefold()]!r} and {name!r} are spellings of one class; "
+                "keep one"
+            )
+    if len(classes) < 2:
+        raise CorpusError(f"{table.path}, column {column!r}: {len(classes)} class ({classes}); two are needed")
+    if len(classes) == len(cells) > 2:
+        raise CorpusError(
+            f"{table.path}, column {column!r}: every row has a class of its own, such as {classes[0]!r}; if it is no "
+            "label, name the label in label_columns=[...]"
+        )
+    return tuple(classes)
+
+
+# ---------------------------------------------------------------------------------------------------- the files
+
+
+def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) -> list[Path | None]:
+    files, missing = [], []
+    for position, name in enumerate(table.cells[column]):
+        files.append(_resolve(table, position, column, name, audio_root))
+        if files[-1] is None:
+            missing.append(f"{table.row_word} {table.cells.index[position]} ({name})")
+    if missing:
+        message = f"{table.path}: {len(missing)} of {len(files)} files are not in {audio_root}: {', '.join(missing[:3])}"
+        if not skip_missing:
+            raise CorpusError(f"{message}; give audio_root=... (--audio_root), or leave them out with skip_missing=True")
+        logger.warning("%s; left out", message)
+    return files
+
+
+def _resolve(table: Table, position: int, column: str, name: str, audio_root: Path) -> Path | None:
+    """The file a cell names, None where it is not there. Links inside the folder are the user's own and followed."""
+    if not name:
+        raise CorpusError(f"{table.where(position)}, column {column!r}: no path; remove the row or fill it in")
+    relative = Path(name.replace("\\", "/"))
+    path = audio_root / relative
+    if ".." in relative.parts or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(audio_root)):
+        raise CorpusError(
+            f"{table.where(position)}, column {column!r}: {name!r} lies outside {audio_root}; give the folder that holds "
+            "all clips as audio_root=... (--audio_root)"
+        )
+    suffixes = ("",) if relative.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
+    return next((file for suffix in suffixes if (file := Path(f"{path}{suffix}")).is_file()), None)
+
+
+def _split_of_row(table: Table, column: str, position: int) -> str:
+    text = table.cells[column].iloc[position]
+    split = parse_split(text)
+    if split is None:
+        raise CorpusError(
+            f"{table.where(position)}, column {column!r}: {text!r} is no split; legal: train, validation (val, dev), test"
+        )
+    return split

@@ -1,0 +1,170 @@
+"""HUME-VB, the corpus of the A-VB 2022 challenge, in its release layout:
+
+    root/audio/wav/NNNNN.wav
+    root/labels/{high,two,culture,type}_info.csv    File_ID ([NNNNN]), Split (Train, Val, Test), the label columns
+
+The order of the release is kept, and `id` is the File_ID as the table spells it, so that a submission can print it. Test
+labels are withheld: empty cells, read as missing. The labels are those of the task, found by name. A folder written by
+`python -m avb.corpora.prepare hume_vb` loads the same way.
+
+Sources: Baird et al. (2022), arXiv:2207.03572 (challenge); Cowen et al. (2022), doi:10.5281/zenodo.6320973 (corpus,
+licensed on request).
+"""
+
+import logging
+from pathlib import Path
+
+from avb.audio import AUDIO_SUFFIXES
+from avb.corpora import shards
+from avb.corpora.splits import parse_split
+from avb.corpora.tables import (
+    Corpus,
+    Table,
+    build_splits,
+    class_labels,
+    did_you_mean,
+    find_column,
+    read_table,
+    refuse_duplicates,
+    regression_labels,
+    require_column,
+)
+from avb.errors import CorpusError
+from avb.tasks import TASKS, Task, get_task
+
+CLASS_COLUMN = "Voc_Type"  # of type_info.csv
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    root: str | Path,
+    task: str | None = None,
+    *,
+    audio_dir: str = "audio/wav",
+    skip_missing: bool = False,
+    cache_dir: str | None = None,
+) -> Corpus:
+    """Load the release, or a folder prepared from it, for one task.
+
+    Args:
+        root: folder that holds `audio` and `labels`, or the shards that `prepare` wrote.
+        task: high, two, culture or type.
+        audio_dir: folder of the clips under root; the 48 kHz and the processed version may lie side by side.
+        skip_missing: leave out clips whose audio file is not there (a warning counts them) instead of raising.
+        cache_dir: where datasets puts its copy of the shards; ignored for a release.
+
+    Returns:
+        Task and splits; rows have `id`, `audio`, `labels`, and `speaker` and `country` where the table has them.
+
+    Raises:
+        CorpusError: see the message: files, columns, ids, splits or labels that do not fit.
+        ValueError: no such task.
+    """
+    root = Path(root)
+    if task is None:
+        raise CorpusError(f"the corpus hume_vb needs a task: {', '.join(TASKS)}")
+    if shards.is_prepared(root):
+        return shards.load_prepared(root, task, cache_dir)
+    the_task = get_task(task)
+    table = read_table(_find_labels(root, task))
+    id_column, split_column = require_column(table, "File_ID"), require_column(table, "Split")
+    label_columns = [require_column(table, name) for name in _label_names(the_task)]  # every error of the header first
+
+    ids = list(table.cells[id_column])
+    refuse_duplicates(table, [_file_key(clip_id) for clip_id in ids], "File_ID")
+    split_of = [_split_of_row(table, position, text) for position, text in enumerate(table.cells[split_column])]
+    files = _find_audio(root / audio_dir, table, id_column, skip_missing)
+    if the_task.kind == "regression":
+        labels = regression_labels(table, label_columns, the_task, ids)
+    else:
+        labels = class_labels(table, label_columns[0], the_task, ids)
+    known = {
+        "speaker": find_column(table, "Speaker", "Speaker_ID", "Subject", "Subject_ID"),
+        "country": find_column(table, "Country"),
+    }
+    known = {name: list(table.cells[column]) for name, column in known.items() if column}
+
+    kept = [position for position, file in enumerate(files) if file]
+    for split in sorted(set(split_of) - {split_of[position] for position in kept}):
+        raise CorpusError(f"{table.path}: 0 clips in split {split!r}: none of its files is in {root / audio_dir}")
+    return Corpus(
+        the_task,
+        build_splits(
+            the_task,
+            [ids[i] for i in kept],
+            [files[i] for i in kept],
+            labels[kept],
+            [split_of[i] for i in kept],
+            **{name: [values[i] for i in kept] for name, values in known.items()},
+        ),
+    )
+
+
+def tasks_in(root: str | Path) -> list[str]:
+    """The tasks whose label table is there, in the challenge's order."""
+    return [name for name in TASKS if (Path(root) / "labels" / f"{name}_info.csv").is_file()]
+
+
+def _label_names(task: Task) -> tuple[str, ...]:
+    return task.labels if task.kind == "regression" else (CLASS_COLUMN,)
+
+
+def _find_labels(root: Path, task: str) -> Path:
+    if not root.is_dir():
+        raise CorpusError(f"{root}: no such folder; give the folder that holds audio/ and labels/")
+    path = root / "labels" / f"{task}_info.csv"
+    if path.is_file():
+        return path
+    folder = path.parent if path.parent.is_dir() else root
+    there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    raise CorpusError(
+        f"{path}: no such label file{did_you_mean(path.name, there)} {folder} holds: {', '.join(there[:10]) or 'nothing'}"
+    )
+
+
+def _split_of_row(table: Table, position: int, text: str) -> str:
+    split = parse_split(text)
+    if split is None:
+        raise CorpusError(f"{table.where(position)}, column 'Split': {text!r} is no split; legal: Train, Val, Test")
+    return split
+
+
+def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) -> list[Path | None]:
+    """Each row's audio file, None where `skip_missing` and it is not there.
+
+    Names are looked up among the files of the folder, so an id can never lead out of it.
+    """
+    if not folder.is_dir():
+        raise CorpusError(f"{folder}: no such folder; the release keeps its clips there (option audio_dir)")
+    file_of: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith("."):
+            other = file_of.setdefault(_file_key(file.stem), file)
+            if other != file:
+                raise CorpusError(f"{folder}: {other.name} and {file.name} answer to one File_ID; remove one")
+    files, missing = [], []
+    for position, clip_id in enumerate(table.cells[id_column]):
+        name = clip_id.strip("[] ")
+        if not name or "/" in name or "\\" in name or ".." in name:
+            raise CorpusError(
+                f"{table.where(position)}, column {id_column!r}: {clip_id!r} is no File_ID; ids look like [10119] and "
+                "name a file, never a path"
+            )
+        files.append(file_of.get(_file_key(clip_id)))
+        if files[-1] is None:
+            missing.append(clip_id)
+    if missing:
+        message = f"{len(missing)} of {len(files)} File_IDs of {table.path} have no audio file in {folder}: " + ", ".join(
+            missing[:3]
+        )
+        if not skip_missing:
+            raise CorpusError(f"{message}; copy the files there, or leave the clips out with skip_missing=True")
+        logger.warning("%s; left out", message)
+    return files
+
+
+def _file_key(clip_id: str) -> str:
+    """`[00119]`, ` 119 ` and the stem `119` are one clip."""
+    name = clip_id.strip("[] ")
+    return name.lstrip("0") or "0" if name.isdigit() else name

@@ -1,0 +1,161 @@
+"""Parquet shards: the form `python -m avb.corpora.prepare` writes and every corpus reads back, memory-mapped.
+
+    train-00000.parquet ... validation-00000.parquet ... test-00000.parquet ...
+    tasks.json      what the label columns mean (hume_vb and folder; EmoGator's loader knows its own)
+    prepare.json    the settings, and whether the work is finished
+
+A row holds `id`, `audio` {bytes, path}, one column a label (a number, or a class name) and what the corpus knows. One
+set of shards serves all tasks of a release: the audio is stored once. Labels are read by column name, so a table joined
+to the shards with any Parquet tool stays loadable.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import DatasetDict, Features, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from avb.corpora.splits import SPLITS
+from avb.corpora.tables import (
+    AUDIO_FEATURE,
+    Corpus,
+    Table,
+    class_labels,
+    did_you_mean,
+    labels_feature,
+    regression_labels,
+)
+from avb.errors import CorpusError
+from avb.tasks import Task
+
+TASKS_FILE = "tasks.json"
+SETTINGS_FILE = "prepare.json"
+
+
+def is_prepared(root: Path) -> bool:
+    """Whether a folder was written by `prepare`, finished or not."""
+    return (root / SETTINGS_FILE).is_file() or (root / TASKS_FILE).is_file()
+
+
+def find_shards(root: Path) -> dict[str, list[Path]]:
+    """The shards of each split that has any, sorted by name.
+
+    Raises:
+        CorpusError: `prepare` has not finished this folder.
+    """
+    settings = _read_json(root / SETTINGS_FILE) if (root / SETTINGS_FILE).is_file() else {}
+    if not settings.get("finished", True):
+        raise CorpusError(f"{root}: prepare was interrupted here; run the same command again, it goes on where it stopped")
+    found = {split: sorted(root.glob(f"{split}-*.parquet")) for split in SPLITS}
+    return {split: paths for split, paths in found.items() if paths}
+
+
+def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_dir: str | None = None) -> DatasetDict:
+    """Memory-map shards through datasets, which copies them once to its Arrow cache.
+
+    Args:
+        files: shards of each split.
+        required: columns that must be there, beside `audio`.
+        cache_dir: of datasets; None is its default.
+
+    Raises:
+        CorpusError: a shard is no Parquet file, lacks a column, or has other columns than the first.
+    """
+    schemas = {path: _read_schema(path) for paths in files.values() for path in paths}
+    first_path, first = next(iter(schemas.items()))
+    for path, schema in schemas.items():
+        for name in ("audio", *required):
+            if name not in schema.names:
+                raise CorpusError(f"{path}: no column {name!r}{did_you_mean(name, schema.names)} It has: {schema.names}")
+        if not schema.equals(first):
+            raise CorpusError(f"{path}: its columns or their types differ from those of {first_path.name}")
+    # Given, not read from the file: its metadata may declare an Audio feature, which needs torchcodec even to load.
+    features = Features.from_arrow_schema(first.remove_metadata())
+    if not isinstance(features["audio"], dict) or set(features["audio"]) != set(AUDIO_FEATURE):
+        raise CorpusError(f"{first_path}: column 'audio' must be a struct of bytes and path, it is {features['audio']}")
+    features["audio"] = AUDIO_FEATURE
+    try:
+        return load_dataset(
+            "parquet",
+            data_files={split: [str(path) for path in paths] for split, paths in files.items()},
+            features=features,
+            cache_dir=cache_dir,
+        )
+    except (DatasetGenerationError, pa.ArrowException, OSError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise CorpusError(f"{first_path.parent}: the shards cannot be read ({reason}); copy or prepare them again") from error
+
+
+def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) -> Corpus:
+    """Load shards whose `tasks.json` says what the label columns mean.
+
+    Args:
+        root: the folder.
+        task: name of one of its tasks; None where it has one only.
+        cache_dir: of datasets; None is its default.
+
+    Raises:
+        CorpusError: no or another task, no shards, or shards that do not fit.
+    """
+    files = find_shards(root)
+    if not files:
+        raise CorpusError(f"{root}: no shards (train-*.parquet, ...) beside {TASKS_FILE}; prepare the corpus again")
+    if not (root / TASKS_FILE).is_file():
+        raise CorpusError(f"{root}: no {TASKS_FILE}; were these shards prepared from EmoGator? Then load them as 'emogator'")
+    tasks = read_tasks(root)
+    if task is None and len(tasks) == 1:
+        task = next(iter(tasks))
+    if task not in tasks:
+        asked = "give a task:" if task is None else f"no task {task!r}{did_you_mean(task, tasks)}"
+        raise CorpusError(f"{root}: {asked} Tasks here: {', '.join(tasks)}")
+    the_task, columns = tasks[task]
+    splits = read_shards(files, ("id", *columns), cache_dir)
+    for split, rows in splits.items():
+        frame = rows.select_columns(["id", *columns]).to_pandas().astype(object)
+        cells = frame[columns].where(frame[columns].notna(), "").astype(str)
+        table = Table(root / f"{split}-*.parquet", cells, "row")
+        if the_task.kind == "regression":
+            labels = list(regression_labels(table, columns, the_task, frame["id"]))
+        else:
+            labels = class_labels(table, columns[0], the_task, frame["id"])
+        every_label = [name for _, names in tasks.values() for name in names]
+        rows = rows.remove_columns([name for name in rows.column_names if name in every_label])
+        splits[split] = rows.add_column("labels", labels, feature=labels_feature(the_task))
+    return Corpus(the_task, splits)
+
+
+def read_tasks(root: Path) -> dict[str, tuple[Task, list[str]]]:
+    """The tasks of prepared shards and the columns of their labels."""
+    tasks = {}
+    for entry in _read_json(root / TASKS_FILE):
+        columns = entry.pop("columns")
+        tasks[entry["name"]] = (Task(**entry), columns)
+    return tasks
+
+
+def write_tasks(root: Path, tasks: dict[str, tuple[Task, list[str]]]) -> None:
+    """Counterpart of `read_tasks`."""
+    entries = [
+        {"name": t.name, "kind": t.kind, "labels": t.labels, "label_range": t.label_range, "columns": columns}
+        for t, columns in tasks.values()
+    ]
+    (root / TASKS_FILE).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path).remove_metadata()
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(f"{path}: not a Parquet file, or truncated ({error}); copy or prepare it again") from error
+
+
+def _read_json(path: Path) -> dict | list:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path}: cannot be read as JSON ({error}); prepare the corpus again") from error

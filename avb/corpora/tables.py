@@ -1,0 +1,184 @@
+"""Label tables: read exactly, and columns found by name.
+
+Unusual: cells stay strings until a label is parsed, so an id such as `00123` keeps its zeros; a row with a field too many
+or too few is an error, never padded; and each row remembers its line, so that a message can name it.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from avb.errors import CorpusError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
+_SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of strings.
+
+    Attributes:
+        path: the file it was read from.
+        cells: stripped strings, "" where missing; the index holds each row's line (CSV, TSV) or row (Parquet) number.
+        row_word: "line" or "row", for messages.
+        decimal_comma: numbers may be written `0,5`: semicolon-separated files of European spreadsheets.
+    """
+
+    path: Path
+    cells: pd.DataFrame
+    row_word: str
+    decimal_comma: bool = False
+
+    def where(self, position: int) -> str:
+        """The file and line of a row, counted from 0 in `cells`."""
+        return f"{self.path}, {self.row_word} {self.cells.index[position]}"
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV (comma, semicolon or tab, whichever splits the header into most columns), TSV or Parquet table.
+
+    Columns without a name (the index that pandas writes) are left out.
+
+    Raises:
+        CorpusError: the file cannot be read, is not UTF-8 or UTF-16, has no rows, repeats a column, or a row has
+            another number of fields than the header.
+    """
+    try:
+        table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); save it as 'CSV UTF-8'") from error
+    except (OSError, csv.Error, ArrowException) as error:
+        raise CorpusError(f"{path}: cannot be read as a table ({error}); check the file and its permissions") from error
+    repeated = table.cells.columns[table.cells.columns.duplicated()]
+    if len(repeated):
+        raise CorpusError(f"{path}: column {repeated[0]!r} appears more than once; rename one of them")
+    if table.cells.empty:
+        raise CorpusError(f"{path}: the table has a header but no rows; 0 clips")
+    return table
+
+
+def _read_csv(path: Path) -> Table:
+    start = path.open("rb").read(2)
+    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # both drop the byte-order mark
+    with path.open(newline="", encoding=encoding) as file:
+        first_line = file.readline()
+        header_of = {sep: next(csv.reader([first_line], delimiter=sep), []) for sep in _separators(path)}
+        separator = max(header_of, key=lambda sep: len(header_of[sep]))  # the first of equals: the comma
+        header = [name.strip() for name in header_of[separator]]
+        if not any(header):
+            raise CorpusError(f"{path}: the file is empty; it needs a header line and one line a clip")
+        reader = csv.reader(file, delimiter=separator)
+        rows, lines = [], []
+        for fields in reader:
+            line = reader.line_num + 1  # the header was read apart
+            if not any(field.strip() for field in fields):  # a blank line, or the ",,," of a spreadsheet
+                continue
+            if len(fields) != len(header):
+                raise CorpusError(
+                    f"{path}, line {line}: {len(fields)} fields where the header has {len(header)}; "
+                    f"quote a field that holds {separator!r}"
+                )
+            rows.append([field.strip() for field in fields])
+            lines.append(line)
+    cells = pd.DataFrame(rows, columns=header, index=lines, dtype=object)
+    return Table(path, _drop_unnamed(cells), "line", decimal_comma=separator == ";")
+
+
+def _separators(path: Path) -> str:
+    return _SEPARATORS.get(path.suffix.lower(), _SEPARATORS[".csv"])
+
+
+def _read_parquet(path: Path) -> Table:
+    embedded = [field.name for field in pq.read_schema(path) if pa.types.is_nested(field.type) or _is_binary(field.type)]
+    if embedded:
+        raise CorpusError(
+            f"{path}: column {embedded[0]!r} holds {pq.read_schema(path).field(embedded[0]).type}, not text or numbers; "
+            "audio inside Parquet is read in the form that `python -m avb.corpora.prepare` writes"
+        )
+    columns = pq.read_table(path).to_pydict()
+    cells = pd.DataFrame(
+        {name: ["" if v is None else str(v).strip() for v in values] for name, values in columns.items()}, dtype=object
+    )
+    cells.index = range(1, len(cells) + 1)
+    return Table(path, _drop_unnamed(cells), "row")
+
+
+def _is_binary(arrow_type: pa.DataType) -> bool:
+    return pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type)
+
+
+def _drop_unnamed(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells[[name for name in cells.columns if name and not re.fullmatch(r"Unnamed: \d+|__index_level_\d+__", name)]]
+
+
+# ---------------------------------------------------------------------------------------------------- finding names
+
+
+def fold(name: str) -> str:
+    """A name without case, spaces, underscores and punctuation: `Voc_Type` and `voc type` are one."""
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: "; did you mean 'X'?", or "." where no name is near."""
+    folded = {fold(candidate): candidate for candidate in names}
+    near = get_close_matches(fold(name), folded, n=1, cutoff=0.5)
+    return f"; did you mean {folded[near[0]]!r}?" if near else "."
+
+
+def find_column(table: Table, *names: str) -> str | None:
+    """The column called by the first of these names that is there, in any case and spacing; None where none is.
+
+    Raises:
+        CorpusError: two columns answer to one name.
+    """
+    for name in names:
+        matches = [column for column in table.cells.columns if column == name or fold(column) == fold(name)]
+        if name in matches:
+            return name
+        if len(matches) > 1:
+            raise CorpusError(f"{table.path}: columns {matches} are all spellings of {name!r}; keep one")
+        if matches:
+            return matches[0]
+    return None
+
+
+def require_column(table: Table, name: str, option: str = "") -> str:
+    """As `find_column`, for a column that must be there.
+
+    Args:
+        table: where to look.
+        name: its name.
+        option: the loader's option that gave the name, for the message.
+
+    Raises:
+        CorpusError: it is not; the message names the nearest column and lists all.
+    """
+    column = find_column(table, name)
+    if column is None:
+        asked = f" ({option})" if option else ""
+        columns = list(table.cells.columns)
+        shown = ", ".join(columns[:12]) + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
+        raise CorpusError(f"{table.path}: no column {name!r}{asked}{did_you_mean(name, columns)} It has: {shown}")
+    return column
+
+
+def refuse_duplicates(table: Table, ids: Sequence[str], what: str) -> None:
+    """Raises `CorpusError` where two rows of a table have the same id."""
+    first_of: dict[str, int] = {}
+    for position, clip_id in enumerate(ids):
+        if clip_id in first_of:
+            raise CorpusError(
+                f"{table.where(position)}: {what} {clip_id!r} was already in {table.row_word} "
+                f"{table.cells.index[first_of[clip_id]]}; keep one row a clip (average its raters first)"
+            )
+        first_of[clip_id] = position

@@ -1,0 +1,17 @@
+"""The errors a user can act on: each message says what is wrong, where (file, row, column) and the way out.
+
+All are `ValueError`s, so a caller that knows nothing of this module still catches them; a command catches `AvbError`,
+prints the message without a traceback and exits with a failure.
+"""
+
+
+class AvbError(ValueError):
+    """Something in the user's input or options is wrong."""
+
+
+class AudioError(AvbError):
+    """A clip cannot be read, decoded or used."""
+
+
+class CorpusError(AvbError):
+    """A corpus on disk, its tables or its options do not fit together."""

@@ -1,0 +1,451 @@
+"""Scores of vocal-burst predictions: CCC and Pearson correlation for regression, UAR for classification.
+
+Pure functions over arrays, in float64, with population moments (divisor n). Unusual:
+
+- an undefined score is NaN and stays NaN, in a mean over labels too;
+- a missing target (NaN, or -100 for a class) is left out; a NaN *prediction* is not: it makes the score NaN;
+- `evaluate_predictions` adds bootstrap intervals that resample whole speakers where they are known, because clips of
+  one speaker are not independent. No clip is copied: each unit is summed up once, and a resample is a row of counts
+  times those sums.
+
+Sources: Lin (1989), "A concordance correlation coefficient to evaluate reproducibility", Biometrics 45(1), 255-268;
+Baird et al. (2022), arXiv:2207.03572 (the challenge scores by CCC and UAR); Field & Welsh (2007), "Bootstrapping
+clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from avb.tasks import Task
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
+
+MISSING_CLASS = -100
+INTERVAL_PERCENTILES = (2.5, 97.5)  # a 95 % interval
+RESAMPLED_COUNTS_AT_ONCE = 2**22  # float64: 32 MiB, however many resamples are asked for
+
+# 0/0 is an undefined score, NaN by intent: no warning.
+_quiet = np.errstate(divide="ignore", invalid="ignore")
+
+
+# ---------------------------------------------------------------------------------------------------- regression
+
+
+def ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
+    """Concordance correlation coefficient (Lin, 1989), label by label.
+
+    CCC = 2 s_xy / (s_x² + s_y² + (x̄ - ȳ)²), population moments. In [-1, 1]; 0 for a constant prediction; NaN without a
+    single pair, and where both sides are the same constant (0/0).
+
+    Args:
+        y_true: targets, (clips,) or (clips, labels); a NaN target is left out of its label.
+        y_pred: predictions of the same shape.
+
+    Returns:
+        A float for (clips,), an array (labels,) for (clips, labels).
+
+    Raises:
+        ValueError: the shapes differ or are neither of the two.
+    """
+    return _scalar_or_array(_ccc(_moments(*_total_terms(y_true, y_pred))))
+
+
+def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
+    """Pearson correlation s_xy / (s_x s_y); shapes, missing targets and errors as `ccc`.
+
+    NaN where either side is constant.
+    """
+    return _scalar_or_array(_pearson(_moments(*_total_terms(y_true, y_pred))))
+
+
+@_quiet
+def official_ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
+    """The challenge's own CCC, for comparison with published numbers only; shapes and errors as `ccc`.
+
+    Its baseline code divides the variances by n - 1 and the covariance by n, so a perfect prediction scores below 1:
+    official_ccc(y, y) = (n - 1) / n, .9375 at n = 16. From a thousand clips on it differs from `ccc` by less than .001.
+    """
+    offset, totals = _total_terms(y_true, y_pred)
+    difference, var_true, var_pred, covariance = _moments(offset, totals)
+    count = totals[0]
+    sample = count / (count - 1)
+    return _scalar_or_array(_ccc((difference, var_true * sample, var_pred * sample, covariance)))
+
+
+@_quiet
+def _ccc(moments: tuple[np.ndarray, ...]) -> np.ndarray:
+    difference, var_true, var_pred, covariance = moments
+    return 2 * covariance / (var_true + var_pred + difference**2)
+
+
+@_quiet
+def _pearson(moments: tuple[np.ndarray, ...]) -> np.ndarray:
+    _, var_true, var_pred, covariance = moments
+    return np.clip(covariance / (np.sqrt(var_true) * np.sqrt(var_pred)), -1.0, 1.0)
+
+
+@_quiet
+def _terms(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Each clip's share in the sums that moments are made of.
+
+    Returns:
+        offset: mean target - mean prediction, (labels,), or () for arrays of shape (clips,).
+        terms: (6, clips, labels) or (6, clips): presence, t, p, t², p², tp, with t and p centred label by label (so
+            that one-pass variances lose no digits) and all six 0 where the target is missing.
+    """
+    y_true, y_pred = np.asarray(y_true, dtype=np.float64), np.asarray(y_pred, dtype=np.float64)
+    if y_true.shape != y_pred.shape or y_true.ndim not in (1, 2):
+        raise ValueError(
+            f"y_true and y_pred must have one shape, (clips,) or (clips, labels), got {y_true.shape} and {y_pred.shape}"
+        )
+    present = ~np.isnan(y_true)
+    count = present.sum(axis=0)
+
+    def centre(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # The lowest value goes first: a constant then becomes exactly 0, which `values - mean` alone does not grant.
+        lowest = np.min(values, axis=0, where=present, initial=np.inf)
+        above = np.where(present, values - lowest, 0.0)
+        mean = above.sum(axis=0) / count
+        return lowest + mean, np.where(present, above - mean, 0.0)
+
+    mean_true, true = centre(y_true)
+    mean_pred, pred = centre(y_pred)
+    return mean_true - mean_pred, np.stack([present, true, pred, true * true, pred * pred, true * pred])
+
+
+def _total_terms(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    offset, terms = _terms(y_true, y_pred)
+    return offset, terms.sum(axis=1)  # (6, clips, labels) -> (6, labels)
+
+
+@_quiet
+def _moments(offset: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Difference of means, variance of targets, variance of predictions, covariance.
+
+    Args:
+        offset: as `_terms` returns it.
+        totals: (6, ..., labels), sums of the terms over clips.
+    """
+    count, true, pred, true_true, pred_pred, true_pred = totals
+    mean_true, mean_pred = true / count, pred / count
+    var_true = _variance(true_true / count, mean_true)
+    var_pred = _variance(pred_pred / count, mean_pred)
+    covariance = np.where((var_true == 0) | (var_pred == 0), 0.0, true_pred / count - mean_true * mean_pred)
+    return offset + mean_true - mean_pred, var_true, var_pred, covariance
+
+
+def _variance(mean_square: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    # A resample may hold one value many times; what the subtraction then leaves is rounding, not variance.
+    variance = mean_square - mean**2
+    return np.where(variance <= 1e-12 * mean_square, 0.0, variance)
+
+
+def _scalar_or_array(score: np.ndarray) -> float | np.ndarray:
+    return score if score.ndim else float(score)
+
+
+# ------------------------------------------------------------------------------------------------ classification
+
+
+def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
+    """How often class i (row) was called class j (column).
+
+    Args:
+        y_true: class indices, (clips,); clips with -100 are left out.
+        y_pred: predicted class indices, (clips,).
+        num_labels: number of classes; by default one more than the highest index that occurs.
+
+    Returns:
+        Counts of shape (num_labels, num_labels), integers.
+
+    Raises:
+        ValueError: an array is not (clips,) integers, the lengths differ, or an index lies outside 0 .. num_labels - 1.
+    """
+    y_true, y_pred, num_labels = _class_pairs(y_true, y_pred, num_labels)
+    return np.bincount(y_true * num_labels + y_pred, minlength=num_labels**2).reshape(num_labels, num_labels)
+
+
+@_quiet
+def recalls(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
+    """Recall of each class, (num_labels,): true positives / clips of that class; NaN for a class not in y_true.
+
+    Arguments and errors as `confusion_matrix`.
+    """
+    confusion = confusion_matrix(y_true, y_pred, num_labels)
+    return np.diagonal(confusion) / confusion.sum(axis=1)
+
+
+def uar(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
+    """Unweighted average recall: the mean recall over the classes that occur in y_true.
+
+    A class without a clip has no recall and is left out of the mean, so chance is 1 / (classes that occur). NaN for no
+    clip at all. Arguments and errors as `confusion_matrix`.
+    """
+    return float(_mean_over_defined(recalls(y_true, y_pred, num_labels)))
+
+
+@_quiet
+def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Share of clips whose class is right; NaN for no clip. Arguments and errors as `confusion_matrix`."""
+    confusion = confusion_matrix(y_true, y_pred)
+    return float(np.trace(confusion) / confusion.sum())
+
+
+@_quiet
+def macro_f1(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
+    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); arguments and errors as `confusion_matrix`.
+
+    As in scikit-learn, the mean is over the classes that occur in y_true or y_pred; NaN for no clip.
+    """
+    confusion = confusion_matrix(y_true, y_pred, num_labels)
+    return float(_mean_over_defined(2 * np.diagonal(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))))
+
+
+@_quiet
+def _mean_over_defined(values: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
+
+
+def _class_pairs(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    y_true, y_pred = _class_indices("y_true", y_true), _class_indices("y_pred", y_pred)
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"y_true and y_pred must be equally long, got {len(y_true)} and {len(y_pred)} clips")
+    present = y_true != MISSING_CLASS
+    y_true, y_pred = y_true[present], y_pred[present]
+    if num_labels is None:
+        num_labels = int(max(y_true.max(initial=-1), y_pred.max(initial=-1))) + 1
+    for name, values in (("y_true", y_true), ("y_pred", y_pred)):
+        outside = values[(values < 0) | (values >= num_labels)]
+        if outside.size:
+            raise ValueError(
+                f"{name} must hold class indices from 0 to {num_labels - 1}, got {outside[0]} "
+                f"({MISSING_CLASS} marks a missing label, in y_true only)"
+            )
+    return y_true, y_pred, num_labels
+
+
+def _class_indices(name: str, values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values)
+    # An empty list arrives as float64.
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
+        raise ValueError(f"{name} must be integers of shape (clips,), got {values.dtype} of shape {values.shape}")
+    return values.astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------- a task's whole score
+
+
+def evaluate_predictions(
+    task: Task,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    groups: Sequence | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """All scores of one set of predictions, with 95 % percentile bootstrap intervals.
+
+    Each resample draws as many units as there are, with replacement: whole speakers where `groups` tells them, single
+    clips otherwise. Resamples in which a score is undefined (a rare class may go undrawn) are left out of its interval;
+    above 5 % of them, the share the interval itself leaves out, the interval is NaN. So it is with a single unit.
+
+    Args:
+        task: says what the arrays hold.
+        y_true: (clips, labels) floats with NaN for missing, or (clips,) class indices with -100 for missing.
+        y_pred: (clips, labels) floats: predictions, or logits of a classification task, which may also be given as
+            (clips,) class indices.
+        groups: the speaker of each clip, (clips,), any hashable values.
+        num_resamples: number of resamples.
+        seed: seed of the resampling.
+
+    Returns:
+        Plain floats, integers, lists and strings, ready for JSON. "num_clips" counts the clips with a label,
+        "interval_unit" is "speaker" or "clip", "interval_units" how many of them those clips come from.
+        Regression: "ccc", "ccc_low", "ccc_high", "pearson" (means over labels; one NaN label makes them NaN) and
+        "per_label" with the same four a label.
+        Classification: "uar", "uar_low", "uar_high", "accuracy", "macro_f1", "confusion_matrix" (rows: true classes)
+        and "per_label" with "recall", "recall_low", "recall_high", "count" a label.
+
+    Raises:
+        ValueError: shapes or lengths do not fit the task or each other, a class index is out of range, a logit is NaN,
+            a group is missing, or num_resamples is below 1.
+    """
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+    if task.kind == "regression":
+        y_true, y_pred = _regression_arrays(task, y_true, y_pred)
+        has_label = ~np.isnan(y_true).all(axis=1)
+        evaluate = _evaluate_regression
+    else:
+        y_true, y_pred = _classification_arrays(task, y_true, y_pred)
+        has_label = y_true != MISSING_CLASS
+        evaluate = _evaluate_classification
+    units = _unit_indices(groups, has_label)
+    scores = evaluate(task, y_true[has_label], y_pred[has_label], units, num_resamples, seed)
+    return scores | {
+        "num_clips": len(units),
+        "interval_unit": "clip" if groups is None else "speaker",
+        "interval_units": len(np.unique(units)),
+    }
+
+
+def compute_metrics(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The hook that `transformers.Trainer(compute_metrics=...)` calls after each evaluation; no intervals.
+
+    Returns:
+        A function from an EvalPrediction, whose `predictions` are logits or a tuple that starts with them, to a flat
+        dict: "ccc", "pearson" (means over labels) and "ccc_<label>", or "uar", "accuracy" and "macro_f1". It raises
+        the ValueErrors of `evaluate_predictions`.
+    """
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits = prediction.predictions
+        if isinstance(logits, tuple):
+            logits = logits[0]
+        if task.kind == "regression":
+            y_true, y_pred = _regression_arrays(task, prediction.label_ids, logits)
+            scores = ccc(y_true, y_pred)  # (labels,)
+            per_label = {f"ccc_{label}": float(score) for label, score in zip(task.labels, scores, strict=True)}
+            return {"ccc": float(scores.mean()), "pearson": float(pearson(y_true, y_pred).mean())} | per_label
+        y_true, y_pred = _classification_arrays(task, prediction.label_ids, logits)
+        return _class_scores(y_true, y_pred, task.num_labels)
+
+    return compute
+
+
+def _evaluate_regression(
+    task: Task, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
+) -> dict:
+    offset, terms = _terms(y_true, y_pred)  # (labels,), (6, clips, labels)
+    moments = _moments(offset, terms.sum(axis=1))
+    label_ccc, label_pearson = _ccc(moments), _pearson(moments)  # (labels,)
+
+    columns = np.moveaxis(terms, 0, 1).reshape(len(y_true), 6 * task.num_labels)
+    totals = _resampled_sums(columns, units, num_resamples, seed).reshape(num_resamples, 6, task.num_labels)
+    resampled = _ccc(_moments(offset, totals.swapaxes(0, 1)))  # (resamples, labels)
+    low, high = _interval(resampled.mean(axis=1))
+    label_low, label_high = _interval(resampled)
+    names = ("ccc", "ccc_low", "ccc_high", "pearson")
+    rows = np.stack([label_ccc, label_low, label_high, label_pearson], axis=1).tolist()  # (labels, 4)
+    return {
+        "ccc": float(label_ccc.mean()),
+        "ccc_low": float(low),
+        "ccc_high": float(high),
+        "pearson": float(label_pearson.mean()),
+        "per_label": {label: dict(zip(names, row, strict=True)) for label, row in zip(task.labels, rows, strict=True)},
+    }
+
+
+@_quiet
+def _evaluate_classification(
+    task: Task, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
+) -> dict:
+    confusion = confusion_matrix(y_true, y_pred, task.num_labels)
+    label_recalls = recalls(y_true, y_pred, task.num_labels)
+
+    # Recalls need two numbers a class, not a whole confusion matrix a unit: its clips, and those that were hit.
+    is_class = y_true[:, None] == np.arange(task.num_labels)  # (clips, labels)
+    is_hit = is_class & (y_true == y_pred)[:, None]
+    columns = np.concatenate([is_class, is_hit], axis=1).astype(np.float64)
+    counts, hits = np.split(_resampled_sums(columns, units, num_resamples, seed), 2, axis=1)
+    resampled = hits / counts  # (resamples, labels)
+    low, high = _interval(_mean_over_defined(resampled))
+    label_low, label_high = _interval(resampled)
+    return _class_scores(y_true, y_pred, task.num_labels) | {
+        "uar_low": float(low),
+        "uar_high": float(high),
+        "per_label": {
+            label: {
+                "recall": float(label_recalls[index]),
+                "recall_low": float(label_low[index]),
+                "recall_high": float(label_high[index]),
+                "count": int(confusion[index].sum()),
+            }
+            for index, label in enumerate(task.labels)
+        },
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def _class_scores(y_true: np.ndarray, y_pred: np.ndarray, num_labels: int) -> dict[str, float]:
+    return {
+        "uar": uar(y_true, y_pred, num_labels),
+        "accuracy": accuracy(y_true, y_pred),
+        "macro_f1": macro_f1(y_true, y_pred, num_labels),
+    }
+
+
+def _regression_arrays(task: Task, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    y_true, y_pred = np.asarray(y_true, dtype=np.float64), np.asarray(y_pred, dtype=np.float64)
+    for name, values in (("y_true", y_true), ("y_pred", y_pred)):
+        if values.ndim != 2 or values.shape[1] != task.num_labels:
+            raise ValueError(f"{name} of task {task.name!r} must be (clips, {task.num_labels}), got {values.shape}")
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"y_true and y_pred must be equally long, got {len(y_true)} and {len(y_pred)} clips")
+    return y_true, y_pred
+
+
+def _classification_arrays(task: Task, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    y_pred = np.asarray(y_pred)
+    if y_pred.ndim == 2:
+        if y_pred.shape[1] != task.num_labels:
+            raise ValueError(f"logits of task {task.name!r} must be (clips, {task.num_labels}), got {y_pred.shape}")
+        # argmax would silently call the first NaN the winner.
+        if np.isnan(y_pred).any():
+            raise ValueError(f"y_pred has NaN logits in {np.isnan(y_pred).any(axis=1).sum()} of {len(y_pred)} clips")
+        y_pred = y_pred.argmax(axis=1)  # (clips, labels) -> (clips,)
+    y_true, y_pred = _class_indices("y_true", y_true), _class_indices("y_pred", y_pred)
+    _class_pairs(y_true, y_pred, task.num_labels)  # raises for unequal lengths and indices out of range
+    return y_true, y_pred
+
+
+# ------------------------------------------------------------------------------------------------------ bootstrap
+
+
+def _unit_indices(groups: Sequence | None, has_label: np.ndarray) -> np.ndarray:
+    """Resampling unit of each labelled clip, (labelled clips,), numbered from 0 in order of appearance."""
+    if groups is None:
+        return np.arange(has_label.sum())
+    if len(groups) != len(has_label):
+        raise ValueError(f"groups must have one entry a clip, got {len(groups)} for {len(has_label)} clips")
+    if any(group is None or group != group for group in groups):
+        raise ValueError("groups must not hold None or NaN: give every clip a group, or none at all")
+    numbers: dict = {}
+    kept = (group for group, keep in zip(groups, has_label, strict=True) if keep)
+    return np.array([numbers.setdefault(group, len(numbers)) for group in kept], dtype=np.int64)
+
+
+def _resampled_sums(columns: np.ndarray, units: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
+    """Sums of `columns` (clips, columns) over each bootstrap resample, (resamples, columns); NaN below two units."""
+    num_units = len(np.unique(units))
+    if num_units < 2:
+        return np.full((num_resamples, columns.shape[1]), np.nan)
+    order = np.argsort(units, kind="stable")
+    starts = np.flatnonzero(np.diff(units[order], prepend=-1))
+    unit_sums = np.add.reduceat(columns[order], starts, axis=0)  # (units, columns)
+
+    rng = np.random.default_rng(seed)
+    chunk = max(1, RESAMPLED_COUNTS_AT_ONCE // num_units)
+    sums = []
+    for first in range(0, num_resamples, chunk):
+        rows = min(chunk, num_resamples - first)
+        # Counting equally likely draws gives multinomial counts, several times faster than rng.multinomial here.
+        draws = (rng.integers(num_units, size=num_units) for _ in range(rows))
+        counts = np.stack([np.bincount(draw, minlength=num_units) for draw in draws]).astype(np.float64)
+        sums.append(counts @ unit_sums)  # (rows, units) @ (units, columns)
+    return np.concatenate(sums)
+
+
+def _interval(values: np.ndarray) -> np.ndarray:
+    """Lower and upper bound, (2, ...), of resampled scores (resamples, ...)."""
+    low, high = INTERVAL_PERCENTILES
+    too_few = np.isnan(values).mean(axis=0) > 1 - (high - low) / 100
+    bounds = np.nanpercentile(np.where(too_few, 0.0, values), INTERVAL_PERCENTILES, axis=0)
+    return np.where(too_few, np.nan, bounds)

@@ -1,0 +1,98 @@
+"""Files of results: written under a temporary name and moved, so that a file that exists is a whole one."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from avb.errors import AvbError
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+
+def check_output(path: str | Path, overwrite: bool = False) -> Path:
+    """The path of a table that can be written.
+
+    Raises:
+        AvbError: its suffix is unknown, it exists and must not be overwritten, or its folder cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise AvbError(f"{path}: the suffix says the format, and must be one of {', '.join(SUFFIXES)}")
+    if path.exists() and not overwrite:
+        raise AvbError(f"{path} exists: give another name, or --overwrite")
+    make_folder(path.parent)
+    return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        AvbError: it cannot be made or written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be made ({error.strerror}): choose another output folder") from error
+    if not os.access(path, os.W_OK):
+        raise AvbError(f"{path}: no permission to write there: choose another output folder")
+    return path
+
+
+def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
+    """Rows as CSV, JSON lines or Parquet, by suffix; memory stays flat however many there are."""
+    path = Path(path)
+    writer = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
+    temporary = path.with_name(path.name + ".tmp")
+    writer(temporary, rows, columns)
+    os.replace(temporary, path)
+
+
+def write_json(path: str | Path, content: dict):
+    """A JSON file for people to read: indented, in the order given."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _write_csv(path: Path, rows: Iterable[dict], columns: list[str]):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_jsonl(path: Path, rows: Iterable[dict], columns: list[str]):
+    with open(path, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({column: row.get(column) for column in columns}, ensure_ascii=False) + "\n")
+
+
+def _write_parquet(path: Path, rows: Iterable[dict], columns: list[str], group: int = 10_000):
+    writer = None
+    for batch in _groups(rows, group):
+        table = pa.table({column: [row.get(column) for row in batch] for column in columns})
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table.cast(writer.schema))
+    if writer is None:
+        pq.write_table(pa.table({column: pa.array([], pa.string()) for column in columns}), path)
+    else:
+        writer.close()
+
+
+def _groups(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
+    batch = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

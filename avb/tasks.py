@@ -1,0 +1,134 @@
+"""What is predicted: the four tasks of the A-VB 2022 challenge, and tasks made from any label columns.
+
+A task is a name, a kind and an ordered tuple of label names; it holds no data and imports nothing. The same convention
+holds wherever targets are arrays:
+
+- regression: floats of shape (clips, labels), NaN for a missing label, scored by the mean CCC over labels;
+- classification: integers of shape (clips,), -100 for a missing label, scored by UAR, the unweighted average recall.
+
+    >>> get_task("two").labels
+    ('Valence', 'Arousal')
+    >>> Task("laughter", "classification", ("no", "yes")).metric
+    'uar'
+
+Source: Baird et al. (2022), "The ACII 2022 Affective Vocal Bursts Workshop & Competition", arXiv:2207.03572.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal, get_args
+
+Kind = Literal["regression", "classification"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Names and order of what a model predicts.
+
+    Args:
+        name: identifier of the task.
+        kind: "regression" (a number a label) or "classification" (one label a clip).
+        labels: label names in the order of the model's outputs; a list is stored as a tuple.
+        label_range: lowest and highest legal value of a regression label; a classification task ignores it.
+
+    Raises:
+        ValueError: a field holds an illegal value; the message names the field and the legal values.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    label_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self):
+        if not _is_name(self.name):
+            raise ValueError(f"name must be a non-empty string, got {self.name!r}")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {list(get_args(Kind))}, got {self.kind!r}")
+        self._validate_labels()
+        self._validate_label_range()
+        # The dataclass is frozen; YAML and JSON hand over lists, which would make it unhashable.
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "label_range", tuple(float(bound) for bound in self.label_range))
+
+    def _validate_labels(self):
+        # A bare string would pass as a sequence of one-letter labels.
+        if not isinstance(self.labels, (tuple, list)) or not all(_is_name(label) for label in self.labels):
+            raise ValueError(f"labels must be a tuple or list of non-empty strings, got {self.labels!r}")
+        fewest = 1 if self.kind == "regression" else 2
+        if len(self.labels) < fewest:
+            raise ValueError(f"labels must hold at least {fewest} for {self.kind}, got {len(self.labels)}")
+        repeated = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"labels must be unique, repeated: {repeated}")
+
+    def _validate_label_range(self):
+        bounds = self.label_range
+        is_pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+        # Written so that a NaN bound fails too.
+        if not is_pair or not all(isinstance(bound, (int, float)) for bound in bounds) or not bounds[0] < bounds[1]:
+            raise ValueError(f"label_range must be two numbers (low, high) with low < high, got {bounds!r}")
+
+    @property
+    def metric(self) -> str:
+        """Key of the score that ranks models: "ccc" for regression, "uar" for classification."""
+        return "ccc" if self.kind == "regression" else "uar"
+
+    @property
+    def num_labels(self) -> int:
+        """Number of the model's outputs."""
+        return len(self.labels)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Output index to label name, as a Transformers configuration stores it."""
+        return dict(enumerate(self.labels))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Label name to output index."""
+        return {label: index for index, label in enumerate(self.labels)}
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+_EMOTIONS = (
+    "Awe",
+    "Excitement",
+    "Amusement",
+    "Awkwardness",
+    "Fear",
+    "Horror",
+    "Distress",
+    "Triumph",
+    "Sadness",
+    "Surprise",
+)
+_COUNTRIES = ("China", "United States", "South Africa", "Venezuela")
+
+# The release puts the four Surprise columns last, after the other nine emotions of every country.
+_CULTURE_LABELS = tuple(f"{country}_{emotion}" for country in _COUNTRIES for emotion in _EMOTIONS[:-1]) + tuple(
+    f"{country}_Surprise" for country in _COUNTRIES
+)
+
+TASKS: dict[str, Task] = {
+    "high": Task("high", "regression", _EMOTIONS),
+    "two": Task("two", "regression", ("Valence", "Arousal")),
+    "culture": Task("culture", "regression", _CULTURE_LABELS),
+    "type": Task("type", "classification", ("Gasp", "Laugh", "Cry", "Scream", "Grunt", "Groan", "Pant", "Other")),
+}
+
+
+def get_task(name: str) -> Task:
+    """The challenge's task of that name.
+
+    Raises:
+        ValueError: no such task; the message names the nearest one and all legal names.
+    """
+    if name not in TASKS:
+        # cutoff=0: always name one, however far.
+        nearest = get_close_matches(str(name).lower(), TASKS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown task {name!r}: did you mean {nearest!r}? Legal names: {', '.join(TASKS)}")
+    return TASKS[name]

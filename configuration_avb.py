@@ -1,0 +1,169 @@
+"""Configuration of `Wav2Vec2ForVocalBurst`.
+
+A `Wav2Vec2Config` with the head of "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB 2022) on top:
+section III describes the order encoder → RNN → linear → pooling, section IV-B the layer and the sizes.
+
+Unusual: the class also reads the configuration of a plain wav2vec 2.0 checkpoint, so that
+`Wav2Vec2ForVocalBurst.from_pretrained("facebook/wav2vec2-large-lv60", num_labels=10)` needs no conversion.
+"""
+
+from dataclasses import fields
+
+from transformers import Wav2Vec2Config
+
+POOLINGS = ("last", "first", "max", "avg", "attention")
+LOSSES = ("ccc", "mse", "ce")
+CCC_REDUCTIONS = ("mean", "sum")
+HEAD_NORMS = (None, "batch")
+WAVEFORM_NORMALIZATIONS = ("clip", "batch", "none")
+
+# What a plain encoder's configuration says about its own pre-training, and what fine-tuning on bursts does instead.
+# Layer drop leaves parameters unused, which breaks DDP; the paper trains without SpecAugment.
+_FINE_TUNING_DEFAULTS = {"layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "architectures": None}
+
+
+class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
+    """Encoder, head, loss and audio settings of one vocal-burst model.
+
+    The defaults are the `recommended` preset; the values named as the authors' make the `authors` one.
+
+    Args:
+        encoder_layer: transformer layer that feeds the head, counted from 1; the layers above it are cut off, so
+            `num_hidden_layers` becomes `encoder_layer` (section IV-B: 12).
+        rnn_layers: LSTM layers; 0 is the paper's "without RNN" (Table IV).
+        rnn_hidden_size: units of each LSTM layer (section IV-B: 512).
+        head_dropout: dropout before the LSTM, between its layers and before the linear layer. The paper has none.
+        pooling: how per-frame predictions become one, over valid frames only (section III-B); `attention` is ours.
+        loss: `ccc` or `mse` make a regression model, `ce` a classifier (section III-C).
+        label_range: lowest and highest value of a regression label; the sigmoid output is stretched to it.
+        ccc_reduction: `mean` over labels; the authors' code has `sum`.
+        class_weights: one weight a class for `ce`.
+        label_smoothing: label smoothing of `ce`, in [0, 1).
+        head_norm: `batch` puts a batch norm over labels between linear layer and sigmoid, its statistics taken over all
+            frames, padding included, as the authors' code does for CCC; None leaves it out.
+        masked_pooling: False lets `max` and `avg` see padding, as the authors' code does.
+        masked_group_norm: False is the stock group norm of BASE and LARGE, which sees padding.
+        waveform_normalization: `clip` brings each clip to zero mean and unit variance (the feature extractor does it);
+            `batch` does so over the whole padded batch, as the authors' LARGE-LV60K and XLSR53; `none` is their BASE and
+            LARGE.
+        frozen_encoder_dropout: True leaves the dropout of a frozen encoder on in training, as the authors' code does.
+        peak_db: peak level in dBFS that audio is brought to before the feature extractor; None leaves it.
+        trim_top_db: leading and trailing parts quieter than this many dB below the peak are cut; None keeps them.
+
+    Raises:
+        ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
+    """
+
+    model_type = "wav2vec2-vocal-burst"
+
+    layerdrop: float = 0.0
+    mask_time_prob: float = 0.0
+
+    encoder_layer: int = 12
+    rnn_layers: int = 2
+    rnn_hidden_size: int = 512
+    head_dropout: float = 0.0
+    pooling: str = "last"
+    loss: str = "ccc"
+    label_range: tuple[float, float] | list[float] = (0.0, 1.0)
+    ccc_reduction: str = "mean"
+    class_weights: list[float] | None = None
+    label_smoothing: float = 0.0
+    head_norm: str | None = None
+    masked_pooling: bool = True
+    masked_group_norm: bool = True
+    waveform_normalization: str = "clip"
+    frozen_encoder_dropout: bool = False
+    peak_db: float | None = -3.0
+    trim_top_db: float | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.validate_architecture()
+        self._validate_head()
+        self.num_hidden_layers = self.encoder_layer
+        # The stock audio-classification pipeline reads this to decide what to do to logits: nothing, or a softmax.
+        self.problem_type = "single_label_classification" if self.loss == "ce" else "regression"
+
+    def _validate_head(self):
+        def require(legal: bool, field: str, expected: str):
+            if not legal:
+                raise ValueError(f"{field}={getattr(self, field)!r} is not legal: it must be {expected}")
+
+        choices = {
+            "pooling": POOLINGS,
+            "loss": LOSSES,
+            "ccc_reduction": CCC_REDUCTIONS,
+            "head_norm": HEAD_NORMS,
+            "waveform_normalization": WAVEFORM_NORMALIZATIONS,
+        }
+        for field, legal in choices.items():
+            require(getattr(self, field) in legal, field, f"one of {', '.join(map(str, legal))}")
+        require(
+            1 <= self.encoder_layer <= self.num_hidden_layers,
+            "encoder_layer",
+            f"between 1 and {self.num_hidden_layers}, the encoder's num_hidden_layers",
+        )
+        require(self.rnn_layers >= 0, "rnn_layers", "0 (without RNN) or more")
+        require(self.rnn_hidden_size >= 1, "rnn_hidden_size", "1 or more")
+        require(0 <= self.head_dropout < 1, "head_dropout", "in [0, 1)")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)")
+        require(not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
+        low_high = tuple(self.label_range)
+        require(len(low_high) == 2 and low_high[0] < low_high[1], "label_range", "a pair (low, high) with low < high")
+        if self.mask_feature_prob > 0:
+            require(self.mask_feature_length <= self.hidden_size, "mask_feature_length", f"at most {self.hidden_size}")
+        if self.loss == "ce":
+            require(self.num_labels >= 2, "num_labels", "2 or more classes with loss='ce'")
+            require(
+                self.class_weights is None or len(self.class_weights) == self.num_labels,
+                "class_weights",
+                f"None or {self.num_labels} numbers, one a class",
+            )
+        else:
+            require(self.num_labels >= 1, "num_labels", f"1 or more with loss={self.loss!r}")
+            require(self.class_weights is None, "class_weights", f"None with loss={self.loss!r}: classes need loss='ce'")
+            require(self.label_smoothing == 0, "label_smoothing", f"0 with loss={self.loss!r}: it belongs to loss='ce'")
+        expected = "single_label_classification" if self.loss == "ce" else "regression"
+        require(self.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={self.loss!r}")
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples the convolutional front end needs for its first frame (400 for every released checkpoint)."""
+        samples = 1
+        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Reads a configuration file; one of a plain wav2vec 2.0 encoder is turned into ours on the way.
+
+        Raises:
+            ValueError: the file describes a model that is not wav2vec 2.0.
+        """
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        found = config_dict.get("model_type", cls.model_type)
+        if found == cls.model_type:
+            return config_dict, kwargs
+        if found != Wav2Vec2Config.model_type:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a model of type {found!r}: only "
+                f"{Wav2Vec2Config.model_type!r} encoders and {cls.model_type!r} models can be loaded here"
+            )
+        return {**config_dict, **_FINE_TUNING_DEFAULTS, "model_type": cls.model_type}, kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Builds the configuration from a file's content and what `from_pretrained` was given beside it.
+
+        The stock method sets fields after the configuration is made and checked: `encoder_layer=30` would pass.
+        """
+        own = {field.name for field in fields(cls) if field.init}
+        changes = {key: kwargs.pop(key) for key in own & kwargs.keys() - {"dtype"}}
+        # What follows from the loss and the labels is made anew when they change.
+        stale = {"problem_type"} if "loss" in changes else set()
+        if changes.keys() & {"id2label"} or kwargs.get("num_labels") is not None:
+            stale |= {"id2label", "label2id", "num_labels"}
+        kept = {key: value for key, value in config_dict.items() if key not in stale}
+        return super().from_dict({**kept, **changes}, **kwargs)

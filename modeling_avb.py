@@ -1,0 +1,388 @@
+"""Wav2Vec2ForVocalBurst: wav2vec 2.0 → LSTM → linear → pooling, for emotion in laughs, cries, gasps and screams.
+
+"Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB 2022), section III. Self-contained code for the
+Hub: it needs torch, transformers and `configuration_avb.py` beside it, nothing else.
+
+Unusual:
+- The encoder is cut to the layers that are used, and layer `k` is `hidden_states[k]` of the whole encoder, before any
+  final layer norm.
+- A clip's prediction does not depend on the batch it is in. Every reduction over time sees valid frames only, the
+  group norm in the front end of BASE and LARGE included. (The `authors` preset gives this up, as their code does.)
+- Any length from one sample up: shorter than one frame is padded with silence.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_outputs import SequenceClassifierOutput, Wav2Vec2BaseModelOutput
+from transformers.models.wav2vec2.modeling_wav2vec2 import (
+    Wav2Vec2FeatureEncoder,
+    Wav2Vec2GroupNormConvLayer,
+    Wav2Vec2Model,
+    Wav2Vec2PreTrainedModel,
+)
+from transformers.utils.output_capturing import capture_outputs
+
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .configuration_avb import Wav2Vec2VocalBurstConfig
+except ImportError:
+    from configuration_avb import Wav2Vec2VocalBurstConfig
+
+IGNORE_INDEX = -100  # a clip without a class label; a missing regression label is NaN
+
+
+# ---- losses -----------------------------------------------------------------------------------------------------------
+
+
+def ccc_loss(
+    predictions: torch.Tensor, targets: torch.Tensor, reduction: str = "mean", eps: float = 1e-8
+) -> torch.Tensor:
+    """1 - CCC over the clips of a batch, mean or sum over labels, in fp32 (equation 2, population moments).
+
+    CCC = 2 s_xy / (s_x² + s_y² + (x̄ - ȳ)²)
+
+    A label that fewer than two clips carry has no concordance and is left out. `eps` keeps the gradient
+    finite where a label and its predictions are constant over the batch.
+
+    Args:
+        predictions: (batch, labels)
+        targets: (batch, labels); NaN marks a missing label.
+    """
+    predictions, targets = predictions.float(), targets.float()
+    present = ~targets.isnan()
+    counts = present.sum(0)  # (labels,)
+    weights = present / counts.clamp(min=1)  # (batch, labels)
+    targets = targets.masked_fill(~present, 0.0)
+
+    mean_x, mean_y = (weights * predictions).sum(0), (weights * targets).sum(0)  # (labels,)
+    x, y = predictions - mean_x, targets - mean_y
+    covariance = (weights * x * y).sum(0)
+    variances = (weights * x.square()).sum(0) + (weights * y.square()).sum(0)
+    ccc = 2 * covariance / (variances + (mean_x - mean_y).square() + eps)
+
+    scored = counts >= 2
+    total = ((1 - ccc) * scored).sum()
+    return total if reduction == "sum" else total / scored.sum().clamp(min=1)
+
+
+def mse_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over the labels that are present, in fp32.
+
+    Args:
+        predictions: (batch, labels)
+        targets: (batch, labels); NaN marks a missing label.
+    """
+    predictions, targets = predictions.float(), targets.float()
+    present = ~targets.isnan()
+    errors = (predictions - targets.masked_fill(~present, 0.0)) * present
+    return errors.square().sum() / present.sum().clamp(min=1)
+
+
+def ce_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    class_weights: list[float] | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Cross entropy over the clips that have a class, in fp32; zero, not NaN, where none has.
+
+    Args:
+        logits: (batch, classes)
+        targets: (batch,) class indices; -100 marks a missing one.
+    """
+    logits = logits.float()
+    weight = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
+    loss = F.cross_entropy(
+        logits, targets, weight=weight, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction="sum"
+    )
+    present = targets != IGNORE_INDEX
+    counts = present.float() if weight is None else weight[targets.masked_fill(~present, 0)] * present
+    return loss / counts.sum().clamp(min=1e-8)
+
+
+def compute_loss(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss `config.loss` names, of a whole batch: logits (batch, num_labels), labels as each loss has them."""
+    if config.loss == "ccc":
+        return ccc_loss(logits, labels, config.ccc_reduction)
+    if config.loss == "mse":
+        return mse_loss(logits, labels)
+    return ce_loss(logits, labels, config.class_weights, config.label_smoothing)
+
+
+# ---- encoder ----------------------------------------------------------------------------------------------------------
+
+
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm with a channel a group, its moments taken over each clip's valid frames.
+
+    The stock layer averages over padding too: a clip's features then depend on the longest clip of its batch.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """`hidden_states` (batch, channels, frames); `lengths` (batch,) valid frames, None when all of them are."""
+        if lengths is None:
+            return super().forward(hidden_states)
+        valid = _length_mask(lengths, hidden_states.shape[-1])[:, None]  # (batch, 1, frames)
+        x = hidden_states.float()
+        count = lengths[:, None, None]
+        mean = (x * valid).sum(-1, keepdim=True) / count  # (batch, channels, 1)
+        x = x - mean
+        variance = (x.square() * valid).sum(-1, keepdim=True) / count
+        x = x * torch.rsqrt(variance + self.eps)
+        return (x * self.weight[:, None] + self.bias[:, None]).to(hidden_states.dtype)
+
+
+class MaskedGroupNormConvLayer(Wav2Vec2GroupNormConvLayer):
+    """First layer of a group-norm front end (BASE, LARGE)."""
+
+    def __init__(self, config, layer_id=0):
+        super().__init__(config, layer_id)
+        self.layer_norm = MaskedGroupNorm(self.out_conv_dim, self.out_conv_dim)
+
+    def forward(self, hidden_states, lengths=None):
+        hidden_states = self.conv(hidden_states)
+        hidden_states = self.layer_norm(hidden_states, lengths)
+        return self.activation(hidden_states)
+
+
+class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
+    """The convolutional front end: samples in, 49.95 frames a second out, padding without influence."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.masked_group_norm = config.feat_extract_norm == "group" and config.masked_group_norm
+        if self.masked_group_norm:
+            self.conv_layers[0] = MaskedGroupNormConvLayer(config)
+
+    def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """`input_values` (batch, samples), `lengths` (batch,) valid samples → (batch, channels, frames)."""
+        hidden_states = input_values[:, None]
+        if self._requires_grad and self.training:
+            hidden_states.requires_grad = True  # reentrant gradient checkpointing needs an input with a gradient
+        for index, layer in enumerate(self.conv_layers):
+            if index == 0 and self.masked_group_norm and lengths is not None:
+                frames = torch.div(lengths - layer.conv.kernel_size[0], layer.conv.stride[0], rounding_mode="floor") + 1
+                hidden_states = layer(hidden_states, frames)
+            else:
+                hidden_states = layer(hidden_states)
+        return hidden_states
+
+
+class VocalBurstEncoder(Wav2Vec2Model):
+    """wav2vec 2.0 up to layer `config.encoder_layer`; its last hidden state is that layer's output, nothing after it.
+
+    Checkpoint keys are those of `Wav2Vec2Model`.
+    """
+
+    config_class = Wav2Vec2VocalBurstConfig
+
+    def __init__(self, config: Wav2Vec2VocalBurstConfig):
+        super().__init__(config)
+        self.feature_extractor = VocalBurstFeatureEncoder(config)
+        if config.do_stable_layer_norm:
+            # The pre-norm encoders normalise once more after the last layer, which hidden_states[k] does not have.
+            self.encoder.layer_norm = nn.Identity()
+        self.post_init()
+
+    def _mask_hidden_states(self, hidden_states, mask_time_indices=None, attention_mask=None):
+        """SpecAugment as in the stock model, but drawn on the device and never larger than the clip.
+
+        Each frame starts a masked span with probability `mask_time_prob / mask_time_length`, so that about
+        `mask_time_prob` of the frames are masked. A clip shorter than a span is left alone: the stock code raises.
+        """
+        config = self.config
+        if not (self.training and config.apply_spec_augment):
+            return hidden_states
+        if config.mask_time_prob > 0 and mask_time_indices is None:
+            mask_time_indices = _sample_spans(
+                attention_mask.sum(-1), hidden_states.shape[1], config.mask_time_prob, config.mask_time_length
+            )
+        if mask_time_indices is not None:
+            masked = self.masked_spec_embed.to(hidden_states.dtype)
+            hidden_states = torch.where(mask_time_indices[..., None], masked, hidden_states)
+        if config.mask_feature_prob > 0:
+            size = hidden_states.new_full((len(hidden_states),), config.hidden_size, dtype=torch.long)
+            spans = _sample_spans(size, config.hidden_size, config.mask_feature_prob, config.mask_feature_length)
+            hidden_states = hidden_states.masked_fill(spans[:, None], 0.0)
+        return hidden_states
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, input_values, attention_mask=None, mask_time_indices=None, **kwargs):
+        """(batch, samples) → `last_hidden_state` (batch, frames, hidden).
+
+        Args:
+            input_values: (batch, samples) waveforms at 16 kHz, padded on the right.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
+            mask_time_indices: (batch, frames) frames to replace by the mask embedding.
+        """
+        shortage = self.config.receptive_field - input_values.shape[1]
+        if shortage > 0:
+            input_values = F.pad(input_values, (0, shortage))
+        lengths = None
+        if attention_mask is not None:
+            lengths = attention_mask.sum(-1)
+            # Whatever the padding holds, silence follows a clip: a clip shorter than one frame reads into it.
+            input_values = input_values.masked_fill(~_length_mask(lengths, input_values.shape[1]), 0.0)
+            lengths = lengths.clamp(min=self.config.receptive_field)
+        if self.config.waveform_normalization == "batch":
+            input_values = F.layer_norm(input_values, input_values.shape)
+        features = self.feature_extractor(input_values, lengths).transpose(1, 2)  # (batch, frames, channels)
+
+        frame_mask = self.frame_mask(lengths, features)
+        hidden_states, features = self.feature_projection(features)
+        hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
+        hidden_states = self.encoder(hidden_states, attention_mask=frame_mask, **kwargs).last_hidden_state
+        return Wav2Vec2BaseModelOutput(last_hidden_state=hidden_states, extract_features=features)
+
+    def frame_mask(self, lengths: torch.Tensor | None, frames: torch.Tensor) -> torch.Tensor:
+        """(batch, frames) True where a frame is made of audio. `lengths` (batch,) in samples, None for no padding."""
+        if lengths is None:
+            return frames.new_ones(frames.shape[:2], dtype=torch.bool)
+        lengths = lengths.clamp(min=self.config.receptive_field)
+        return _length_mask(self._get_feat_extract_output_lengths(lengths), frames.shape[1])
+
+
+def _length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """(batch,) → (batch, size), True in the first `lengths` places of each row."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def _sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
+    """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size), True inside."""
+    fits = _length_mask(lengths - span + 1, size)
+    starts = (torch.rand(fits.shape, device=lengths.device) < prob / span) & fits
+    padded = F.pad(starts.float()[:, None], (span - 1, 0))
+    return F.max_pool1d(padded, span, stride=1)[:, 0].bool()
+
+
+# ---- pooling ----------------------------------------------------------------------------------------------------------
+
+
+def pool(frames: torch.Tensor, mask: torch.Tensor, pooling: str, scores: torch.Tensor | None = None) -> torch.Tensor:
+    """Per-frame predictions (batch, frames, labels) → (batch, labels), over frames where `mask` is True.
+
+    `first`, `last`, `max` and `avg` are section III-B's; `attention` weighs frames by the softmax of `scores`
+    (batch, frames, 1).
+    """
+    if pooling == "first":
+        return frames[:, 0]
+    if pooling == "last":
+        last = mask.sum(-1) - 1
+        return frames[torch.arange(len(frames), device=frames.device), last]
+    valid = mask[..., None]  # (batch, frames, 1)
+    if pooling == "max":
+        return frames.masked_fill(~valid, float("-inf")).amax(1)
+    if pooling == "avg":
+        return (frames * valid).sum(1) / valid.sum(1)
+    weights = scores.float().masked_fill(~valid, float("-inf")).softmax(1)
+    return (frames * weights).sum(1)
+
+
+# ---- model ------------------------------------------------------------------------------------------------------------
+
+
+class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
+    """The paper's model. Input: 16 kHz mono waveforms from a `Wav2Vec2FeatureExtractor`, padded on the right.
+
+    With `loss="ccc"` or `"mse"` the logits are the predictions themselves, within `config.label_range`; with
+    `loss="ce"` they are unnormalised log-probabilities.
+    """
+
+    config_class = Wav2Vec2VocalBurstConfig
+    # The Trainer must not rescale the loss by a number of items: CCC is no sum over clips.
+    accepts_loss_kwargs = False
+    # What a plain checkpoint holds and this model leaves out: layers above encoder_layer, the norm after the last one,
+    # SpecAugment's vector when it is off, and the heads of pre-training, CTC and sequence classification.
+    _keys_to_ignore_on_load_unexpected = [
+        r"encoder\.layers\.\d+\.",
+        r"encoder\.layer_norm\.",
+        r"masked_spec_embed",
+        r"^quantizer\.",
+        r"^project_(hid|q)\.",
+        r"^lm_head\.",
+        r"^(projector|classifier|layer_weights)",
+    ]
+
+    def __init__(self, config: Wav2Vec2VocalBurstConfig):
+        super().__init__(config)
+        self.wav2vec2 = VocalBurstEncoder(config)
+        self.dropout = nn.Dropout(config.head_dropout)
+        width = config.hidden_size
+        self.rnn = None
+        if config.rnn_layers:
+            self.rnn = nn.LSTM(
+                width,
+                config.rnn_hidden_size,
+                config.rnn_layers,
+                batch_first=True,
+                dropout=config.head_dropout if config.rnn_layers > 1 else 0.0,
+            )
+            width = config.rnn_hidden_size
+        self.head = nn.Linear(width, config.num_labels)
+        self.head_norm = nn.BatchNorm1d(config.num_labels) if config.head_norm == "batch" else None
+        self.attention = nn.Linear(width, 1) if config.pooling == "attention" else None
+        self.post_init()
+
+    def freeze_encoder(self):
+        """Trains the head only: no gradient into the encoder, and its dropout off (`frozen_encoder_dropout` keeps it)."""
+        self.wav2vec2.requires_grad_(False)
+        self.train(self.training)
+
+    def freeze_feature_encoder(self):
+        """Keeps the convolutional front end as it is, as fine-tuning of wav2vec 2.0 usually does."""
+        self.wav2vec2.freeze_feature_encoder()
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        frozen = not any(parameter.requires_grad for parameter in self.wav2vec2.parameters())
+        if frozen and not self.config.frozen_encoder_dropout:
+            self.wav2vec2.eval()
+        return self
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """Predicts every label of every clip.
+
+        Args:
+            input_values: (batch, samples) float waveforms at 16 kHz, padded on the right.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
+            labels: (batch, labels) floats with NaN where missing, or (batch,) class indices with -100.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict` as everywhere in Transformers.
+
+        Returns:
+            `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
+        """
+        return_dict = kwargs.pop("return_dict", True)
+        outputs = self.wav2vec2(input_values, attention_mask=attention_mask, **kwargs)
+        lengths = None if attention_mask is None else attention_mask.sum(-1)
+        mask = self.wav2vec2.frame_mask(lengths, outputs.last_hidden_state)
+        logits = self.predict_frames(outputs.last_hidden_state, mask)
+        loss = None if labels is None else compute_loss(self.config, logits, labels)
+        output = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return output if return_dict else output.to_tuple()
+
+    def predict_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The head alone: encoder frames (batch, frames, hidden) and their mask → (batch, num_labels) in fp32.
+
+        The LSTM runs forwards only, so the padding on the right never reaches a valid frame.
+        """
+        hidden_states = self.dropout(hidden_states)
+        if self.rnn is not None:
+            hidden_states = self.dropout(self.rnn(hidden_states)[0])  # (batch, frames, rnn_hidden)
+        frames = self.head(hidden_states).float()  # (batch, frames, labels)
+        if self.head_norm is not None:
+            frames = self.head_norm(frames.transpose(1, 2)).transpose(1, 2)
+        if self.config.loss != "ce":
+            low, high = self.config.label_range
+            frames = low + (high - low) * frames.sigmoid()
+        scores = None if self.attention is None else self.attention(hidden_states)
+        if not self.config.masked_pooling and self.config.pooling in ("max", "avg"):
+            mask = torch.ones_like(mask)
+        return pool(frames, mask, self.config.pooling, scores)

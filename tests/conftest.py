@@ -1,0 +1,74 @@
+"""Shared by all tests: the four encoder shapes of the paper at tiny width, and clips made of noise and tones."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+
+# No test reaches for the network, and none is slowed down by a client that tries.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).resolve().parent.parent
+
+GROUP_NORM = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
+LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+ENCODER_SHAPES = {
+    "BASE": {**GROUP_NORM, "num_hidden_layers": 12},
+    "LARGE": {**GROUP_NORM, "num_hidden_layers": 24},
+    "LARGE-LV60K": {**LAYER_NORM, "num_hidden_layers": 24},
+    "XLSR53": {**LAYER_NORM, "num_hidden_layers": 24, "feat_proj_dropout": 0.1, "hidden_dropout": 0.0},
+}
+TINY = {
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+
+
+def stir(model: torch.nn.Module) -> torch.nn.Module:
+    """Moves every parameter off its initial value: zero biases and unit norms would hide what is left out."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+@pytest.fixture(scope="session", params=ENCODER_SHAPES)
+def encoder_shape(request) -> dict:
+    return {**TINY, **ENCODER_SHAPES[request.param]}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """Folders of plain pre-training checkpoints, one an encoder shape."""
+    folders = {}
+    for name, shape in ENCODER_SHAPES.items():
+        torch.manual_seed(0)
+        folders[name] = tmp_path_factory.mktemp(name)
+        stir(Wav2Vec2ForPreTraining(Wav2Vec2Config(**TINY, **shape))).save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture
+def waveforms() -> list[torch.Tensor]:
+    """Clips from one sample to three seconds: shorter than a frame, exactly one frame, and usual bursts."""
+    generator = torch.Generator().manual_seed(0)
+    clips = []
+    for number, samples in enumerate((1, 399, 400, 719, 720, 16_001, 35_200, 48_000)):
+        tone = torch.sin(torch.arange(samples) * 0.02 * 1.7**number)
+        clips.append(tone + 0.3 * torch.randn(samples, generator=generator))
+    return clips
+
+
+@pytest.fixture
+def tone() -> np.ndarray:
+    """One second of a 220 Hz tone that fades, at 16 kHz."""
+    time = np.arange(16_000) / 16_000
+    return (0.5 * np.sin(2 * np.pi * 220 * time) * np.exp(-3 * time)).astype(np.float32)

@@ -1,0 +1,299 @@
+"""The model: layer parity, batch independence, pooling, short clips, freezing, saving, and its configuration's errors."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ENCODER_SHAPES, TINY, stir
+from transformers import Wav2Vec2ForCTC, Wav2Vec2ForPreTraining, Wav2Vec2Model
+
+from configuration_avb import POOLINGS, Wav2Vec2VocalBurstConfig
+from modeling_avb import Wav2Vec2ForVocalBurst, pool
+
+
+def tiny_model(shape=None, **fields) -> Wav2Vec2ForVocalBurst:
+    torch.manual_seed(0)
+    fields = {"rnn_hidden_size": 24, **(shape or {**TINY, **ENCODER_SHAPES["BASE"]}), **fields}
+    if "id2label" not in fields:
+        fields.setdefault("num_labels", 10)
+    model = stir(Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**fields))).eval()
+    model.head.weight.data *= 10  # so that clips differ by more than the tolerance of what is compared
+    return model
+
+
+def pad(waveforms, extra: int = 0, value: float = 0.0):
+    """A right-padded batch and its mask; `value` fills the padding."""
+    size = max(map(len, waveforms)) + extra
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    mask = torch.arange(size) < lengths[:, None]
+    batch = torch.full(mask.shape, value)
+    batch[mask] = torch.cat(waveforms)
+    return batch, mask.long()
+
+
+# ---- encoder ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ENCODER_SHAPES)
+@pytest.mark.parametrize("layer", [7, 12])
+def test_layer_is_the_full_encoders_hidden_state_bit_for_bit(checkpoints, name, layer):
+    full = Wav2Vec2Model.from_pretrained(checkpoints[name]).eval()
+    model = Wav2Vec2ForVocalBurst.from_pretrained(checkpoints[name], encoder_layer=layer).eval()
+    audio = torch.randn(2, 9000)
+    with torch.inference_mode():
+        expected = full(audio, output_hidden_states=True).hidden_states[layer]
+        assert torch.equal(model.wav2vec2(audio).last_hidden_state, expected)
+    assert len(model.wav2vec2.encoder.layers) == layer == model.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("name", ["LARGE", "LARGE-LV60K"])
+def test_padded_clip_has_the_full_encoders_hidden_state(checkpoints, name):
+    """With a mask ours equals a stock encoder that sees the clip alone, which for group norm a stock batch does not."""
+    full = Wav2Vec2Model.from_pretrained(checkpoints[name]).eval()
+    model = Wav2Vec2ForVocalBurst.from_pretrained(checkpoints[name]).eval()
+    short, long = torch.randn(6000), torch.randn(20_000)
+    batch, mask = pad([short, long])
+    with torch.inference_mode():
+        alone = full(short[None], output_hidden_states=True).hidden_states[12][0]
+        ours = model.wav2vec2(batch, mask).last_hidden_state[0, : len(alone)]
+        stock = full(batch, mask, output_hidden_states=True).hidden_states[12][0, : len(alone)]
+    assert (ours - alone).abs().max() < 1e-5
+    if name == "LARGE":
+        assert (stock - alone).abs().max() > 1e-2  # what the masked group norm is there for
+
+
+@pytest.mark.parametrize("model_class", [Wav2Vec2Model, Wav2Vec2ForPreTraining, Wav2Vec2ForCTC])
+def test_every_kind_of_plain_checkpoint_loads(checkpoints, tmp_path, model_class):
+    plain = model_class.from_pretrained(checkpoints["LARGE-LV60K"])
+    plain.save_pretrained(tmp_path)
+    model, info = Wav2Vec2ForVocalBurst.from_pretrained(tmp_path, num_labels=3, output_loading_info=True)
+    assert {key.split(".")[0] for key in info["missing_keys"]} == {"rnn", "head"}
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+    key = "encoder.layers.11.attention.k_proj.weight"
+    plain_encoder = plain if model_class is Wav2Vec2Model else plain.wav2vec2
+    assert torch.equal(model.wav2vec2.get_parameter(key), plain_encoder.get_parameter(key))
+    assert model.config.layerdrop == 0
+
+
+# ---- batch independence -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_prediction_does_not_depend_on_the_batch(encoder_shape, waveforms, pooling):
+    model = tiny_model(encoder_shape, pooling=pooling)
+    with torch.inference_mode():
+        alone = torch.cat([model(waveform[None]).logits for waveform in waveforms])
+        for extra, value in ((0, 0.0), (5000, 0.0), (321, 7.0)):
+            together = model(*pad(waveforms, extra, value)).logits
+            assert (together - alone).abs().max() < 1e-5
+    assert alone[3:].std(0).min() > 1e-3  # a head that answers the same to all would pass the above
+
+
+def test_prediction_does_not_depend_on_the_batch_without_rnn_and_as_classes(waveforms):
+    model = tiny_model(rnn_layers=0, loss="ce", pooling="avg")
+    with torch.inference_mode():
+        alone = torch.cat([model(waveform[None]).logits for waveform in waveforms])
+        together = model(*pad(waveforms)).logits
+    assert (together - alone).abs().max() < 1e-4 * alone.abs().max()
+    assert alone.std(0).min() > 1e-3
+
+
+# ---- lengths ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [1, 399, 400, 3000, 16_000])
+@pytest.mark.parametrize("group_norm", [True, False])
+def test_short_clips_train_under_spec_augment(samples, group_norm):
+    shape = {**TINY, **ENCODER_SHAPES["BASE" if group_norm else "LARGE-LV60K"]}
+    model = tiny_model(shape, mask_time_prob=0.5, mask_feature_prob=0.3, encoder_layer=2).train()
+    batch, mask = pad([torch.randn(samples), torch.randn(max(1, samples // 2))])
+    for _ in range(5):
+        loss = model(batch, mask, labels=torch.rand(2, 10)).loss
+        loss.backward()
+        assert loss.isfinite()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_spec_augment_masks_about_what_it_is_asked_to_and_nothing_of_the_padding():
+    from modeling_avb import _sample_spans
+
+    torch.manual_seed(0)
+    lengths = torch.tensor([9, 200, 400])
+    spans = torch.stack([_sample_spans(lengths, 400, prob=0.3, span=10) for _ in range(300)])
+    share = spans.float().sum(-1).mean(0) / lengths
+    assert share[0] == 0  # shorter than a span
+    assert not spans[:, 1, 200:].any()
+    assert 0.2 < share[1] < 0.3 and 0.2 < share[2] < 0.3  # spans overlap: prob is an upper bound
+
+
+def test_a_minute_of_audio_is_predicted():
+    model = tiny_model(encoder_layer=1)
+    with torch.inference_mode():
+        assert model(torch.randn(1, 60 * 16_000)).logits.isfinite().all()
+
+
+# ---- pooling and head ---------------------------------------------------------------------------------------------
+
+
+def test_pooling_against_loops():
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(4, 6, 3, generator=generator)
+    scores = torch.randn(4, 6, 1, generator=generator)
+    lengths = [1, 3, 6, 5]
+    mask = torch.arange(6) < torch.tensor(lengths)[:, None]
+    for clip, length in enumerate(lengths):
+        valid = frames[clip, :length]
+        weights = torch.tensor([np.exp(score) for score in scores[clip, :length, 0].tolist()])
+        expected = {
+            "first": valid[0],
+            "last": valid[-1],
+            "max": torch.stack([max(valid[:, label]) for label in range(3)]),
+            "avg": sum(valid) / length,
+            "attention": sum(weight * frame for weight, frame in zip(weights, valid, strict=True)) / sum(weights),
+        }
+        for pooling in POOLINGS:
+            assert torch.allclose(pool(frames, mask, pooling, scores)[clip], expected[pooling], atol=1e-6)
+
+
+def test_head_order_is_rnn_then_linear_then_pooling():
+    """Section III-B: predictions are made for each frame, and pooled."""
+    model = tiny_model(pooling="avg", label_range=[1, 7], encoder_layer=2)
+    audio = torch.randn(2, 8000)
+    with torch.inference_mode():
+        hidden = model.wav2vec2(audio).last_hidden_state
+        expected = (1 + 6 * model.head(model.rnn(hidden)[0]).sigmoid()).mean(1)
+        logits = model(audio).logits
+    assert torch.allclose(logits, expected, atol=1e-5)
+    assert logits.min() > 1 and logits.max() < 7
+    assert (model.rnn.num_layers, model.rnn.hidden_size, model.rnn.bidirectional) == (2, 24, False)
+
+
+def test_default_head_is_the_papers():
+    config = Wav2Vec2VocalBurstConfig()
+    assert (config.encoder_layer, config.rnn_layers, config.rnn_hidden_size) == (12, 2, 512)
+    assert (config.pooling, config.loss) == ("last", "ccc")
+
+
+def test_logits_and_loss_are_fp32_under_autocast():
+    model = tiny_model(encoder_layer=2).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(torch.randn(4, 8000), labels=torch.rand(4, 10))
+    assert output.logits.dtype == output.loss.dtype == torch.float32
+    output.loss.backward()
+    assert model.head.weight.grad.isfinite().all()
+
+
+# ---- training state -----------------------------------------------------------------------------------------------
+
+
+def test_gradients_reach_every_parameter():
+    model = tiny_model(pooling="attention", mask_time_prob=0.9, encoder_layer=2).train()
+    model(torch.randn(4, 16_000), labels=torch.rand(4, 10)).loss.backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    # A softmax over frames does not see a constant, nor does attention see a constant added to all keys.
+    assert [name for name in without if "k_proj.bias" not in name and name != "attention.bias"] == []
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_model(encoder_layer=3, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        batch, mask = pad([torch.randn(9000, generator=torch.Generator().manual_seed(2)), torch.ones(4000)])
+        model(batch, mask, labels=torch.linspace(0, 1, 20).view(2, 10)).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
+
+
+def test_frozen_encoder_stays_as_it_is_and_has_no_dropout():
+    model = tiny_model(hidden_dropout=0.5, encoder_layer=2)
+    model.freeze_encoder()
+    model.train()
+    audio = torch.randn(2, 8000)
+    assert torch.equal(model.wav2vec2(audio).last_hidden_state, model.wav2vec2(audio).last_hidden_state)
+    model(audio, labels=torch.rand(2, 10)).loss.backward()
+    assert all(parameter.grad is None for parameter in model.wav2vec2.parameters())
+    assert model.rnn.training and model.head.weight.grad.any()
+
+
+def test_frozen_front_end_leaves_the_transformer_trainable():
+    model = tiny_model(encoder_layer=2).train()
+    model.freeze_feature_encoder()
+    model(torch.randn(2, 8000), labels=torch.rand(2, 10)).loss.backward()
+    assert all(parameter.grad is None for parameter in model.wav2vec2.feature_extractor.parameters())
+    assert model.wav2vec2.encoder.layers[0].feed_forward.output_dense.weight.grad.any()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_implementations_agree(waveforms, attention):
+    reference = tiny_model(encoder_layer=2)
+    model = tiny_model(encoder_layer=2, attn_implementation=attention)
+    batch = pad(waveforms)
+    with torch.inference_mode():
+        assert torch.allclose(model(*batch).logits, reference(*batch).logits, atol=1e-5)
+
+
+def test_saved_model_is_the_model(encoder_shape, tmp_path):
+    model = tiny_model(encoder_shape, pooling="attention", label_range=[-1, 1], id2label={0: "Valence", 1: "Arousal"})
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    loaded, info = Wav2Vec2ForVocalBurst.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    audio = torch.randn(2, 8000)
+    with torch.inference_mode():
+        assert torch.equal(loaded.eval()(audio).logits, model(audio).logits)
+    assert loaded.config.id2label == {0: "Valence", 1: "Arousal"}
+
+
+def test_hidden_states_and_tuples_as_everywhere_in_transformers():
+    model = tiny_model(encoder_layer=3)
+    with torch.inference_mode():
+        output = model(torch.randn(1, 8000), output_hidden_states=True)
+        logits, hidden_states = model(torch.randn(1, 8000), output_hidden_states=True, return_dict=False)
+    assert len(output.hidden_states) == len(hidden_states) == 4
+    assert logits.shape == (1, 10)
+
+
+# ---- configuration ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"pooling": "mean"}, ["pooling='mean'", "last, first, max, avg, attention"]),
+        ({"loss": "mae"}, ["loss='mae'", "ccc, mse, ce"]),
+        ({"encoder_layer": 13}, ["encoder_layer=13", "between 1 and 12"]),
+        ({"encoder_layer": 0}, ["encoder_layer=0", "between 1 and 12"]),
+        ({"rnn_layers": -1}, ["rnn_layers=-1"]),
+        ({"rnn_hidden_size": 0}, ["rnn_hidden_size=0"]),
+        ({"head_dropout": 1.0}, ["head_dropout=1.0"]),
+        ({"loss": "ce", "num_labels": 1}, ["num_labels=1", "2 or more classes"]),
+        ({"loss": "ce", "num_labels": 3, "class_weights": [1.0]}, ["class_weights=[1.0]", "3 numbers"]),
+        ({"class_weights": [1.0, 2.0]}, ["class_weights", "loss='ce'"]),
+        ({"label_smoothing": 0.1}, ["label_smoothing=0.1", "loss='ce'"]),
+        ({"loss": "mse", "problem_type": "multi_label_classification"}, ["problem_type", "'regression'"]),
+        ({"label_range": [1, 1]}, ["label_range=[1, 1]", "low < high"]),
+        ({"add_adapter": True}, ["add_adapter=True"]),
+        ({"mask_feature_prob": 0.1, "hidden_size": 8, "num_attention_heads": 2}, ["mask_feature_length=10", "at most 8"]),
+        ({"conv_dim": (16, 16)}, ["conv"]),
+    ],
+)
+def test_illegal_fields_are_named_with_what_is_legal(fields, names):
+    with pytest.raises(ValueError) as error:
+        Wav2Vec2VocalBurstConfig(**fields)
+    assert all(name in str(error.value) for name in names)
+
+
+def test_other_architectures_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
+    with pytest.raises(ValueError, match="'hubert'"):
+        Wav2Vec2VocalBurstConfig.from_pretrained(tmp_path)
+
+
+def test_receptive_field_is_one_frame():
+    config = Wav2Vec2VocalBurstConfig()
+    assert config.receptive_field == 400
+    model = tiny_model()
+    assert model._get_feat_extract_output_lengths(torch.tensor([399, 400])).tolist() == [0, 1]
