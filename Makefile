@@ -1,6 +1,9 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 # With a CUDA build of torch of your own: `make VENV=path/to/it demo`.
 
+# Waiting threads sleep: on a machine that does other work too, spinning ones make the LSTM a hundred times slower.
+export OMP_WAIT_POLICY = PASSIVE
+
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin

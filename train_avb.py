@@ -21,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from avb.corpora import load_bursts
-from avb.corpora.decode import decode_splits
+from avb.corpora.decode import BadClip, decode_splits
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions
 from avb.output import make_folder, write_json, write_table
@@ -84,8 +84,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         args,
         task,
         feature_extractor,
-        train_dataset=splits["train"].with_format("numpy"),
-        eval_dataset=splits["validation"].with_format("numpy"),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
     )
     checkpoint = get_last_checkpoint(args.output_dir) if args.resume else None
     started = time.perf_counter()
@@ -100,7 +100,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
             results[name] = score_split(trainer, task, name, split, output_dir)
     results |= {"train_clips": len(splits["train"]), "train_seconds": round(seconds, 1), "seed": args.seed}
     if trainer.is_world_process_zero():
-        write_table(output_dir / "bad_clips.csv", ({**clip._asdict()} for clip in bad_clips), ["split", "id", "path", "reason"])
+        if bad_clips:
+            rows = (clip._asdict() for clip in bad_clips)
+            write_table(output_dir / "bad_clips.csv", rows, list(BadClip._fields))
         (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         write_json(output_dir / "versions.json", versions())
         write_json(output_dir / "metrics.json", results)
@@ -109,7 +111,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
 
 def score_split(trainer: BurstTrainer, task: Task, name: str, split, output_dir: Path) -> dict:
     """Writes `predictions_NAME.csv`; returns the metrics, or says that the labels are withheld."""
-    output = trainer.predict(split.with_format("numpy"), metric_key_prefix=name)
+    output = trainer.predict(split, metric_key_prefix=name)
     logits, labels = output.predictions, np.asarray(split["labels"])
     config = trainer.accelerator.unwrap_model(trainer.model).config
     extra = [column for column in ("speaker", "country") if column in split.column_names]

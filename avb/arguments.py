@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from avb.errors import AvbError, RecipeError
@@ -118,6 +119,9 @@ class AvbTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "random or group_by_length."})
     length_column_name: str = field(default="num_samples", metadata={"help": "Leave as it is."})
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop a last, smaller batch in training."})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "Faster copies to a GPU; off where there is none."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is."})
     # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
     average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is."})
@@ -133,7 +137,7 @@ class AvbArgumentParser(HfArgumentParser):
 
 
 def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments, AvbTrainingArguments, dict]:
-    """Reads `[RECIPE.yaml] [--argument value …]`; an argument given by hand wins over the recipe.
+    """Reads `[RECIPE.yaml ...] [--argument value ...]`; later recipes win over earlier ones, and the command line over all.
 
     Returns:
         The three dataclasses, and the recipe with the command line's arguments merged in, ready to be written beside
@@ -144,16 +148,17 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, Data
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = AvbArgumentParser(
         (ModelArguments, DataArguments, AvbTrainingArguments),
-        usage="%(prog)s [RECIPE.yaml] [--argument value ...]",
+        usage="%(prog)s [RECIPE.yaml ...] [--argument value ...]",
         allow_abbrev=False,
     )
     known = {action.dest for action in parser._actions} - {"help"}
-    recipe, name = {}, "run"
+    recipe, names = {}, []
     try:
-        if argv and not argv[0].startswith("-"):
+        while argv and not argv[0].startswith("-"):
             path = Path(argv.pop(0))
-            recipe, name = read_recipe(path), path.stem
-            argv = recipe_arguments(recipe, path, known) + argv
+            recipe |= read_recipe(path)
+            names.append(path.stem)
+        argv = recipe_arguments(recipe, known) + argv
     except RecipeError as error:
         parser.error(str(error))
 
@@ -162,7 +167,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, Data
         unknown = rest[0].lstrip("-").split("=")[0]
         parser.error(f"unknown argument {rest[0]!r}; {nearest(unknown, known)}")
     if namespace.output_dir is None:
-        namespace.output_dir = f"runs/{name}"
+        namespace.output_dir = f"runs/{'-'.join(names) or 'run'}"
     given = {item.lstrip("-").split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
     resolved = {key: value for key, value in vars(namespace).items() if key in given | set(recipe) | {"output_dir"}}
     try:

@@ -97,7 +97,7 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
 
 
 def _open(source: AudioSource) -> tuple[str, BinaryIO, str | BinaryIO]:
-    """The source's name for messages, an open binary file, and what libsndfile is to read: the path where there is one."""
+    """The source's name for messages, an open binary file, and what libsndfile reads: a path where there is one."""
     path = None
     if isinstance(source, dict):
         path, source = source.get("path"), source.get("bytes")
@@ -128,7 +128,7 @@ def _decode(name: str, handle: str | BinaryIO, head: bytes, max_seconds: float) 
         with sf.SoundFile(handle) as file:
             rate, promised = file.samplerate, file.frames
             if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
-                raise AudioError(f"{name}: its header says {rate:,} Hz; legal are 1,000 to 384,000: damaged, or no audio")
+                raise AudioError(f"{name}: its header says {rate:,} Hz, legal are 1,000 to 384,000; export it again")
             blocks = _read_blocks(name, file, int(max_seconds * rate), max_seconds)
             # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
             length_known = file.format != "MP3" or b"Xing\0\0\0" in head or b"Info\0\0\0" in head

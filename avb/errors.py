@@ -15,3 +15,7 @@ class AudioError(AvbError):
 
 class CorpusError(AvbError):
     """A corpus on disk, its tables or its options do not fit together."""
+
+
+class RecipeError(AvbError):
+    """A recipe that cannot be read, or an argument in it that does not exist."""

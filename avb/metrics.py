@@ -435,10 +435,10 @@ def _resampled_sums(columns: np.ndarray, units: np.ndarray, num_resamples: int, 
     chunk = max(1, RESAMPLED_COUNTS_AT_ONCE // num_units)
     sums = []
     for first in range(0, num_resamples, chunk):
-        rows = min(chunk, num_resamples - first)
-        # Counting equally likely draws gives multinomial counts, several times faster than rng.multinomial here.
-        draws = (rng.integers(num_units, size=num_units) for _ in range(rows))
-        counts = np.stack([np.bincount(draw, minlength=num_units) for draw in draws]).astype(np.float64)
+        counts = np.empty((min(chunk, num_resamples - first), num_units))
+        for row in counts:
+            # Counting equally likely draws gives multinomial counts, several times faster than rng.multinomial here.
+            row[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
         sums.append(counts @ unit_sums)  # (rows, units) @ (units, columns)
     return np.concatenate(sums)
 

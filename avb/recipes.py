@@ -58,10 +58,10 @@ def read_recipe(path: str | Path, _reading: tuple[Path, ...] = ()) -> dict:
     if Path(str(own.get("encoder"))).suffix in (".yaml", ".yml"):
         own["encoder"] = str(path.parent / own["encoder"])
     merged |= own
-    return {key: value for key, value in merged.items() if value is not None}
+    return merged
 
 
-def recipe_arguments(recipe: dict, path, known) -> list[str]:
+def recipe_arguments(recipe: dict, known) -> list[str]:
     """A recipe as command-line arguments.
 
     Raises:
@@ -69,8 +69,10 @@ def recipe_arguments(recipe: dict, path, known) -> list[str]:
     """
     arguments = []
     for key, value in recipe.items():
+        if value is None:  # takes the key of a recipe before it back out
+            continue
         if key not in known:
-            raise RecipeError(f"{path}: unknown argument {key!r}; {nearest(key, known)}")
+            raise RecipeError(f"unknown argument {key!r} in the recipe; {nearest(key, known)}")
         arguments.append(f"--{key}")
         if isinstance(value, list):
             arguments += [str(item) for item in value]

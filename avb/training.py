@@ -132,6 +132,15 @@ class BurstTrainer(Trainer):
         # The stock sampler of group_by_length shuffles evaluation too: predictions would not be the rows' own.
         return SequentialSampler(eval_dataset)
 
+    def _get_dataloader(self, *args, is_training=False, **kwargs):
+        # The stock Trainer drops the last clips of evaluation along with those of training.
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.args.world_size == 1 or not model.training:
             return super().compute_loss(model, inputs, return_outputs)

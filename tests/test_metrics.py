@@ -89,6 +89,12 @@ def test_pearson_equals_numpy_and_ignores_scale_where_ccc_does_not():
     assert np.all(metrics.ccc(y_true, 3 * y_pred) < 0.9 * metrics.ccc(y_true, y_pred))
 
 
+def test_rounding_never_lifts_a_perfect_correlation_above_one():
+    rng = np.random.default_rng(0)
+    y_true = rng.random((20, 200))  # unclipped, a few of 200 labels come out as 1.0000000000000002
+    assert metrics.pearson(y_true, 3 * y_true).max() == 1.0 and metrics.pearson(y_true, -y_true).min() == -1.0
+
+
 def test_a_missing_target_equals_a_removed_clip():
     y_true, y_pred = regression_data(missing=0.3)
     for label in range(2):
@@ -310,6 +316,17 @@ def test_one_unit_has_a_score_and_no_interval():
     assert found["interval_units"] == 1
     found = metrics.evaluate_predictions(TRIO, [1], [1], num_resamples=20)
     assert found["uar"] == 1.0 and math.isnan(found["uar_low"]) and math.isnan(found["per_label"]["b"]["recall_high"])
+
+
+def test_a_resample_of_one_value_is_undefined_however_its_sums_round():
+    # One in nine resamples of three speakers is a single speaker: here one value, seven times or more, so 0/0.
+    task = Task("many", "regression", tuple(f"label {i}" for i in range(50)))  # the sums of some labels are inexact
+    y = np.repeat(np.random.default_rng(0).random((3, 50)), 7, axis=0)
+    few = metrics.evaluate_predictions(task, y, y, groups=np.repeat([0, 1, 2], 7), num_resamples=200)
+    assert all(math.isnan(scores["ccc_low"]) for scores in few["per_label"].values())
+    assert few["ccc"] == pytest.approx(1.0)
+    many = metrics.evaluate_predictions(task, y, y, groups=np.arange(21), num_resamples=200)
+    assert [many["ccc_low"], many["ccc_high"]] == pytest.approx([1.0, 1.0])
 
 
 def test_no_clip_gives_nan_everywhere():

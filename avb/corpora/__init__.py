@@ -8,7 +8,8 @@ import inspect
 from pathlib import Path
 
 from avb.corpora import emogator, folder, hume_vb
-from avb.corpora.tables import Corpus, did_you_mean, require_split
+from avb.corpora.rows import Corpus, require_split
+from avb.corpora.tables import did_you_mean
 from avb.errors import CorpusError
 
 __all__ = ["CORPORA", "Corpus", "load_bursts", "require_split"]

@@ -2,17 +2,18 @@
 
 The file holds waveforms only; labels and what else a row has are joined to it when it is opened. So the four tasks of
 one release share one file, and a corrected label needs no decoding. The file's name is a fingerprint of the clips (ids,
-and each file's path, size and modification time, or the bytes themselves), of the settings and of the libraries' versions:
-what changed is never read from an old file. Old files are not deleted: the folder may be emptied at any time.
+and each file's path, size and modification time, or the bytes themselves), of the settings and of the libraries'
+versions: what changed is never read from an old file. Old files are not deleted: the folder may be emptied at any time.
 
 A clip that cannot be decoded is kept in the file as its error, left out of the rows, and reported every time.
 """
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from avb.errors import AudioError, CorpusError
 
 _FORMAT = 1  # raise when the file's columns or the decoding change
 _BATCH_CLIPS = 64  # 64 clips of 2 s at 16 kHz: 8 MB
+_BLOCK_CLIPS = 512  # handed to the processes at once
 _SCHEMA = pa.schema({"input_values": pa.list_(pa.float32()), "num_samples": pa.int64(), "error": pa.string()})
 
 
@@ -83,7 +85,8 @@ def decode_splits(
         if strict and bad:
             raise AudioError(errors[bad[0]])
         if len(bad) == len(rows):
-            raise CorpusError(f"split {split!r}: none of its {len(rows)} clips can be decoded; the first: {errors[bad[0]]}")
+            first = errors[bad[0]]
+            raise CorpusError(f"split {split!r}: none of its {len(rows)} clips can be decoded; the first: {first}")
         joined = datasets.concatenate_datasets(
             [rows.remove_columns("audio"), waveforms.remove_columns("error")], axis=1
         ).with_format("numpy", columns=["input_values"], output_all_columns=True)
@@ -109,16 +112,13 @@ def decode_clips(
         AudioError: `strict`, and a clip cannot be decoded.
     """
     decode = partial(_decode, sampling_rate=sampling_rate, trim_top_db=trim_top_db, peak_db=peak_db)
-    sources = (row["audio"] for row in rows.select_columns("audio"))
-    pool = multiprocessing.Pool(num_proc) if num_proc and num_proc > 1 else None
-    try:
-        for waveform, error in pool.imap(decode, sources, chunksize=16) if pool else map(decode, sources):
-            if strict and error is not None:
-                raise AudioError(error)
-            yield waveform, error
-    finally:
-        if pool:
-            pool.terminate()
+    with ProcessPoolExecutor(num_proc) if num_proc and num_proc > 1 else nullcontext() as pool:
+        for start in range(0, len(rows), _BLOCK_CLIPS):  # an executor takes all it is given into memory
+            sources = rows[start : start + _BLOCK_CLIPS]["audio"]
+            for waveform, error in pool.map(decode, sources, chunksize=16) if pool else map(decode, sources):
+                if strict and error is not None:
+                    raise AudioError(error)
+                yield waveform, error
 
 
 def fingerprint(rows: Dataset, settings: dict) -> str:
@@ -137,7 +137,8 @@ def fingerprint(rows: Dataset, settings: dict) -> str:
         else:
             try:
                 stat = os.stat(audio["path"])
-                content = (stat.st_size, stat.st_mtime_ns, stat.st_mode)  # the mode: a file made readable is decoded again
+                # The mode: a file made readable is decoded again.
+                content = (stat.st_size, stat.st_mtime_ns, stat.st_mode)
             except OSError:
                 content = "missing"
         digest.update(json.dumps([row["id"], audio["path"], content]).encode())
@@ -177,8 +178,9 @@ def _write(path: Path, rows: Dataset, settings: dict, num_proc: int | None, stri
                 writer.write_batch(_record_batch(batch))
         os.replace(temporary, path)
     except OSError as error:
-        raise CorpusError(f"{path.parent}: the decoded clips cannot be written ({error.strerror}); give another cache_dir "
-                          "with enough space") from error  # fmt: skip
+        raise CorpusError(
+            f"{path.parent}: the decoded clips cannot be written ({error}); give a cache_dir with space and permission"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -187,4 +189,5 @@ def _record_batch(clips: list[tuple[np.ndarray, str | None]]) -> pa.RecordBatch:
     waveforms = [waveform for waveform, _ in clips]
     lengths = [len(waveform) for waveform in waveforms]
     values = pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), np.concatenate(waveforms))
-    return pa.record_batch([values, pa.array(lengths), pa.array([error for _, error in clips], pa.string())], schema=_SCHEMA)
+    errors = pa.array([error for _, error in clips], pa.string())
+    return pa.record_batch([values, pa.array(lengths), errors], schema=_SCHEMA)

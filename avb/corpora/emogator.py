@@ -1,4 +1,4 @@
-"""EmoGator: 30 intended emotions, each recorded three times by each contributor (Buhl 2023, arXiv:2301.00508; Apache-2.0).
+"""EmoGator: 30 intended emotions, each recorded three times by each contributor (arXiv:2301.00508; Apache-2.0).
 
 Two forms load:
 
@@ -23,17 +23,10 @@ import pandas as pd
 from datasets import DatasetDict
 
 from avb.corpora import shards
+from avb.corpora.labels import regression_labels
+from avb.corpora.rows import Corpus, build_splits, labels_feature
 from avb.corpora.splits import hashed_split
-from avb.corpora.tables import (
-    Corpus,
-    Table,
-    build_splits,
-    did_you_mean,
-    labels_feature,
-    read_table,
-    regression_labels,
-    require_column,
-)
+from avb.corpora.tables import did_you_mean, read_table, require_column
 from avb.errors import CorpusError
 from avb.tasks import Task, get_task
 
@@ -127,7 +120,8 @@ def _from_shards(files: dict[str, list[Path]], cache_dir: str | None) -> Dataset
             splits[split] = rows.add_column("id", [clip_id(*key) for key in keys])
         ids = pd.Index(splits[split]["id"][:])
         if ids.has_duplicates:
-            raise CorpusError(f"{files[split][0].parent}: clip {ids[ids.duplicated()][0]!r} is twice in split {split!r}")
+            folder, clip = files[split][0].parent, ids[ids.duplicated()][0]
+            raise CorpusError(f"{folder}: clip {clip!r} is in split {split!r} twice; remove one of its rows")
     return splits
 
 
@@ -135,8 +129,8 @@ def _from_tree(root: Path) -> DatasetDict:
     folder = next((root / sub for sub in _FOLDERS if any((root / sub).glob("*.mp3"))), None)
     if folder is None:
         raise CorpusError(
-            f"{root}: neither Parquet shards (train-*.parquet) nor clips (data/mp3/NNNNNN-EE-I.mp3); give the folder of "
-            "the shards or of the published repository"
+            f"{root}: neither Parquet shards (train-*.parquet) nor clips (data/mp3/NNNNNN-EE-I.mp3); give the folder "
+            "of the shards or of the published repository"
         )
     rows, misnamed = [], []
     for path in sorted(folder.glob("*.mp3")):
@@ -157,13 +151,11 @@ def _from_tree(root: Path) -> DatasetDict:
     placeholder = np.zeros(len(rows), np.int64)  # the caller adds the labels
     split_of = [hashed_split(speaker) for speaker in speakers]
     splits = build_splits(EMOTION, ids, paths, placeholder, split_of, speaker=speakers, category=categories)
+    splits = splits.remove_columns("labels")
     take_of = dict(zip(ids, takes, strict=True))
-    return DatasetDict(
-        {
-            split: rows.remove_columns("labels").add_column("instance", np.array([take_of[i] for i in rows["id"]], np.int32))
-            for split, rows in splits.items()
-        }
-    )
+    for split, rows in splits.items():
+        splits[split] = rows.add_column("instance", np.array([take_of[i] for i in rows["id"][:]], np.int32))
+    return splits
 
 
 def _category_indices(categories: Sequence[str], where: str) -> np.ndarray:
@@ -172,7 +164,7 @@ def _category_indices(categories: Sequence[str], where: str) -> np.ndarray:
     if unknown:
         raise CorpusError(
             f"{where}: {len(unknown)} rows of unknown category, such as {unknown[0]!r}"
-            f"{did_you_mean(str(unknown[0]), CATEGORIES)} The 30 categories are those of avb.corpora.emogator.CATEGORIES"
+            f"{did_you_mean(str(unknown[0]), CATEGORIES)} Legal are the 30 of avb.corpora.emogator.CATEGORIES"
         )
     return np.array([index_of[category] for category in categories])
 
@@ -184,7 +176,7 @@ def _targets(path: Path) -> np.ndarray:
             f"{path}: no such file; task 'two' needs the ratings of the category words (columns category, valence, "
             "arousal, 1 to 9; Warriner et al. 2013) there or in norms=..., task 'emotion' does not"
         )
-    table: Table = read_table(path)
+    table = read_table(path)
     words = list(table.cells[require_column(table, "category")])
     missing = [category for category in CATEGORIES if category not in words]
     if missing:

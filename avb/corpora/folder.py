@@ -7,8 +7,8 @@
 Rules, each with an option to overrule it:
 
 - the path column is the one called file, path, filename, audio, wav, file_id, ...; paths are relative to the table's
-  folder (`audio_root`). A path may not leave that folder: `..` and absolute paths outside it are refused; for a table of
-  absolute paths give `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ...
+  folder (`audio_root`). A path may not leave that folder: `..` and absolute paths outside it are refused; for a table
+  of absolute paths give `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ...
 - the label columns are the ones left: all numeric, or exactly one of text. Anything else is ambiguous, and raises.
 - regression labels lie in [0, 1], or in the `label_range` given; they are never rescaled here.
 - splits come from the column called split (train, val, dev, test, ...), or else are made, 80/10/10, deterministic, by
@@ -24,21 +24,11 @@ import numpy as np
 
 from avb.audio import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
 from avb.corpora import shards
+from avb.corpora.audiofolder import load_audiofolder
+from avb.corpora.labels import MISSING_CELLS, class_labels, parse_numbers, regression_labels
+from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split, ranked_splits
-from avb.corpora.tables import (
-    MISSING_CELLS,
-    TABLE_SUFFIXES,
-    Corpus,
-    Table,
-    build_splits,
-    class_labels,
-    find_column,
-    parse_numbers,
-    read_table,
-    refuse_duplicates,
-    regression_labels,
-    require_column,
-)
+from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, refuse_duplicates, require_column
 from avb.errors import CorpusError
 from avb.tasks import Task, get_task
 
@@ -80,7 +70,8 @@ def load(
         cache_dir: where datasets puts its copy of shards; ignored otherwise.
 
     Returns:
-        Task and splits; rows have `id` (the column `id`, else the path as written), `audio`, `labels`, `speaker` where known.
+        Task and splits; rows have `id` (the column `id`, else the path as written), `audio`, `labels`, and `speaker`
+        where known.
 
     Raises:
         CorpusError: see the message; it names the row, the column and the option that helps.
@@ -144,7 +135,9 @@ def _find_table(root: Path) -> Path | None:
     tables = sorted(p for p in root.iterdir() if p.suffix.lower() in TABLE_SUFFIXES and not p.name.startswith("."))
     if len(tables) > 1:
         names = ", ".join(p.name for p in tables[:5])
-        raise CorpusError(f"{root}: {len(tables)} tables ({names}); give the path of one, with a split column if need be")
+        raise CorpusError(
+            f"{root}: {len(tables)} tables ({names}); give the path of one (join them with a split column)"
+        )
     return tables[0] if tables else None
 
 
@@ -206,7 +199,8 @@ def _label_candidates(table: Table, given: Sequence[str] | None, special: Sequen
 def _only(table: Table, columns: list[str]) -> str:
     if len(columns) > 1:
         raise CorpusError(
-            f"{table.path}: classification has one label column, there are {columns}; choose: label_columns=[{columns[0]!r}]"
+            f"{table.path}: classification has one label column, there are {columns}; choose one: "
+            f"label_columns=[{columns[0]!r}] (--label_columns {columns[0]})"
         )
     return columns[0]
 
@@ -228,8 +222,8 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
     for name in classes:
         if spelled.setdefault(name.casefold(), name) != name:
             raise CorpusError(
-                f"{table.path}, column {column!r}: {spelled[name.casefold()]!r} and {name!r} are spellings of one class; "
-                "keep one"
+                f"{table.path}, column {column!r}: {spelled[name.casefold()]!r} and {name!r} are one class in two "
+                "spellings; keep one"
             )
     if len(classes) < 2:
         raise CorpusError(f"{table.path}, column {column!r}: {len(classes)} class ({classes}); two are needed")
@@ -251,9 +245,10 @@ def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool)
         if files[-1] is None:
             missing.append(f"{table.row_word} {table.cells.index[position]} ({name})")
     if missing:
-        message = f"{table.path}: {len(missing)} of {len(files)} files are not in {audio_root}: {', '.join(missing[:3])}"
+        first = ", ".join(missing[:3])
+        message = f"{table.path}: {len(missing)} of {len(files)} audio files are not in {audio_root}, such as {first}"
         if not skip_missing:
-            raise CorpusError(f"{message}; give audio_root=... (--audio_root), or leave them out with skip_missing=True")
+            raise CorpusError(f"{message}; give audio_root=..., or leave them out (skip_missing=True)")
         logger.warning("%s; left out", message)
     return files
 
@@ -266,8 +261,8 @@ def _resolve(table: Table, position: int, column: str, name: str, audio_root: Pa
     path = audio_root / relative
     if ".." in relative.parts or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(audio_root)):
         raise CorpusError(
-            f"{table.where(position)}, column {column!r}: {name!r} lies outside {audio_root}; give the folder that holds "
-            "all clips as audio_root=... (--audio_root)"
+            f"{table.where(position)}, column {column!r}: {name!r} lies outside {audio_root}; give the folder that "
+            "holds all clips as audio_root=..., and paths without '..'"
         )
     suffixes = ("",) if relative.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
     return next((file for suffix in suffixes if (file := Path(f"{path}{suffix}")).is_file()), None)
@@ -278,6 +273,7 @@ def _split_of_row(table: Table, column: str, position: int) -> str:
     split = parse_split(text)
     if split is None:
         raise CorpusError(
-            f"{table.where(position)}, column {column!r}: {text!r} is no split; legal: train, validation (val, dev), test"
+            f"{table.where(position)}, column {column!r}: {text!r} is no split; legal: train, validation (val, dev), "
+            "test"
         )
     return split

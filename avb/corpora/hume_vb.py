@@ -3,8 +3,8 @@
     root/audio/wav/NNNNN.wav
     root/labels/{high,two,culture,type}_info.csv    File_ID ([NNNNN]), Split (Train, Val, Test), the label columns
 
-The order of the release is kept, and `id` is the File_ID as the table spells it, so that a submission can print it. Test
-labels are withheld: empty cells, read as missing. The labels are those of the task, found by name. A folder written by
+The order of the release is kept, and `id` is the File_ID as the table spells it, so that a submission can print it.
+Test labels are withheld: empty cells, read as missing. Label columns are found by name. A folder written by
 `python -m avb.corpora.prepare hume_vb` loads the same way.
 
 Sources: Baird et al. (2022), arXiv:2207.03572 (challenge); Cowen et al. (2022), doi:10.5281/zenodo.6320973 (corpus,
@@ -16,19 +16,10 @@ from pathlib import Path
 
 from avb.audio import AUDIO_SUFFIXES
 from avb.corpora import shards
+from avb.corpora.labels import class_labels, regression_labels
+from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
-from avb.corpora.tables import (
-    Corpus,
-    Table,
-    build_splits,
-    class_labels,
-    did_you_mean,
-    find_column,
-    read_table,
-    refuse_duplicates,
-    regression_labels,
-    require_column,
-)
+from avb.corpora.tables import Table, did_you_mean, find_column, read_table, refuse_duplicates, require_column
 from avb.errors import CorpusError
 from avb.tasks import TASKS, Task, get_task
 
@@ -118,9 +109,8 @@ def _find_labels(root: Path, task: str) -> Path:
         return path
     folder = path.parent if path.parent.is_dir() else root
     there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    raise CorpusError(
-        f"{path}: no such label file{did_you_mean(path.name, there)} {folder} holds: {', '.join(there[:10]) or 'nothing'}"
-    )
+    near, shown = did_you_mean(path.name, there), ", ".join(there[:10]) or "nothing"
+    raise CorpusError(f"{path}: no such label file{near} {folder} holds: {shown}")
 
 
 def _split_of_row(table: Table, position: int, text: str) -> str:
@@ -155,8 +145,9 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
         if files[-1] is None:
             missing.append(clip_id)
     if missing:
-        message = f"{len(missing)} of {len(files)} File_IDs of {table.path} have no audio file in {folder}: " + ", ".join(
-            missing[:3]
+        first = ", ".join(missing[:3])
+        message = (
+            f"{table.path}: {len(missing)} of {len(files)} File_IDs have no audio file in {folder}, such as {first}"
         )
         if not skip_missing:
             raise CorpusError(f"{message}; copy the files there, or leave the clips out with skip_missing=True")

@@ -1,7 +1,7 @@
 """Labels of a table, checked cell by cell.
 
-Every message names the file, the line, the clip's id, the column and the value: a table of 60,000 rows with one bad cell is
-otherwise a long search. A missing or withheld label is NaN (regression) or -100 (classification).
+Every message names the file, the line, the clip's id, the column and the value: one bad cell in a table of 60,000 rows
+is otherwise a long search. A missing or withheld label is NaN (regression) or -100 (classification).
 """
 
 from collections.abc import Sequence
@@ -46,8 +46,8 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
         if len(outside):
             lowest, highest = np.nanmin(numbers), np.nanmax(numbers)
             raise CorpusError(
-                f"{_cell(table, outside, column, ids)} is outside the label range {low:g} to {high:g}; {column!r} spans "
-                f"{lowest:g} to {highest:g}{_range_hint(task, lowest, highest)}"
+                f"{_cell(table, outside, column, ids)} is outside the label range {low:g} to {high:g}; the column "
+                f"spans {lowest:g} to {highest:g}{_range_hint(task, lowest, highest)}"
             )
         labels[:, j] = np.clip(numbers, low, high)
     return labels

@@ -46,8 +46,10 @@ def build_splits(
         split_of: each clip's split.
         **known: more string columns, such as `speaker`.
     """
-    features = Features({"id": Value("string"), "audio": AUDIO_FEATURE, "labels": labels_feature(task)})
-    features |= {name: Value("string") for name in known}
+    known_features = {name: Value("string") for name in known}
+    features = Features(
+        {"id": Value("string"), "audio": AUDIO_FEATURE, "labels": labels_feature(task)} | known_features
+    )
     columns = {
         "id": np.asarray(ids, object),
         "audio": np.asarray([{"bytes": None, "path": str(path)} for path in paths], object),
@@ -58,7 +60,7 @@ def build_splits(
     return DatasetDict(
         {
             split: Dataset.from_dict(
-                {name: list(column[split_of == split]) for name, column in columns.items()}, features=Features(features)
+                {name: list(column[split_of == split]) for name, column in columns.items()}, features=features
             )
             for split in SPLITS
             if (split_of == split).any()
@@ -79,7 +81,7 @@ def require_split(splits: DatasetDict, name: str) -> Dataset:
     """
     if name not in splits:
         raise CorpusError(
-            f"the corpus has 0 clips in split {name!r}, only {', '.join(splits) or 'nothing'}; add rows to it, or leave "
-            "the table without a split column to have splits made"
+            f"the corpus has 0 clips in split {name!r}, only in {', '.join(splits) or 'none'}; add rows to it, or "
+            "leave out the split column to have splits made"
         )
     return splits[name]

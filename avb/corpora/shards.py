@@ -9,32 +9,30 @@ set of shards serves all tasks of a release: the audio is stored once. Labels ar
 to the shards with any Parquet tool stays loadable.
 """
 
+import io
 import json
-import re
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import DatasetDict, Features, Value, load_dataset
+import soundfile as sf
+from datasets import Dataset, DatasetDict, Features, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from avb.corpora.labels import class_labels, regression_labels
+from avb.corpora.rows import AUDIO_FEATURE, Corpus, labels_feature
 from avb.corpora.splits import SPLITS
-from avb.corpora.tables import (
-    AUDIO_FEATURE,
-    Corpus,
-    Table,
-    class_labels,
-    did_you_mean,
-    labels_feature,
-    regression_labels,
-)
+from avb.corpora.tables import Table, did_you_mean
 from avb.errors import CorpusError
 from avb.tasks import Task
 
 TASKS_FILE = "tasks.json"
 SETTINGS_FILE = "prepare.json"
+
+_NOTE_KEY = b"prepare"  # in a shard's metadata
 
 
 def is_prepared(root: Path) -> bool:
@@ -50,7 +48,7 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     """
     settings = _read_json(root / SETTINGS_FILE) if (root / SETTINGS_FILE).is_file() else {}
     if not settings.get("finished", True):
-        raise CorpusError(f"{root}: prepare was interrupted here; run the same command again, it goes on where it stopped")
+        raise CorpusError(f"{root}: prepare was interrupted here; run the same command again, to finish it")
     found = {split: sorted(root.glob(f"{split}-*.parquet")) for split in SPLITS}
     return {split: paths for split, paths in found.items() if paths}
 
@@ -71,13 +69,16 @@ def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_d
     for path, schema in schemas.items():
         for name in ("audio", *required):
             if name not in schema.names:
-                raise CorpusError(f"{path}: no column {name!r}{did_you_mean(name, schema.names)} It has: {schema.names}")
+                near = did_you_mean(name, schema.names)
+                raise CorpusError(f"{path}: no column {name!r}{near} It has: {', '.join(schema.names)}")
         if not schema.equals(first):
-            raise CorpusError(f"{path}: its columns or their types differ from those of {first_path.name}")
+            raise CorpusError(f"{path}: its columns or their types differ from those of {first_path.name}; remove it")
     # Given, not read from the file: its metadata may declare an Audio feature, which needs torchcodec even to load.
     features = Features.from_arrow_schema(first.remove_metadata())
     if not isinstance(features["audio"], dict) or set(features["audio"]) != set(AUDIO_FEATURE):
-        raise CorpusError(f"{first_path}: column 'audio' must be a struct of bytes and path, it is {features['audio']}")
+        raise CorpusError(
+            f"{first_path}: column 'audio' is not {{bytes, path}} but {features['audio']}; prepare it again"
+        )
     features["audio"] = AUDIO_FEATURE
     try:
         return load_dataset(
@@ -88,7 +89,7 @@ def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_d
         )
     except (DatasetGenerationError, pa.ArrowException, OSError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise CorpusError(f"{first_path.parent}: the shards cannot be read ({reason}); copy or prepare them again") from error
+        raise CorpusError(f"{first_path.parent}: the shards cannot be read ({reason}); prepare them again") from error
 
 
 def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) -> Corpus:
@@ -106,7 +107,9 @@ def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) ->
     if not files:
         raise CorpusError(f"{root}: no shards (train-*.parquet, ...) beside {TASKS_FILE}; prepare the corpus again")
     if not (root / TASKS_FILE).is_file():
-        raise CorpusError(f"{root}: no {TASKS_FILE}; were these shards prepared from EmoGator? Then load them as 'emogator'")
+        raise CorpusError(
+            f"{root}: no {TASKS_FILE}; if these shards were prepared from EmoGator, load them as 'emogator'"
+        )
     tasks = read_tasks(root)
     if task is None and len(tasks) == 1:
         task = next(iter(tasks))
@@ -118,7 +121,7 @@ def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) ->
     for split, rows in splits.items():
         frame = rows.select_columns(["id", *columns]).to_pandas().astype(object)
         cells = frame[columns].where(frame[columns].notna(), "").astype(str)
-        table = Table(root / f"{split}-*.parquet", cells, "row")
+        table = Table(root / f"{split}-*.parquet", cells.set_index(np.arange(1, len(cells) + 1)), "row")
         if the_task.kind == "regression":
             labels = list(regression_labels(table, columns, the_task, frame["id"]))
         else:
@@ -145,6 +148,56 @@ def write_tasks(root: Path, tasks: dict[str, tuple[Task, list[str]]]) -> None:
         for t, columns in tasks.values()
     ]
     (root / TASKS_FILE).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_shard(path: Path, rows: Dataset, clips: Iterable[np.ndarray | None], sampling_rate: int, note: dict) -> None:
+    """Write one shard, under a temporary name that is then moved to `path`.
+
+    Args:
+        path: of the shard.
+        rows: with `id`, `audio` and what else the shard is to hold.
+        clips: each row's waveform, float32 of shape (samples,), or None to leave the row out.
+        sampling_rate: of the waveforms, Hz.
+        note: stored in the shard's metadata, once all clips were taken; see `read_note`.
+    """
+    kept, audio, seconds = [], [], []
+    for position, (source, waveform) in enumerate(zip(rows["audio"], clips, strict=True)):
+        if waveform is not None:
+            name = Path(source["path"] or rows["id"][position]).stem
+            kept.append(position)
+            audio.append({"bytes": encode_flac(waveform, sampling_rate), "path": f"{name}.flac"})
+            seconds.append(len(waveform) / sampling_rate)
+    others = rows.remove_columns([name for name in ("audio", "duration") if name in rows.column_names])
+    table = others.select(kept).with_format("arrow")[:]
+    audio_type = Features({"audio": AUDIO_FEATURE}).arrow_schema.field("audio").type
+    table = table.add_column(1, "audio", pa.array(audio, audio_type))
+    table = table.append_column("duration", pa.array(seconds, pa.float32()))
+    temporary = path.with_name(f"{path.name}.tmp")
+    metadata = {_NOTE_KEY: json.dumps(note, ensure_ascii=False).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), temporary, row_group_size=500)
+    os.replace(temporary, path)
+
+
+def read_note(path: Path) -> tuple[int, dict]:
+    """The number of rows of a shard, and the note that `write_shard` left in it."""
+    shard = pq.read_metadata(path)
+    return shard.num_rows, json.loads(shard.metadata[_NOTE_KEY])
+
+
+def encode_flac(waveform: np.ndarray, sampling_rate: int) -> bytes:
+    """FLAC, mono, 16 bit; a clip above full scale is scaled down to it, not clipped.
+
+    Args:
+        waveform: float32 of shape (samples,).
+        sampling_rate: Hz.
+    """
+    full_scale = 32767 / 32768  # the highest number of 16 bits
+    peak = np.abs(waveform).max(initial=0.0)
+    if peak > full_scale:
+        waveform = waveform * (full_scale / peak)
+    file = io.BytesIO()
+    sf.write(file, waveform, sampling_rate, "PCM_16", format="FLAC")
+    return file.getvalue()
 
 
 def _read_schema(path: Path) -> pa.Schema:

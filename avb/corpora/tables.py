@@ -1,7 +1,7 @@
 """Label tables: read exactly, and columns found by name.
 
-Unusual: cells stay strings until a label is parsed, so an id such as `00123` keeps its zeros; a row with a field too many
-or too few is an error, never padded; and each row remembers its line, so that a message can name it.
+Unusual: cells stay strings until a label is parsed, so an id such as `00123` keeps its zeros; a row with a field too
+many or too few is an error, never padded; and each row remembers its line, so that a message can name it.
 """
 
 import csv
@@ -56,7 +56,7 @@ def read_table(path: Path) -> Table:
         table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); save it as 'CSV UTF-8'") from error
-    except (OSError, csv.Error, ArrowException) as error:
+    except (OSError, csv.Error, pa.ArrowException) as error:
         raise CorpusError(f"{path}: cannot be read as a table ({error}); check the file and its permissions") from error
     repeated = table.cells.columns[table.cells.columns.duplicated()]
     if len(repeated):
@@ -98,12 +98,12 @@ def _separators(path: Path) -> str:
 
 
 def _read_parquet(path: Path) -> Table:
-    embedded = [field.name for field in pq.read_schema(path) if pa.types.is_nested(field.type) or _is_binary(field.type)]
-    if embedded:
-        raise CorpusError(
-            f"{path}: column {embedded[0]!r} holds {pq.read_schema(path).field(embedded[0]).type}, not text or numbers; "
-            "audio inside Parquet is read in the form that `python -m avb.corpora.prepare` writes"
-        )
+    for field in pq.read_schema(path):
+        if pa.types.is_nested(field.type) or pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            raise CorpusError(
+                f"{path}: column {field.name!r} holds {field.type}, not text or numbers; audio inside Parquet is read "
+                "in the form that `python -m avb.corpora.prepare` writes"
+            )
     columns = pq.read_table(path).to_pydict()
     cells = pd.DataFrame(
         {name: ["" if v is None else str(v).strip() for v in values] for name, values in columns.items()}, dtype=object
@@ -112,12 +112,9 @@ def _read_parquet(path: Path) -> Table:
     return Table(path, _drop_unnamed(cells), "row")
 
 
-def _is_binary(arrow_type: pa.DataType) -> bool:
-    return pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type)
-
-
 def _drop_unnamed(cells: pd.DataFrame) -> pd.DataFrame:
-    return cells[[name for name in cells.columns if name and not re.fullmatch(r"Unnamed: \d+|__index_level_\d+__", name)]]
+    unnamed = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+    return cells[[name for name in cells.columns if not unnamed.fullmatch(name)]]
 
 
 # ---------------------------------------------------------------------------------------------------- finding names

@@ -1,0 +1,71 @@
+"""Emo-18 of End2You, A-VB's end-to-end baseline: convolutions on 0.1 s of waveform, an LSTM over those frames.
+
+Sources: Tzirakis, Zhang & Schuller (2018), "End-to-End Speech Emotion Recognition Using Deep Neural Networks", ICASSP;
+Tzirakis, Zafeiriou & Schuller (2018), "End2You", arXiv:1802.01115; Baird et al. (2022), arXiv:2207.03572.
+
+A frame is 1,600 samples and frames do not overlap. Padding of the convolutions is (kernel - 1) // 2, as End2You's code
+has it, which with pools that step by their width makes
+1,600 → conv 1,599 → pool 159 → conv 158 → pool 19 → conv 18 → pool 2, times 256 channels: 512 values a frame.
+
+Unusual, and different from End2You:
+- A last, partial frame is filled up with zeros. End2You drops it, and with it every clip under 0.1 s.
+- Frames of padding reach nothing: neither the batch norms, whose training statistics End2You takes over them too, nor
+  the output, which is read at each clip's last frame. A prediction does not depend on the batch.
+- A regression ends in a sigmoid stretched to the labels' range, as all models here do; End2You's output is unbounded.
+
+The waveform enters as it is, levelled to its peak and neither centred nor scaled by its variance: the feature extractor
+is a `Wav2Vec2FeatureExtractor(do_normalize=False)`. The first batch norm does the scaling.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from avb.baselines.modeling import BaselineConfig, BaselineModel
+
+FRAME_SAMPLES = 1_600  # 0.1 s at 16 kHz
+FRAME_FEATURES = 512  # 2 steps × 256 channels
+
+
+class Emo18Config(BaselineConfig):
+    """Configuration of `Emo18`: the fields of `BaselineConfig`."""
+
+    model_type = "emo18"
+
+
+class Emo18(BaselineModel):
+    """Input: 16 kHz mono waveforms of any length, padded on the right."""
+
+    config_class = Emo18Config
+
+    def __init__(self, config: Emo18Config):
+        super().__init__(config)
+        self.convolutions = nn.Sequential(
+            nn.Conv1d(1, 64, 8, padding=3), nn.BatchNorm1d(64), nn.LeakyReLU(), nn.MaxPool1d(10),
+            nn.Conv1d(64, 128, 6, padding=2), nn.BatchNorm1d(128), nn.LeakyReLU(), nn.MaxPool1d(8),
+            nn.Conv1d(128, 256, 6, padding=2), nn.BatchNorm1d(256), nn.LeakyReLU(), nn.MaxPool1d(8),
+            nn.Flatten(),
+        )  # fmt: skip
+        self.rnn = nn.LSTM(FRAME_FEATURES, 256, num_layers=2, batch_first=True)
+        self.head = nn.Linear(256, config.num_labels)
+        self.post_init()
+
+    def predict(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        samples = input_values.shape[1]
+        if attention_mask is None:
+            lengths = torch.full((len(input_values),), samples, device=input_values.device)
+        else:
+            lengths = attention_mask.sum(1).clamp(min=1)  # (batch,)
+            input_values = input_values.masked_fill(attention_mask == 0, 0.0)
+        frames = F.pad(input_values, (0, -samples % FRAME_SAMPLES))
+        frames = frames.unflatten(1, (-1, FRAME_SAMPLES))  # (batch, frames, 1600)
+        num_frames = (lengths + FRAME_SAMPLES - 1) // FRAME_SAMPLES
+        valid = torch.arange(frames.shape[1], device=frames.device) < num_frames[:, None]  # (batch, frames)
+
+        features = self.convolutions(frames[valid][:, None])  # (valid frames, 512)
+        sequences = features.new_zeros(*valid.shape, FRAME_FEATURES)
+        sequences[valid] = features
+        # The LSTM runs forwards only, so the padding on the right never reaches a valid frame.
+        hidden_states = self.rnn(sequences)[0]  # (batch, frames, 256)
+        last = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), num_frames - 1]
+        return self.head(last)  # (batch, num_labels)

@@ -1,0 +1,113 @@
+"""What the baselines share: fields of their configuration, and the way from raw outputs to scores and loss.
+
+A baseline has the interface of `Wav2Vec2ForVocalBurst`: (input_values, attention_mask, labels) → loss and logits, the
+logits of a regression task within `label_range`, those of a classification raw; and the fields of its configuration
+that the commands read have the same names and the same checks.
+"""
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from configuration_avb import CCC_REDUCTIONS, LOSSES
+from modeling_avb import compute_loss
+
+
+class BaselineConfig(PreTrainedConfig):
+    """Loss, labels and audio settings of a baseline.
+
+    Args:
+        loss: `mse` (the published baselines') or `ccc` make a regression model, `ce` a classifier.
+        label_range: lowest and highest value of a regression label; the sigmoid output is stretched to it.
+        ccc_reduction: `mean` or `sum` over labels.
+        class_weights: one weight a class for `ce`.
+        label_smoothing: label smoothing of `ce`, in [0, 1).
+        peak_db: peak level in dBFS that audio is brought to before the feature extractor; None leaves it.
+        trim_top_db: leading and trailing parts quieter than this many dB below the peak are cut; None keeps them.
+
+    Raises:
+        ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
+    """
+
+    loss: str = "mse"
+    label_range: tuple[float, float] | list[float] = (0.0, 1.0)
+    ccc_reduction: str = "mean"
+    class_weights: list[float] | None = None
+    label_smoothing: float = 0.0
+    peak_db: float | None = -3.0
+    trim_top_db: float | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._validate_loss()
+        # The stock audio-classification pipeline reads this to decide what to do to logits: nothing, or a softmax.
+        self.problem_type = "single_label_classification" if self.loss == "ce" else "regression"
+
+    def _require(self, legal: bool, field: str, expected: str):
+        if not legal:
+            raise ValueError(f"{field}={getattr(self, field)!r} is not legal: it must be {expected}")
+
+    def _validate_loss(self):
+        require, is_classifier = self._require, self.loss == "ce"
+        require(self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
+        require(self.ccc_reduction in CCC_REDUCTIONS, "ccc_reduction", f"one of {', '.join(CCC_REDUCTIONS)}")
+        low_high = tuple(self.label_range)
+        require(len(low_high) == 2 and low_high[0] < low_high[1], "label_range", "a pair (low, high) with low < high")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)")
+        fewest = 2 if is_classifier else 1
+        require(self.num_labels >= fewest, "num_labels", f"{fewest} or more with loss={self.loss!r}")
+        weights = self.class_weights
+        if is_classifier:
+            legal = weights is None or len(weights) == self.num_labels
+            require(legal, "class_weights", f"None or {self.num_labels} numbers, one a class")
+        else:
+            require(weights is None, "class_weights", f"None with loss={self.loss!r}: classes need loss='ce'")
+            require(self.label_smoothing == 0, "label_smoothing", f"0 with loss={self.loss!r}: it belongs to loss='ce'")
+        expected = "single_label_classification" if is_classifier else "regression"
+        require(
+            self.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={self.loss!r}"
+        )
+
+
+class BaselineModel(PreTrainedModel):
+    """A model that says in `predict` what its raw outputs are; scores and loss are made of them here."""
+
+    config_class = BaselineConfig
+    main_input_name = "input_values"
+    # The Trainer must not rescale the loss by a number of items: CCC is no sum over clips.
+    accepts_loss_kwargs = False
+
+    def _init_weights(self, module: nn.Module):
+        # PyTorch's own start, which the published baselines have; Transformers would draw from N(0, 0.02²).
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.LSTM)):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    def predict(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Raw outputs of shape (batch, num_labels)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Predicts every label of every clip.
+
+        Args:
+            input_values: what the model's feature extractor makes: (batch, samples) or (batch, features).
+            attention_mask: (batch, samples), 1 for audio and 0 for padding on the right; None without padding.
+            labels: (batch, labels) floats with NaN where missing, or (batch,) class indices with -100.
+
+        Returns:
+            `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
+        """
+        logits = self.predict(input_values, attention_mask).float()
+        if self.config.loss != "ce":
+            low, high = self.config.label_range
+            logits = low + (high - low) * logits.sigmoid()
+        loss = None if labels is None else compute_loss(self.config, logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)

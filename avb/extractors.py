@@ -1,0 +1,43 @@
+"""The paper's four pre-trained extractors by the names of its tables (section III-A), on the Hub or in a local folder.
+
+The paper calls XLSR53 a "base configuration"; the released model is a large one (24 layers, width 1024).
+"""
+
+import os
+from pathlib import Path
+
+from avb.errors import AvbError
+
+EXTRACTORS: dict[str, str] = {
+    "BASE": "facebook/wav2vec2-base",
+    "LARGE": "facebook/wav2vec2-large",
+    "LARGE-LV60K": "facebook/wav2vec2-large-lv60",
+    "XLSR53": "facebook/wav2vec2-large-xlsr-53",
+}
+ENCODERS_VARIABLE = "AVB_ENCODERS"
+
+
+def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
+    """What `from_pretrained` is to be given for an encoder.
+
+    Args:
+        name: a key of `EXTRACTORS`; anything else (a Hub name, a folder) is returned as it is.
+        encoders_dir: folder of downloaded checkpoints, for machines that are offline; by default the environment
+            variable AVB_ENCODERS. A folder in it called like the extractor (`LARGE-LV60K`), or like the last part of
+            its Hub name (`wav2vec2-large-lv60`), goes before the Hub.
+
+    Raises:
+        AvbError: the folder of checkpoints does not exist.
+    """
+    if name not in EXTRACTORS:
+        return name
+    checkpoint = EXTRACTORS[name]
+    root = encoders_dir or os.environ.get(ENCODERS_VARIABLE)
+    if not root:
+        return checkpoint
+    if not Path(root).is_dir():
+        raise AvbError(f"{root}: no such folder of encoders; set {ENCODERS_VARIABLE} to one that exists, or unset it")
+    for folder in (Path(root, name), Path(root, checkpoint.rpartition("/")[2])):
+        if folder.is_dir():
+            return str(folder)
+    return checkpoint

@@ -1,0 +1,403 @@
+"""The baselines: layers, features against openSMILE itself, the feature cache, learning, saving, batch independence."""
+
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, stir
+from datasets import Dataset, DatasetDict
+from torch import nn
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
+
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
+from avb.baselines import (
+    BASELINES,
+    MODELS,
+    Emo18,
+    Emo18Config,
+    FeatureCollator,
+    OpenSmileFeatureExtractor,
+    OpenSmileMLP,
+    OpenSmileMLPConfig,
+    build_emo18,
+    opensmile_features,
+    prepare_training,
+)
+from avb.baselines import opensmile_mlp as opensmile_module
+from avb.baselines.opensmile_mlp import FEATURE_SETS, MIN_SAMPLES
+from avb.collator import BurstCollator
+from avb.errors import AvbError
+from avb.recipes import read_recipe
+from avb.tasks import Task, get_task
+
+TYPE = get_task("type")
+RATINGS = Task("ratings", "regression", ("calm", "tense"), label_range=(1.0, 7.0))
+
+
+@pytest.fixture
+def opensmile():
+    return pytest.importorskip("opensmile", reason="the openSMILE baselines are an extra: avb[opensmile]")
+
+
+def tone_clips(count: int, samples: int = 4000) -> list[np.ndarray]:
+    """Tones of rising pitch in noise: what tells them apart is easy to hear."""
+    noise = np.random.default_rng(0).standard_normal((count, samples)) * 0.01
+    pitch = np.geomspace(150, 1500, count)[:, None]  # Hz
+    return list((0.5 * np.sin(2 * np.pi * pitch * np.arange(samples) / 16_000) + noise).astype(np.float32))
+
+
+def tone_split(count: int = 6, samples: int = 3000) -> Dataset:
+    clips = tone_clips(count, samples)
+    columns = {"id": [str(number) for number in range(count)], "input_values": clips, "num_samples": [samples] * count}
+    labels = {"labels": [[number / count, 0.5] for number in range(count)]}
+    return Dataset.from_dict(columns | labels).with_format("numpy", ["input_values"], output_all_columns=True)
+
+
+# ---- layers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("feature_set", "width"), FEATURE_SETS.items())
+def test_mlp_is_the_published_one_layer_by_layer(feature_set, width):
+    model = OpenSmileMLP(OpenSmileMLPConfig(feature_set=feature_set, num_labels=10))
+    layers = [module for module in model.modules() if not list(module.children())]
+    assert [str(layer) for layer in layers] == [
+        "Standardization()",
+        f"Linear(in_features={width}, out_features=128, bias=True)",
+        "LayerNorm((128,), eps=1e-05, elementwise_affine=True, bias=True)",
+        "LeakyReLU(negative_slope=0.01)",
+        "Linear(in_features=128, out_features=64, bias=True)",
+        "LayerNorm((64,), eps=1e-05, elementwise_affine=True, bias=True)",
+        "LeakyReLU(negative_slope=0.01)",
+        "Linear(in_features=64, out_features=32, bias=True)",
+        "LeakyReLU(negative_slope=0.01)",
+        "Linear(in_features=32, out_features=10, bias=True)",
+    ]
+
+
+def test_emo18_is_the_published_one_layer_by_layer():
+    model = Emo18(Emo18Config(num_labels=8, loss="ce")).eval()
+    layers = [module for module in model.modules() if not list(module.children())]
+    expected: list[nn.Module] = []
+    for channels_in, channels, kernel, padding, width in ((1, 64, 8, 3, 10), (64, 128, 6, 2, 8), (128, 256, 6, 2, 8)):
+        convolution = nn.Conv1d(channels_in, channels, kernel, padding=padding)
+        expected += [convolution, nn.BatchNorm1d(channels), nn.LeakyReLU(), nn.MaxPool1d(width)]
+    expected += [nn.Flatten(), nn.LSTM(512, 256, num_layers=2, batch_first=True), nn.Linear(256, 8)]
+    assert [str(layer) for layer in layers] == [str(layer) for layer in expected]
+    assert model.convolutions[:12](torch.randn(3, 1, 1600)).shape == (3, 256, 2)
+
+
+def test_emo18_against_a_loop_over_frames():
+    model = stir(Emo18(Emo18Config(num_labels=3, loss="ce"))).eval()
+    clip = torch.randn(4100)
+    with torch.inference_mode():
+        frames = nn.functional.pad(clip, (0, 700)).split(1600)
+        features = torch.stack([model.convolutions(frame[None, None])[0] for frame in frames])
+        expected = model.head(model.rnn(features[None])[0][0, -1])
+        assert torch.allclose(model(clip[None]).logits[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_class", MODELS.values())
+def test_start_is_pytorchs_own(model_class):
+    model = model_class(model_class.config_class(num_labels=10))
+    layer = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    bound = layer.in_features**-0.5
+    assert 0.9 * bound < layer.weight.abs().max() <= bound and layer.bias.abs().max() > 0
+
+
+# ---- openSMILE --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("feature_set", FEATURE_SETS)
+def test_features_are_opensmiles_own(opensmile, tone, feature_set):
+    smile = opensmile.Smile(opensmile.FeatureSet[feature_set], opensmile.FeatureLevel.Functionals)
+    features = OpenSmileFeatureExtractor(feature_set)([tone, tone[:7000]], sampling_rate=16_000)["input_values"]
+    assert features.dtype == np.float32 and features.shape == (2, FEATURE_SETS[feature_set])
+    for clip, row in zip((tone, tone[:7000]), features, strict=True):
+        assert np.array_equal(row, smile.process_signal(clip, 16_000).to_numpy(np.float32)[0])
+
+
+def test_short_clips_have_features_and_a_full_scale_sample_does_not_wrap(opensmile, tone):
+    extract = OpenSmileFeatureExtractor()
+    lengths = (1, 2, MIN_SAMPLES - 1, MIN_SAMPLES, MIN_SAMPLES + 1)
+    features = extract([tone[100 : 100 + length] for length in lengths], sampling_rate=16_000)["input_values"]
+    assert np.isfinite(features).all() and (features != 0).any(1).all()
+    padded = np.pad(tone[100:102], (0, MIN_SAMPLES - 2))
+    assert np.array_equal(extract([padded])["input_values"][0], features[1])
+    loud, clipped = tone / np.abs(tone).max(), (tone / np.abs(tone).max()).clip(-1, 32767 / 32768)
+    assert np.array_equal(*extract([loud, clipped])["input_values"])
+
+
+def test_undefined_functionals_are_zero(opensmile, monkeypatch):
+    undefined = np.array([np.nan, np.inf, -np.inf, 2.0])[None, :, None]
+    monkeypatch.setattr(opensmile_module, "_smile", lambda feature_set: lambda clip, sampling_rate: undefined)
+    assert OpenSmileFeatureExtractor()([np.ones(2000)])["input_values"].tolist() == [[0, 0, 0, 2]]
+
+
+def test_extractor_has_the_keywords_of_wav2vec2s_and_survives_saving(opensmile, tone, tmp_path):
+    extract = OpenSmileFeatureExtractor("ComParE_2016")
+    keywords = {"padding": True, "return_attention_mask": True, "return_tensors": "pt", "sampling_rate": 16_000}
+    batch = extract([tone[:2000]], **keywords)
+    assert isinstance(batch["input_values"], torch.Tensor) and list(batch) == ["input_values"]
+    assert torch.equal(extract(tone[:2000], return_tensors="pt")["input_values"], batch["input_values"])  # not a list
+    assert torch.equal(
+        extract([tone], truncation=True, max_length=2000, **keywords)["input_values"], batch["input_values"]
+    )
+    extract.save_pretrained(tmp_path)
+    reloaded = AutoFeatureExtractor.from_pretrained(tmp_path)
+    assert type(reloaded) is OpenSmileFeatureExtractor and reloaded.to_dict() == extract.to_dict()
+    with pytest.raises(ValueError, match="8000 Hz"):
+        extract([tone], sampling_rate=8000)
+    with pytest.raises(ValueError, match="mono"):
+        extract([np.zeros((2, 3000))])
+    with pytest.raises(ValueError, match="eGeMAPSv02, ComParE_2016"):
+        OpenSmileFeatureExtractor("eGeMAPS")
+
+
+def test_missing_opensmile_is_said_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opensmile", None)  # what makes `import opensmile` fail
+    with pytest.raises(AvbError, match=r'pip install "avb\[opensmile\]"'):
+        BASELINES["egemaps_mlp"](TYPE)
+    assert BASELINES["emo18"](TYPE)[0].config.num_labels == 8
+
+
+# ---- cached features and standardisation ------------------------------------------------------------------------------
+
+
+def test_features_of_a_split_are_computed_once(opensmile, tmp_path, monkeypatch):
+    split, extract = tone_split(), OpenSmileFeatureExtractor()
+    features = opensmile_features(split, extract, num_proc=2, cache_dir=tmp_path)
+    expected = extract(list(split["input_values"]))["input_values"]
+    assert set(features.column_names) == set(split.column_names)
+    assert np.array_equal(features["input_values"][:], expected)
+    assert features[1]["input_values"].dtype == np.float32 and features[1]["labels"] == split[1]["labels"]
+
+    def refuse(self, clip):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(OpenSmileFeatureExtractor, "_functionals", refuse)
+    # other labels and another number of processes: the same file
+    relabelled = split.remove_columns("labels").add_column("labels", list(range(6)))
+    relabelled = relabelled.with_format("numpy", ["input_values"], output_all_columns=True)
+    again = opensmile_features(relabelled, extract, cache_dir=tmp_path)
+    assert np.array_equal(again["input_values"][:], expected) and again[:]["labels"] == list(range(6))
+    with pytest.raises(AssertionError, match="computed again"):  # other clips: another file
+        opensmile_features(split.select([3, 1]), extract, cache_dir=tmp_path)
+
+
+def test_features_of_chosen_rows_stay_with_their_rows(opensmile, tmp_path):
+    split = tone_split()
+    chosen = opensmile_features(split.select([4, 1]), OpenSmileFeatureExtractor(), cache_dir=tmp_path)
+    whole = opensmile_features(split, OpenSmileFeatureExtractor(), cache_dir=tmp_path)
+    assert chosen[:]["id"] == ["4", "1"] and np.array_equal(chosen["input_values"][:], whole[[4, 1]]["input_values"])
+
+
+def test_prepared_training_standardises_by_train_and_feeds_the_model(opensmile, tmp_path):
+    model, extract = BASELINES["egemaps_mlp"](RATINGS)
+    waveforms = DatasetDict(train=tone_split(), validation=tone_split(2, samples=500))
+    splits, collate = prepare_training(model, extract, waveforms, cache_dir=tmp_path)
+    features = splits["train"]["input_values"][:]
+    standardized = model.standardization(torch.from_numpy(features)).double()
+    varying = torch.from_numpy(features.std(0) > 1e-3)
+    assert varying.sum() > 40
+    assert standardized.mean(0).abs().max() < 1e-3
+    assert torch.allclose(standardized.std(0, correction=0)[varying], torch.ones(1).double(), atol=1e-3)
+
+    model.eval()
+    batch = collate(list(splits["validation"]))
+    assert batch["labels"].dtype == torch.float32 and batch["labels"].shape == (2, 2)
+    with torch.inference_mode():
+        output = model(**batch)
+        rows = [{"input_values": clip} for clip in waveforms["validation"]["input_values"]]
+        from_audio = model(**BurstCollator(extract)(rows)).logits  # as the prediction command does
+    assert output.loss.isfinite() and torch.equal(output.logits, from_audio)
+
+
+def test_emo18_trains_on_the_waveforms_themselves():
+    model, extract = build_emo18(RATINGS)
+    splits = DatasetDict(train=tone_split())
+    prepared, collate = prepare_training(model, extract, splits)
+    assert prepared is splits and isinstance(collate, BurstCollator)
+    # neither centred nor scaled
+    assert np.array_equal(collate([splits["train"][0]])["input_values"][0].numpy(), splits["train"][0]["input_values"])
+
+
+def test_standardisation_survives_saving_and_refuses_nonsense(tmp_path):
+    model = OpenSmileMLP(OpenSmileMLPConfig(num_labels=2))
+    features = np.random.default_rng(0).normal(3, 2, (50, 88)).astype(np.float32)
+    features[:, 0], features[:, 1] = 4e6, 0
+    model.fit_standardization(features)
+    assert model.standardization.std[:2].tolist() == [1, 1]
+    model.save_pretrained(tmp_path)
+    reloaded = OpenSmileMLP.from_pretrained(tmp_path)
+    np.testing.assert_allclose(reloaded.standardization.mean, features.mean(0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(reloaded.standardization.std[2:], features[:, 2:].std(0, dtype=np.float64), rtol=1e-6)
+    for wrong, message in ((features[:, :5], "88"), (features[:0], "clips > 0"), (features * np.nan, "NaN")):
+        with pytest.raises(ValueError, match=message):
+            model.fit_standardization(wrong)
+
+
+def test_class_labels_are_stacked_as_integers():
+    rows = [{"input_values": np.ones(88, np.float32), "labels": label} for label in (3, -100)]
+    batch = FeatureCollator()(rows)
+    assert batch["labels"].tolist() == [3, -100] and batch["labels"].dtype == torch.int64
+    assert list(FeatureCollator()([{"input_values": [1.0, 2.0]}])) == ["input_values"]
+
+
+# ---- one interface ----------------------------------------------------------------------------------------------------
+
+
+def random_inputs(model) -> dict:
+    width = 88 if isinstance(model, OpenSmileMLP) else 5000
+    return {"input_values": torch.randn(6, width, generator=torch.Generator().manual_seed(0))}
+
+
+@pytest.mark.parametrize("model_class", MODELS.values())
+def test_regression_stays_in_its_range_and_classes_are_raw(model_class):
+    config_class, inputs = model_class.config_class, random_inputs(model_class(model_class.config_class()))
+    model = model_class(config_class(num_labels=2, label_range=[1.0, 7.0]))
+    for loss in ("mse", "ccc"):
+        model.config.loss = loss
+        output = model(**inputs, labels=torch.rand(6, 2) * 6 + 1)
+        assert output.loss.isfinite() and output.logits.dtype == torch.float32
+        assert output.logits.min() >= 1 and output.logits.max() <= 7 and output.logits.mean() > 2
+    classifier = model_class(config_class(num_labels=5, loss="ce", class_weights=[1.0, 2.0, 1.0, 1.0, 1.0]))
+    output = classifier(**inputs, labels=torch.tensor([0, 1, 2, 3, 4, -100]))
+    assert output.logits.shape == (6, 5) and output.logits.min() < 0
+    weights = torch.tensor([1.0, 2.0, 1.0, 1.0, 1.0])
+    expected = nn.functional.cross_entropy(output.logits[:5], torch.arange(5), weight=weights)
+    assert torch.allclose(output.loss, expected)
+    assert classifier(**inputs).loss is None
+
+
+@pytest.mark.parametrize("model_class", MODELS.values())
+@pytest.mark.parametrize("task", [TYPE, RATINGS], ids=["class", "regression"])
+def test_saved_and_reloaded_is_the_same_model(model_class, task, tmp_path):
+    loss = "ce" if task is TYPE else "ccc"
+    config = model_class.config_class(
+        loss=loss, id2label=task.id2label, label2id=task.label2id, label_range=list(task.label_range), trim_top_db=40.0
+    )
+    model = stir(model_class(config))
+    model(**random_inputs(model))  # moves the running statistics
+    model.eval().save_pretrained(tmp_path)
+    reloaded = AutoModelForAudioClassification.from_pretrained(tmp_path)
+    assert type(reloaded) is model_class and not reloaded.training
+    with torch.inference_mode():
+        assert torch.equal(reloaded(**random_inputs(model)).logits, model(**random_inputs(model)).logits)
+    kept = ("loss", "label_range", "trim_top_db", "peak_db", "id2label", "problem_type")
+    assert {name: getattr(reloaded.config, name) for name in kept} == {name: getattr(config, name) for name in kept}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_loss_follows_from_the_task(name, request):
+    if name != "emo18":
+        request.getfixturevalue("opensmile")
+    build = BASELINES[name]
+    assert build(TYPE)[0].config.loss == "ce" and build(RATINGS)[0].config.loss == "mse"
+    config = build(RATINGS, "ccc", ccc_reduction="sum", peak_db=None)[0].config
+    assert (config.loss, config.ccc_reduction, config.peak_db) == ("ccc", "sum", None)
+    assert list(config.label_range) == [1, 7] and config.id2label == {0: "calm", 1: "tense"}
+    with pytest.raises(AvbError, match="use mse or ccc"):
+        build(RATINGS, "ce")
+    with pytest.raises(AvbError, match="use ce"):
+        build(TYPE, "mse")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"loss": "mae"}, "one of ccc, mse, ce"),
+        ({"label_range": [1.0, 1.0]}, "low < high"),
+        ({"class_weights": [1.0, 1.0]}, "classes need loss='ce'"),
+        ({"loss": "ce", "num_labels": 3, "class_weights": [1.0, 1.0]}, "3 numbers"),
+        ({"label_smoothing": 0.1}, "belongs to loss='ce'"),
+        ({"ccc_reduction": "max"}, "one of mean, sum"),
+        ({"problem_type": "single_label_classification"}, "'regression'"),
+        ({"feature_set": "GeMAPS"}, "eGeMAPSv02, ComParE_2016"),
+    ],
+)
+def test_illegal_configuration_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        OpenSmileMLPConfig(**fields)
+
+
+def test_stock_pipeline_reads_a_saved_baseline(opensmile, tone, tmp_path):
+    model, extract = BASELINES["egemaps_mlp"](RATINGS)
+    model.eval().save_pretrained(tmp_path)
+    extract.save_pretrained(tmp_path)
+    scores = pipeline("audio-classification", model=str(tmp_path))(tone)
+    with torch.inference_mode():
+        expected = model(**extract(tone, return_tensors="pt")).logits[0]
+    assert {score["label"] for score in scores} == {"calm", "tense"}
+    assert sorted(score["score"] for score in scores) == pytest.approx(sorted(expected.tolist()), abs=1e-6)
+
+
+# ---- Emo-18 and the batch ---------------------------------------------------------------------------------------------
+
+
+def test_emo18_prediction_does_not_depend_on_the_batch(waveforms):
+    torch.manual_seed(0)
+    model = stir(Emo18(Emo18Config(num_labels=10)))
+    model(torch.randn(4, 8000))
+    model.eval().head.weight.data *= 10  # so that clips differ by more than the tolerance
+    extract = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    batch = BurstCollator(extract)([{"input_values": waveform.numpy()} for waveform in waveforms])
+    longer = {name: nn.functional.pad(values, (0, 5000)) for name, values in batch.items()}
+    longer["input_values"] = longer["input_values"].masked_fill(longer["attention_mask"] == 0, 7.0)
+    with torch.inference_mode():
+        alone = torch.cat([model(waveform[None]).logits for waveform in waveforms])
+        assert (model(**batch).logits - alone).abs().max() < 1e-5
+        assert (model(**longer).logits - alone).abs().max() < 1e-5
+    assert alone.std(0).min() > 1e-3
+
+
+def test_padding_does_not_reach_emo18s_batch_norm():
+    torch.manual_seed(0)
+    model = Emo18(Emo18Config(num_labels=2))
+    clip, mask = torch.randn(2, 1600), torch.ones(2, 1600, dtype=torch.long)
+    trained = model.train()(clip).logits
+    padded = model(nn.functional.pad(clip, (0, 8000)), nn.functional.pad(mask, (0, 8000))).logits
+    assert torch.allclose(trained, padded, atol=1e-6)
+
+
+# ---- learning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [TYPE, RATINGS], ids=["class", "regression"])
+@pytest.mark.parametrize("name", ["egemaps_mlp", "emo18"])
+def test_a_small_task_is_learned(name, task, request, tmp_path):
+    if name == "egemaps_mlp":
+        request.getfixturevalue("opensmile")
+    torch.manual_seed(0)
+    clips = tone_clips(8)
+    labels = list(range(8)) if task is TYPE else [[1 + 6 * number / 7, 7 - 6 * number / 7] for number in range(8)]
+    split = Dataset.from_dict({"input_values": clips, "labels": labels})
+    split = split.with_format("numpy", ["input_values"], output_all_columns=True)
+    model, extract = BASELINES[name](task)
+    splits, collate = prepare_training(model, extract, DatasetDict(train=split), cache_dir=tmp_path)
+    batch = collate(list(splits["train"]))
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+    if task is TYPE:
+        with torch.inference_mode():
+            assert model.eval()(**batch).logits.argmax(-1).tolist() == labels
+
+
+# ---- recipes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_recipe_names_its_model_and_known_arguments(name):
+    recipe = read_recipe(ROOT / "recipes" / "baselines" / f"{name}.yaml")
+    assert recipe.pop("model") == name
+    assert recipe["per_device_train_batch_size"] == 8 and recipe["weight_decay"] == 0
+    known = {field.name for part in (ModelArguments, DataArguments, AvbTrainingArguments) for field in fields(part)}
+    assert recipe.keys() <= known

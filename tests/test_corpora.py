@@ -1,0 +1,504 @@
+"""hume_vb and folder: what loads, in which order and type, and what each mistake in a table prints."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+from datasets import Value
+
+from avb.corpora import CORPORA, load_bursts, require_split
+from avb.corpora.decode import decode_splits
+from avb.corpora.splits import hashed_split, parse_split, ranked_splits
+from avb.errors import AudioError, CorpusError
+from avb.tasks import TASKS
+
+SPLIT_OF_RELEASE = ["Train", "Train", "Val", "Test", "Train"]
+IDS = ["[10119]", "[00023]", "[40001]", "[5]", "[99999]"]
+
+
+def write_clip(path, seconds=0.1, level=0.5):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, level * np.sin(np.arange(int(seconds * 16_000)) / 5), 16_000)
+
+
+def write_release(root, task="two", **cells):
+    """A release of five clips; `cells` replaces a column (a list) of the label table."""
+    for clip_id in IDS:
+        write_clip(root / "audio" / "wav" / f"{clip_id.strip('[]')}.wav")
+    names = ["Voc_Type"] if task == "type" else TASKS[task].labels
+    table = {"File_ID": IDS, "Split": SPLIT_OF_RELEASE}
+    for j, name in enumerate(names):
+        shown = ["Gasp", "Laugh", "Cry", "", "Other"] if task == "type" else [0.1, 0.2, 0.3, "", 0.01 * j]
+        table[name] = shown
+    table |= cells
+    (root / "labels").mkdir(exist_ok=True)
+    pd.DataFrame(table).to_csv(root / "labels" / f"{task}_info.csv", index=False)
+    return root
+
+
+def write_table(root, name="clips.csv", clips=10, **columns):
+    for i in range(clips):
+        write_clip(root / f"c{i}.wav")
+    table = pd.DataFrame({"file": [f"c{i}.wav" for i in range(clips)]} | columns)
+    if name.endswith(".parquet"):
+        table.to_parquet(root / name)
+    else:
+        table.to_csv(root / name, index=False, sep="\t" if name.endswith(".tsv") else ",")
+    return root / name
+
+
+def message(*args, **options) -> str:
+    with pytest.raises(CorpusError) as caught:
+        load_bursts(*args, **options)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------- hume_vb
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_release(tmp_path, name):
+    task, splits = load_bursts("hume_vb", write_release(tmp_path, name), name)
+    assert task is TASKS[name]
+    assert {split: rows["id"][:] for split, rows in splits.items()} == {
+        "train": ["[10119]", "[00023]", "[99999]"],
+        "validation": ["[40001]"],
+        "test": ["[5]"],
+    }
+    row = splits["train"][1]
+    assert row["audio"] == {"bytes": None, "path": str(tmp_path / "audio" / "wav" / "00023.wav")}
+    withheld = splits["test"][0]["labels"]
+    if task.kind == "regression":
+        np.testing.assert_allclose(row["labels"], [0.2] * task.num_labels, rtol=1e-6)
+        np.testing.assert_allclose(splits["train"][2]["labels"], 0.01 * np.arange(task.num_labels), atol=1e-7)
+        assert len(withheld) == task.num_labels and np.isnan(withheld).all()
+        assert splits["train"].features["labels"].feature == Value("float32")
+    else:
+        assert splits["train"]["labels"][:] == [0, 1, 7] and withheld == -100
+        assert splits["train"].features["labels"] == Value("int64")
+
+
+def test_columns_are_found_by_name(tmp_path):
+    write_release(tmp_path)
+    path = tmp_path / "labels" / "two_info.csv"
+    table = pd.read_csv(path, dtype=str)[["Arousal", "Split", "Valence", "File_ID"]]
+    table.insert(0, "Subject_ID", list("aabbc"))
+    table.insert(0, "country", ["China", "China", "Venezuela", "Venezuela", "China"])
+    table.columns = ["country", "Subject_ID", " AROUSAL", "split", "valence ", "file id"]
+    table.to_csv(path, encoding="utf-8-sig", sep=";", index=False)
+    splits = load_bursts("hume_vb", tmp_path, "two").splits
+    np.testing.assert_allclose(splits["train"][2]["labels"], [0, 0.01], atol=1e-7)
+    assert splits["train"]["speaker"][:] == ["a", "a", "c"]
+    assert splits["validation"]["country"][:] == ["Venezuela"]
+
+
+def test_ids_tolerate_padding_and_brackets(tmp_path):
+    ids = ["10119", " [23]", "[40001 ]", "00005", "[99999]"]
+    splits = load_bursts("hume_vb", write_release(tmp_path, File_ID=ids), "two").splits
+    assert splits["train"]["id"][:] == ["10119", "[23]", "[99999]"]
+    assert splits["train"][1]["audio"]["path"].endswith("00023.wav")
+    assert splits["test"][0]["audio"]["path"].endswith("/5.wav")
+
+
+def test_absent_splits_are_left_out(tmp_path):
+    splits = load_bursts("hume_vb", write_release(tmp_path, Split=["Train"] * 5), "two").splits
+    assert list(splits) == ["train"]
+    assert require_split(splits, "train") is splits["train"]
+    with pytest.raises(CorpusError, match="0 clips in split 'validation', only in train"):
+        require_split(splits, "validation")
+
+
+def test_missing_release_files(tmp_path):
+    assert "nowhere: no such folder; give the folder that holds audio/ and labels/" in message(
+        "hume_vb", tmp_path / "nowhere", "two"
+    )
+    write_release(tmp_path)
+    text = message("hume_vb", tmp_path, "high")
+    assert "labels/high_info.csv: no such label file" in text and "holds: two_info.csv" in text
+    (tmp_path / "labels" / "two_info.csv").rename(tmp_path / "labels" / "two_infos.csv")
+    assert "did you mean 'two_infos.csv'?" in message("hume_vb", tmp_path, "two")
+    assert "needs a task: high, two, culture, type" in message("hume_vb", tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'two'"):
+        load_bursts("hume_vb", tmp_path, "tow")
+
+
+def test_bad_columns(tmp_path):
+    path = write_release(tmp_path) / "labels" / "two_info.csv"
+    good = path.read_text()
+    path.write_text(good.replace("Valence", "Valance"))
+    text = message("hume_vb", tmp_path, "two")
+    assert "two_info.csv: no column 'Valence'; did you mean 'Valance'?" in text
+    assert "It has: File_ID, Split, Valance, Arousal" in text
+    path.write_text(good.replace("Valence", "Arousal"))
+    assert "column 'Arousal' appears more than once" in message("hume_vb", tmp_path, "two")
+    path.write_text(good.replace("Valence", "arousal_"))
+    assert "no column 'Valence'" in message("hume_vb", tmp_path, "two")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (
+            {"Valence": [0.1, 1.5, 0.3, "", 2]},
+            "line 3, clip '[00023]', column 'Valence': '1.5' (and 1 more) is outside the label range 0 to 1",
+        ),
+        ({"Valence": [0.1, "-inf", 0.3, "", 0]}, "line 3, clip '[00023]', column 'Valence': '-inf' is outside"),
+        ({"Arousal": [0.1, 0.2, "high", "", 0]}, "line 4, clip '[40001]', column 'Arousal': 'high' is not a number"),
+        ({"Split": ["Train", "Train", "Vall", "Test", "Train"]}, "line 4, column 'Split': 'Vall' is no split"),
+        ({"File_ID": ["[1]", "[5]", "[10119]", "[05]", "[99999]"]}, "line 5: File_ID '5' was already in line 3"),
+        ({"File_ID": ["[1]", "[2]", "[3]", "[5]", "[99999]"]}, "3 of 5 File_IDs have no audio file in"),
+        ({"File_ID": ["[../5]", "[2]", "[3]", "[5]", "[99999]"]}, "line 2, column 'File_ID': '[../5]' is no File_ID"),
+        ({"File_ID": ["[]", "[2]", "[3]", "[5]", "[99999]"]}, "line 2, column 'File_ID': '[]' is no File_ID"),
+    ],
+)
+def test_bad_cells(tmp_path, cells, said):
+    text = message("hume_vb", write_release(tmp_path, **cells), "two")
+    assert "two_info.csv" in text and said in text
+
+
+def test_unknown_class(tmp_path):
+    text = message("hume_vb", write_release(tmp_path, "type", Voc_Type=["Gasp", "laugh", "Crie", "", "Pant"]), "type")
+    assert "line 4, clip '[40001]', column 'Voc_Type': 'Crie' is no class of task 'type'; did you mean 'Cry'?" in text
+    assert "Gasp, Laugh, Cry, Scream, Grunt, Groan, Pant, Other" in text
+
+
+def test_missing_audio(tmp_path, caplog):
+    write_release(tmp_path)
+    for name in ("10119", "00023"):
+        (tmp_path / "audio" / "wav" / f"{name}.wav").unlink()
+    text = message("hume_vb", tmp_path, "two")
+    assert "2 of 5 File_IDs have no audio file" in text and "such as [10119], [00023]" in text
+    assert "skip_missing=True" in text
+    splits = load_bursts("hume_vb", tmp_path, "two", skip_missing=True).splits
+    assert splits.num_rows == {"train": 1, "validation": 1, "test": 1} and "2 of 5" in caplog.text
+    np.testing.assert_allclose(splits["train"][0]["labels"], [0, 0.01], atol=1e-7)
+    (tmp_path / "audio" / "wav").rename(tmp_path / "audio" / "wav48")
+    assert "wav: no such folder; the release keeps its clips there" in message("hume_vb", tmp_path, "two")
+    assert len(load_bursts("hume_vb", tmp_path, "two", skip_missing=True, audio_dir="audio/wav48").splits) == 3
+    (tmp_path / "audio" / "wav48" / "40001.wav").unlink()
+    text = message("hume_vb", tmp_path, "two", skip_missing=True, audio_dir="audio/wav48")
+    assert "0 clips in split 'validation'" in text
+
+
+def test_two_files_of_one_id(tmp_path):
+    write_clip(write_release(tmp_path) / "audio" / "wav" / "010119.wav")
+    assert "010119.wav and 10119.wav answer to one File_ID" in message("hume_vb", tmp_path, "two")
+
+
+# ---------------------------------------------------------------------------------------------------- tables
+
+
+def test_broken_tables(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"file,label\nx\xe9.wav,0.5\n")
+    assert "labels.csv: not UTF-8 text (byte 12); save it as 'CSV UTF-8'" in message("folder", path)
+    path.write_text("")
+    assert "labels.csv: the file is empty" in message("folder", path)
+    path.write_text("file,label\n\n,,\n")
+    assert "labels.csv: the table has a header but no rows; 0 clips" in message("folder", path)
+    path.write_text("file,label\na.wav,0.5\n\nb.wav,0,5\n")
+    assert "labels.csv, line 4: 3 fields where the header has 2" in message("folder", path)
+    path.with_suffix(".parquet").write_bytes(b"PAR1 no more")
+    assert "labels.parquet: cannot be read as a table" in message("folder", path.with_suffix(".parquet"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_and_encodings(tmp_path, separator, encoding):
+    names = ["a b.wav", "ä,ö;ü.wav", "c.wav"]
+    for name in names:
+        write_clip(tmp_path / name)
+    joy = ["0,5", "0,25", ""] if separator == ";" else [0.5, 0.25, ""]  # a decimal comma of a European spreadsheet
+    table = pd.DataFrame({"file": names, "joy": joy, "split": ["train", "dev", "test"]})
+    table.to_csv(tmp_path / "t.csv", sep=separator, encoding=encoding)  # with pandas' unnamed index
+    task, splits = load_bursts("folder", tmp_path)
+    assert task.labels == ("joy",) and task.name == "t" and task.kind == "regression"
+    assert splits["validation"][0]["id"] == "ä,ö;ü.wav" and splits["validation"][0]["labels"] == [0.25]
+    assert np.isnan(splits["test"][0]["labels"]).all()
+
+
+# ---------------------------------------------------------------------------------------------------- folder
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "clips.tsv", "clips.parquet"])
+def test_regression_table(tmp_path, name):
+    path = write_table(tmp_path, name, valence=np.arange(10) / 10, arousal=[0.5] * 9 + [None])
+    for root in (path, tmp_path):
+        task, splits = load_bursts("folder", root)
+        assert (task.kind, task.labels, task.label_range) == ("regression", ("valence", "arousal"), (0, 1))
+        rows = {row["id"]: row for split in splits.values() for row in split}
+        assert splits.num_rows == {"train": 8, "validation": 1, "test": 1} and len(rows) == 10
+        np.testing.assert_allclose(rows["c3.wav"]["labels"], [0.3, 0.5], rtol=1e-6)
+        assert np.isnan(rows["c9.wav"]["labels"][1])
+
+
+def test_classification_table(tmp_path):
+    path = write_table(tmp_path, emotion=["joy", "fear"] * 4 + ["", "joy"], split=["train"] * 8 + ["test"] * 2)
+    task, splits = load_bursts("folder", path)
+    assert (task.kind, task.labels) == ("classification", ("fear", "joy"))
+    assert splits["test"]["labels"][:] == [-100, 1] and list(splits) == ["train", "test"]
+
+
+def test_numbers_can_be_classes(tmp_path):
+    path = write_table(tmp_path, label=[0, 1, 2, 3, 4] * 2)
+    text = message("folder", path)
+    assert "line 4, clip 'c2.wav', column 'label': '2' (and 5 more) is outside the label range 0 to 1" in text
+    assert "label_range=(0, 4) (--label_range 0 4)" in text and "kind='classification'" in text
+    assert load_bursts("folder", path, kind="classification").task.labels == ("0", "1", "2", "3", "4")
+    task, splits = load_bursts("folder", path, label_range=[0, 4])
+    assert task.label_range == (0, 4) and max(row["labels"][0] for row in splits["train"]) == 4
+    with pytest.raises(ValueError, match="label_range must be two numbers"):
+        load_bursts("folder", path, label_range=[4, 0])
+
+
+def test_ambiguous_labels(tmp_path):
+    path = write_table(tmp_path, joy=[0.5] * 10, note=["x", "y"] * 5)
+    text = message("folder", path)
+    assert "which columns are the labels? numeric: joy; text: note; give label_columns=[...]" in text
+    assert load_bursts("folder", path, label_columns=["joy"]).task.kind == "regression"
+    assert load_bursts("folder", path, label_columns="note").task.labels == ("x", "y")
+    assert "no column 'jov' (label_columns); did you mean 'joy'?" in message("folder", path, label_columns=["jov"])
+    assert "no label columns" in message("folder", write_table(tmp_path, "bare.csv"))
+
+
+def test_task_of_the_challenge_in_a_table(tmp_path):
+    path = write_table(tmp_path, note=["x"] * 10, Arousal=[0.25] * 10, valence=[0.5] * 10)
+    task, splits = load_bursts("folder", path, "two")
+    assert task is TASKS["two"] and splits["train"][0]["labels"] == [0.5, 0.25]
+    assert "no column 'Awe'" in message("folder", path, "high")
+
+
+def test_bad_classes(tmp_path):
+    text = message("folder", write_table(tmp_path, emotion=["joy", "Joy"] * 5))
+    assert "column 'emotion': 'Joy' and 'joy' are one class in two spellings" in text
+    assert "every row has a class of its own" in message("folder", write_table(tmp_path, emotion=list("abcdefghij")))
+    assert "1 class (['joy'])" in message("folder", write_table(tmp_path, emotion=["joy"] * 10))
+
+
+def test_a_stray_word_among_numbers(tmp_path):
+    path = write_table(tmp_path, joy=[0.5] * 9 + ["lots"])
+    assert "clips.csv, line 11, clip 'c9.wav', column 'joy': 'lots' is not a number" in message("folder", path)
+
+
+def test_path_column(tmp_path):
+    path = write_table(tmp_path, joy=[0.5] * 10)
+    path.write_text(path.read_text().replace("file", "recording"))
+    text = message("folder", path)
+    assert "which column holds the audio paths?" in text and "['recording', 'joy']" in text
+    assert load_bursts("folder", path, path_column="Recording").task.labels == ("joy",)
+    path.write_text(path.read_text().replace("recording", "File_ID").replace(".wav", ""))
+    assert load_bursts("folder", path).splits["train"][0]["audio"]["path"].endswith(".wav")  # found without a suffix
+
+
+def test_ids_come_from_their_own_column(tmp_path):
+    path = write_table(tmp_path, id=[f"burst-{i:02d}" for i in range(10)], joy=[0.5] * 10, split=["train"] * 10)
+    assert load_bursts("folder", path).splits["train"][7]["id"] == "burst-07"
+
+
+def test_missing_files(tmp_path, caplog):
+    path = write_table(tmp_path, joy=[0.5] * 10)
+    for i in range(4):
+        (tmp_path / f"c{i}.wav").unlink()
+    text = message("folder", path)
+    assert "4 of 10 audio files are not in" in text and "line 2 (c0.wav), line 3 (c1.wav), line 4 (c2.wav)" in text
+    assert "audio_root=..." in text and "skip_missing=True" in text
+    assert sum(load_bursts("folder", path, skip_missing=True).splits.num_rows.values()) == 6
+    assert "4 of 10" in caplog.text
+    assert "0 clips: none of its 10 files" in message("folder", path, skip_missing=True, audio_root=tmp_path / "x")
+
+
+def test_paths_stay_inside(tmp_path):
+    (tmp_path / "inner").mkdir()
+    write_clip(tmp_path / "outside.wav")
+    path = write_table(tmp_path / "inner", joy=[0.5] * 10)
+    good = path.read_text()
+    for escape in ("../outside.wav", str(tmp_path / "outside.wav"), "x/../../outside.wav", "..\\outside.wav"):
+        path.write_text(good.replace("c5.wav", escape))
+        text = message("folder", path)
+        assert f"line 7, column 'file': {escape!r} lies outside" in text and "audio_root" in text
+    path.write_text(good.replace("c5.wav", str(tmp_path / "inner" / "c5.wav")))
+    load_bursts("folder", path)  # absolute, and inside
+    path.write_text(good.replace("c5.wav", str(tmp_path / "outside.wav")))
+    assert "line 2 (c0.wav)" in message("folder", path, audio_root="/")  # the others start from there too
+    path.write_text(good.replace("c5.wav", ""))
+    assert "line 7, column 'file': no path" in message("folder", path)
+
+
+def test_one_clip_twice(tmp_path):
+    path = write_table(tmp_path, joy=[0.5] * 10)
+    path.write_text(path.read_text().replace("c7.wav", "c2.wav"))
+    assert "line 9: the clip 'c2.wav' was already in line 4" in message("folder", path)
+    path.write_text(path.read_text().replace("c2.wav", "./c2.wav", 1))
+    assert "c2.wav' was already in line 4" in message("folder", path)
+
+
+def test_splits_by_column(tmp_path):
+    path = write_table(tmp_path, joy=[0.5] * 10, Partition=["Train"] * 7 + ["devel", "VAL", " test"])
+    assert load_bursts("folder", path).splits.num_rows == {"train": 7, "validation": 2, "test": 1}
+    path = write_table(tmp_path, joy=[0.5] * 10, Partition=["Train"] * 9 + ["holdout"])
+    assert "line 11, column 'Partition': 'holdout' is no split; legal: train, validation (val, dev), test" in message(
+        "folder", path
+    )
+    assert "no column 'fold' (split_column)" in message("folder", path, split_column="fold")
+
+
+def test_made_splits_keep_speakers_apart(tmp_path):
+    speakers = [f"s{i // 4}" for i in range(40)]
+    path = write_table(tmp_path, clips=40, joy=[0.5] * 40, Speaker_ID=speakers)
+    splits = load_bursts("folder", path).splits
+    again = load_bursts("folder", path).splits
+    assert all(splits[name]["id"][:] == again[name]["id"][:] for name in splits)
+    of_split = [set(splits[name]["speaker"][:]) for name in ("train", "validation", "test")]
+    assert sum(len(s) for s in of_split) == 10 and len(set.union(*of_split)) == 10
+    assert splits.num_rows == {"train": 32, "validation": 4, "test": 4}
+    by_clip = load_bursts("folder", path, speaker_column="", label_columns=["joy"]).splits
+    assert "speaker" not in by_clip["train"].column_names
+    two = write_table(tmp_path, "two.csv", joy=[0.5] * 10, speaker=["a", "b"] * 5)
+    assert "at least 3 speakers (or clips), there are 2" in message("folder", two)
+
+
+def test_roots(tmp_path):
+    assert "nowhere: no such file or folder" in message("folder", tmp_path / "nowhere")
+    write_table(tmp_path, joy=[0.5] * 10)
+    write_table(tmp_path, "more.csv", joy=[0.5] * 10)
+    assert "2 tables (clips.csv, more.csv); give the path of one" in message("folder", tmp_path)
+    assert "must be one of .csv, .tsv, .parquet" in message("folder", tmp_path / "c0.wav")
+
+
+@pytest.mark.parametrize("with_splits", [False, True])
+def test_audiofolder(tmp_path, with_splits):
+    for split in ("train", "val", "test") if with_splits else ("",):
+        for i in range(6):
+            write_clip(tmp_path / split / "laugh" / f"{i}.wav")
+            write_clip(tmp_path / split / "cry" / "deeper" / f"{i}.wav")
+    (tmp_path / "._junk").touch()
+    task, splits = load_bursts("folder", tmp_path)
+    assert (task.name, task.kind, task.labels) == (tmp_path.name, "classification", ("cry", "laugh"))
+    assert set(splits) == {"train", "validation", "test"}
+    assert sum(splits.num_rows.values()) == (36 if with_splits else 12)
+    for row in splits["train"]:
+        assert task.labels[row["labels"]] in row["id"].split("/")
+    assert os.path.isfile(splits["test"][0]["audio"]["path"])
+
+
+def test_folder_of_nothing(tmp_path):
+    assert "neither one label table" in message("folder", tmp_path)
+    write_clip(tmp_path / "laugh" / "1.wav")
+    assert "classes found: ['laugh']" in message("folder", tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------- by name
+
+
+def test_corpora_and_options_by_name(tmp_path):
+    assert set(CORPORA) == {"hume_vb", "emogator", "folder"}
+    assert "unknown corpus 'humevb'; did you mean 'hume_vb'?" in message("humevb", tmp_path)
+    text = message("folder", tmp_path, label_colums=["joy"])
+    assert "corpus 'folder' has no option 'label_colums'; did you mean 'label_columns'?" in text
+
+
+def test_split_names():
+    assert [parse_split(text) for text in ("Train", " VAL", "dev", "Test", "")] == [
+        "train",
+        "validation",
+        "validation",
+        "test",
+        None,
+    ]
+
+
+def test_hashed_splits_are_fixed():
+    """Stated in the documentation of the corpora: a change here moves speakers between published splits."""
+    speakers = [f"{number:06d}" for number in range(1, 1001)]
+    splits = [hashed_split(speaker) for speaker in speakers]
+    assert [splits.count(name) for name in ("train", "validation", "test")] == [776, 108, 116]
+    assert (hashed_split("000010"), hashed_split("000160")) == ("test", "train")
+
+
+def test_ranked_splits():
+    groups = ["big"] * 50 + [f"s{i}" for i in range(50)]
+    splits = ranked_splits(groups)
+    assert set(splits[:50]) == {"train"} and splits.count("validation") == 10 and splits.count("test") == 10
+    assert sorted(ranked_splits(["a", "b", "c"])) == ["test", "train", "validation"]
+    assert sorted(ranked_splits(["a", "b"] + ["c"] * 98)[:2]) == ["test", "validation"]
+
+
+# ---------------------------------------------------------------------------------------------------- decoding
+
+
+def test_decode_once(tmp_path):
+    splits = load_bursts("hume_vb", write_release(tmp_path / "corpus"), "two").splits
+    cache = tmp_path / "cache"
+    decoded, bad = decode_splits(splits, cache_dir=cache)
+    row = decoded["train"][1]
+    assert not bad and set(row) == {"id", "labels", "input_values", "num_samples"}
+    assert isinstance(row["input_values"], np.ndarray) and row["input_values"].dtype == np.float32
+    assert row["input_values"].shape == (1600,) and row["num_samples"] == 1600
+    assert np.abs(row["input_values"]).max() == pytest.approx(10 ** (-3 / 20), abs=1e-4)
+    assert [path.suffix for path in cache.iterdir()] == [".arrow"] * 3
+    assert decoded["train"].cache_files  # mapped from disk, not held in memory
+
+
+def test_decoded_files_are_shared_and_never_stale(tmp_path):
+    root, cache = write_release(tmp_path / "corpus"), tmp_path / "cache"
+    decode_splits(load_bursts("hume_vb", root, "two").splits, cache_dir=cache)
+    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+
+    labels = (root / "labels" / "two_info.csv").read_text()
+    (root / "labels" / "two_info.csv").write_text(labels.replace("0.2", "0.9"))
+    decoded, _ = decode_splits(load_bursts("hume_vb", root, "two").splits, cache_dir=cache)
+    np.testing.assert_allclose(decoded["train"][1]["labels"], 0.9, rtol=1e-6)  # a new label, no new decoding
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+
+    write_clip(root / "audio" / "wav" / "00023.wav", seconds=0.2)
+    splits = load_bursts("hume_vb", root, "two").splits
+    assert decode_splits(splits, cache_dir=cache)[0]["train"][1]["num_samples"] == 3200
+    assert len(list(cache.iterdir())) == 4
+    quiet, _ = decode_splits(splits, cache_dir=cache, peak_db=-20)
+    assert np.abs(quiet["train"][1]["input_values"]).max() == pytest.approx(0.1, abs=1e-4)
+    assert len(list(cache.iterdir())) == 7
+
+
+def test_bad_clips_are_left_out_and_reported(tmp_path):
+    root, cache = write_release(tmp_path / "corpus"), tmp_path / "cache"
+    bad_path = root / "audio" / "wav" / "00023.wav"
+    bad_path.write_text("not audio")
+    splits = load_bursts("hume_vb", root, "two").splits
+    for _ in range(2):  # the second time from the file
+        decoded, bad = decode_splits(splits, cache_dir=cache)
+        assert decoded["train"]["id"][:] == ["[10119]", "[99999]"]
+        np.testing.assert_allclose(decoded["train"][1]["labels"], [0, 0.01], atol=1e-7)
+        assert decoded["train"][1]["input_values"].shape == (1600,)
+        assert [(clip.split, clip.id, clip.path) for clip in bad] == [("train", "[00023]", str(bad_path))]
+        assert "no audio but text" in bad[0].reason
+        with pytest.raises(AudioError, match=r"00023\.wav: no audio but text"):
+            decode_splits(splits, cache_dir=cache, strict=True)
+    (root / "audio" / "wav" / "5.wav").write_text("")
+    with pytest.raises(CorpusError, match=r"split 'test': none of its 1 clips can be decoded; the first: .*5\.wav"):
+        decode_splits(splits, cache_dir=cache)
+
+
+def test_strict_leaves_nothing_behind(tmp_path):
+    root, cache = write_release(tmp_path / "corpus"), tmp_path / "cache"
+    (root / "audio" / "wav" / "00023.wav").write_text("not audio")
+    with pytest.raises(AudioError):
+        decode_splits(load_bursts("hume_vb", root, "two").splits, cache_dir=cache, strict=True)
+    assert not list(cache.iterdir())
+
+
+def test_decoding_in_processes(tmp_path):
+    splits = load_bursts("hume_vb", write_release(tmp_path / "corpus"), "two").splits
+    alone, _ = decode_splits(splits, cache_dir=tmp_path / "one")
+    together, _ = decode_splits(splits, cache_dir=tmp_path / "two", num_proc=2)
+    for split in alone:
+        for a, b in zip(alone[split], together[split], strict=True):
+            np.testing.assert_array_equal(a["input_values"], b["input_values"])
+
+
+def test_unwritable_cache(tmp_path):
+    splits = load_bursts("hume_vb", write_release(tmp_path / "corpus"), "two").splits
+    (tmp_path / "file").touch()
+    with pytest.raises(CorpusError, match="cannot be written .* give a cache_dir with space and permission"):
+        decode_splits(splits, cache_dir=tmp_path / "file" / "cache")
