@@ -67,7 +67,7 @@ def scores_from_logits(logits: np.ndarray, config: PretrainedConfig) -> np.ndarr
 
 def score_row(scores: np.ndarray, config: PretrainedConfig) -> dict:
     """One clip's scores (labels,) as columns; a classification's row starts with the class it predicts."""
-    columns = {config.id2label[index]: float(score) for index, score in enumerate(scores)}
+    columns = {config.id2label[index]: round(float(score), 6) for index, score in enumerate(scores)}
     if config.loss != "ce":
         return columns
     return {"prediction": config.id2label[int(scores.argmax())], **columns}

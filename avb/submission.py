@@ -214,7 +214,7 @@ def _check_header(header: list[str], expected: list[str]) -> list[Problem]:
     unknown = [name for name in header if name not in expected]
     problems = []
     for name in unknown:
-        near = get_close_matches(name, missing, n=1, cutoff=0.7)
+        near = get_close_matches(name, missing, n=1)
         way_out = f"call it {near[0]!r}" if near else "remove it"
         problems.append(Problem("header", f"column {name!r} is not part of a submission: {way_out}", 1))
         missing = [candidate for candidate in missing if candidate not in near]

@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 from datasets import Value
 
-from avb.corpora import CORPORA, load_bursts, require_split
+from avb.corpora import CORPORA, decode, load_bursts, require_split
 from avb.corpora.decode import decode_splits
 from avb.corpora.splits import hashed_split, parse_split, ranked_splits
 from avb.errors import AudioError, CorpusError
@@ -159,8 +159,10 @@ def test_bad_cells(tmp_path, cells, said):
 
 
 def test_unknown_class(tmp_path):
-    text = message("hume_vb", write_release(tmp_path, "type", Voc_Type=["Gasp", "laugh", "Crie", "", "Pant"]), "type")
-    assert "line 4, clip '[40001]', column 'Voc_Type': 'Crie' is no class of task 'type'; did you mean 'Cry'?" in text
+    text = message("hume_vb", write_release(tmp_path, "type", Voc_Type=["Gasp", "laugh", "Laughs", "", "Pant"]), "type")
+    assert (
+        "line 4, clip '[40001]', column 'Voc_Type': 'Laughs' is no class of task 'type'; did you mean 'Laugh'?" in text
+    )
     assert "Gasp, Laugh, Cry, Scream, Grunt, Groan, Pant, Other" in text
 
 
@@ -495,6 +497,17 @@ def test_decoding_in_processes(tmp_path):
     for split in alone:
         for a, b in zip(alone[split], together[split], strict=True):
             np.testing.assert_array_equal(a["input_values"], b["input_values"])
+
+
+def die(source, **settings):
+    os._exit(1)
+
+
+def test_a_killed_process_is_reported(tmp_path, monkeypatch):
+    splits = load_bursts("hume_vb", write_release(tmp_path / "corpus"), "two").splits
+    monkeypatch.setattr(decode, "_decode", die)
+    with pytest.raises(CorpusError, match="a decoding process was killed"):
+        decode_splits(splits, cache_dir=tmp_path / "cache", num_proc=2)
 
 
 def test_unwritable_cache(tmp_path):

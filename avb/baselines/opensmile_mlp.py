@@ -49,7 +49,7 @@ def import_opensmile():
 
 @cache
 def _smile(feature_set: str):
-    """openSMILE, one instance a process and feature set: kept out of the feature extractor, which must pickle and save."""
+    """openSMILE, one instance a process; no attribute of the feature extractor, which must pickle and save."""
     opensmile = import_opensmile()
     return opensmile.Smile(opensmile.FeatureSet[feature_set], opensmile.FeatureLevel.Functionals)
 

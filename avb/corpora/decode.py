@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -110,12 +111,19 @@ def decode_clips(
 
     Raises:
         AudioError: `strict`, and a clip cannot be decoded.
+        CorpusError: a process died.
     """
     decode = partial(_decode, sampling_rate=sampling_rate, trim_top_db=trim_top_db, peak_db=peak_db)
     with ProcessPoolExecutor(num_proc) if num_proc and num_proc > 1 else nullcontext() as pool:
         for start in range(0, len(rows), _BLOCK_CLIPS):  # an executor takes all it is given into memory
             sources = rows[start : start + _BLOCK_CLIPS]["audio"]
-            for waveform, error in pool.map(decode, sources, chunksize=16) if pool else map(decode, sources):
+            try:
+                clips = list(pool.map(decode, sources, chunksize=16)) if pool else map(decode, sources)
+            except BrokenProcessPool as error:
+                raise CorpusError(
+                    "a decoding process was killed, out of memory perhaps; use fewer processes"
+                ) from error
+            for waveform, error in clips:
                 if strict and error is not None:
                     raise AudioError(error)
                 yield waveform, error
@@ -182,7 +190,8 @@ def _write(path: Path, rows: Dataset, settings: dict, num_proc: int | None, stri
             f"{path.parent}: the decoded clips cannot be written ({error}); give a cache_dir with space and permission"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def _record_batch(clips: list[tuple[np.ndarray, str | None]]) -> pa.RecordBatch:

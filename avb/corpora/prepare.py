@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Value
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
 from avb.audio import SAMPLING_RATE
@@ -185,15 +185,16 @@ def _add_labels(splits: DatasetDict, loaded: Corpus, columns: list[str]) -> Data
             )
         order = [position_of[clip_id] for clip_id in ids]
         labels = loaded.splits[split].with_format("numpy", columns=["labels"])["labels"][:][order]
-        for j, column in enumerate(columns):
-            if column in rows.column_names:
-                raise CorpusError(f"the label {column!r} has the name of another column of the shards; rename it")
-            if loaded.task.kind == "regression":
-                rows = rows.add_column(column, labels[:, j].astype(np.float32))
-            else:
-                classes = [None if i == MISSING_CLASS else loaded.task.labels[i] for i in labels]
-                rows = rows.add_column(column, classes, feature=Value("string"))
-        splits[split] = rows
+        taken = sorted(set(columns) & {*rows.column_names, "duration"})
+        if taken:
+            raise CorpusError(f"the label {taken[0]!r} has the name of another column of the shards; rename it")
+        if loaded.task.kind == "regression":
+            cells, feature = dict(zip(columns, labels.T, strict=True)), Value("float32")
+        else:
+            names = [None if i == MISSING_CLASS else loaded.task.labels[i] for i in labels]
+            cells, feature = {columns[0]: names}, Value("string")
+        added = Dataset.from_dict(cells, features=Features(dict.fromkeys(columns, feature)))
+        splits[split] = concatenate_datasets([rows, added], axis=1)
     return splits
 
 
