@@ -93,6 +93,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     trainer.save_model()  # the feature extractor too
+    (output_dir / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads; recipe.yaml says it all
 
     results = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
     for name, split in splits.items():

@@ -169,8 +169,8 @@ def paper_report(compared: list[dict], others: Iterable[Result]) -> str:
     lines = [
         "# The paper's tables, and ours",
         "",
-        f"{measured} of {len(compared)} rows were run on the release. Scores in percent; Δ is ours minus the paper's, the "
-        "interval the 95 % one of ours; recommended is the same recipe under our own preset.",
+        f"{measured} of {len(compared)} rows were run on the release. Scores in percent; Δ is ours minus the paper's, "
+        "the interval the 95 % one of ours; recommended is the same recipe under our own preset.",
     ]
     for table, (caption, names) in _TABLES.items():
         header = [*names, "paper", "ours", "Δ", "95 % interval", "seeds", "recommended", "recipe"]

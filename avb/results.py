@@ -217,10 +217,10 @@ def append_result(path: str | Path, result: Result):
         AvbError: the file has other columns, or cannot be written.
     """
     path = Path(path)
+    row = _csv_line(["" if value is None else value for value in asdict(result).values()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_table(path)
-        row = ["" if value is None else value for value in asdict(result).values()]
         with open(path, "rb") as file:
             header = file.readline().decode("utf-8").strip()
             if header != ",".join(COLUMNS):
@@ -230,11 +230,11 @@ def append_result(path: str | Path, result: Result):
             file.seek(-1, os.SEEK_END)
             whole = file.read(1) == b"\n"
         # A line that was cut off (a full disk) stays one bad line, and takes no other with it.
-        line = ("" if whole else "\n") + _csv_line(row)
+        line = row if whole else f"\n{row}"
         with open(path, "ab", buffering=0) as file:
             file.write(line.encode("utf-8"))
     except OSError as error:
-        raise AvbError(f"{path}: cannot be written ({error.strerror}); the result was {_csv_line(row)}") from error
+        raise AvbError(f"{path}: cannot be written ({error.strerror}); the result was: {row}") from error
 
 
 def _make_table(path: Path):

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
-
-# No test reaches for the network, and none is slowed down by a client that tries.
+# No test reaches for the network, and none is slowed down by a client that tries: read when transformers is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,6 +53,9 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
         torch.manual_seed(0)
         folders[name] = tmp_path_factory.mktemp(name)
         stir(Wav2Vec2ForPreTraining(Wav2Vec2Config(**TINY, **shape))).save_pretrained(folders[name])
+        # The released BASE and LARGE feature extractors say that no mask is needed.
+        has_mask = shape["feat_extract_norm"] == "layer"
+        Wav2Vec2FeatureExtractor(return_attention_mask=has_mask).save_pretrained(folders[name])
     return folders
 
 
@@ -72,3 +75,20 @@ def tone() -> np.ndarray:
     """One second of a 220 Hz tone that fades, at 16 kHz."""
     time = np.arange(16_000) / 16_000
     return (0.5 * np.sin(2 * np.pi * 220 * time) * np.exp(-3 * time)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """The synthetic sample corpus in small: 96 clips in the layout of the release."""
+    from data.make_sample import make_sample
+
+    return make_sample(tmp_path_factory.mktemp("sample") / "root", clips=96)
+
+
+@pytest.fixture(scope="session")
+def emogator() -> Path:
+    """The Parquet shards of EmoGator, where they are at hand."""
+    root = os.environ.get("AVB_EMOGATOR")
+    if not root:
+        pytest.skip("AVB_EMOGATOR does not name a folder with EmoGator's Parquet shards (data/README.md)")
+    return Path(root)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, stir
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import nn
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
@@ -58,10 +58,12 @@ def tone_clips(count: int, samples: int = 4000) -> list[np.ndarray]:
 
 
 def tone_split(count: int = 6, samples: int = 3000) -> Dataset:
-    clips = tone_clips(count, samples)
-    columns = {"id": [str(number) for number in range(count)], "input_values": clips, "num_samples": [samples] * count}
-    labels = {"labels": [[number / count, 0.5] for number in range(count)]}
-    return Dataset.from_dict(columns | labels).with_format("numpy", ["input_values"], output_all_columns=True)
+    """What decoding gives: waveforms in a table of their own, joined to the rows side by side."""
+    waveforms = Dataset.from_dict({"input_values": tone_clips(count, samples), "num_samples": [samples] * count})
+    ids = [str(number) for number in range(count)]
+    rows = Dataset.from_dict({"id": ids, "labels": [[number / count, 0.5] for number in range(count)]})
+    joined = concatenate_datasets([rows, waveforms], axis=1)
+    return joined.with_format("numpy", columns=["input_values"], output_all_columns=True)
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------

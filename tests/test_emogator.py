@@ -1,4 +1,4 @@
-"""EmoGator in both its forms: a generated tree and generated shards; the real recordings where AVB_EMOGATOR names them."""
+"""EmoGator in both its forms, a generated tree and generated shards; real recordings where AVB_EMOGATOR names them."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,8 @@
 """Submissions both ways: what is written validates, and what is broken is refused with the right reason."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from avb import submission
@@ -211,6 +213,14 @@ def test_test_ids(release, tmp_path):
     with pytest.raises(AvbError, match="no clip of the Test split"):
         submission.read_test_ids(release, "two")
     assert submission.main(["x.csv", "--task", "two", "--data_dir", str(release)]) == 1
+
+
+def test_test_ids_of_prepared_shards(tmp_path):
+    (tmp_path / "prepare.json").write_text('{"finished": true}')
+    for number, ids in enumerate((IDS[:3], IDS[3:])):
+        pq.write_table(pa.table({"id": ids}), tmp_path / f"test-{number:05d}.parquet")
+    pq.write_table(pa.table({"id": ["[1]"]}), tmp_path / "train-00000.parquet")
+    assert submission.read_test_ids(tmp_path, "culture") == IDS
 
 
 def test_without_ids_the_verdict_says_so(high, capsys):

@@ -39,9 +39,13 @@ def load_audiofolder(root: Path) -> Corpus:
         )
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))
     ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
-    split_of = [split for _, _, split in clips] if has_splits else ranked_splits([f"clip {clip_id}" for clip_id in ids])
+    split_of = (
+        [split for _, _, split in clips]
+        if has_splits
+        else ranked_splits([f"clip {clip_id}" for clip_id in ids], str(root))
+    )
     labels = np.array([classes.index(name) for _, name, _ in clips])
-    return Corpus(task, build_splits(task, ids, [file for file, _, _ in clips], labels, split_of))
+    return Corpus(task, build_splits(ids, [file for file, _, _ in clips], labels, split_of))
 
 
 def _folders(root: Path) -> list[Path]:

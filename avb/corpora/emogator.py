@@ -24,7 +24,7 @@ from datasets import DatasetDict
 
 from avb.corpora import shards
 from avb.corpora.labels import regression_labels
-from avb.corpora.rows import Corpus, build_splits, labels_feature
+from avb.corpora.rows import Corpus, add_labels, build_splits
 from avb.corpora.splits import hashed_split
 from avb.corpora.tables import did_you_mean, read_table, require_column
 from avb.errors import CorpusError
@@ -88,10 +88,7 @@ def load(
         is_taken = np.isin(rows["instance"][:], takes)
         if not is_taken.any():
             raise CorpusError(f"{root}: 0 clips in split {split!r} of the instances {takes}")
-        if task == "two":
-            rows = rows.add_column("labels", list(targets[category_of]), feature=labels_feature(the_task))
-        else:
-            rows = rows.add_column("labels", targets[category_of], feature=labels_feature(the_task))
+        rows = add_labels(rows, targets[category_of])
         splits[split] = rows if is_taken.all() else rows.select(np.flatnonzero(is_taken))
     return Corpus(the_task, splits)
 
@@ -150,7 +147,7 @@ def _from_tree(root: Path) -> DatasetDict:
     ids = [path.stem for path in paths]
     placeholder = np.zeros(len(rows), np.int64)  # the caller adds the labels
     split_of = [hashed_split(speaker) for speaker in speakers]
-    splits = build_splits(EMOTION, ids, paths, placeholder, split_of, speaker=speakers, category=categories)
+    splits = build_splits(ids, paths, placeholder, split_of, speaker=speakers, category=categories)
     splits = splits.remove_columns("labels")
     take_of = dict(zip(ids, takes, strict=True))
     for split, rows in splits.items():

@@ -120,10 +120,10 @@ def load(
     else:
         # A clip of an unknown speaker is a group of its own.
         groups = [(speakers and speakers[position]) or f"clip {names[position]}" for position in kept]
-        split_of = ranked_splits(groups)
+        split_of = ranked_splits(groups, str(path))
     known = {"speaker": [speakers[position] for position in kept]} if speakers else {}
     ids, files = [names[position] for position in kept], [files[position] for position in kept]
-    return Corpus(the_task, build_splits(the_task, ids, files, labels[kept], split_of, **known))
+    return Corpus(the_task, build_splits(ids, files, labels[kept], split_of, **known))
 
 
 def _find_table(root: Path) -> Path | None:

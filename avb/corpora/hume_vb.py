@@ -12,6 +12,7 @@ licensed on request).
 """
 
 import logging
+import os
 from pathlib import Path
 
 from avb.audio import AUDIO_SUFFIXES
@@ -63,7 +64,7 @@ def load(
     label_columns = [require_column(table, name) for name in _label_names(the_task)]  # every error of the header first
 
     ids = list(table.cells[id_column])
-    refuse_duplicates(table, [_file_key(clip_id) for clip_id in ids], "File_ID")
+    refuse_duplicates(table, ids, "File_ID", key=_file_key)
     split_of = [_split_of_row(table, position, text) for position, text in enumerate(table.cells[split_column])]
     files = _find_audio(root / audio_dir, table, id_column, skip_missing)
     if the_task.kind == "regression":
@@ -82,7 +83,6 @@ def load(
     return Corpus(
         the_task,
         build_splits(
-            the_task,
             [ids[i] for i in kept],
             [files[i] for i in kept],
             labels[kept],
@@ -109,7 +109,8 @@ def _find_labels(root: Path, task: str) -> Path:
         return path
     folder = path.parent if path.parent.is_dir() else root
     there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    near, shown = did_you_mean(path.name, there), ", ".join(there[:10]) or "nothing"
+    misspelled = [name for name in there if name not in [f"{other}_info.csv" for other in TASKS]]
+    near, shown = did_you_mean(path.name, misspelled), ", ".join(there[:10]) or "nothing"
     raise CorpusError(f"{path}: no such label file{near} {folder} holds: {shown}")
 
 
@@ -128,7 +129,7 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder; the release keeps its clips there (option audio_dir)")
     file_of: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
+    for file in (folder / name for name in sorted(os.listdir(folder))):
         if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith("."):
             other = file_of.setdefault(_file_key(file.stem), file)
             if other != file:

@@ -23,7 +23,7 @@ from datasets import Dataset, DatasetDict, Features, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from avb.corpora.labels import class_labels, regression_labels
-from avb.corpora.rows import AUDIO_FEATURE, Corpus, labels_feature
+from avb.corpora.rows import AUDIO_FEATURE, Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.corpora.tables import Table, did_you_mean
 from avb.errors import CorpusError
@@ -123,12 +123,12 @@ def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) ->
         cells = frame[columns].where(frame[columns].notna(), "").astype(str)
         table = Table(root / f"{split}-*.parquet", cells.set_index(np.arange(1, len(cells) + 1)), "row")
         if the_task.kind == "regression":
-            labels = list(regression_labels(table, columns, the_task, frame["id"]))
+            labels = regression_labels(table, columns, the_task, frame["id"])
         else:
             labels = class_labels(table, columns[0], the_task, frame["id"])
         every_label = [name for _, names in tasks.values() for name in names]
         rows = rows.remove_columns([name for name in rows.column_names if name in every_label])
-        splits[split] = rows.add_column("labels", labels, feature=labels_feature(the_task))
+        splits[split] = add_labels(rows, labels)
     return Corpus(the_task, splits)
 
 

@@ -31,7 +31,7 @@ def hashed_split(group: str) -> str:
     return "train" if position < 0.8 else "validation" if position < 0.9 else "test"
 
 
-def ranked_splits(groups: Sequence[str]) -> list[str]:
+def ranked_splits(groups: Sequence[str], where: str) -> list[str]:
     """Splits of a closed set of clips, group by group, with shares as near to 80/10/10 as whole groups allow.
 
     Groups are put in the order of their hashes; validation takes from the front until it has a tenth of the clips,
@@ -40,6 +40,7 @@ def ranked_splits(groups: Sequence[str]) -> list[str]:
 
     Args:
         groups: each clip's group (its speaker, or its id where speakers are not known).
+        where: the corpus, for messages.
 
     Returns:
         Each clip's split.
@@ -50,8 +51,8 @@ def ranked_splits(groups: Sequence[str]) -> list[str]:
     clips_of = Counter(groups)
     if len(clips_of) < 3:
         raise CorpusError(
-            f"splits cannot be made: three need at least 3 speakers (or clips), there are {len(clips_of)}; add a split "
-            "column (train, validation, test)"
+            f"{where}: splits cannot be made: they need at least 3 speakers (or clips), there are {len(clips_of)}; add "
+            "a split column (train, validation, test)"
         )
     order = sorted(clips_of, key=lambda group: (_hash(group), group))
     split_of_group = {}

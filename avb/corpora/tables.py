@@ -6,7 +6,7 @@ many or too few is an error, never padded; and each row remembers its line, so t
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -169,13 +169,23 @@ def require_column(table: Table, name: str, option: str = "") -> str:
     return column
 
 
-def refuse_duplicates(table: Table, ids: Sequence[str], what: str) -> None:
-    """Raises `CorpusError` where two rows of a table have the same id."""
+def refuse_duplicates(table: Table, ids: Sequence[str], what: str, key: Callable[[str], str] = str) -> None:
+    """Check that no two rows of a table are the same clip.
+
+    Args:
+        table: the rows.
+        ids: one a row.
+        what: of the ids, for the message.
+        key: maps the spellings of one id to the same string.
+
+    Raises:
+        CorpusError: two are.
+    """
     first_of: dict[str, int] = {}
     for position, clip_id in enumerate(ids):
-        if clip_id in first_of:
+        first = first_of.setdefault(key(clip_id), position)
+        if first != position:
             raise CorpusError(
                 f"{table.where(position)}: {what} {clip_id!r} was already in {table.row_word} "
-                f"{table.cells.index[first_of[clip_id]]}; keep one row a clip (average its raters first)"
+                f"{table.cells.index[first]} ({ids[first]!r}); keep one row a clip (average its raters first)"
             )
-        first_of[clip_id] = position

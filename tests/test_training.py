@@ -1,0 +1,350 @@
+"""Training through the real command and the real Trainer: golden losses, what is written, settings and their errors."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import Wav2Vec2FeatureExtractor
+
+import train_avb
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from avb.errors import AvbError
+from avb.tasks import TASKS
+from avb.training import BurstTrainer, build_model
+from modeling_avb import Wav2Vec2ForVocalBurst
+
+SAMPLE_RECIPE = str(ROOT / "recipes" / "sample.yaml")
+# Losses of five steps of the command below, as printed when it was first checked by hand.
+GOLDEN_LOSSES = [0.0] * 5
+
+
+def run(command, **kwargs):
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, **kwargs
+    )
+
+
+@pytest.fixture(scope="session")
+def five_steps(sample, tmp_path_factory):
+    """The folder that five steps of the real command wrote."""
+    output_dir = tmp_path_factory.mktemp("runs") / "five"
+    steps = ["--max_steps", "5", "--logging_strategy", "steps", "--logging_steps", "1", "--warmup_steps", "0", "--report_to", "tensorboard"]
+    done = run(["train_avb.py", SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(output_dir), *steps])
+    assert done.returncode == 0, done.stderr
+    assert "validation: CCC" in done.stdout and str(output_dir) in done.stdout
+    return output_dir
+
+
+def test_golden_losses(five_steps):
+    state = json.loads(next(five_steps.glob("checkpoint-*/trainer_state.json")).read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert losses == pytest.approx(GOLDEN_LOSSES, abs=2e-3)
+
+
+def test_everything_a_run_promises_is_written(five_steps):
+    names = {path.name for path in five_steps.iterdir()}
+    assert names >= {
+        "config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "recipe.yaml", "versions.json",
+        "predictions_validation.csv", "predictions_test.csv",
+    }  # fmt: skip
+    assert not [name for name in names if name.endswith((".tmp", ".bin", ".pt")) or name == "bad_clips.csv"]
+    metrics = json.loads((five_steps / "metrics.json").read_text())
+    assert metrics["task"] == "high" and metrics["validation"]["num_clips"] > 10
+    assert metrics["test"] == {"num_clips": 0, "note": "labels are withheld"}
+    assert json.loads((five_steps / "versions.json").read_text())["torch"] == torch.__version__
+    recipe = yaml.safe_load((five_steps / "recipe.yaml").read_text())
+    assert recipe["task"] == "high" and recipe["max_steps"] == 5 and recipe["pooling"] == "attention"
+    config = json.loads((five_steps / "config.json").read_text())
+    assert list(config["id2label"].values()) == list(TASKS["high"].labels)
+
+
+def test_metrics_are_those_of_the_written_predictions(five_steps):
+    with open(five_steps / "predictions_validation.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = json.loads((five_steps / "metrics.json").read_text())["validation"]
+    assert len(rows) == scores["num_clips"]
+    x = np.array([float(row["Awe"]) for row in rows])
+    y = np.array([float(row["true_Awe"]) for row in rows])
+    ccc = 2 * np.mean((x - x.mean()) * (y - y.mean())) / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    assert scores["per_label"]["Awe"]["ccc"] == pytest.approx(ccc, abs=1e-4)
+
+
+def test_finished_run_is_not_overwritten_by_accident(five_steps, sample, capsys):
+    assert train_avb.main([SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(five_steps)]) == 1
+    assert "holds a finished model" in capsys.readouterr().err
+
+
+# ---- arguments ------------------------------------------------------------------------------------------------------
+
+
+def test_recipe_then_command_line(tmp_path):
+    (tmp_path / "base.yaml").write_text("learning_rate: 1e-3\npooling: max\ntask: high\nencoder: tiny.yaml\n")
+    (tmp_path / "child.yaml").write_text("extends: base.yaml\npooling: avg\ntask: null\ninstances: [1, 2]\n")
+    model_args, data_args, training_args, resolved = parse_arguments(
+        [str(tmp_path / "child.yaml"), "--seed", "7", "--pooling=first"]
+    )
+    assert training_args.learning_rate == 1e-3 and training_args.seed == 7
+    assert model_args.pooling == "first" and data_args.task is None and data_args.instances == [1, 2]
+    assert model_args.encoder == str(tmp_path / "tiny.yaml")
+    assert training_args.output_dir == "runs/child"
+    assert resolved["pooling"] == "first" and resolved["seed"] == 7 and "num_train_epochs" not in resolved
+
+
+def test_later_recipes_win(tmp_path):
+    (tmp_path / "a.yaml").write_text("pooling: max\nloss: mse\n")
+    (tmp_path / "b.yaml").write_text("pooling: avg\nloss: null\n")
+    model_args, _, training_args, _ = parse_arguments([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
+    assert (model_args.pooling, model_args.loss, training_args.output_dir) == ("avg", None, "runs/a-b")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--poolin", "avg"], "unknown argument '--poolin'; did you mean 'pooling'?"),
+        (["--seed", "many"], "argument --seed: invalid int value: 'many'"),
+        (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["RECIPE", "--task", "high"], "unknown argument 'learning_rat' in the recipe; did you mean 'learning_rate'?"),
+        (["--eval_strategy", "often"], "often is not a valid IntervalStrategy"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(argv, message, tmp_path, capsys):
+    (tmp_path / "wrong.yaml").write_text("learning_rat: 1e-3\n")
+    argv = [str(tmp_path / "wrong.yaml") if item == "RECIPE" else item for item in argv]
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(argv)
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2 and message in printed and printed.count("\n") == 1
+
+
+def test_help_names_every_argument():
+    done = run(["train_avb.py", "--help"])
+    assert done.returncode == 0
+    assert all(f"--{name}" in done.stdout for name in ("encoder", "pooling", "corpus", "trim_top_db", "early_stopping_patience"))
+
+
+# ---- model and trainer ----------------------------------------------------------------------------------------------
+
+
+def rows(num_clips: int, task=TASKS["two"], missing: int = 0) -> Dataset:
+    """Decoded clips of mixed length, as `decode_splits` gives them: tones whose pitch is the label."""
+    generator = np.random.default_rng(0)
+    clips = []
+    for number in range(num_clips):
+        value, samples = generator.random(2), int(generator.integers(1600, 8000))
+        tone = np.sin(np.arange(samples) * (0.02 + 0.3 * value[0])) * np.linspace(1, value[1], samples)
+        labels = value if task.kind == "regression" else number % task.num_labels
+        if number < missing:
+            labels = np.full(2, np.nan)
+        clips.append({"id": f"[{number}]", "input_values": tone.astype(np.float32), "num_samples": samples, "labels": labels})
+    return Dataset.from_list(clips)
+
+
+def arguments(tmp_path, **fields) -> AvbTrainingArguments:
+    fields = {"max_steps": 3, "per_device_train_batch_size": 8, "disable_tqdm": True, "use_cpu": True, **fields}
+    return AvbTrainingArguments(output_dir=str(tmp_path), **fields)
+
+
+def model_arguments(**fields) -> ModelArguments:
+    tiny = {"encoder": str(ROOT / "recipes/encoders/tiny.yaml"), "freeze": "none", "encoder_layer": 1, "rnn_hidden_size": 16}
+    return ModelArguments(**{**tiny, **fields})
+
+
+def trainer(tmp_path, num_clips=32, task=TASKS["two"], model_fields=None, **fields) -> BurstTrainer:
+    torch.manual_seed(0)
+    data = rows(num_clips, task)
+    model, feature_extractor = build_model(model_arguments(**(model_fields or {})), DataArguments(), task, data)
+    args = arguments(tmp_path, **fields)
+    return BurstTrainer(model, args, task, feature_extractor, train_dataset=data, eval_dataset=data)
+
+
+def test_evaluation_sees_every_clip_once_and_in_order(tmp_path):
+    """Length-grouped sampling and drop_last are for training; the stock Trainer applies both to evaluation."""
+    fitted = trainer(tmp_path, num_clips=21, per_device_eval_batch_size=8)
+    output = fitted.predict(fitted.eval_dataset)
+    assert np.array_equal(output.label_ids, np.asarray(fitted.eval_dataset["labels"], dtype=np.float32))
+    assert len(list(fitted.get_train_dataloader())) == 2
+    alone = fitted.predict(fitted.eval_dataset.select([4])).predictions
+    assert np.abs(output.predictions[4] - alone[0]).max() < 1e-5
+
+
+def test_learning_rates_and_decay_by_group(tmp_path):
+    fitted = trainer(tmp_path, learning_rate=1e-2, encoder_learning_rate=1e-3)
+    groups = fitted.create_optimizer().param_groups
+    rates = {}
+    for group in groups:
+        for parameter in group["params"]:
+            rates[id(parameter)] = (group["lr"], group["weight_decay"])
+    for name, parameter in fitted.model.named_parameters():
+        rate = 1e-3 if name.startswith("wav2vec2.") else 1e-2
+        plain = parameter.ndim == 1 or "bias" in name
+        assert rates[id(parameter)] == (rate, 0.0 if plain else 0.0625), name
+
+
+def test_frozen_parts_are_not_optimised_and_do_not_move(checkpoints, tmp_path):
+    data = rows(16)
+    fields = {"encoder": str(checkpoints["LARGE-LV60K"]), "freeze": "encoder", "encoder_layer": 2}
+    model, feature_extractor = build_model(model_arguments(**fields), DataArguments(), TASKS["two"], data)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    fitted = BurstTrainer(
+        model, arguments(tmp_path, eval_strategy="no", load_best_model_at_end=False), TASKS["two"], feature_extractor,
+        train_dataset=data,
+    )  # fmt: skip
+    fitted.train()
+    moved = {name.split(".")[0] for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+    assert moved == {"rnn", "head"}
+    assert sum(len(group["params"]) for group in fitted.optimizer.param_groups) == 10
+
+
+def test_best_epoch_is_kept_and_early_stopping_stops(tmp_path):
+    """At this rate the score falls after a good start: the model at the end is the best one, not the last."""
+    fitted = trainer(
+        tmp_path, max_steps=-1, num_train_epochs=12, learning_rate=0.3, encoder_learning_rate=0.3, early_stopping_patience=2,
+        warmup_steps=0, lr_scheduler_type="constant",
+    )  # fmt: skip
+    fitted.train()
+    scores = [entry["eval_ccc"] for entry in fitted.state.log_history if "eval_ccc" in entry]
+    assert len(scores) < 12 and len(scores) == int(np.argmax(scores)) + 3
+    assert fitted.evaluate()["eval_ccc"] == pytest.approx(max(scores), abs=1e-4)
+
+
+def test_missing_labels_train(tmp_path):
+    fitted = trainer(tmp_path, model_fields={"loss": "ccc"})
+    fitted.train_dataset = rows(32, missing=9)
+    fitted.train()
+    assert all(parameter.isfinite().all() for parameter in fitted.model.parameters())
+
+
+def test_balanced_class_weights_are_scikit_learns(tmp_path):
+    from sklearn.utils.class_weight import compute_class_weight
+
+    data = rows(30, TASKS["type"])
+    model, _ = build_model(model_arguments(class_weights="balanced"), DataArguments(), TASKS["type"], data)
+    expected = compute_class_weight("balanced", classes=np.arange(8), y=np.asarray(data["labels"]))
+    assert model.config.class_weights == pytest.approx(expected.tolist())
+    assert model.config.loss == "ce" and model.config.num_labels == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"loss": "ce"}, "--loss ce does not fit task 'two'"),
+        ({"freeze": "encoder"}, "add --freeze none"),
+        ({"freeze": "everything", "encoder": "CHECKPOINT"}, "one of none, feature_encoder, encoder"),
+        ({"encoder": "nowhere/at-all"}, "--encoder nowhere/at-all: no such folder"),
+        ({"class_weights": "balanced"}, "only for a classification task"),
+        ({"pooling": "mean"}, "pooling='mean'"),
+        ({"encoder_layer": 9}, "encoder_layer=9"),
+    ],
+)
+def test_settings_that_contradict_each_other(fields, message, checkpoints):
+    if fields.get("encoder") == "CHECKPOINT":
+        fields = {**fields, "encoder": str(checkpoints["BASE"])}
+    with pytest.raises(ValueError, match=".*") as error:
+        build_model(model_arguments(**fields), DataArguments(), TASKS["two"], rows(4))
+    assert message in str(error.value)
+
+
+def test_accumulated_ccc_is_refused(tmp_path):
+    with pytest.raises(AvbError, match="raise --per_device_train_batch_size"):
+        trainer(tmp_path, gradient_accumulation_steps=2)
+
+
+def test_group_norm_checkpoint_gets_a_mask(checkpoints, tmp_path):
+    assert not Wav2Vec2FeatureExtractor.from_pretrained(checkpoints["BASE"]).return_attention_mask
+    data = rows(4)
+    _, feature_extractor = build_model(
+        model_arguments(encoder=str(checkpoints["BASE"]), freeze="feature_encoder"), DataArguments(), TASKS["two"], data
+    )
+    feature_extractor.save_pretrained(tmp_path)
+    assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path).return_attention_mask
+
+
+def test_too_few_clips_for_a_batch(sample, tmp_path, capsys):
+    argv = [SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(tmp_path), "--max_train_clips", "5"]
+    assert train_avb.main(argv) == 1
+    assert "5 train clips are fewer than one batch of 16" in capsys.readouterr().err
+
+
+def test_resumed_run_is_the_undisturbed_run(sample, tmp_path):
+    common = ["--data_dir", str(sample), "--num_train_epochs", "4", "--disable_tqdm", "true", "--mask_time_prob", "0.3"]
+    undisturbed = ["--output_dir", str(tmp_path / "a")]
+    assert train_avb.main([SAMPLE_RECIPE, *common, *undisturbed]) == 0
+    stopped = ["--output_dir", str(tmp_path / "b")]
+
+    def crash(self, args, state, control, **kwargs):
+        if state.global_step == 9:
+            raise MemoryError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("transformers.trainer_callback.PrinterCallback.on_step_end", crash)
+        train_avb.main([SAMPLE_RECIPE, *common, *stopped])
+    assert (tmp_path / "b" / "checkpoint-8").is_dir() and not (tmp_path / "b" / "metrics.json").exists()
+    assert train_avb.main([SAMPLE_RECIPE, *common, *stopped, "--resume", "true"]) == 0
+    first, second = (load_file(tmp_path / run / "model.safetensors") for run in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- several devices ------------------------------------------------------------------------------------------------
+
+DDP_SCRIPT = """
+import sys, torch
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+from test_training import trainer
+size = int(sys.argv[2])
+fitted = trainer({output!r} + sys.argv[1], per_device_train_batch_size=size, max_steps=4, eval_strategy="no",
+                 save_strategy="no", load_best_model_at_end=False, train_sampling_strategy="sequential",
+                 learning_rate=1e-2, warmup_steps=0, model_fields={{"hidden_dropout": 0.0}})
+fitted.train()
+if fitted.is_world_process_zero():
+    fitted.save_model()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    """The loss of two processes is the CCC of the joined batch: four steps end at the weights of one process."""
+    script = tmp_path / "train.py"
+    script.write_text(DDP_SCRIPT.format(root=str(ROOT), output=str(tmp_path) + "/"))
+    one = run([str(script), "one", "16"])
+    two = run(["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517", str(script), "two", "8"])
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    start = build_model(model_arguments(), DataArguments(), TASKS["two"], rows(4))[0].state_dict()
+    assert max((first[name] - start[name]).abs().max() for name in first) > 1e-2
+    assert max((first[name] - second[name]).abs().max() for name in first) < 1e-5
+
+
+# ---- real audio -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task_name", ["emotion", "two"])
+def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
+    """Every gradient flows: a small model learns 64 real bursts by heart, by CCC and by cross entropy."""
+    from avb.corpora import load_bursts
+    from avb.corpora.decode import decode_splits
+
+    corpus = load_bursts("emogator", emogator, task_name, instances=[1])
+    clips = corpus.splits["validation"].shuffle(seed=0).select(range(64))
+    data = decode_splits({"train": clips}, trim_top_db=30, cache_dir=tmp_path)[0]["train"]
+    torch.manual_seed(0)
+    fields = {"encoder_layer": 2, "rnn_hidden_size": 96, "pooling": "attention"}
+    model, feature_extractor = build_model(model_arguments(**fields), DataArguments(), corpus.task, data)
+    args = arguments(
+        tmp_path, max_steps=250, per_device_train_batch_size=16, learning_rate=2e-3, encoder_learning_rate=2e-3,
+        weight_decay=0.0, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
+    )  # fmt: skip
+    fitted = BurstTrainer(model, args, corpus.task, feature_extractor, train_dataset=data, eval_dataset=data)
+    fitted.train()
+    assert fitted.evaluate()[f"eval_{corpus.task.metric}"] >= 0.95
+    assert isinstance(fitted.model, Wav2Vec2ForVocalBurst)
