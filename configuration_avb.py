@@ -44,8 +44,8 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         masked_pooling: False lets `max` and `avg` see padding, as the authors' code does.
         masked_group_norm: False is the stock group norm of BASE and LARGE, which sees padding.
         waveform_normalization: `clip` brings each clip to zero mean and unit variance (the feature extractor does it);
-            `batch` does so over the whole padded batch, as the authors' LARGE-LV60K and XLSR53; `none` is their BASE and
-            LARGE.
+            `batch` does so over the whole padded batch, as the authors' LARGE-LV60K and XLSR53; `none` is their BASE
+            and LARGE.
         frozen_encoder_dropout: True leaves the dropout of a frozen encoder on in training, as the authors' code does.
         peak_db: peak level in dBFS that audio is brought to before the feature extractor; None leaves it.
         trim_top_db: leading and trailing parts quieter than this many dB below the peak are cut; None keeps them.
@@ -122,10 +122,14 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
             )
         else:
             require(self.num_labels >= 1, "num_labels", f"1 or more with loss={self.loss!r}")
-            require(self.class_weights is None, "class_weights", f"None with loss={self.loss!r}: classes need loss='ce'")
+            require(
+                self.class_weights is None, "class_weights", f"None with loss={self.loss!r}: classes need loss='ce'"
+            )
             require(self.label_smoothing == 0, "label_smoothing", f"0 with loss={self.loss!r}: it belongs to loss='ce'")
         expected = "single_label_classification" if self.loss == "ce" else "regression"
-        require(self.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={self.loss!r}")
+        require(
+            self.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={self.loss!r}"
+        )
 
     @property
     def receptive_field(self) -> int:

@@ -31,7 +31,7 @@ except ImportError:
 IGNORE_INDEX = -100  # a clip without a class label; a missing regression label is NaN
 
 
-# ---- losses -----------------------------------------------------------------------------------------------------------
+# ---- losses --------------------------------------------------------------------------------------------------------
 
 
 def ccc_loss(
@@ -109,7 +109,7 @@ def compute_loss(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     return ce_loss(logits, labels, config.class_weights, config.label_smoothing)
 
 
-# ---- encoder ----------------------------------------------------------------------------------------------------------
+# ---- encoder -------------------------------------------------------------------------------------------------------
 
 
 class MaskedGroupNorm(nn.GroupNorm):
@@ -248,14 +248,14 @@ def _length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
-    """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size), True inside."""
+    """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size)."""
     fits = _length_mask(lengths - span + 1, size)
     starts = (torch.rand(fits.shape, device=lengths.device) < prob / span) & fits
     padded = F.pad(starts.float()[:, None], (span - 1, 0))
     return F.max_pool1d(padded, span, stride=1)[:, 0].bool()
 
 
-# ---- pooling ----------------------------------------------------------------------------------------------------------
+# ---- pooling -------------------------------------------------------------------------------------------------------
 
 
 def pool(frames: torch.Tensor, mask: torch.Tensor, pooling: str, scores: torch.Tensor | None = None) -> torch.Tensor:
@@ -278,7 +278,7 @@ def pool(frames: torch.Tensor, mask: torch.Tensor, pooling: str, scores: torch.T
     return (frames * weights).sum(1)
 
 
-# ---- model ------------------------------------------------------------------------------------------------------------
+# ---- model ---------------------------------------------------------------------------------------------------------
 
 
 class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
@@ -324,7 +324,7 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         self.post_init()
 
     def freeze_encoder(self):
-        """Trains the head only: no gradient into the encoder, and its dropout off (`frozen_encoder_dropout` keeps it)."""
+        """Trains the head only: no gradient into the encoder, and its dropout off (or as `frozen_encoder_dropout`)."""
         self.wav2vec2.requires_grad_(False)
         self.train(self.training)
 

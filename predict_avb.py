@@ -21,11 +21,12 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers.utils import logging
 
+from avb import submission
 from avb.audio import AUDIO_SUFFIXES
-from avb.corpora import load_bursts
 from avb.errors import AudioError, AvbError
 from avb.output import check_output, write_table
 from avb.prediction import Clip, load_model, score_clips, score_columns, score_row
+from avb.tasks import TASKS, get_task
 
 EXIT_SKIPPED = 3
 
@@ -45,8 +46,16 @@ def main(argv: list[str] | None = None) -> int:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", help="folder written by train_avb.py, or a model on the Hub")
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="audio files, folders, globs; - reads paths from stdin")
-    parser.add_argument("--output", required=True, help="table to write: .csv, .jsonl or .parquet")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="*", help="audio files, folders, globs; - reads paths from stdin"
+    )
+    parser.add_argument("--output", help="table to write: .csv, .jsonl or .parquet")
+    parser.add_argument(
+        "--submission",
+        nargs=2,
+        metavar=("TEAM", "N"),
+        help="with --corpus hume_vb: also write the challenge's CSV, beside OUTPUT or in the current folder",
+    )
     parser.add_argument("--corpus", help="score a corpus instead: hume_vb, emogator or folder")
     parser.add_argument("--data_dir", help="folder of the corpus; for 'folder' a table")
     parser.add_argument("--task", help="task of the corpus, where it has several")
@@ -61,6 +70,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give either PATHs or --corpus")
     if args.corpus and not args.data_dir:
         parser.error("--corpus needs --data_dir")
+    if args.submission and (args.corpus != "hume_vb" or args.task not in TASKS or not args.submission[1].isdigit()):
+        parser.error("--submission TEAM N goes with --corpus hume_vb --task TASK, and N is a number")
+    if args.submission and not args.output:
+        args.output = f"{args.task}_{args.split}.csv"
+    if not args.output:
+        parser.error("--output is missing: the table to write")
     if args.num_workers < 1 or args.batch_seconds <= 0:
         parser.error("--num_workers and --batch_seconds must be positive")
     return args
@@ -70,7 +85,9 @@ def predict(args: argparse.Namespace) -> int:
     output = check_output(args.output, args.overwrite)
     clips = corpus_clips(args) if args.corpus else path_clips(args.paths)
     if not clips:
-        raise AvbError(f"no audio among {' '.join(args.paths) or args.data_dir}: suffixes read are {' '.join(AUDIO_SUFFIXES)}")
+        raise AvbError(
+            f"no audio among {' '.join(args.paths) or args.data_dir}: suffixes read are {' '.join(AUDIO_SUFFIXES)}"
+        )
     logging.disable_progress_bar()
     model, feature_extractor = load_model(args.model, args.device)
 
@@ -90,7 +107,24 @@ def predict(args: argparse.Namespace) -> int:
             file.write(json.dumps(row) + "\n")
             progress.update()
         progress.close()
+    if args.submission:
+        write_submission(journal, output.parent, args, model.config, [clip.id for clip in clips])
     return finish(journal, output, score_columns(model.config))
+
+
+def write_submission(journal: Path, folder: Path, args: argparse.Namespace, config, clip_ids: list[str]):
+    """The challenge's CSV of what is scored. A clip without a score makes it incomplete, which is an error."""
+    team, number = args.submission
+    labels = get_task(args.task).labels
+    expected = [config.id2label[index] for index in range(config.num_labels)]
+    if list(labels) != expected:
+        raise AvbError(f"--submission: {args.model} predicts {', '.join(expected)}, which is not task {args.task!r}")
+    rows = [row for row in read_journal(journal) if "error" not in row]
+    predictions = [[row[label] for label in labels] for row in rows]
+    path = submission.write(
+        folder, args.task, [row["id"] for row in rows], predictions, team, int(number), expected_ids=clip_ids
+    )
+    print(f"submission: {path}")
 
 
 def path_clips(patterns: list[str]) -> list[Clip]:
@@ -113,6 +147,8 @@ def path_clips(patterns: list[str]) -> list[Clip]:
 
 
 def corpus_clips(args: argparse.Namespace) -> list[Clip]:
+    from avb.corpora import load_bursts  # files and folders are scored without the packages that corpora need
+
     corpus = load_bursts(args.corpus, args.data_dir, args.task)
     if args.split not in corpus.splits:
         raise AvbError(f"--split {args.split}: {args.data_dir} has {', '.join(corpus.splits)}")

@@ -1,7 +1,12 @@
 """avb: emotion in vocal bursts. Importing it registers `Wav2Vec2ForVocalBurst` with Transformers' Auto classes."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    Wav2Vec2FeatureExtractor,
+)
 
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst

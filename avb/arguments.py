@@ -17,11 +17,14 @@ from avb.recipes import nearest, read_recipe, recipe_arguments
 
 @dataclass
 class ModelArguments:
+    model: str = field(
+        default="wav2vec2", metadata={"help": "wav2vec2, or a baseline: egemaps_mlp, compare_mlp or emo18."}
+    )
     encoder: str = field(
         default="facebook/wav2vec2-large-lv60",
         metadata={
-            "help": "Hub name or folder of a wav2vec 2.0 checkpoint or of a model trained here; or a YAML file of "
-            "Wav2Vec2Config fields, to start from random weights."
+            "help": "BASE, LARGE, LARGE-LV60K or XLSR53; Hub name or folder of a wav2vec 2.0 checkpoint or of a model "
+            "trained here; or a YAML file of Wav2Vec2Config fields, to start from random weights."
         },
     )
     encoder_layer: int = field(
@@ -52,7 +55,9 @@ class ModelArguments:
     )
     freeze: str = field(
         default="feature_encoder",
-        metadata={"help": "What stays as loaded: 'feature_encoder' (the convolutions), 'encoder' (all of it) or 'none'."},
+        metadata={
+            "help": "What stays as loaded: 'feature_encoder' (the convolutions), 'encoder' (all of it) or 'none'."
+        },
     )
     mask_time_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of frames masked in training."})
     mask_feature_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of channels masked."})
@@ -63,9 +68,12 @@ class ModelArguments:
 @dataclass
 class DataArguments:
     corpus: str = field(
-        default="folder", metadata={"help": "hume_vb (the A-VB release), emogator, or folder (your own table or folder)."}
+        default="folder",
+        metadata={"help": "hume_vb (the A-VB release), emogator, or folder (your own table or folder)."},
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet."}
+    )
     task: str | None = field(
         default=None,
         metadata={"help": "high, two, culture or type for hume_vb; emotion or two for emogator; folder makes its own."},
@@ -75,9 +83,24 @@ class DataArguments:
         default=None, metadata={"help": "folder: lowest and highest score of the labels, e.g. 1 7. Default: 0 1."}
     )
     path_column: str | None = field(default=None, metadata={"help": "folder: the column of audio paths."})
-    split_column: str | None = field(default=None, metadata={"help": "folder: the column of train / validation / test."})
+    split_column: str | None = field(
+        default=None, metadata={"help": "folder: the column of train / validation / test."}
+    )
     speaker_column: str | None = field(
         default=None, metadata={"help": "folder: the column of speakers; splits and intervals then go by speaker."}
+    )
+    kind: str | None = field(
+        default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
+    )
+    audio_root: str | None = field(
+        default=None, metadata={"help": "folder: where the paths start from. Default: the table's own folder."}
+    )
+    audio_dir: str | None = field(default=None, metadata={"help": "hume_vb: where the wavs are. Default: audio/wav."})
+    skip_missing: bool = field(
+        default=False, metadata={"help": "Leave rows without an audio file out, and say how many."}
+    )
+    norms: str | None = field(
+        default=None, metadata={"help": "emogator, task two: table of valence and arousal norms."}
     )
     instances: list[int] | None = field(default=None, metadata={"help": "emogator: which of the takes 1, 2, 3."})
     peak_db: float | None = field(default=-3.0, metadata={"help": "Peak level of each clip, dBFS (section IV-A: -3)."})
@@ -86,13 +109,18 @@ class DataArguments:
     )
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
     num_decode_workers: int = field(default=1, metadata={"help": "Processes that decode audio into the cache."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where decoded audio is kept. Default: datasets' cache."})
-    strict: bool = field(default=False, metadata={"help": "Stop at the first clip that cannot be read; else it is skipped."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Where decoded audio is kept. Default: datasets' cache."}
+    )
+    strict: bool = field(
+        default=False, metadata={"help": "Stop at the first clip that cannot be read; else it is skipped."}
+    )
 
     def corpus_options(self) -> dict:
         """What `avb.corpora.load_bursts` needs beyond corpus, root and task: the options that were given."""
-        names = ("label_columns", "label_range", "path_column", "split_column", "speaker_column", "instances")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        names = ("label_columns", "label_range", "path_column", "split_column", "speaker_column", "kind", "audio_root")
+        names += ("audio_dir", "skip_missing", "norms", "instances")
+        return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, False)}
 
 
 @dataclass
@@ -101,9 +129,12 @@ class AvbTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Clips a step and device (section IV-B)."})
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips a step and device in evaluation."})
     num_train_epochs: float = field(default=20, metadata={"help": "Section IV-B: 20; Table V: 50 with early stopping."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "Of the head, and of all that has no rate of its own."})
+    learning_rate: float = field(
+        default=1e-4, metadata={"help": "Of the head, and of all that has no rate of its own."}
+    )
     encoder_learning_rate: float = field(
-        default=1e-5, metadata={"help": "Of the encoder, unless it is frozen (the paper's 1e-4 would be learning_rate's)."}
+        default=1e-5,
+        metadata={"help": "Of the encoder, unless it is frozen (the paper's 1e-4 would be learning_rate's)."},
     )
     weight_decay: float = field(default=0.0625, metadata={"help": "Section IV-B: 1 / batch size."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
@@ -125,6 +156,9 @@ class AvbTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is."})
     # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
     average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is."})
+    results: str | None = field(
+        default=None, metadata={"help": "File that gets one row for each scored split, e.g. results/runs.csv."}
+    )
     resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Train anew into a folder that holds a finished model."})
 
@@ -137,7 +171,7 @@ class AvbArgumentParser(HfArgumentParser):
 
 
 def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments, AvbTrainingArguments, dict]:
-    """Reads `[RECIPE.yaml ...] [--argument value ...]`; later recipes win over earlier ones, and the command line over all.
+    """Reads `[RECIPE.yaml ...] [--argument value ...]`; later recipes win, and the command line over all.
 
     Returns:
         The three dataclasses, and the recipe with the command line's arguments merged in, ready to be written beside

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, PretrainedConfig
+from transformers import AutoFeatureExtractor, PretrainedConfig, PreTrainedModel
 
 from avb.audio import load_audio
+from avb.baselines import MODELS as BASELINE_CLASSES
 from avb.collator import BurstCollator
 from avb.errors import AudioError, AvbError
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst
 
+MODEL_CLASSES = {Wav2Vec2VocalBurstConfig.model_type: Wav2Vec2ForVocalBurst, **BASELINE_CLASSES}
 CHUNK_CLIPS = 128  # clips decoded ahead; within a chunk batches are made of clips of like length
 
 
@@ -30,7 +32,7 @@ class Clip:
     read: Callable[[], Any]
 
 
-def load_model(name: str, device: str = "auto") -> tuple[Wav2Vec2ForVocalBurst, Any]:
+def load_model(name: str, device: str = "auto") -> tuple[PreTrainedModel, Any]:
     """A trained model in evaluation mode and its feature extractor, from a folder or the Hub.
 
     Raises:
@@ -38,12 +40,13 @@ def load_model(name: str, device: str = "auto") -> tuple[Wav2Vec2ForVocalBurst, 
     """
     try:
         config_dict, _ = PretrainedConfig.get_config_dict(name)
-        if config_dict.get("model_type") != Wav2Vec2VocalBurstConfig.model_type:
+        model_class = MODEL_CLASSES.get(config_dict.get("model_type"))
+        if model_class is None:
             raise AvbError(
                 f"{name} holds a {config_dict.get('model_type')!r} model, not a trained vocal-burst model: its scores "
                 "would be random. Fine-tune it first: train_avb.py --encoder " + str(name)
             )
-        model, info = Wav2Vec2ForVocalBurst.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        model, info = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         feature_extractor = AutoFeatureExtractor.from_pretrained(name)
     except OSError as error:
         raise AvbError(
@@ -51,7 +54,9 @@ def load_model(name: str, device: str = "auto") -> tuple[Wav2Vec2ForVocalBurst, 
             f"preprocessor_config.json) or the name of a model on the Hub ({error})"
         ) from error
     if info["missing_keys"]:
-        raise AvbError(f"{name}: the weights lack {', '.join(sorted(info['missing_keys'])[:3])}: the file is incomplete")
+        raise AvbError(
+            f"{name}: the weights lack {', '.join(sorted(info['missing_keys'])[:3])}: the file is incomplete"
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().to(device), feature_extractor

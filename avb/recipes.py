@@ -33,7 +33,9 @@ def read_yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); a recipe is a YAML file such as recipes/sample.yaml")
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}); a recipe is a YAML file such as recipes/sample.yaml"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(content, dict):

@@ -17,10 +17,11 @@ from transformers import AutoFeatureExtractor, EarlyStoppingCallback, Trainer, W
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
 from avb.audio import SAMPLING_RATE
-from avb.collator import BurstCollator
+from avb.baselines import BASELINES
 from avb.errors import AvbError
+from avb.extractors import resolve
 from avb.metrics import compute_metrics
-from avb.recipes import read_yaml
+from avb.recipes import nearest, read_yaml
 from avb.tasks import Task
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst, compute_loss
@@ -33,6 +34,14 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         AvbError: the encoder cannot be found or read, or settings contradict each other.
         ValueError: an illegal configuration field (see `Wav2Vec2VocalBurstConfig`).
     """
+    if model_args.model in BASELINES:
+        weights = _class_weights(model_args.class_weights, task, train)
+        names = ("ccc_reduction", "label_smoothing")
+        options = {name: getattr(model_args, name) for name in names}
+        audio = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
+        return BASELINES[model_args.model](task, model_args.loss, class_weights=weights, **options, **audio)
+    if model_args.model != "wav2vec2":
+        raise AvbError(f"--model {model_args.model!r}; {nearest(model_args.model, ['wav2vec2', *BASELINES])}")
     config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
     given = {**vars(model_args), "peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
     fields = {key: value for key, value in given.items() if key in config_fields and value is not None}
@@ -54,7 +63,7 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**read_yaml(Path(model_args.encoder)) | fields))
         feature_extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
     else:
-        model, feature_extractor = _load_encoder(model_args.encoder, fields)
+        model, feature_extractor = _load_encoder(resolve(model_args.encoder), fields)
     feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
     _freeze(model, model_args.freeze)
     return model, feature_extractor
@@ -63,9 +72,7 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
 def _load_encoder(name: str, fields: dict):
     try:
         # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
-        model = Wav2Vec2ForVocalBurst.from_pretrained(
-            name, dtype=torch.float32, ignore_mismatched_sizes=True, **fields
-        )
+        model = Wav2Vec2ForVocalBurst.from_pretrained(name, dtype=torch.float32, ignore_mismatched_sizes=True, **fields)
         feature_extractor = AutoFeatureExtractor.from_pretrained(name)
     except OSError as error:
         raise AvbError(
@@ -106,7 +113,7 @@ def _class_weights(kind: str | None, task: Task, train: Dataset) -> list[float] 
 class BurstTrainer(Trainer):
     """The Trainer with an exact CCC on several devices, a learning rate for the encoder, and predictions in order."""
 
-    def __init__(self, model, args: AvbTrainingArguments, task: Task, feature_extractor, **kwargs):
+    def __init__(self, model, args: AvbTrainingArguments, task: Task, feature_extractor, data_collator, **kwargs):
         if args.gradient_accumulation_steps > 1 and model.config.loss == "ccc":
             raise AvbError(
                 f"--gradient_accumulation_steps {args.gradient_accumulation_steps} with loss ccc would average the CCC "
@@ -121,7 +128,7 @@ class BurstTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=BurstCollator(feature_extractor),
+            data_collator=data_collator,
             processing_class=feature_extractor,
             compute_metrics=compute_metrics(task),
             callbacks=callbacks,

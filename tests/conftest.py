@@ -6,10 +6,10 @@ from pathlib import Path
 # No test reaches for the network, and none is slowed down by a client that tries: read when transformers is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining  # noqa: E402
+import numpy as np
+import pytest
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -81,7 +81,11 @@ def test_ccc_gradient_against_finite_differences(batch):
 def test_losses_are_computed_in_fp32(batch):
     predictions, targets = (tensor.bfloat16() for tensor in batch)
     assert ccc_loss(predictions, targets).item() == ccc_loss(predictions.float(), targets.float()).item()
-    assert mse_loss(predictions, targets).dtype == ce_loss(predictions, torch.zeros(16, dtype=torch.long)).dtype == torch.float32
+    assert (
+        mse_loss(predictions, targets).dtype
+        == ce_loss(predictions, torch.zeros(16, dtype=torch.long)).dtype
+        == torch.float32
+    )
 
 
 def test_ce_loss_is_torchs_mean_over_labelled_clips(batch):

