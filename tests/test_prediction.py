@@ -1,0 +1,210 @@
+"""`predict_avb.py`: inputs, formats, bad clips, interruption, submissions; and scores equal to those of training."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+import torch
+from conftest import ROOT, TINY
+from transformers import Wav2Vec2FeatureExtractor
+
+import predict_avb
+from avb import submission
+from avb.prediction import load_model, score_waveforms
+from avb.tasks import TASKS
+from configuration_avb import Wav2Vec2VocalBurstConfig
+from modeling_avb import Wav2Vec2ForVocalBurst
+
+
+def save_model(folder, task, **fields):
+    torch.manual_seed(0)
+    loss = "ce" if task.kind == "classification" else "ccc"
+    config = Wav2Vec2VocalBurstConfig(
+        **TINY, num_hidden_layers=1, encoder_layer=1, rnn_hidden_size=16, loss=loss, id2label=task.id2label, **fields
+    )
+    model = Wav2Vec2ForVocalBurst(config)
+    model.head.weight.data *= 30
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"), TASKS["two"])
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Six clips in two folders, under names that trip programs up."""
+    names = ["b.wav", "a b.flac", "-dash.ogg", "ünï\ncode.mp3", "deep/c.WAV", "deep/d.wav"]
+    (tmp_path / "clips" / "deep").mkdir(parents=True)
+    for number, name in enumerate(names):
+        tone = np.sin(np.arange(3000 + 2500 * number) * 0.01 * (number + 1)) * np.hanning(3000 + 2500 * number)
+        sf.write(tmp_path / "clips" / name, 0.5 * tone, 16_000, format=name.rsplit(".")[-1].upper())
+    return tmp_path / "clips"
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_folder_in_every_format(model, clips, tmp_path, suffix, capsys):
+    output = tmp_path / f"scores{suffix}"
+    assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 0
+    readers = {".csv": pd.read_csv, ".jsonl": lambda path: pd.read_json(path, lines=True), ".parquet": pd.read_parquet}
+    table = readers[suffix](output)
+    assert list(table.columns) == ["id", "Valence", "Arousal"]
+    assert sorted(table["id"]) == sorted(str(path) for path in clips.rglob("*") if path.is_file())
+    assert table["Valence"].between(0, 1).all() and table["Valence"].std() > 1e-3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", f"scores{suffix}"]
+    assert "6 clips scored" in capsys.readouterr().out
+
+
+def test_files_globs_and_standard_input_keep_their_order(model, clips, tmp_path, monkeypatch):
+    output = tmp_path / "scores.csv"
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{clips}/b.wav\n\n{clips}/a b.flac\n"))
+    patterns = [str(clips / "deep" / "d.wav"), "-", str(clips / "deep" / "*.wav"), str(clips / "-dash.ogg")]
+    assert predict_avb.main([str(model), *patterns, "--output", str(output)]) == 0
+    ids = [row["id"].removeprefix(f"{clips}/") for row in read_csv(output)]
+    assert ids == ["deep/d.wav", "b.wav", "a b.flac", "deep/d.wav", "-dash.ogg"]
+
+
+def test_scores_are_the_models_own(model, clips, tmp_path):
+    """Through batches, threads and files, a clip's score is what the model says of it alone."""
+    output = tmp_path / "scores.jsonl"
+    assert predict_avb.main([str(model), str(clips), "--output", str(output), "--batch_seconds", "1"]) == 0
+    loaded, feature_extractor = load_model(str(model), "cpu")
+    for line in output.read_text().splitlines():
+        row = json.loads(line)
+        waveform, _ = sf.read(row["id"], dtype="float32")
+        alone = score_waveforms(loaded, feature_extractor, [waveform])[0]  # the level does not matter: normalised
+        assert [row["Valence"], row["Arousal"]] == pytest.approx(alone.tolist(), abs=2e-5)
+
+
+def test_bad_clips_are_skipped_counted_and_reported(model, clips, tmp_path, capsys):
+    (clips / "text.wav").write_text("this is no audio")
+    (clips / "empty.wav").write_bytes(b"")
+    shutil.copy(clips / "b.wav", clips / "cut.wav")
+    with open(clips / "cut.wav", "rb+") as file:
+        file.truncate(3000)
+    output = tmp_path / "scores.csv"
+    paths = [str(clips), str(clips / "nowhere.wav")]
+    assert predict_avb.main([str(model), *paths, "--output", str(output)]) == predict_avb.EXIT_SKIPPED
+    bad = {row["id"].removeprefix(f"{clips}/"): row["error"] for row in read_csv(tmp_path / "scores.csv.errors.csv")}
+    assert bad.keys() == {"text.wav", "empty.wav", "cut.wav", "nowhere.wav"}
+    assert all(name in message for name, message in bad.items())
+    assert len(read_csv(output)) == 6
+    assert "4 clips skipped" in capsys.readouterr().err
+    # A later run without bad clips leaves no report behind.
+    assert predict_avb.main([str(model), str(clips / "b.wav"), "--output", str(output), "--overwrite"]) == 0
+    assert not (tmp_path / "scores.csv.errors.csv").exists()
+
+
+def test_strict_stops_at_the_first_bad_clip(model, clips, tmp_path, capsys):
+    (clips / "b.wav").write_text("this is no audio")
+    output = tmp_path / "scores.csv"
+    assert predict_avb.main([str(model), str(clips), "--output", str(output), "--strict"]) == 1
+    assert "b.wav" in capsys.readouterr().err and not output.exists()
+
+
+def test_interrupted_run_goes_on(model, clips, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "scores.csv"
+    assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 0
+    whole = output.read_bytes()
+    output.unlink()
+
+    real, scored = predict_avb.score_row, []
+
+    def interrupt_at_the_fourth(scores, config):
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        scored.append(scores)
+        return real(scores, config)
+
+    monkeypatch.setattr(predict_avb, "score_row", interrupt_at_the_fourth)
+    assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 130
+    assert not output.exists()
+    with open(tmp_path / "scores.csv.partial", "a") as file:
+        file.write('{"id": "half a li')  # what a crash in the middle of a write leaves
+    monkeypatch.setattr(predict_avb, "score_row", real)
+    capsys.readouterr()
+    assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 0
+    assert "3 of 6 clips are scored already" in capsys.readouterr().out
+    assert output.read_bytes() == whole and not (tmp_path / "scores.csv.partial").exists()
+
+
+def test_partial_scores_of_another_model_are_not_used(model, clips, tmp_path, capsys):
+    output = tmp_path / "scores.csv"
+    (tmp_path / "scores.csv.partial").write_text('{"fingerprint": "of another model"}\n{"id": "x", "Valence": 1}\n')
+    assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 0
+    assert len(read_csv(output)) == 6 and "already" not in capsys.readouterr().out
+
+
+def test_classes_are_probabilities_and_a_prediction(clips, tmp_path):
+    model = save_model(tmp_path / "model", TASKS["type"])
+    assert predict_avb.main([str(model), str(clips), "--output", str(tmp_path / "scores.csv")]) == 0
+    for row in read_csv(tmp_path / "scores.csv"):
+        scores = {label: float(row[label]) for label in TASKS["type"].labels}
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+        assert row["prediction"] == max(scores, key=scores.get)
+
+
+@pytest.mark.parametrize("task_name", ["high", "two", "culture", "type"])
+def test_submission_of_a_corpus_split(sample, tmp_path, task_name):
+    model = save_model(tmp_path / "model", TASKS[task_name])
+    corpus = ["--corpus", "hume_vb", "--data_dir", str(sample), "--task", task_name]
+    output = tmp_path / "out" / "scores.csv"
+    argv = [str(model), *corpus, "--output", str(output), "--submission", "SlabCNU", "3"]
+    assert predict_avb.main(argv) == 0
+    (path,) = output.parent.glob("A-VB-*_SlabCNU_3.csv")
+    ids = submission.read_test_ids(sample, task_name)
+    assert submission.validate(path, task_name, expected_ids=ids) == []
+    assert [row["id"] for row in read_csv(output)] == list(ids)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nowhere/at/all", "CLIPS"], "nowhere/at/all: no such model"),
+        (["PLAIN", "CLIPS"], "'wav2vec2' model, not a trained vocal-burst model"),
+        (["MODEL", "EMPTY"], "no audio among"),
+        (["MODEL", "CLIPS", "--output", "scores.xlsx"], "scores.xlsx: the suffix says the format"),
+        (["MODEL", "CLIPS", "--output", "/proc/avb/scores.csv"], "/proc/avb: cannot be made"),
+        (["MODEL", "CLIPS", "--output", "EXISTING"], "exists: give another name, or --overwrite"),
+        (["MODEL", "--corpus", "hume_vb", "--data_dir", "SAMPLE", "--task", "two", "--split", "dev"], "--split dev"),
+    ],
+)
+def test_errors_are_one_line_and_say_the_way_out(argv, message, model, clips, checkpoints, sample, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "existing.csv").write_text("mine")
+    places = {
+        "MODEL": model, "CLIPS": clips, "PLAIN": checkpoints["BASE"], "EMPTY": tmp_path / "empty", "SAMPLE": sample,
+        "EXISTING": tmp_path / "existing.csv",
+    }  # fmt: skip
+    argv = [str(places.get(item, item)) for item in argv]
+    if "--output" not in argv:
+        argv += ["--output", str(tmp_path / "scores.csv")]
+    assert predict_avb.main(argv) == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith("predict_avb.py: error: ") and printed.count("\n") == 1
+    assert (tmp_path / "existing.csv").read_text() == "mine"
+
+
+def test_head_less_weights_are_refused(model, tmp_path, capsys):
+    """A file that lacks the head would be filled with random numbers, and answer."""
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    save_file({key: value for key, value in weights.items() if key != "head.weight"}, broken / "model.safetensors")
+    argv = [str(broken), str(ROOT / "README.md"), "--output", str(tmp_path / "scores.csv")]
+    assert predict_avb.main(argv) == 1
+    assert "lack head.weight" in capsys.readouterr().err
