@@ -137,6 +137,9 @@ class AvbTrainingArguments(TrainingArguments):
         metadata={"help": "Of the encoder, unless it is frozen (the paper's 1e-4 would be learning_rate's)."},
     )
     weight_decay: float = field(default=0.0625, metadata={"help": "Section IV-B: 1 / batch size."})
+    decay_biases: bool = field(
+        default=False, metadata={"help": "True: weight decay on biases and norms too, as the authors'."}
+    )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: a share of all steps below 1, else steps."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When the validation split is scored."})

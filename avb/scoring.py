@@ -58,7 +58,7 @@ def summary(task: Task, results: dict, num_bad_clips: int, output_dir: Path) -> 
         low, high = scores[f"{task.metric}_low"], scores[f"{task.metric}_high"]
         lines.append(
             f"{name}: {task.metric.upper()} {scores[task.metric]:.3f}, 95 % interval {low:.3f} to {high:.3f} "
-            f"({scores['num_clips']} clips, {scores['interval_units']} {scores['interval_unit']}s)"
+            f"by {scores['interval_unit']} ({scores['num_clips']} clips)"
         )
         lines += [f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels]
     if num_bad_clips:

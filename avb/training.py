@@ -164,8 +164,9 @@ class BurstTrainer(Trainer):
         return self.optimizer
 
     def parameter_groups(self) -> list[dict]:
-        """Encoder and head, each with and without weight decay (none on biases and norms)."""
-        decayed = set(self.get_decay_parameter_names(self.model))
+        """Encoder and head, each with and without weight decay (none on biases and norms, or `decay_biases`)."""
+        names = [name for name, _ in self.model.named_parameters()]
+        decayed = set(names if self.args.decay_biases else self.get_decay_parameter_names(self.model))
         rates = {"encoder": self.args.encoder_learning_rate, "head": self.args.learning_rate}
         groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():

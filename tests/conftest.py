@@ -11,6 +11,9 @@ import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
+# Models are tiny: threads would cost more than they give, the more so where other programs run.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 GROUP_NORM = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}

@@ -79,7 +79,9 @@ def test_nothing_binary_and_no_recording_is_tracked():
     tracked = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
     if tracked.returncode:
         pytest.skip("not a git checkout")
-    assert not [name for name in tracked.stdout.splitlines() if re.search(r"\.(wav|mp3|flac|ogg|m4a|bin|pt|pkl)$", name)]
+    assert not [
+        name for name in tracked.stdout.splitlines() if re.search(r"\.(wav|mp3|flac|ogg|m4a|bin|pt|pkl)$", name)
+    ]
 
 
 def test_model_is_found_by_the_auto_classes_once_avb_is_imported(tmp_path):

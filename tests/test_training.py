@@ -28,7 +28,7 @@ GOLDEN_LOSSES = [0.9987, 0.9858, 0.9658, 0.935, 0.8958]
 
 
 def run(command, **kwargs):
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, **kwargs
     )
