@@ -1,8 +1,8 @@
 """The `authors` preset against a literal re-statement of what their code does, step by step; nothing of it is shared.
 
 What is re-stated: the frozen encoder's layer 12; two LSTM layers over all frames, padding included; a linear layer a
-frame; batch norm over labels with the statistics of all frames; a sigmoid; pooling; the sum over labels of 1 - CCC; AdamW
-with decay 1 / batch on every parameter; a cosine from the first step to zero.
+frame; batch norm over labels with the statistics of all frames; a sigmoid; pooling; the sum over labels of 1 - CCC;
+AdamW with decay 1 / batch on every parameter; a cosine from the first step to zero.
 """
 
 import copy
@@ -11,6 +11,7 @@ import math
 import pytest
 import torch
 from conftest import ROOT
+from test_training import rows
 from torch import nn
 from transformers import Wav2Vec2Model
 
@@ -18,7 +19,6 @@ from avb.arguments import parse_arguments
 from avb.collator import BurstCollator
 from avb.tasks import TASKS
 from avb.training import BurstTrainer, build_model
-from test_training import rows
 
 PRESET = ROOT / "recipes" / "paper"
 STEPS, BATCH = 5, 8
@@ -84,8 +84,8 @@ def test_authors_preset_is_their_code_step_by_step(recipe, shape, pooling, check
         [
             str(PRESET / f"{recipe}.yaml"), "--encoder", str(checkpoints[shape]), "--pooling", pooling,
             "--per_device_train_batch_size", str(BATCH), "--max_steps", str(STEPS), "--logging_strategy", "steps",
-            "--logging_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false",
-            "--train_sampling_strategy", "sequential", "--output_dir", str(tmp_path), "--disable_tqdm", "true",
+            "--logging_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end",
+            "false", "--train_sampling_strategy", "sequential", "--output_dir", str(tmp_path), "--disable_tqdm", "true",
             # BASE's dropout is on in training; its draws cannot be re-stated, so that switch is off here.
             "--frozen_encoder_dropout", "false", "--use_cpu", "true",
         ]
@@ -102,6 +102,6 @@ def test_authors_preset_is_their_code_step_by_step(recipe, shape, pooling, check
     assert ours == pytest.approx(losses, abs=1e-4)
     for key, value in expected.items():
         if key in ("head.bias", "head_norm.running_mean", "head_norm.num_batches_tracked"):
-            continue  # a bias before batch norm has no gradient but rounding, whose sign Adam follows; the mean has it in
+            continue  # a bias before batch norm has no gradient but rounding, whose sign Adam follows
         difference, distance = (model.state_dict()[key] - value).norm(), (value - start[key]).norm()
         assert difference < 0.01 * distance, key  # the way that five steps went, to a hundredth
