@@ -1,4 +1,4 @@
-"""Every recipe of the paper runs end to end: encoders of the right shape at tiny width, two steps, scored and reported."""
+"""Every recipe of the paper runs end to end: encoders of the right shape at tiny width, two steps, a score, a row."""
 
 import csv
 
