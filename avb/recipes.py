@@ -71,10 +71,10 @@ def recipe_arguments(recipe: dict, known) -> list[str]:
     """
     arguments = []
     for key, value in recipe.items():
-        if value is None:  # takes the key of a recipe before it back out
-            continue
         if key not in known:
             raise RecipeError(f"unknown argument {key!r} in the recipe; {nearest(key, known)}")
+        if value is None:  # takes the key of a recipe before it back out
+            continue
         arguments.append(f"--{key}")
         if isinstance(value, list):
             arguments += [str(item) for item in value]
