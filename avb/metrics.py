@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from avb.bootstrap import interval, resampled_sums, unit_indices
 from avb.tasks import Task
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 MISSING_CLASS = -100
-INTERVAL_PERCENTILES = (2.5, 97.5)  # a 95 % interval
-RESAMPLED_COUNTS_AT_ONCE = 2**22  # float64: 32 MiB, however many resamples are asked for
 
 # 0/0 is an undefined score, NaN by intent: no warning.
 _quiet = np.errstate(divide="ignore", invalid="ignore")
@@ -268,8 +267,8 @@ def evaluate_predictions(
     Returns:
         Plain floats, integers, lists and strings, ready for JSON. "num_clips" counts the clips with a label,
         "interval_unit" is "speaker" or "clip", "interval_units" how many of them those clips come from.
-        Regression: "ccc", "ccc_low", "ccc_high", "pearson" (means over labels; one NaN label makes them NaN) and
-        "per_label" with the same four a label.
+        Regression: "ccc", "ccc_low", "ccc_high", "pearson" (means over labels; one NaN label makes them NaN),
+        "official_ccc" (the challenge's own) and "per_label" with the first four a label.
         Classification: "uar", "uar_low", "uar_high", "accuracy", "macro_f1", "confusion_matrix" (rows: true classes)
         and "per_label" with "recall", "recall_low", "recall_high", "count" a label.
 
@@ -287,7 +286,7 @@ def evaluate_predictions(
         y_true, y_pred = _classification_arrays(task, y_true, y_pred)
         has_label = y_true != MISSING_CLASS
         evaluate = _evaluate_classification
-    units = _unit_indices(groups, has_label)
+    units = unit_indices(groups, has_label)
     scores = evaluate(task, y_true[has_label], y_pred[has_label], units, num_resamples, seed)
     return scores | {
         "num_clips": len(units),
@@ -328,10 +327,10 @@ def _evaluate_regression(
     label_ccc, label_pearson = _ccc(moments), _pearson(moments)  # (labels,)
 
     columns = np.moveaxis(terms, 0, 1).reshape(len(y_true), 6 * task.num_labels)
-    totals = _resampled_sums(columns, units, num_resamples, seed).reshape(num_resamples, 6, task.num_labels)
+    totals = resampled_sums(columns, units, num_resamples, seed).reshape(num_resamples, 6, task.num_labels)
     resampled = _ccc(_moments(offset, totals.swapaxes(0, 1)))  # (resamples, labels)
-    low, high = _interval(resampled.mean(axis=1))
-    label_low, label_high = _interval(resampled)
+    low, high = interval(resampled.mean(axis=1))
+    label_low, label_high = interval(resampled)
     names = ("ccc", "ccc_low", "ccc_high", "pearson")
     rows = np.stack([label_ccc, label_low, label_high, label_pearson], axis=1).tolist()  # (labels, 4)
     return {
@@ -339,6 +338,7 @@ def _evaluate_regression(
         "ccc_low": float(low),
         "ccc_high": float(high),
         "pearson": float(label_pearson.mean()),
+        "official_ccc": float(official_ccc(y_true, y_pred).mean()),
         "per_label": {label: dict(zip(names, row, strict=True)) for label, row in zip(task.labels, rows, strict=True)},
     }
 
@@ -354,10 +354,10 @@ def _evaluate_classification(
     is_class = y_true[:, None] == np.arange(task.num_labels)  # (clips, labels)
     is_hit = is_class & (y_true == y_pred)[:, None]
     columns = np.concatenate([is_class, is_hit], axis=1).astype(np.float64)
-    counts, hits = np.split(_resampled_sums(columns, units, num_resamples, seed), 2, axis=1)
+    counts, hits = np.split(resampled_sums(columns, units, num_resamples, seed), 2, axis=1)
     resampled = hits / counts  # (resamples, labels)
-    low, high = _interval(_mean_over_defined(resampled))
-    label_low, label_high = _interval(resampled)
+    low, high = interval(_mean_over_defined(resampled))
+    label_low, label_high = interval(resampled)
     return _class_scores(y_true, y_pred, task.num_labels) | {
         "uar_low": float(low),
         "uar_high": float(high),
@@ -404,48 +404,3 @@ def _classification_arrays(task: Task, y_true: ArrayLike, y_pred: ArrayLike) -> 
     y_true, y_pred = _class_indices("y_true", y_true), _class_indices("y_pred", y_pred)
     _class_pairs(y_true, y_pred, task.num_labels)  # raises for unequal lengths and indices out of range
     return y_true, y_pred
-
-
-# ------------------------------------------------------------------------------------------------------ bootstrap
-
-
-def _unit_indices(groups: Sequence | None, has_label: np.ndarray) -> np.ndarray:
-    """Resampling unit of each labelled clip, (labelled clips,), numbered from 0 in order of appearance."""
-    if groups is None:
-        return np.arange(has_label.sum())
-    if len(groups) != len(has_label):
-        raise ValueError(f"groups must have one entry a clip, got {len(groups)} for {len(has_label)} clips")
-    if any(group is None or group != group for group in groups):
-        raise ValueError("groups must not hold None or NaN: give every clip a group, or none at all")
-    numbers: dict = {}
-    kept = (group for group, keep in zip(groups, has_label, strict=True) if keep)
-    return np.array([numbers.setdefault(group, len(numbers)) for group in kept], dtype=np.int64)
-
-
-def _resampled_sums(columns: np.ndarray, units: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
-    """Sums of `columns` (clips, columns) over each bootstrap resample, (resamples, columns); NaN below two units."""
-    num_units = len(np.unique(units))
-    if num_units < 2:
-        return np.full((num_resamples, columns.shape[1]), np.nan)
-    order = np.argsort(units, kind="stable")
-    starts = np.flatnonzero(np.diff(units[order], prepend=-1))
-    unit_sums = np.add.reduceat(columns[order], starts, axis=0)  # (units, columns)
-
-    rng = np.random.default_rng(seed)
-    chunk = max(1, RESAMPLED_COUNTS_AT_ONCE // num_units)
-    sums = []
-    for first in range(0, num_resamples, chunk):
-        counts = np.empty((min(chunk, num_resamples - first), num_units))
-        for row in counts:
-            # Counting equally likely draws gives multinomial counts, several times faster than rng.multinomial here.
-            row[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
-        sums.append(counts @ unit_sums)  # (rows, units) @ (units, columns)
-    return np.concatenate(sums)
-
-
-def _interval(values: np.ndarray) -> np.ndarray:
-    """Lower and upper bound, (2, ...), of resampled scores (resamples, ...)."""
-    low, high = INTERVAL_PERCENTILES
-    too_few = np.isnan(values).mean(axis=0) > 1 - (high - low) / 100
-    bounds = np.nanpercentile(np.where(too_few, 0.0, values), INTERVAL_PERCENTILES, axis=0)
-    return np.where(too_few, np.nan, bounds)

@@ -34,7 +34,9 @@ def score_split(trainer: BurstTrainer, task: Task, name: str, split: Dataset, ou
         write_table(output_dir / f"predictions_{name}.csv", rows, ["id", *known, *score_columns(config), *truths])
     if np.isnan(labels).all() if task.kind == "regression" else (labels < 0).all():
         return {"num_clips": 0, "note": "labels are withheld"}
-    groups = np.asarray(split["speaker"]) if "speaker" in known else None
+    groups = None
+    if "speaker" in known:  # a clip without one stands for itself
+        groups = [speaker or clip for speaker, clip in zip(split["speaker"], split["id"], strict=True)]
     return evaluate_predictions(task, labels, logits, groups)
 
 

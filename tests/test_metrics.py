@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 from transformers import EvalPrediction
 
-from avb import metrics
+from avb import bootstrap, metrics
 from avb.tasks import TASKS, Task
 
 NAN = float("nan")
@@ -265,7 +265,7 @@ def test_chunks_do_not_change_the_resamples(monkeypatch):
     drawn = []
     counted = np.bincount
     monkeypatch.setattr(metrics.np, "bincount", lambda *args, **kwargs: drawn.append(1) or counted(*args, **kwargs))
-    monkeypatch.setattr(metrics, "RESAMPLED_COUNTS_AT_ONCE", 50 * 7)  # 30 resamples as 7 + 7 + 7 + 7 + 2
+    monkeypatch.setattr(bootstrap, "RESAMPLED_COUNTS_AT_ONCE", 50 * 7)  # 30 resamples as 7 + 7 + 7 + 7 + 2
     in_chunks = metrics.evaluate_predictions(TWO, y_true, y_pred, num_resamples=30)
     assert len(drawn) == 30
     assert [in_chunks[key] for key in ("ccc_low", "ccc_high")] == pytest.approx(

@@ -1,0 +1,54 @@
+"""Bootstrap by unit: a resample is a row of counts times each unit's sums, so no clip is ever copied.
+
+Whole speakers are drawn where they are known, because clips of one speaker are not independent (Field & Welsh, 2007,
+"Bootstrapping clustered data", JRSS B 69(3), 369-390).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+INTERVAL_PERCENTILES = (2.5, 97.5)  # a 95 % interval
+RESAMPLED_COUNTS_AT_ONCE = 2**22  # float64: 32 MiB, however many resamples are asked for
+
+
+def unit_indices(groups: Sequence | None, has_label: np.ndarray) -> np.ndarray:
+    """Resampling unit of each labelled clip, (labelled clips,), numbered from 0 in order of appearance."""
+    if groups is None:
+        return np.arange(has_label.sum())
+    if len(groups) != len(has_label):
+        raise ValueError(f"groups must have one entry a clip, got {len(groups)} for {len(has_label)} clips")
+    if any(group is None or group != group for group in groups):
+        raise ValueError("groups must not hold None or NaN: give every clip a group, or none at all")
+    numbers: dict = {}
+    kept = (group for group, keep in zip(groups, has_label, strict=True) if keep)
+    return np.array([numbers.setdefault(group, len(numbers)) for group in kept], dtype=np.int64)
+
+
+def resampled_sums(columns: np.ndarray, units: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
+    """Sums of `columns` (clips, columns) over each bootstrap resample, (resamples, columns); NaN below two units."""
+    num_units = len(np.unique(units))
+    if num_units < 2:
+        return np.full((num_resamples, columns.shape[1]), np.nan)
+    order = np.argsort(units, kind="stable")
+    starts = np.flatnonzero(np.diff(units[order], prepend=-1))
+    unit_sums = np.add.reduceat(columns[order], starts, axis=0)  # (units, columns)
+
+    rng = np.random.default_rng(seed)
+    chunk = max(1, RESAMPLED_COUNTS_AT_ONCE // num_units)
+    sums = []
+    for first in range(0, num_resamples, chunk):
+        counts = np.empty((min(chunk, num_resamples - first), num_units))
+        for row in counts:
+            # Counting equally likely draws gives multinomial counts, several times faster than rng.multinomial here.
+            row[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
+        sums.append(counts @ unit_sums)  # (rows, units) @ (units, columns)
+    return np.concatenate(sums)
+
+
+def interval(values: np.ndarray) -> np.ndarray:
+    """Lower and upper bound, (2, ...), of resampled scores (resamples, ...)."""
+    low, high = INTERVAL_PERCENTILES
+    too_few = np.isnan(values).mean(axis=0) > 1 - (high - low) / 100
+    bounds = np.nanpercentile(np.where(too_few, 0.0, values), INTERVAL_PERCENTILES, axis=0)
+    return np.where(too_few, np.nan, bounds)
