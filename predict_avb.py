@@ -91,6 +91,9 @@ def predict(args: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     model, feature_extractor = load_model(args.model, args.device)
 
+    if args.submission:
+        check_submission(args, model.config)
+
     journal = output.with_name(output.name + ".partial")
     done = resume_journal(journal, fingerprint(args.model, model, clips))
     if done:
@@ -107,18 +110,24 @@ def predict(args: argparse.Namespace) -> int:
             file.write(json.dumps(row) + "\n")
             progress.update()
         progress.close()
+    exit_code = finish(journal, output, score_columns(model.config))
     if args.submission:
-        write_submission(journal, output.parent, args, model.config, [clip.id for clip in clips])
-    return finish(journal, output, score_columns(model.config))
+        write_submission(journal, output.parent, args, [clip.id for clip in clips])
+    journal.unlink()
+    return exit_code
 
 
-def write_submission(journal: Path, folder: Path, args: argparse.Namespace, config, clip_ids: list[str]):
+def check_submission(args: argparse.Namespace, config):
+    """Raises where the model's labels are not the task's: before the hours of scoring, not after."""
+    predicted = [config.id2label[index] for index in range(config.num_labels)]
+    if predicted != list(get_task(args.task).labels):
+        raise AvbError(f"--submission: {args.model} predicts {', '.join(predicted)}, which is not task {args.task!r}")
+
+
+def write_submission(journal: Path, folder: Path, args: argparse.Namespace, clip_ids: list[str]):
     """The challenge's CSV of what is scored. A clip without a score makes it incomplete, which is an error."""
     team, number = args.submission
     labels = get_task(args.task).labels
-    expected = [config.id2label[index] for index in range(config.num_labels)]
-    if list(labels) != expected:
-        raise AvbError(f"--submission: {args.model} predicts {', '.join(expected)}, which is not task {args.task!r}")
     rows = [row for row in read_journal(journal) if "error" not in row]
     predictions = [[row[label] for label in labels] for row in rows]
     path = submission.write(
@@ -143,7 +152,8 @@ def path_clips(patterns: list[str]) -> list[Clip]:
             paths += sorted(glob.glob(pattern, recursive=True))
         else:
             paths.append(pattern)
-    return [Clip(path, partial(str, path)) for path in paths]
+    # A name that is no UTF-8 could not be written to a table: its bytes are spelled out in the id.
+    return [Clip(os.fsencode(path).decode("utf-8", "backslashreplace"), partial(str, path)) for path in paths]
 
 
 def corpus_clips(args: argparse.Namespace) -> list[Clip]:
@@ -167,7 +177,7 @@ def fingerprint(name: str, model, clips: list[Clip]) -> str:
     for parameter in model.parameters():
         digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
     for clip in clips:
-        digest.update(clip.id.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(clip.id.encode() + b"\0")
     return digest.hexdigest()
 
 
@@ -195,7 +205,6 @@ def finish(journal: Path, output: Path, columns: list[str]) -> int:
         write_table(report, bad, ["id", "error"])
     with open(journal, encoding="utf-8") as file:
         scored = sum(1 for _ in file) - 1 - len(bad)
-    journal.unlink()
     print(f"{scored} clips scored: {output}")
     if not bad:
         return 0

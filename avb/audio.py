@@ -96,7 +96,7 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
     return waveform / peak * np.float32(10 ** (peak_db / 20)) if peak > 0 else waveform
 
 
-def _open(source: AudioSource) -> tuple[str, BinaryIO, str | BinaryIO]:
+def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO]:
     """The source's name for messages, an open binary file, and what libsndfile reads: a path where there is one."""
     path = None
     if isinstance(source, dict):
@@ -111,18 +111,19 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, str | BinaryIO]:
         file = io.BytesIO(source)
         return str(path or f"<{len(source)} bytes>"), file, file
 
-    name = os.fspath(path)
-    if not os.path.exists(name):
+    path = os.fsencode(path)  # as bytes: a name need not be UTF-8
+    name = path.decode("utf-8", "backslashreplace")
+    if not os.path.exists(path):
         raise AudioError(f"{name}: no such file; check the path, or where the table's paths start from")
-    if not os.path.isfile(name):  # a pipe would block for ever
+    if not os.path.isfile(path):  # a pipe would block for ever
         raise AudioError(f"{name}: not a regular file; give the path of one audio file")
     try:
-        return name, open(name, "rb"), name
+        return name, open(path, "rb"), path
     except OSError as error:
         raise AudioError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _decode(name: str, handle: str | BinaryIO, head: bytes, max_seconds: float) -> tuple[np.ndarray, int]:
+def _decode(name: str, handle: bytes | BinaryIO, head: bytes, max_seconds: float) -> tuple[np.ndarray, int]:
     """Read all samples, averaged over channels: float32 of shape (samples,), and the file's sampling rate in Hz."""
     try:
         with sf.SoundFile(handle) as file:

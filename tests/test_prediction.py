@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -108,6 +109,14 @@ def test_bad_clips_are_skipped_counted_and_reported(model, clips, tmp_path, caps
     assert not (tmp_path / "scores.csv.errors.csv").exists()
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_name_that_is_no_utf_8(model, clips, tmp_path, suffix):
+    os.rename(clips / "b.wav", os.fsencode(clips) + b"/b\xff.wav")
+    output = tmp_path / f"scores{suffix}"
+    assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 0
+    assert rb"\xff.wav" in output.read_bytes().replace(rb"\\xff", rb"\xff")  # JSON doubles the backslash
+
+
 def test_strict_stops_at_the_first_bad_clip(model, clips, tmp_path, capsys):
     (clips / "b.wav").write_text("this is no audio")
     output = tmp_path / "scores.csv"
@@ -176,6 +185,10 @@ def test_submission_of_a_corpus_split(sample, tmp_path, task_name):
         (["nowhere/at/all", "CLIPS"], "nowhere/at/all: no such model"),
         (["PLAIN", "CLIPS"], "'wav2vec2' model, not a trained vocal-burst model"),
         (["MODEL", "EMPTY"], "no audio among"),
+        (
+            ["MODEL", "--corpus", "hume_vb", "--data_dir", "SAMPLE", "--task", "high", "--submission", "TEAM", "1"],
+            "predicts Valence, Arousal, which is not task 'high'",
+        ),
         (["MODEL", "CLIPS", "--output", "scores.xlsx"], "scores.xlsx: the suffix says the format"),
         (["MODEL", "CLIPS", "--output", "/proc/avb/scores.csv"], "/proc/avb: cannot be made"),
         (["MODEL", "CLIPS", "--output", "EXISTING"], "exists: give another name, or --overwrite"),
