@@ -165,6 +165,12 @@ class AvbTrainingArguments(TrainingArguments):
     resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Train anew into a folder that holds a finished model."})
 
+    def __post_init__(self):
+        # Unless it is told so, accelerate does not join processes on a machine without an accelerator: each would train
+        # alone and overwrite the other's files.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        super().__post_init__()
+
 
 class AvbArgumentParser(HfArgumentParser):
     """One-line errors: the stock usage text of two hundred arguments buries them."""

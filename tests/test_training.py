@@ -351,6 +351,24 @@ def test_two_processes_train_as_one(tmp_path):
     assert max((first[name] - second[name]).abs().max() for name in first) < 1e-4
 
 
+@pytest.mark.slow
+def test_two_processes_through_the_command_are_one_run(sample, tmp_path):
+    """They share the work, and one of them writes: every clip once, one row a split."""
+    argv = ["train_avb.py", SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(tmp_path / "run")]
+    argv += ["--max_steps", "2", "--per_device_train_batch_size", "8", "--results", str(tmp_path / "runs.csv")]
+    done = run(["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519", *argv])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model, metrics and predictions") == 1
+    with open(tmp_path / "runs.csv", newline="") as file:
+        assert [row["split"] for row in csv.DictReader(file)] == ["validation", "test"]
+    state = json.loads(next((tmp_path / "run").glob("checkpoint-*/trainer_state.json")).read_text())
+    assert state["epoch"] == 0.5  # two steps of 2 x 8 clips of 64
+    with open(tmp_path / "run" / "predictions_validation.csv", newline="") as file:
+        ids = [row["id"] for row in csv.DictReader(file)]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(ids) == len(set(ids)) == metrics["validation"]["num_clips"]
+
+
 # ---- real audio -----------------------------------------------------------------------------------------------------
 
 
