@@ -34,20 +34,29 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         AvbError: the encoder cannot be found or read, or settings contradict each other.
         ValueError: an illegal configuration field (see `Wav2Vec2VocalBurstConfig`).
     """
-    if model_args.model in BASELINES:
-        weights = _class_weights(model_args.class_weights, task, train)
-        names = ("ccc_reduction", "label_smoothing")
-        options = {name: getattr(model_args, name) for name in names}
-        audio = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
-        return BASELINES[model_args.model](task, model_args.loss, class_weights=weights, **options, **audio)
-    if model_args.model != "wav2vec2":
+    if model_args.model not in ("wav2vec2", *BASELINES):
         raise AvbError(f"--model {model_args.model!r}; {nearest(model_args.model, ['wav2vec2', *BASELINES])}")
+    audio_settings = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
+    class_weights = _class_weights(model_args.class_weights, task, train)
+    if model_args.model == "wav2vec2":
+        return _build_wav2vec2(model_args, audio_settings, task, class_weights)
+    return BASELINES[model_args.model](
+        task,
+        model_args.loss,
+        class_weights=class_weights,
+        label_smoothing=model_args.label_smoothing,
+        ccc_reduction=model_args.ccc_reduction,
+        **audio_settings,
+    )
+
+
+def _build_wav2vec2(model_args: ModelArguments, audio_settings: dict, task: Task, class_weights: list[float] | None):
     config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
-    given = {**vars(model_args), "peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
+    given = vars(model_args) | audio_settings
     fields = {key: value for key, value in given.items() if key in config_fields and value is not None}
     fields |= {
         "loss": model_args.loss or ("ce" if task.kind == "classification" else "ccc"),
-        "class_weights": _class_weights(model_args.class_weights, task, train),
+        "class_weights": class_weights,
         "label_range": list(task.label_range),
         "id2label": task.id2label,
         "label2id": task.label2id,
