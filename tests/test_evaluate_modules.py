@@ -18,6 +18,8 @@ from avb import metrics
 ROOT = Path(__file__).resolve().parent.parent
 NAN = float("nan")
 
+pytestmark = pytest.mark.slow  # a process of its own, that imports evaluate
+
 # Each job: module, config_name or None, predictions, references.
 CALLER = """
 import json

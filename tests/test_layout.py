@@ -85,6 +85,7 @@ def test_nothing_binary_and_no_recording_is_tracked():
     ]
 
 
+@pytest.mark.slow
 def test_model_is_found_by_the_auto_classes_once_avb_is_imported(tmp_path):
     """In a process of its own: registration there is what a user's script does."""
     script = (

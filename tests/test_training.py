@@ -56,12 +56,14 @@ def five_steps(sample, tmp_path_factory):
     return output_dir
 
 
+@pytest.mark.slow
 def test_golden_losses(five_steps):
     state = json.loads(next(five_steps.glob("checkpoint-*/trainer_state.json")).read_text())
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert losses == pytest.approx(GOLDEN_LOSSES, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_everything_a_run_promises_is_written(five_steps):
     names = {path.name for path in five_steps.iterdir()}
     assert names >= {
@@ -79,6 +81,7 @@ def test_everything_a_run_promises_is_written(five_steps):
     assert list(config["id2label"].values()) == list(TASKS["high"].labels)
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_the_written_predictions(five_steps):
     with open(five_steps / "predictions_validation.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -90,6 +93,7 @@ def test_metrics_are_those_of_the_written_predictions(five_steps):
     assert scores["per_label"]["Awe"]["ccc"] == pytest.approx(ccc, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_finished_run_is_not_overwritten_by_accident(five_steps, sample, capsys):
     assert train_avb.main([SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(five_steps)]) == 1
     assert "holds a finished model" in capsys.readouterr().err
@@ -137,6 +141,7 @@ def test_wrong_arguments_end_in_one_line(argv, message, tmp_path, capsys):
     assert stop.value.code == 2 and message in printed and printed.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_help_names_every_argument():
     done = run(["train_avb.py", "--help"])
     assert done.returncode == 0
