@@ -35,7 +35,7 @@ SAMPLE_RECIPE = ROOT / "recipes" / "sample.yaml"
 def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv:
-        argv = [str(SAMPLE_RECIPE), "--data_dir", make_sample_corpus()]
+        argv = [str(SAMPLE_RECIPE), "--data_dir", make_sample_corpus(), "--overwrite", "true"]
     model_args, data_args, args, recipe = parse_arguments(argv)
     facts = {
         "encoder": model_args.encoder if model_args.model == "wav2vec2" else model_args.model,
