@@ -100,6 +100,14 @@ def ce_loss(
     return loss / counts.sum().clamp(min=1e-8)
 
 
+def scores_from_outputs(config, outputs: torch.Tensor) -> torch.Tensor:
+    """Raw outputs (..., num_labels) → logits for `ce`; else a sigmoid stretched to `config.label_range`."""
+    if config.loss == "ce":
+        return outputs
+    low, high = config.label_range
+    return low + (high - low) * outputs.sigmoid()
+
+
 def compute_loss(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The loss `config.loss` names, of a whole batch: logits (batch, num_labels), labels as each loss has them."""
     if config.loss == "ccc":
@@ -379,9 +387,7 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         frames = self.head(hidden_states).float()  # (batch, frames, labels)
         if self.head_norm is not None:
             frames = self.head_norm(frames.transpose(1, 2)).transpose(1, 2)
-        if self.config.loss != "ce":
-            low, high = self.config.label_range
-            frames = low + (high - low) * frames.sigmoid()
+        frames = scores_from_outputs(self.config, frames)
         scores = None if self.attention is None else self.attention(hidden_states)
         if not self.config.masked_pooling and self.config.pooling in ("max", "avg"):
             mask = torch.ones_like(mask)

@@ -77,7 +77,7 @@ def _write_jsonl(path: Path, rows: Iterable[dict], columns: list[str]):
 
 def _write_parquet(path: Path, rows: Iterable[dict], columns: list[str], group: int = 10_000):
     writer = None
-    for batch in _groups(rows, group):
+    for batch in batches(rows, group):
         table = pa.table({column: [row.get(column) for row in batch] for column in columns})
         writer = writer or pq.ParquetWriter(path, table.schema)
         writer.write_table(table.cast(writer.schema))
@@ -87,10 +87,11 @@ def _write_parquet(path: Path, rows: Iterable[dict], columns: list[str], group: 
         writer.close()
 
 
-def _groups(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items in order, the last one perhaps shorter; one list is held at a time."""
     batch = []
-    for row in rows:
-        batch.append(row)
+    for item in items:
+        batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []

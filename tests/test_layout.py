@@ -24,7 +24,9 @@ LAYERS = {
     "avb/extractors": {"avb/errors"},
     "avb/corpora": {"avb/tasks", "avb/audio", "avb/errors", "avb/output"},
     "avb/collator": set(),
-    "avb/baselines": {"avb/audio", "avb/collator", "avb/errors", "avb/tasks", "configuration_avb", "modeling_avb"},
+    "avb/baselines": {
+        "avb/audio", "avb/collator", "avb/errors", "avb/output", "avb/tasks", "configuration_avb", "modeling_avb",
+    },
     "avb/training": {
         "avb/arguments", "avb/audio", "avb/baselines", "avb/collator", "avb/errors", "avb/extractors", "avb/metrics",
         "avb/recipes", "avb/tasks", "configuration_avb", "modeling_avb",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from transformers import BatchFeature
 
 from avb.baselines.opensmile_mlp import FEATURE_SETS, OpenSmileFeatureExtractor, import_opensmile
 from avb.errors import AvbError
+from avb.output import batches
 
 _FORMAT = 1  # raise when what is done before or after openSMILE changes
 _BATCH_CLIPS = 64  # 64 clips of 6373 functionals: 1.6 MB
@@ -86,7 +87,7 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
             pa.ipc.new_stream(file, schema) as writer,
             tqdm(desc=feature_extractor.feature_set, total=len(waveforms), unit="clip", disable=None) as progress,
         ):
-            for batch in _batches(_compute(waveforms, feature_extractor, num_proc)):
+            for batch in batches(_compute(waveforms, feature_extractor, num_proc), _BATCH_CLIPS):
                 values = pa.FixedSizeListArray.from_arrays(np.concatenate(batch), width)
                 writer.write_batch(pa.record_batch([values], schema=schema))
                 progress.update(len(batch))
@@ -112,17 +113,6 @@ def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, n
 
 def _functionals(feature_extractor: OpenSmileFeatureExtractor, clip: np.ndarray) -> np.ndarray:
     return feature_extractor([clip], sampling_rate=feature_extractor.sampling_rate)["input_values"][0]
-
-
-def _batches(vectors: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    batch = []
-    for vector in vectors:
-        batch.append(vector)
-        if len(batch) == _BATCH_CLIPS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 class FeatureCollator:

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from configuration_avb import CCC_REDUCTIONS, LOSSES
-from modeling_avb import compute_loss
+from modeling_avb import compute_loss, scores_from_outputs
 
 
 class BaselineConfig(PreTrainedConfig):
@@ -105,9 +105,6 @@ class BaselineModel(PreTrainedModel):
         Returns:
             `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
         """
-        logits = self.predict(input_values, attention_mask).float()
-        if self.config.loss != "ce":
-            low, high = self.config.label_range
-            logits = low + (high - low) * logits.sigmoid()
+        logits = scores_from_outputs(self.config, self.predict(input_values, attention_mask).float())
         loss = None if labels is None else compute_loss(self.config, logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)

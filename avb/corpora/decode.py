@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from avb.audio import SAMPLING_RATE, load_audio
 from avb.errors import AudioError, CorpusError
+from avb.output import batches
 
 _FORMAT = 1  # raise when the file's columns or the decoding change
 _BATCH_CLIPS = 64  # 64 clips of 2 s at 16 kHz: 8 MB
@@ -176,13 +177,7 @@ def _write(path: Path, rows: Dataset, settings: dict, num_proc: int | None, stri
         path.parent.mkdir(parents=True, exist_ok=True)
         with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
             clips = decode_clips(rows, **settings, num_proc=num_proc, strict=strict)
-            batch = []
-            for clip in tqdm(clips, desc=progress, total=len(rows), unit="clip", disable=None):
-                batch.append(clip)
-                if len(batch) == _BATCH_CLIPS:
-                    writer.write_batch(_record_batch(batch))
-                    batch = []
-            if batch:
+            for batch in batches(tqdm(clips, desc=progress, total=len(rows), unit="clip", disable=None), _BATCH_CLIPS):
                 writer.write_batch(_record_batch(batch))
         os.replace(temporary, path)
     except OSError as error:
