@@ -1,19 +1,34 @@
-"""avb: emotion in vocal bursts. Importing it registers `Wav2Vec2ForVocalBurst` with Transformers' Auto classes."""
+"""avb: emotion in vocal bursts.
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
-    Wav2Vec2FeatureExtractor,
-)
+    import avb
+    avb.load("runs/sample")("laugh.wav")  # [{"label": "Awe", "score": 0.31}, ...]
+
+Importing it registers the model, its feature extractor and `VocalBurstPipeline` with Transformers.
+"""
+
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from configuration_avb import Wav2Vec2VocalBurstConfig
+from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
+from pipeline_avb import TASK, VocalBurstPipeline
 
 __version__ = "0.1.0"
 
 AutoConfig.register(Wav2Vec2VocalBurstConfig.model_type, Wav2Vec2VocalBurstConfig, exist_ok=True)
 AutoModel.register(Wav2Vec2VocalBurstConfig, Wav2Vec2ForVocalBurst, exist_ok=True)
 AutoModelForAudioClassification.register(Wav2Vec2VocalBurstConfig, Wav2Vec2ForVocalBurst, exist_ok=True)
-AutoFeatureExtractor.register(Wav2Vec2VocalBurstConfig, Wav2Vec2FeatureExtractor, exist_ok=True)
+AutoFeatureExtractor.register(Wav2Vec2VocalBurstConfig, VocalBurstFeatureExtractor, exist_ok=True)
+# What is saved by `save_pretrained` and `push_to_hub` takes its code along.
+Wav2Vec2VocalBurstConfig.register_for_auto_class()
+Wav2Vec2ForVocalBurst.register_for_auto_class(AutoModelForAudioClassification.__name__)
+VocalBurstFeatureExtractor.register_for_auto_class()
+PIPELINE_REGISTRY.register_pipeline(TASK, VocalBurstPipeline, pt_model=AutoModelForAudioClassification)
+
+
+def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
+    """A trained model as a pipeline; see `avb.prediction.load`."""
+    from avb import prediction  # the baselines it knows import datasets, which takes a second
+
+    return prediction.load(name, device, **settings)

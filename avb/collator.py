@@ -1,18 +1,18 @@
 """Rows of decoded clips → one padded batch."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
-from transformers import BatchFeature, Wav2Vec2FeatureExtractor
+from transformers import BatchFeature
+
+from feature_extraction_avb import VocalBurstFeatureExtractor
 
 
 class BurstCollator:
-    """Pads waveforms on the right, normalises them as the feature extractor says, and builds the mask.
+    """Pads waveforms that were trimmed and levelled when they were decoded, normalises them, and builds the mask."""
 
-    A mask is built for every encoder, the group-norm ones included, whose stock feature extractors leave it out: the
-    model needs it to keep a clip's prediction independent of its batch.
-    """
-
-    def __init__(self, feature_extractor: Wav2Vec2FeatureExtractor):
+    def __init__(self, feature_extractor: VocalBurstFeatureExtractor):
         self.feature_extractor = feature_extractor
 
     def __call__(self, rows: list[dict]) -> BatchFeature:
@@ -22,10 +22,31 @@ class BurstCollator:
             sampling_rate=self.feature_extractor.sampling_rate,
             padding=True,
             return_attention_mask=True,
+            prepared=True,
             return_tensors="pt",
         )
-        if "labels" in rows[0]:
-            # (batch, labels) float32 for scores, (batch,) int64 for classes
-            labels = np.stack([np.asarray(row["labels"]) for row in rows])
-            batch["labels"] = torch.from_numpy(labels.astype(np.float32 if labels.ndim == 2 else np.int64))
-        return batch
+        return BatchFeature({**batch, **collate_labels(rows)})
+
+
+def collate_labels(rows: list[dict]) -> dict[str, torch.Tensor]:
+    """`labels` of rows that have them: (batch, labels) float32 for scores, (batch,) int64 for classes."""
+    if "labels" not in rows[0]:
+        return {}
+    labels = np.stack([np.asarray(row["labels"]) for row in rows])
+    return {"labels": torch.from_numpy(labels.astype(np.float32 if labels.ndim == 2 else np.int64))}
+
+
+def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of clips of like length, each at most `budget` long in all, padding included (or one clip).
+
+    Memory is bounded by the longest clip, and little of the work is spent on padding.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    batch: list[int] = []
+    for index in order:
+        if batch and lengths[index] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

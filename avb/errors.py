@@ -1,16 +1,13 @@
 """The errors a user can act on: each message says what is wrong, where (file, row, column) and the way out.
 
 All are `ValueError`s, so a caller that knows nothing of this module still catches them; a command catches `AvbError`,
-prints the message without a traceback and exits with a failure.
+prints the message without a traceback and exits with a failure. The root and `AudioError` are defined in
+`audio_avb.py`, which the Hub serves without this package.
 """
 
+from audio_avb import AudioError, AvbError
 
-class AvbError(ValueError):
-    """Something in the user's input or options is wrong."""
-
-
-class AudioError(AvbError):
-    """A clip cannot be read, decoded or used."""
+__all__ = ["AudioError", "AvbError", "CorpusError", "RecipeError"]
 
 
 class CorpusError(AvbError):

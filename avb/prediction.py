@@ -6,19 +6,21 @@ A score is what `logits` holds for a regression task, and a probability (softmax
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, PretrainedConfig, PreTrainedModel
+from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
-from avb.audio import load_audio
+from audio_avb import load_audio
 from avb.baselines import MODELS as BASELINE_CLASSES
-from avb.collator import BurstCollator
+from avb.collator import BurstCollator, length_batches
 from avb.errors import AudioError, AvbError
-from configuration_avb import Wav2Vec2VocalBurstConfig
+from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
+from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
+from pipeline_avb import TASK, VocalBurstPipeline, scores_from_logits
 
 MODEL_CLASSES = {Wav2Vec2VocalBurstConfig.model_type: Wav2Vec2ForVocalBurst, **BASELINE_CLASSES}
 CHUNK_CLIPS = 128  # clips decoded ahead; within a chunk batches are made of clips of like length
@@ -39,7 +41,7 @@ def load_model(name: str, device: str = "auto") -> tuple[PreTrainedModel, Any]:
         AvbError: there is no such model, or it is an encoder without a trained head, whose scores would be noise.
     """
     try:
-        config_dict, _ = PretrainedConfig.get_config_dict(name)
+        config_dict, _ = PreTrainedConfig.get_config_dict(name)
         model_class = MODEL_CLASSES.get(config_dict.get("model_type"))
         if model_class is None:
             raise AvbError(
@@ -47,7 +49,7 @@ def load_model(name: str, device: str = "auto") -> tuple[PreTrainedModel, Any]:
                 "would be random. Fine-tune it first: train_avb.py --encoder " + str(name)
             )
         model, info = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(name)
+        feature_extractor = _load_feature_extractor(name, model.config, config_dict)
     except OSError as error:
         raise AvbError(
             f"{name}: no such model. Give a folder written by train_avb.py (config.json, model.safetensors, "
@@ -62,47 +64,79 @@ def load_model(name: str, device: str = "auto") -> tuple[PreTrainedModel, Any]:
     return model.eval().to(device), feature_extractor
 
 
-def scores_from_logits(logits: np.ndarray, config: PretrainedConfig) -> np.ndarray:
-    """(clips, labels) logits → scores: regression as it is, classes as probabilities."""
-    if config.loss != "ce":
-        return logits
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
+def _load_feature_extractor(name: str, config: PreTrainedConfig, config_dict: dict):
+    feature_extractor = AutoFeatureExtractor.from_pretrained(name)
+    is_plain = type(feature_extractor) is Wav2Vec2FeatureExtractor
+    if "trim_top_db" in config_dict:  # saved when these settings were still the model's
+        if is_plain:
+            feature_extractor = VocalBurstFeatureExtractor.from_pretrained(name)
+        for setting in ("trim_top_db", "peak_db"):
+            setattr(feature_extractor, setting, config_dict[setting])
+            delattr(config, setting)
+    elif is_plain:
+        raise AvbError(
+            f"{name}: its preprocessor_config.json is a plain encoder's, and does not say how clips are trimmed and "
+            "levelled; save the model with avb.hub.save_hub_folder and a VocalBurstFeatureExtractor"
+        )
+    return feature_extractor
 
 
-def score_row(scores: np.ndarray, config: PretrainedConfig) -> dict:
-    """One clip's scores (labels,) as columns; a classification's row starts with the class it predicts."""
-    columns = {config.id2label[index]: round(float(score), 6) for index, score in enumerate(scores)}
-    if config.loss != "ce":
-        return columns
-    return {"prediction": config.id2label[int(scores.argmax())], **columns}
+def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
+    """A trained model as a pipeline, from a folder or the Hub; with this project's code, none of the repository's.
+
+    Args:
+        name: folder written by train_avb.py, or a model on the Hub.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        settings: defaults of the calls, see `VocalBurstPipeline`: `top_k`, `window_seconds`, `batch_size`, …
+
+    Raises:
+        AvbError: see `load_model`.
+    """
+    model, feature_extractor = load_model(name, device)
+    return VocalBurstPipeline(
+        model=model, feature_extractor=feature_extractor, task=TASK, device=model.device, **settings
+    )
 
 
-def score_columns(config: PretrainedConfig) -> list[str]:
+def score_row(scores: np.ndarray, config: PreTrainedConfig) -> dict:
+    """One clip's scores (labels,) as columns, after the class that each classification predicts."""
+    predicted = {
+        name: config.id2label[part.start + int(scores[part].argmax())] for name, part in _classifications(config)
+    }
+    return predicted | {config.id2label[index]: round(float(score), 6) for index, score in enumerate(scores)}
+
+
+def score_columns(config: PreTrainedConfig) -> list[str]:
     """The columns of `score_row`, in order."""
-    return (["prediction"] if config.loss == "ce" else []) + [config.id2label[i] for i in range(config.num_labels)]
+    predicted = [name for name, _ in _classifications(config)]
+    return predicted + [config.id2label[index] for index in range(config.num_labels)]
+
+
+def _classifications(config: PreTrainedConfig) -> list[tuple[str, slice]]:
+    """Column of the predicted class, and the outputs of its classes; several in a multitask."""
+    if config.loss != MULTITASK:
+        return [("prediction", slice(0, config.num_labels))] if config.loss == "ce" else []
+    ends = accumulate(task["num_labels"] for task in config.tasks)
+    return [
+        (f"prediction_{task['name']}", slice(end - task["num_labels"], end))
+        for task, end in zip(config.tasks, ends, strict=True)
+        if task["loss"] == "ce"
+    ]
 
 
 @torch.inference_mode()
 def score_waveforms(model, feature_extractor, waveforms: list[np.ndarray], batch_seconds: float = 64) -> np.ndarray:
-    """Scores (clips, labels) of 16 kHz waveforms.
+    """Scores (clips, labels) of 16 kHz waveforms that were trimmed and levelled when they were decoded.
 
-    Batches hold clips of like length, and at most `batch_seconds` of audio, padding included: memory is bounded by the
-    longest clip, and little of the work is spent on padding.
+    Batches hold clips of like length, and at most `batch_seconds` of audio, padding included.
     """
     collate = BurstCollator(feature_extractor)
-    budget = batch_seconds * feature_extractor.sampling_rate
     scores = np.empty((len(waveforms), model.config.num_labels), dtype=np.float32)
-    batch: list[int] = []
-    order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
-    for place, index in enumerate(order):
-        batch.append(index)
-        following = len(waveforms[order[place + 1]]) if place + 1 < len(order) else None
-        if following is None or following * (len(batch) + 1) > budget:
-            inputs = collate([{"input_values": waveforms[i]} for i in batch]).to(model.device)
-            logits = model(**inputs).logits.float().cpu().numpy()
-            scores[batch] = scores_from_logits(logits, model.config)
-            batch = []
+    budget = int(batch_seconds * feature_extractor.sampling_rate)
+    for indices in length_batches([len(waveform) for waveform in waveforms], budget):
+        inputs = collate([{"input_values": waveforms[index]} for index in indices]).to(model.device)
+        logits = model(**inputs).logits.float().cpu().numpy()
+        scores[indices] = scores_from_logits(logits, model.config)
     return scores
 
 
@@ -111,9 +145,10 @@ def score_clips(
 ) -> Iterator[tuple[Clip, np.ndarray | AudioError]]:
     """Each clip with its scores (labels,), or with the error that kept it from being read; in the order given.
 
-    Audio is prepared as `model.config` says (level, trimming). One chunk is decoded while the one before it is scored.
+    Audio is prepared as the feature extractor says (level, trimming). One chunk is decoded while the one before it is
+    scored.
     """
-    audio_settings = {"peak_db": model.config.peak_db, "trim_top_db": model.config.trim_top_db}
+    audio_settings = {"peak_db": feature_extractor.peak_db, "trim_top_db": feature_extractor.trim_top_db}
 
     def decode(clip: Clip) -> np.ndarray | AudioError:
         try:

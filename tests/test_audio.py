@@ -2,13 +2,16 @@
 
 import shutil
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile as sf
+from conftest import ROOT
 
-from avb import audio
-from avb.audio import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES, load_audio, set_peak
+import audio_avb as audio
+from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES, load_audio, prepare_waveform, set_peak, waveform_from_array
 from avb.errors import AudioError, AvbError
 
 MINUS_3_DB = 10 ** (-3 / 20)
@@ -93,6 +96,31 @@ def test_silence_stays_silence(tmp_path):
     sf.write(path, np.zeros(16_000, np.float32), 16_000)
     waveform = load_audio(path, trim_top_db=60)
     assert len(waveform) and not waveform.any()
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_an_array_is_taken_as_its_file_is(tmp_path, rate):
+    waveform = sine(0.5, rate)
+    sf.write(tmp_path / "clip.wav", waveform, rate, subtype="FLOAT")
+    from_file = load_audio(tmp_path / "clip.wav", trim_top_db=30, peak_db=-6)
+    from_array = prepare_waveform(waveform_from_array(waveform.astype(np.float64), rate), trim_top_db=30, peak_db=-6)
+    assert from_array.dtype == np.float32 and from_array.flags.c_contiguous
+    np.testing.assert_array_equal(from_array, from_file)
+
+
+@pytest.mark.parametrize(("dtype", "subtype"), [(np.int16, "PCM_16"), (np.int32, "PCM_32")])
+def test_integers_have_the_scale_of_a_file(tmp_path, dtype, subtype):
+    integers = (sine() * -float(np.iinfo(dtype).min)).astype(dtype)
+    sf.write(tmp_path / "clip.wav", integers, 16_000, subtype=subtype)
+    expected = load_audio(tmp_path / "clip.wav", peak_db=None)
+    np.testing.assert_array_equal(waveform_from_array(integers, 16_000), expected)
+
+
+@pytest.mark.slow
+def test_librosa_is_loaded_when_it_is_needed():
+    """It takes seconds, and most clips are at the right rate."""
+    code = "import sys, audio_avb, pipeline_avb; sys.exit('librosa' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_trim_cuts_silent_ends(tmp_path):

@@ -13,36 +13,57 @@ from conftest import ROOT
 LAYERS = {
     "configuration_avb": set(),
     "modeling_avb": {"configuration_avb"},
-    "avb/errors": set(),
+    "audio_avb": set(),
+    "feature_extraction_avb": {"audio_avb"},
+    "pipeline_avb": {"audio_avb"},
+    "avb/errors": {"audio_avb"},
     "avb/tasks": set(),
-    "avb/audio": {"avb/errors"},
     "avb/output": {"avb/errors"},
+    "avb/cache": {"avb/errors"},
     "avb/recipes": {"avb/errors"},
     "avb/arguments": {"avb/errors", "avb/recipes"},
     "avb/bootstrap": set(),
     "avb/metrics": {"avb/bootstrap", "avb/tasks"},
     "avb/extractors": {"avb/errors"},
-    "avb/corpora": {"avb/tasks", "avb/audio", "avb/errors", "avb/output"},
-    "avb/collator": set(),
+    "avb/corpora": {"audio_avb", "avb/cache", "avb/errors", "avb/output", "avb/tasks"},
+    "avb/collator": {"feature_extraction_avb"},
     "avb/baselines": {
-        "avb/audio", "avb/collator", "avb/errors", "avb/output", "avb/tasks", "configuration_avb", "modeling_avb",
+        "audio_avb", "avb/cache", "avb/collator", "avb/errors", "avb/output", "avb/tasks", "configuration_avb",
+        "feature_extraction_avb", "modeling_avb",
     },
+    "avb/features": {
+        "avb/baselines", "avb/cache", "avb/collator", "avb/errors", "configuration_avb", "modeling_avb",
+    },
+    "avb/pretraining": {"audio_avb", "configuration_avb", "modeling_avb"},
     "avb/training": {
-        "avb/arguments", "avb/audio", "avb/baselines", "avb/collator", "avb/errors", "avb/extractors", "avb/metrics",
-        "avb/recipes", "avb/tasks", "configuration_avb", "modeling_avb",
+        "audio_avb", "avb/arguments", "avb/baselines", "avb/collator", "avb/errors", "avb/extractors", "avb/metrics",
+        "avb/recipes", "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
     "avb/prediction": {
-        "avb/audio", "avb/baselines", "avb/collator", "avb/errors", "configuration_avb", "modeling_avb",
+        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "configuration_avb", "feature_extraction_avb",
+        "modeling_avb", "pipeline_avb",
     },
+    "avb/hub": {"avb/errors", "avb/output", "pipeline_avb"},
     "avb/scoring": {"avb/metrics", "avb/output", "avb/prediction", "avb/tasks", "avb/training"},
     "avb/submission": {"avb/errors", "avb/output", "avb/tasks", "avb/corpora"},
     "avb/results": {"avb/errors", "avb/output"},
     "avb/reports": {"avb/errors", "avb/output", "avb/results", "avb/tasks"},
-    "avb/__init__": {"configuration_avb", "modeling_avb"},
+    "avb/runs": {
+        "avb/arguments", "avb/errors", "avb/prediction", "avb/recipes", "avb/reports", "avb/results",
+        "configuration_avb",
+    },
+    "avb/card_tables": {"avb/reports", "avb/results", "avb/runs"},
+    "avb/push": {"avb/errors", "avb/hub"},
+    "avb/cards": {
+        "avb/card_tables", "avb/errors", "avb/extractors", "avb/output", "avb/prediction", "avb/push", "avb/results",
+        "avb/runs", "pipeline_avb",
+    },
+    "avb/__init__": {
+        "avb/prediction", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
+    },
 }  # fmt: skip
-MODULES = sorted(
-    [path for path in (ROOT / "avb").rglob("*.py")] + [ROOT / "configuration_avb.py", ROOT / "modeling_avb.py"]
-)
+SERVED = [ROOT / f"{name}.py" for name in LAYERS if name.endswith("_avb")]
+MODULES = sorted([*(ROOT / "avb").rglob("*.py"), *SERVED])
 
 
 def room(module: str) -> str:
@@ -62,7 +83,7 @@ def project_imports(path: Path) -> set[str]:
                 names |= {f"avb.{alias.name}" for alias in node.names}
             else:
                 names.add(module)
-    return {room(name) for name in names if re.match(r"(avb\.|configuration_avb|modeling_avb)", name)}
+    return {room(name) for name in names if name.startswith("avb.") or ROOT / f"{name}.py" in SERVED}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -71,6 +92,12 @@ def test_imports_go_one_way(path):
     assert own in LAYERS, f"{own} is new: say in LAYERS what it may know"
     unexpected = project_imports(path) - LAYERS[own] - {own}
     assert not unexpected, f"{own} must not import {unexpected}"
+
+
+@pytest.mark.parametrize("name", ["baseline", "emo18", "opensmile_mlp"])
+def test_a_baseline_taken_along_to_the_hub_imports_nothing_of_avb(name):
+    found = project_imports(ROOT / "avb" / "baselines" / f"{name}.py")
+    assert found <= {path.stem for path in SERVED}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -14,11 +14,15 @@ import torch
 from conftest import ROOT, TINY
 from transformers import Wav2Vec2FeatureExtractor
 
+import avb
 import predict_avb
 from avb import submission
+from avb.errors import AvbError
+from avb.hub import save_hub_folder
 from avb.prediction import load_model, score_waveforms
 from avb.tasks import TASKS
 from configuration_avb import Wav2Vec2VocalBurstConfig
+from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
 
@@ -30,9 +34,7 @@ def save_model(folder, task, **fields):
     )
     model = Wav2Vec2ForVocalBurst(config)
     model.head.weight.data *= 30
-    model.save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
-    return folder
+    return save_hub_folder(model, VocalBurstFeatureExtractor(peak_db=-3.0, trim_top_db=None), folder)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,40 @@ def test_errors_are_one_line_and_say_the_way_out(argv, message, model, clips, ch
     printed = capsys.readouterr().err
     assert message in printed and printed.startswith("predict_avb.py: error: ") and printed.count("\n") == 1
     assert (tmp_path / "existing.csv").read_text() == "mine"
+
+
+def test_bulk_scores_are_those_of_the_pipeline(clips, tmp_path):
+    folder = save_model(tmp_path / "model", TASKS["high"])
+    extractor = VocalBurstFeatureExtractor(peak_db=-3.0, trim_top_db=20.0, do_normalize=False)
+    extractor.save_pretrained(folder)
+    output = tmp_path / "scores.csv"
+    assert predict_avb.main([str(folder), str(clips), "--output", str(output)]) == 0
+    rows = read_csv(output)
+    pipe = avb.load(str(folder))
+    answers = pipe([row["id"] for row in rows], batch_size=4)
+    for row, answer in zip(rows, answers, strict=True):
+        assert [float(row[entry["label"]]) for entry in answer] == pytest.approx(
+            [entry["score"] for entry in answer], abs=2e-5
+        )
+    untrimmed = save_hub_folder(pipe.model, VocalBurstFeatureExtractor(do_normalize=False), tmp_path / "untrimmed")
+    assert avb.load(str(untrimmed))(rows[0]["id"]) != answers[0]
+
+
+def test_a_folder_of_before_the_feature_extractor_knew_of_trimming(clips, tmp_path):
+    folder = save_model(tmp_path / "model", TASKS["two"])
+    pipe = avb.load(str(folder))
+    pipe.feature_extractor.trim_top_db, pipe.feature_extractor.peak_db = 20.0, -6.0
+    expected = pipe(clips / "b.wav")
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    with pytest.raises(AvbError, match=r"preprocessor_config.json is a plain encoder's"):
+        avb.load(str(folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"trim_top_db": 20.0, "peak_db": -6.0}))
+    old = avb.load(str(folder))
+    assert old(clips / "b.wav") == expected
+    again = save_hub_folder(old.model, old.feature_extractor, tmp_path / "again")
+    assert "trim_top_db" not in json.loads((again / "config.json").read_text())
+    assert avb.load(str(again))(clips / "b.wav") == expected
 
 
 def test_head_less_weights_are_refused(model, tmp_path, capsys):

@@ -1,7 +1,7 @@
 """The A-VB challenge's baselines as models of their own, for the same corpora, tasks, metrics and commands.
 
     model, feature_extractor = BASELINES["egemaps_mlp"](get_task("high"))
-    splits, collator = prepare_training(model, feature_extractor, splits)
+    splits, collator = prepare_baseline(model, feature_extractor, splits)
 
 `BASELINES` says what `--model` may name; `MODELS` finds the class of a saved one by its `model_type`. Importing this
 package registers them with Transformers' Auto classes, so that `AutoModelForAudioClassification` and
@@ -18,16 +18,16 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
-    Wav2Vec2FeatureExtractor,
 )
 
+from avb.baselines.baseline import BaselineConfig, BaselineModel
 from avb.baselines.emo18 import Emo18, Emo18Config
 from avb.baselines.features import FeatureCollator, opensmile_features
-from avb.baselines.modeling import BaselineConfig, BaselineModel
 from avb.baselines.opensmile_mlp import OpenSmileFeatureExtractor, OpenSmileMLP, OpenSmileMLPConfig
 from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.tasks import Task
+from feature_extraction_avb import VocalBurstFeatureExtractor
 
 __all__ = [
     "BASELINES",
@@ -43,12 +43,12 @@ __all__ = [
     "build_emo18",
     "build_opensmile_mlp",
     "opensmile_features",
-    "prepare_training",
+    "prepare_baseline",
 ]
 
 for _config, _model, _extractor in (
     (OpenSmileMLPConfig, OpenSmileMLP, OpenSmileFeatureExtractor),
-    (Emo18Config, Emo18, Wav2Vec2FeatureExtractor),
+    (Emo18Config, Emo18, VocalBurstFeatureExtractor),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
@@ -59,7 +59,13 @@ MODELS: dict[str, type[BaselineModel]] = {model.config_class.model_type: model f
 
 
 def build_opensmile_mlp(
-    task: Task, loss: str | None = None, *, feature_set: str, **fields
+    task: Task,
+    loss: str | None = None,
+    *,
+    feature_set: str,
+    peak_db: float | None = -3.0,
+    trim_top_db: float | None = None,
+    **fields,
 ) -> tuple[OpenSmileMLP, OpenSmileFeatureExtractor]:
     """An untrained MLP on openSMILE functionals, and the feature extractor that makes them.
 
@@ -67,21 +73,24 @@ def build_opensmile_mlp(
         task: what is predicted.
         loss: None is the published baseline's: `mse` for scores, `ce` for classes.
         feature_set: `eGeMAPSv02` or `ComParE_2016`.
-        fields: other fields of `BaselineConfig`: `class_weights`, `label_smoothing`, `ccc_reduction`, `peak_db`,
-            `trim_top_db`.
+        peak_db: see `OpenSmileFeatureExtractor`.
+        trim_top_db: see `OpenSmileFeatureExtractor`.
+        fields: other fields of `BaselineConfig`: `class_weights`, `label_smoothing`, `ccc_reduction`.
 
     Raises:
         AvbError: the loss does not fit the task, or the package opensmile is missing.
         ValueError: an illegal field.
     """
-    feature_extractor = OpenSmileFeatureExtractor(feature_set)
+    feature_extractor = OpenSmileFeatureExtractor(feature_set, peak_db=peak_db, trim_top_db=trim_top_db)
     config = OpenSmileMLPConfig(**_task_fields(task, loss), feature_set=feature_set, **fields)
     return OpenSmileMLP(config), feature_extractor
 
 
-def build_emo18(task: Task, loss: str | None = None, **fields) -> tuple[Emo18, Wav2Vec2FeatureExtractor]:
+def build_emo18(
+    task: Task, loss: str | None = None, *, peak_db: float | None = -3.0, trim_top_db: float | None = None, **fields
+) -> tuple[Emo18, VocalBurstFeatureExtractor]:
     """An untrained Emo-18 and the feature extractor that pads its waveforms; see `build_opensmile_mlp`."""
-    feature_extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    feature_extractor = VocalBurstFeatureExtractor(peak_db=peak_db, trim_top_db=trim_top_db, do_normalize=False)
     return Emo18(Emo18Config(**_task_fields(task, loss), **fields)), feature_extractor
 
 
@@ -106,7 +115,7 @@ BASELINES: dict[str, Callable[..., tuple[BaselineModel, object]]] = {
 }
 
 
-def prepare_training(
+def prepare_baseline(
     model: BaselineModel,
     feature_extractor,
     splits: DatasetDict,

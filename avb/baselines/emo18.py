@@ -14,14 +14,14 @@ Unusual, and different from End2You:
 - A regression ends in a sigmoid stretched to the labels' range, as all models here do; End2You's output is unbounded.
 
 The waveform enters as it is, levelled to its peak and neither centred nor scaled by its variance: the feature extractor
-is a `Wav2Vec2FeatureExtractor(do_normalize=False)`. The first batch norm does the scaling.
+is a `VocalBurstFeatureExtractor(do_normalize=False)`. The first batch norm does the scaling.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from avb.baselines.modeling import BaselineConfig, BaselineModel
+from .baseline import BaselineConfig, BaselineModel
 
 FRAME_SAMPLES = 1_600  # 0.1 s at 16 kHz
 FRAME_FEATURES = 512  # 2 steps × 256 channels

@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 from transformers import BatchFeature
 
 from avb.baselines.opensmile_mlp import FEATURE_SETS, OpenSmileFeatureExtractor, import_opensmile
-from avb.errors import AvbError
+from avb.cache import arrow_writer, cache_folder, hash_waveforms
+from avb.collator import collate_labels
 from avb.output import batches
 
 _FORMAT = 1  # raise when what is done before or after openSMILE changes
@@ -55,7 +56,7 @@ def opensmile_features(
     Raises:
         AvbError: the cache cannot be written.
     """
-    folder = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "avb"
+    folder = cache_folder(cache_dir)
     waveforms = split.select_columns("input_values").with_format("numpy")
     path = folder / f"{feature_extractor.feature_set}-{fingerprint(waveforms, feature_extractor)}.arrow"
     if not path.exists():
@@ -68,36 +69,20 @@ def fingerprint(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor
     """Hash of everything the features depend on: 32 hexadecimal digits."""
     settings = [_FORMAT, import_opensmile().__version__, feature_extractor.to_dict()]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for table in waveforms.with_format("arrow").iter(batch_size=256):
-        for chunk in table["input_values"].chunks:
-            digest.update(np.ascontiguousarray(chunk.value_lengths()))
-            digest.update(np.ascontiguousarray(chunk.flatten()))
-    return digest.hexdigest()[:32]
+    return hash_waveforms(waveforms, digest).hexdigest()[:32]
 
 
 def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, num_proc: int) -> None:
-    """Computes into a temporary file beside `path`, then moves it there: a file with that name is whole."""
     width = FEATURE_SETS[feature_extractor.feature_set]
     schema = pa.schema({"input_values": pa.list_(pa.float32(), width)})
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            pa.OSFile(str(temporary), "wb") as file,
-            pa.ipc.new_stream(file, schema) as writer,
-            tqdm(desc=feature_extractor.feature_set, total=len(waveforms), unit="clip", disable=None) as progress,
-        ):
-            for batch in batches(_compute(waveforms, feature_extractor, num_proc), _BATCH_CLIPS):
-                values = pa.FixedSizeListArray.from_arrays(np.concatenate(batch), width)
-                writer.write_batch(pa.record_batch([values], schema=schema))
-                progress.update(len(batch))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AvbError(
-            f"{path.parent}: features cannot be written ({error.strerror}); give another cache_dir with enough space"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        arrow_writer(path, schema) as writer,
+        tqdm(desc=feature_extractor.feature_set, total=len(waveforms), unit="clip", disable=None) as progress,
+    ):
+        for batch in batches(_compute(waveforms, feature_extractor, num_proc), _BATCH_CLIPS):
+            values = pa.FixedSizeListArray.from_arrays(np.concatenate(batch), width)
+            writer.write_batch(pa.record_batch([values], schema=schema))
+            progress.update(len(batch))
 
 
 def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, num_proc: int) -> Iterator[np.ndarray]:
@@ -112,7 +97,7 @@ def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, n
 
 
 def _functionals(feature_extractor: OpenSmileFeatureExtractor, clip: np.ndarray) -> np.ndarray:
-    return feature_extractor([clip], sampling_rate=feature_extractor.sampling_rate)["input_values"][0]
+    return feature_extractor([clip], sampling_rate=feature_extractor.sampling_rate, prepared=True)["input_values"][0]
 
 
 class FeatureCollator:
@@ -121,9 +106,4 @@ class FeatureCollator:
     def __call__(self, rows: list[dict]) -> BatchFeature:
         """Rows with `input_values` (features,) and perhaps `labels` → `input_values` (batch, features), `labels`."""
         features = np.stack([np.asarray(row["input_values"], dtype=np.float32) for row in rows])
-        batch = BatchFeature({"input_values": torch.from_numpy(features)})
-        if "labels" in rows[0]:
-            # (batch, labels) float32 for scores, (batch,) int64 for classes
-            labels = np.stack([np.asarray(row["labels"]) for row in rows])
-            batch["labels"] = torch.from_numpy(labels.astype(np.float32 if labels.ndim == 2 else np.int64))
-        return batch
+        return BatchFeature({"input_values": torch.from_numpy(features), **collate_labels(rows)})

@@ -23,9 +23,12 @@ import torch
 from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from avb.audio import SAMPLING_RATE
-from avb.baselines.modeling import BaselineConfig, BaselineModel
-from avb.errors import AvbError
+from .baseline import BaselineConfig, BaselineModel
+
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .audio_avb import SAMPLING_RATE, AvbError, check_trim, prepare_waveform
+except ImportError:
+    from audio_avb import SAMPLING_RATE, AvbError, check_trim, prepare_waveform
 
 FEATURE_SETS = {"eGeMAPSv02": 88, "ComParE_2016": 6373}  # functionals of a clip
 MIN_SAMPLES = 960  # one 60 ms window, the longest (of pitch) in both sets; openSMILE gives NaN for anything shorter
@@ -55,11 +58,13 @@ def _smile(feature_set: str):
 
 
 class OpenSmileFeatureExtractor(FeatureExtractionMixin):
-    """16 kHz waveforms → openSMILE functionals, one vector a clip: takes the place of a `Wav2Vec2FeatureExtractor`.
+    """16 kHz waveforms → openSMILE functionals, one vector a clip, in place of a `VocalBurstFeatureExtractor`.
 
     Args:
         feature_set: `eGeMAPSv02` (88 functionals) or `ComParE_2016` (6373).
         sampling_rate: of the waveforms, Hz; 16,000 is the only one the baselines are defined for.
+        peak_db: see `VocalBurstFeatureExtractor`.
+        trim_top_db: see `VocalBurstFeatureExtractor`.
 
     Raises:
         AvbError: the package opensmile is not installed.
@@ -68,15 +73,25 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
 
     model_input_names = ["input_values"]
 
-    def __init__(self, feature_set: str = "eGeMAPSv02", sampling_rate: int = SAMPLING_RATE, **kwargs):
+    def __init__(
+        self,
+        feature_set: str = "eGeMAPSv02",
+        sampling_rate: int = SAMPLING_RATE,
+        peak_db: float | None = None,
+        trim_top_db: float | None = None,
+        **kwargs,
+    ):
         if feature_set not in FEATURE_SETS:
             raise ValueError(f"feature_set={feature_set!r} is not legal: it must be one of {', '.join(FEATURE_SETS)}")
         if sampling_rate != SAMPLING_RATE:
             raise ValueError(f"sampling_rate={sampling_rate!r} is not legal: it must be {SAMPLING_RATE} (Hz)")
+        check_trim(trim_top_db)
         import_opensmile()  # fails here, before any audio is decoded
         super().__init__(**kwargs)
         self.feature_set = feature_set
         self.sampling_rate = sampling_rate
+        self.peak_db = peak_db
+        self.trim_top_db = trim_top_db
 
     def __call__(
         self,
@@ -88,6 +103,7 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
         sampling_rate: int | None = None,
+        prepared: bool = False,
         **kwargs,
     ) -> BatchFeature:
         """Functionals of one waveform or several.
@@ -99,6 +115,7 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
             raw_speech: waveforms of shape (samples,) in [-1, 1], of any length: one shorter than `MIN_SAMPLES` (60 ms)
                 is followed by zeros up to that.
             sampling_rate: of the waveforms, Hz.
+            prepared: True where trimming and level were seen to when the clips were decoded.
 
         Returns:
             `input_values`, float32 of shape (batch, features). A functional that openSMILE leaves undefined (NaN or
@@ -112,13 +129,17 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
         if np.ndim(raw_speech[0]) == 0:  # a single clip
             raw_speech = [raw_speech]
         limit = max_length if truncation else None
-        clips = [np.asarray(clip, dtype=np.float32)[:limit] for clip in raw_speech]
-        features = np.stack([self._functionals(clip) for clip in clips])  # (batch, features)
+        clips = [np.asarray(clip, dtype=np.float32) for clip in raw_speech]
+        for clip in clips:
+            if clip.ndim != 1:
+                raise ValueError(f"a clip must be mono, of shape (samples,); got {clip.shape}")
+        if not prepared:
+            settings = {"trim_top_db": self.trim_top_db, "peak_db": self.peak_db}
+            clips = [prepare_waveform(clip, **settings) for clip in clips]
+        features = np.stack([self._functionals(clip[:limit]) for clip in clips])  # (batch, features)
         return BatchFeature({"input_values": features}, tensor_type=return_tensors)
 
     def _functionals(self, clip: np.ndarray) -> np.ndarray:
-        if clip.ndim != 1:
-            raise ValueError(f"a clip must be mono, of shape (samples,); got {clip.shape}")
         clip = np.pad(clip, (0, max(0, MIN_SAMPLES - len(clip))))
         # openSMILE counts in 16-bit integers, and a sample at full scale or above would wrap around to the negative.
         clip = clip.clip(-1, 1 - 2**-15)

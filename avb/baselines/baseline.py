@@ -2,7 +2,7 @@
 
 A baseline has the interface of `Wav2Vec2ForVocalBurst`: (input_values, attention_mask, labels) → loss and logits, the
 logits of a regression task within `label_range`, those of a classification raw; and the fields of its configuration
-that the commands read have the same names and the same checks.
+that the commands read have the same names and the same checks. A saved baseline takes this file along to the Hub.
 """
 
 import torch
@@ -10,12 +10,16 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from configuration_avb import CCC_REDUCTIONS, LOSSES
-from modeling_avb import compute_loss, scores_from_outputs
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .configuration_avb import CCC_REDUCTIONS, LOSSES
+    from .modeling_avb import compute_loss, scores_from_outputs
+except ImportError:
+    from configuration_avb import CCC_REDUCTIONS, LOSSES
+    from modeling_avb import compute_loss, scores_from_outputs
 
 
 class BaselineConfig(PreTrainedConfig):
-    """Loss, labels and audio settings of a baseline.
+    """Loss and labels of a baseline.
 
     Args:
         loss: `mse` (the published baselines') or `ccc` make a regression model, `ce` a classifier.
@@ -23,8 +27,6 @@ class BaselineConfig(PreTrainedConfig):
         ccc_reduction: `mean` or `sum` over labels.
         class_weights: one weight a class for `ce`.
         label_smoothing: label smoothing of `ce`, in [0, 1).
-        peak_db: peak level in dBFS that audio is brought to before the feature extractor; None leaves it.
-        trim_top_db: leading and trailing parts quieter than this many dB below the peak are cut; None keeps them.
 
     Raises:
         ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
@@ -35,8 +37,6 @@ class BaselineConfig(PreTrainedConfig):
     ccc_reduction: str = "mean"
     class_weights: list[float] | None = None
     label_smoothing: float = 0.0
-    peak_db: float | None = -3.0
-    trim_top_db: float | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -106,5 +106,9 @@ class BaselineModel(PreTrainedModel):
             `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
         """
         logits = scores_from_outputs(self.config, self.predict(input_values, attention_mask).float())
-        loss = None if labels is None else compute_loss(self.config, logits, labels)
+        loss = None if labels is None else self.compute_loss(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of a whole batch."""
+        return compute_loss(self.config, logits, labels)

@@ -1,6 +1,7 @@
-"""One clip, from a file or its bytes, to the waveform a model hears: mono float32, 16 kHz, trimmed and levelled.
+"""One clip, from a file, its bytes or an array, to the waveform a model hears: mono float32, 16 kHz, trimmed, levelled.
 
-Decoded by soundfile (libsndfile), resampled and trimmed by librosa. Unusual:
+Self-contained code for the Hub: it needs numpy, soundfile (libsndfile), which decodes, and librosa, which resamples and
+trims. Unusual:
 
 - a file is refused, by an `AudioError` that names it, rather than half read: libsndfile itself shortens a truncated WAV
   without a word, and stops early in a damaged MP3;
@@ -16,11 +17,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-import librosa
 import numpy as np
 import soundfile as sf
-
-from avb.errors import AudioError
 
 SAMPLING_RATE = 16_000  # Hz, of every encoder used here
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64")
@@ -29,11 +27,24 @@ CONVERTIBLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".3gp", ".webm", ".mkv", ".mka",
 
 AudioSource = str | os.PathLike | bytes | dict
 
+MAX_SECONDS = 600.0  # of a clip, unless said otherwise
+
 _BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB a block
 _LEGAL_RATES = (1_000, 384_000)  # Hz
 _HEAD_BYTES = 4096
 _STREAMED_BYTES = 0x7FFF0000  # a WAV written to a pipe claims at least this much data: its length is unknown
 _LOST_SHARE = 0.01  # of the promised audio that may be missing: encoders pad, and some headers are off by a few bytes
+
+
+class AvbError(ValueError):
+    """Something in the user's input or options is wrong.
+
+    The root of `avb.errors`, and defined here only because the Hub serves this file without the package `avb`.
+    """
+
+
+class AudioError(AvbError):
+    """A clip cannot be read, decoded or used."""
 
 
 def load_audio(
@@ -42,7 +53,7 @@ def load_audio(
     sampling_rate: int = SAMPLING_RATE,
     trim_top_db: float | None = None,
     peak_db: float | None = -3.0,
-    max_seconds: float = 600.0,
+    max_seconds: float = MAX_SECONDS,
 ) -> np.ndarray:
     """Decode one clip.
 
@@ -62,8 +73,7 @@ def load_audio(
         AudioError: the file is missing, unreadable, empty, truncated, damaged, no audio, of a format soundfile cannot
             read, longer than `max_seconds`, without samples, or holds NaN or infinity; or an argument is illegal.
     """
-    if trim_top_db is not None and not trim_top_db > 0:
-        raise AudioError(f"trim_top_db must be positive (dB below the loudest frame) or None, got {trim_top_db!r}")
+    check_trim(trim_top_db)
     name, file, handle = _open(source)
     with file:
         size = file.seek(0, os.SEEK_END)
@@ -75,13 +85,71 @@ def load_audio(
         file.seek(0)
         waveform, rate = _decode(name, handle, head, max_seconds)
 
-    if rate != sampling_rate:
-        waveform = librosa.resample(waveform, orig_sr=rate, target_sr=sampling_rate, res_type="soxr_hq")
+    return prepare_waveform(_resample(waveform, rate, sampling_rate), trim_top_db=trim_top_db, peak_db=peak_db)
+
+
+def waveform_from_array(
+    array: np.ndarray, rate: float, *, sampling_rate: int = SAMPLING_RATE, max_seconds: float = MAX_SECONDS
+) -> np.ndarray:
+    """Samples that are decoded already, as `load_audio` without trimming and level would give them.
+
+    Args:
+        array: shape (samples,); floats, or integers whose full scale is that of their type, as in a WAV file.
+        rate: of the samples, Hz.
+        sampling_rate: of the result, Hz.
+        max_seconds: longest clip that is accepted, seconds.
+
+    Returns:
+        float32 waveform of shape (samples,), at least one sample.
+
+    Raises:
+        AudioError: no samples, several channels, not numbers, NaN or infinity, too long, or an impossible rate.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "fi":
+        raise AudioError(f"<array>: its type is {array.dtype}; give floats in [-1, 1] or signed integers")
+    if array.ndim != 1:
+        raise AudioError(f"<array>: its shape is {array.shape}; give one channel, of shape (samples,)")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
+        raise AudioError(f"<array>: sampling_rate={rate!r} is no number of Hz")
+    if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
+        raise AudioError(f"<array>: sampling_rate={rate!r} is not legal: it must be 1,000 to 384,000 (Hz)")
+    if not len(array):
+        raise AudioError("<array>: holds no samples (0 seconds); leave it out")
+    if len(array) > max_seconds * rate:
+        raise AudioError(f"<array>: {_too_long(max_seconds)}")
+    if array.dtype.kind == "i":
+        array = array / -float(np.iinfo(array.dtype).min)
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise AudioError(f"<array>: sample {int(np.argmin(np.isfinite(array))):,} is NaN or infinite")
+    return np.ascontiguousarray(_resample(array, rate, sampling_rate))
+
+
+def prepare_waveform(waveform: np.ndarray, *, trim_top_db: float | None, peak_db: float | None) -> np.ndarray:
+    """What is done to every clip once it is decoded, in training and after: quiet ends cut, then the level set.
+
+    Args:
+        waveform: float32 of shape (samples,) at the model's rate.
+        trim_top_db: see `load_audio`.
+        peak_db: see `load_audio`.
+
+    Returns:
+        float32 waveform of shape (samples,), at least one sample.
+    """
     if trim_top_db is not None:
+        import librosa  # takes seconds to load, and is not needed for a clip that is neither trimmed nor resampled
+
         waveform, _ = librosa.effects.trim(waveform, top_db=trim_top_db)
     if peak_db is not None:
         waveform = set_peak(waveform, peak_db)
     return np.ascontiguousarray(waveform, dtype=np.float32)  # (samples,)
+
+
+def check_trim(trim_top_db: float | None) -> None:
+    """Raises an AudioError where `trim_top_db` is neither positive nor None."""
+    if trim_top_db is not None and not trim_top_db > 0:
+        raise AudioError(f"trim_top_db must be positive (dB below the loudest frame) or None, got {trim_top_db!r}")
 
 
 def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
@@ -94,6 +162,18 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
     peak = np.abs(waveform).max(initial=0.0)
     # Divided first: 1 / peak overflows for the subnormal peaks of near-silent recordings.
     return waveform / peak * np.float32(10 ** (peak_db / 20)) if peak > 0 else waveform
+
+
+def _resample(waveform: np.ndarray, rate: float, sampling_rate: int) -> np.ndarray:
+    if rate == sampling_rate:
+        return waveform
+    import librosa
+
+    return librosa.resample(waveform, orig_sr=rate, target_sr=sampling_rate, res_type="soxr_hq")
+
+
+def _too_long(max_seconds: float) -> str:
+    return f"longer than {max_seconds:g} seconds; cut it into bursts, or raise max_seconds"
 
 
 def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO]:
@@ -130,7 +210,7 @@ def _decode(name: str, handle: bytes | BinaryIO, head: bytes, max_seconds: float
             rate, promised = file.samplerate, file.frames
             if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
                 raise AudioError(f"{name}: its header says {rate:,} Hz, legal are 1,000 to 384,000; export it again")
-            blocks = _read_blocks(name, file, int(max_seconds * rate), max_seconds)
+            blocks = _read_blocks(name, file, max_seconds * rate, max_seconds)
             # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
             length_known = file.format != "MP3" or b"Xing\0\0\0" in head or b"Info\0\0\0" in head
     except (sf.SoundFileError, TypeError) as error:  # TypeError: a path ending in .raw
@@ -146,7 +226,7 @@ def _decode(name: str, handle: bytes | BinaryIO, head: bytes, max_seconds: float
     return waveform, rate
 
 
-def _read_blocks(name: str, file: sf.SoundFile, max_frames: int, max_seconds: float) -> list[np.ndarray]:
+def _read_blocks(name: str, file: sf.SoundFile, max_frames: float, max_seconds: float) -> list[np.ndarray]:
     block_frames = max(1, _BLOCK_SAMPLES // file.channels)
     blocks, total = [], 0
     while len(block := file.read(block_frames, dtype="float32", always_2d=True)):  # (frames, channels)
@@ -157,7 +237,7 @@ def _read_blocks(name: str, file: sf.SoundFile, max_frames: int, max_seconds: fl
         blocks.append(mono)
         total += len(mono)
         if total > max_frames:
-            raise AudioError(f"{name}: longer than {max_seconds:g} seconds; cut it into bursts, or raise max_seconds")
+            raise AudioError(f"{name}: {_too_long(max_seconds)}")
     return blocks
 
 

@@ -1,0 +1,63 @@
+"""The feature extractor of `Wav2Vec2ForVocalBurst`: wav2vec 2.0's, with the preparation of training in front of it.
+
+Self-contained code for the Hub: it needs transformers, numpy and `audio_avb.py` beside it, nothing else.
+
+Unusual: what was done to a clip in training (quiet ends cut, level set) is part of what is saved, so that whoever gives
+a waveform to a saved model, the stock audio-classification pipeline too, gives it the same audio. Clips that
+`audio_avb.load_audio` has prepared already are marked by `prepared=True`: cutting twice cuts more.
+"""
+
+import numpy as np
+from transformers import BatchFeature, Wav2Vec2FeatureExtractor
+
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .audio_avb import check_trim, prepare_waveform
+except ImportError:
+    from audio_avb import check_trim, prepare_waveform
+
+
+class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
+    """16 kHz waveforms → `input_values`, padded on the right, and their `attention_mask`.
+
+    Args:
+        peak_db: level of each clip's highest absolute sample, dBFS; None leaves the level as recorded.
+        trim_top_db: cut from both ends what lies this many dB below the loudest frame (positive); None trims nothing.
+        return_attention_mask: a mask is made for every encoder, the group-norm ones included, whose stock feature
+            extractors leave it out: the model needs it to keep a clip's prediction independent of its batch.
+        kwargs: those of `Wav2Vec2FeatureExtractor`.
+
+    Raises:
+        ValueError: an illegal `trim_top_db`.
+    """
+
+    def __init__(
+        self,
+        peak_db: float | None = None,
+        trim_top_db: float | None = None,
+        return_attention_mask: bool = True,
+        **kwargs,
+    ):
+        check_trim(trim_top_db)
+        super().__init__(return_attention_mask=return_attention_mask, **kwargs)
+        self.peak_db = peak_db
+        self.trim_top_db = trim_top_db
+
+    def __call__(self, raw_speech, *args, prepared: bool = False, **kwargs) -> BatchFeature:
+        """As `Wav2Vec2FeatureExtractor`, after trimming and levelling.
+
+        Args:
+            raw_speech: one waveform (samples,) or a list of them, at `sampling_rate`.
+            prepared: True where trimming and level were seen to when the clip was decoded.
+
+        Returns:
+            `input_values` and `attention_mask`, of shape (batch, samples) where they are padded or alone.
+        """
+        if not prepared:
+            raw_speech = self.prepare(raw_speech)
+        return super().__call__(raw_speech, *args, **kwargs)
+
+    def prepare(self, raw_speech) -> list[np.ndarray]:
+        """Waveforms of shape (samples,) each, or a single one → the same, trimmed and levelled."""
+        clips = [raw_speech] if np.ndim(raw_speech[0]) == 0 else raw_speech
+        settings = {"trim_top_db": self.trim_top_db, "peak_db": self.peak_db}
+        return [prepare_waveform(np.asarray(clip, dtype=np.float32), **settings) for clip in clips]

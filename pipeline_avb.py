@@ -1,0 +1,235 @@
+"""VocalBurstPipeline: audio in, the score of every label out; long recordings window by window.
+
+    pipe = pipeline(model="org/avb-high", trust_remote_code=True)
+    pipe("laugh.wav")                                          # [{"label": "Awe", "score": 0.31}, ...]
+    pipe("evening.wav", window_seconds=2, hop_seconds=1)       # [{"start": 0.0, "end": 2.0, "scores": [...]}, ...]
+
+Self-contained code for the Hub: it needs torch, transformers and `audio_avb.py` beside it, nothing else.
+
+Unusual, and different from the stock audio-classification pipeline: wav, flac, ogg and mp3 need no ffmpeg, and are
+decoded as in training, with its errors; every label is given, in the order of the model's task; batches are padded with
+a mask, so scores do not depend on what else is in the batch.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import httpx
+import numpy as np
+import torch
+from transformers.pipelines.base import ChunkPipeline
+
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
+except ImportError:
+    from audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
+
+TASK = "vocal-burst-recognition"
+MAX_DOWNLOAD_BYTES = 128 * 2**20  # ten minutes of 16-bit stereo at 48 kHz are 110 MiB
+DOWNLOAD_SECONDS = 30.0  # for the whole of a file
+
+
+def scores_from_logits(logits: np.ndarray, config) -> np.ndarray:
+    """(clips, labels) logits → scores: those of a regression as they are, those of classes as probabilities."""
+    if config.loss == "multitask":
+        widths = [task["num_labels"] for task in config.tasks]
+        columns = np.split(logits, np.cumsum(widths)[:-1], axis=-1)
+        parts = zip(config.tasks, columns, strict=True)
+        return np.concatenate([softmax(part) if task["loss"] == "ce" else part for task, part in parts], axis=-1)
+    return logits if config.problem_type == "regression" else softmax(logits)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+class VocalBurstPipeline(ChunkPipeline):
+    """Scores of vocal bursts, by `Wav2Vec2ForVocalBurst` or a baseline.
+
+    Args, of the constructor or of a call:
+        top_k: the so many highest scores, sorted; None is every label in the task's order.
+        window_seconds: length of the windows a recording is cut into, each scored as a clip of its own; None scores
+            the whole recording as one clip.
+        hop_seconds: from one window's start to the next one's; None is `window_seconds`, windows side by side.
+        max_seconds: longest recording that is accepted, seconds.
+        batch_size: clips or windows that go through the model together (1).
+    """
+
+    _load_feature_extractor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_processor = False
+
+    def __call__(self, inputs, **kwargs):
+        """Scores one clip or many.
+
+        Args:
+            inputs: a path, an http(s) address, the bytes of a file, a waveform (samples,) at the model's rate, a dict
+                `{"array" or "raw": ..., "sampling_rate": ...}` or `{"bytes": ..., "path": ...}`, or what `datasets`
+                gives for a row's audio. Or many of them: a list, tuple, column, generator or torch dataset.
+            kwargs: see the class; and `num_workers`, the processes that decode a torch dataset.
+
+        Returns:
+            For one clip `[{"label": ..., "score": ...}, ...]`, or with `window_seconds`
+            `[{"start": ..., "end": ..., "scores": [{"label": ..., "score": ...}, ...]}, ...]`, times in seconds. The
+            last window ends with the recording and begins early enough to be a whole one; a recording shorter than a
+            window is one. For a list, tuple or column a list of these; for a generator or dataset an iterator.
+
+        Raises:
+            AudioError: a clip cannot be read, as `audio_avb.load_audio` says; its message names the clip.
+            ValueError: an illegal argument.
+        """
+        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview)):
+            # Through a generator: a column of datasets is never decoded as a whole, and an empty list is no error.
+            return list(super().__call__((clip for clip in inputs), **kwargs))
+        return super().__call__(inputs, **kwargs)
+
+    def _sanitize_parameters(self, **kwargs):
+        preprocess = {
+            name: kwargs.pop(name) for name in ("window_seconds", "hop_seconds", "max_seconds") & kwargs.keys()
+        }
+        postprocess = {name: kwargs.pop(name) for name in ("top_k",) if name in kwargs}
+        if kwargs:
+            raise ValueError(
+                f"unknown argument {', '.join(kwargs)}: those of this pipeline are top_k, window_seconds, hop_seconds, "
+                "max_seconds, batch_size and num_workers"
+            )
+        for name, value in preprocess.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value!r} is not legal: it must be a positive number of seconds")
+        if postprocess.get("top_k") is not None and postprocess["top_k"] < 1:
+            raise ValueError(
+                f"top_k={postprocess['top_k']!r} is not legal: it must be 1 or more, or None for all labels"
+            )
+        return preprocess, {}, postprocess
+
+    def preprocess(
+        self,
+        source,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+        max_seconds: float = MAX_SECONDS,
+    ) -> Iterator[dict]:
+        """One recording → the model's inputs of each of its windows."""
+        rate = self.feature_extractor.sampling_rate
+        waveform = read_audio(source, rate, max_seconds)
+        spans = window_spans(len(waveform), rate, window_seconds, hop_seconds)
+        for number, (start, end) in enumerate(spans):
+            inputs = self.feature_extractor(
+                waveform[start:end], sampling_rate=rate, return_attention_mask=True, return_tensors="pt"
+            )
+            span = None if window_seconds is None else (start / rate, end / rate)
+            yield {**inputs, "span": span, "is_last": number + 1 == len(spans)}
+
+    def _forward(self, model_inputs: dict) -> dict:
+        inputs = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
+        inputs["input_values"] = inputs["input_values"].to(self.dtype)
+        # The logits first: the batch is counted by the first entry.
+        return {
+            "logits": self.model(**inputs).logits.float(),
+            "span": model_inputs["span"],
+            "is_last": model_inputs["is_last"],
+        }
+
+    def postprocess(self, model_outputs: list[dict], top_k: int | None = None) -> list[dict]:
+        """The windows of one recording → its answer."""
+        logits = torch.cat([output["logits"] for output in model_outputs]).numpy()  # (windows, labels)
+        answers = [self._answer(scores, top_k) for scores in scores_from_logits(logits, self.model.config)]
+        spans = [output["span"] for output in model_outputs]
+        if spans[0] is None:
+            return answers[0]
+        return [
+            {"start": start, "end": end, "scores": scores} for (start, end), scores in zip(spans, answers, strict=True)
+        ]
+
+    def _answer(self, scores: np.ndarray, top_k: int | None) -> list[dict]:
+        order = range(len(scores)) if top_k is None else np.argsort(-scores, kind="stable")[:top_k].tolist()
+        return [{"label": self.model.config.id2label[index], "score": float(scores[index])} for index in order]
+
+
+def window_spans(
+    samples: int, rate: int, window_seconds: float | None, hop_seconds: float | None
+) -> list[tuple[int, int]]:
+    """First and past-the-last sample of each window of a recording of so many samples at `rate` Hz.
+
+    Raises:
+        ValueError: `hop_seconds` without `window_seconds` or longer, or shorter than a sample.
+    """
+    if window_seconds is None:
+        if hop_seconds is not None:
+            raise ValueError(f"hop_seconds={hop_seconds!r} needs window_seconds, the length of the windows")
+        return [(0, samples)]
+    window = max(1, round(window_seconds * rate))
+    hop = window if hop_seconds is None else round(hop_seconds * rate)
+    if not 1 <= hop <= window:
+        raise ValueError(
+            f"hop_seconds={hop_seconds!r} is not legal: it must be at most window_seconds={window_seconds!r}, so that "
+            "no audio falls between two windows, and at least one sample"
+        )
+    if samples <= window:
+        return [(0, samples)]
+    starts = list(range(0, samples - window + 1, hop))
+    if starts[-1] + window < samples:
+        starts.append(samples - window)
+    return [(start, start + window) for start in starts]
+
+
+def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
+    """Any input of the pipeline → float32 waveform (samples,) at `sampling_rate` Hz, neither trimmed nor levelled.
+
+    Raises:
+        AudioError: it cannot be read, downloaded or used.
+    """
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        source = {"bytes": download(source), "path": source}
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu().numpy()
+    if isinstance(source, np.ndarray):
+        source = {"array": source, "sampling_rate": sampling_rate}
+    # What datasets decodes to; without torchcodec there is no such object, and no need to import it.
+    torchcodec = sys.modules.get("torchcodec")
+    if torchcodec is not None and isinstance(source, torchcodec.decoders.AudioDecoder):
+        samples = source.get_all_samples()
+        source = {"array": samples.data.mean(0).numpy(), "sampling_rate": samples.sample_rate}
+    if isinstance(source, dict) and source.keys() & {"array", "raw"}:
+        if "sampling_rate" not in source:
+            raise AudioError('<array>: its rate is unknown; give {"array": ..., "sampling_rate": ...}')
+        array = source["array"] if "array" in source else source["raw"]
+        if isinstance(array, torch.Tensor):
+            array = array.detach().cpu().numpy()
+        return waveform_from_array(array, source["sampling_rate"], sampling_rate=sampling_rate, max_seconds=max_seconds)
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
+        raise AudioError(
+            f"audio must be a path, an address, bytes, a waveform or a dict of one of them, got {type(source).__name__}"
+        )
+    return load_audio(source, sampling_rate=sampling_rate, trim_top_db=None, peak_db=None, max_seconds=max_seconds)
+
+
+def download(url: str) -> bytes:
+    """The content of an http(s) address, at most `MAX_DOWNLOAD_BYTES`, within `DOWNLOAD_SECONDS`.
+
+    Raises:
+        AudioError: no answer, an answer that is no success, too large, or too slow.
+    """
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
+    content = bytearray()
+    try:
+        with httpx.stream("GET", url, timeout=DOWNLOAD_SECONDS, follow_redirects=True) as response:
+            if response.status_code != httpx.codes.OK:
+                raise AudioError(f"{url}: the server answers {response.status_code}; check the address")
+            for part in response.iter_bytes():
+                content += part
+                if len(content) > MAX_DOWNLOAD_BYTES:
+                    raise AudioError(
+                        f"{url}: larger than {MAX_DOWNLOAD_BYTES / 2**20:g} MiB; download it and cut it into parts"
+                    )
+                if time.monotonic() > deadline:
+                    raise AudioError(f"{url}: not here after {DOWNLOAD_SECONDS:g} seconds; download it first")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise AudioError(f"{url}: cannot be downloaded ({error or type(error).__name__}); check the address") from error
+    return bytes(content)
