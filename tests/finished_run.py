@@ -1,0 +1,94 @@
+"""Folders as `train_avb.py` leaves them, made without training: a tiny model, and metrics of made-up predictions.
+
+All that is measured is measured by the project's own functions; only the predictions are random.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from conftest import ENCODER_SHAPES, TINY, stir
+
+from avb.baselines import BASELINES
+from avb.hub import save_hub_folder
+from avb.metrics import evaluate_predictions
+from avb.output import write_json
+from avb.tasks import TASKS, MultiTask, Task
+from configuration_avb import Wav2Vec2VocalBurstConfig
+from feature_extraction_avb import VocalBurstFeatureExtractor
+from modeling_avb import Wav2Vec2ForVocalBurst
+
+RECIPE = {"corpus": "emogator", "data_dir": "/home/anna/secret/emogator", "encoder": "BASE", "freeze": "encoder"}
+LOSSES = {"regression": "ccc", "classification": "ce", "multitask": "multitask"}
+# What a run leaves beside its model, and what must never leave the machine.
+STAY_AT_HOME = ("checkpoint-7/optimizer.pt", "checkpoint-7/model.safetensors", "training_args.bin", "notes.txt")
+
+
+def make_run(
+    folder: Path,
+    task: Task | MultiTask = TASKS["two"],
+    recipe: dict = RECIPE,
+    corpus: str = "emogator",
+    baseline: str | None = None,
+    seed: int = 0,
+) -> Path:
+    """A finished run: validation is scored, by speaker, and the labels of test are withheld."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    if baseline:
+        model, feature_extractor = BASELINES[baseline](task)
+    else:
+        config = Wav2Vec2VocalBurstConfig(
+            **TINY,
+            **ENCODER_SHAPES["BASE"] | {"num_hidden_layers": 2},
+            encoder_layer=2,
+            rnn_hidden_size=8,
+            loss=LOSSES[task.kind],
+            tasks=[
+                {"name": part.name, "loss": LOSSES[part.kind], "num_labels": part.num_labels}
+                for part in (task.parts if isinstance(task, MultiTask) else ())
+            ]
+            or None,
+            id2label=task.id2label,
+            label2id=task.label2id,
+        )
+        model, feature_extractor = stir(Wav2Vec2ForVocalBurst(config)), VocalBurstFeatureExtractor(peak_db=-3.0)
+    save_hub_folder(model, feature_extractor, folder)
+    metrics = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
+    metrics["validation"] = random_scores(task, seed)
+    metrics["test"] = {"num_clips": 0, "note": "labels are withheld"}
+    metrics |= {"train_clips": 4711, "train_seconds": 1234.5, "seed": seed, "corpus": corpus}
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "versions.json", {"commit": "0123abc", "python": "3.11.7", "torch": "2.13.0+cpu"})
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    for name in STAY_AT_HOME:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\x80\x04 not for the Hub")
+    return folder
+
+
+def random_scores(task: Task | MultiTask, seed: int) -> dict:
+    """What `metrics.json` has of a split of 230 clips of 9 speakers."""
+    rng = np.random.default_rng(seed)
+    speakers = rng.integers(9, size=230).tolist()
+    y_true, y_pred = random_predictions(task, rng)
+    return evaluate_predictions(task, y_true, y_pred, speakers)
+
+
+def random_predictions(task: Task | MultiTask, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(task, MultiTask):
+        columns = []
+        for part in task.parts:
+            true, pred = random_predictions(part, rng)
+            if part.kind == "classification":  # a column with the class, and logits
+                true, pred = true[:, None].astype(float), np.eye(part.num_labels)[pred]
+            columns.append((true, pred))
+        return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*columns, strict=True))
+    if task.kind == "classification":
+        y_true, y_pred = rng.integers(task.num_labels, size=230), rng.integers(task.num_labels, size=230)
+        y_pred[::3] = y_true[::3]
+    else:
+        y_true = rng.random((230, task.num_labels))
+        y_pred = 0.5 * y_true + 0.5 * rng.random((230, task.num_labels))
+    return y_true, y_pred
