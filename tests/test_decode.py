@@ -8,7 +8,7 @@ from test_corpora import write_clip, write_release
 
 from avb.corpora import decode, load_bursts
 from avb.corpora.decode import decode_splits
-from avb.errors import AudioError, CorpusError
+from avb.errors import AudioError, AvbError, CorpusError
 
 
 def test_decode_once(tmp_path):
@@ -94,5 +94,5 @@ def test_a_killed_process_is_reported(tmp_path, monkeypatch):
 def test_unwritable_cache(tmp_path):
     splits = load_bursts("hume_vb", write_release(tmp_path / "corpus"), "two").splits
     (tmp_path / "file").touch()
-    with pytest.raises(CorpusError, match="cannot be written .* give a cache_dir with space and permission"):
+    with pytest.raises(AvbError, match="cannot be written .* give a --cache_dir with space and permission"):
         decode_splits(splits, cache_dir=tmp_path / "file" / "cache")

@@ -27,7 +27,8 @@ import soundfile as sf
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from avb.audio import SAMPLING_RATE, load_audio
+from audio_avb import SAMPLING_RATE, load_audio
+from avb.cache import arrow_writer, cache_folder
 from avb.errors import AudioError, CorpusError
 from avb.output import batches
 
@@ -59,8 +60,8 @@ def decode_splits(
 
     Args:
         splits: rows with `id` and `audio`, as the loaders of `avb.corpora` return them.
-        trim_top_db: see `avb.audio.load_audio`.
-        peak_db: see `avb.audio.load_audio`.
+        trim_top_db: see `audio_avb.load_audio`.
+        peak_db: see `audio_avb.load_audio`.
         cache_dir: folder of the decoded files; None is the folder `avb` in the cache of datasets.
         num_proc: processes that decode; None is one.
         strict: raise at the first clip that cannot be decoded.
@@ -71,9 +72,9 @@ def decode_splits(
 
     Raises:
         AudioError: `strict`, and a clip cannot be decoded.
-        CorpusError: no clip of a split can be decoded, or the cache cannot be written.
+        AvbError: no clip of a split can be decoded, or the cache cannot be written.
     """
-    folder = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "avb"
+    folder = cache_folder(cache_dir)
     settings = {"sampling_rate": SAMPLING_RATE, "trim_top_db": trim_top_db, "peak_db": peak_db}
     decoded, bad_clips = {}, []
     for split, rows in splits.items():
@@ -171,22 +172,10 @@ def _describe(split: str, rows: Dataset, error_of: dict[int, str]) -> list[BadCl
 
 
 def _write(path: Path, rows: Dataset, settings: dict, num_proc: int | None, strict: bool, progress: str) -> None:
-    """Decode into a temporary file beside `path`, then move it there: a file with that name is whole."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
-            clips = decode_clips(rows, **settings, num_proc=num_proc, strict=strict)
-            for batch in batches(tqdm(clips, desc=progress, total=len(rows), unit="clip", disable=None), _BATCH_CLIPS):
-                writer.write_batch(_record_batch(batch))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CorpusError(
-            f"{path.parent}: the decoded clips cannot be written ({error}); give a cache_dir with space and permission"
-        ) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+    with arrow_writer(path, _SCHEMA) as writer:
+        clips = decode_clips(rows, **settings, num_proc=num_proc, strict=strict)
+        for batch in batches(tqdm(clips, desc=progress, total=len(rows), unit="clip", disable=None), _BATCH_CLIPS):
+            writer.write_batch(_record_batch(batch))
 
 
 def _record_batch(clips: list[tuple[np.ndarray, str | None]]) -> pa.RecordBatch:
