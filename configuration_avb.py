@@ -12,18 +12,35 @@ from dataclasses import fields
 from transformers import Wav2Vec2Config
 
 POOLINGS = ("last", "first", "max", "avg", "attention")
-LOSSES = ("ccc", "mse", "ce")
+LOSSES = ("ccc", "mse", "ce")  # of one task
+MULTITASK = "multitask"  # the loss of several
+TASK_WEIGHTINGS = ("fixed", "uncertainty")
 CCC_REDUCTIONS = ("mean", "sum")
 HEAD_NORMS = (None, "batch")
 WAVEFORM_NORMALIZATIONS = ("clip", "batch", "none")
+
+# Fields of our own that nothing the encoder computes depends on; nor does it on those of the labels.
+HEAD_FIELDS = frozenset(
+    "rnn_layers rnn_hidden_size head_dropout pooling loss label_range ccc_reduction class_weights label_smoothing "
+    "head_norm masked_pooling tasks task_weighting task_weights frozen_encoder_dropout id2label label2id num_labels "
+    "problem_type architectures".split()
+)
 
 # What a plain encoder's configuration says about its own pre-training, and what fine-tuning on bursts does instead.
 # Layer drop leaves parameters unused, which breaks DDP; the paper trains without SpecAugment.
 _FINE_TUNING_DEFAULTS = {"layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "architectures": None}
 
 
+def receptive_field(kernels: list[int], strides: list[int]) -> int:
+    """Samples that one frame of a stack of convolutions hears."""
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
 class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
-    """Encoder, head, loss and audio settings of one vocal-burst model.
+    """Encoder, head and loss of one vocal-burst model; what is done to audio before is the feature extractor's.
 
     The defaults are the `recommended` preset; the values named as the authors' make the `authors` one.
 
@@ -34,7 +51,12 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         rnn_hidden_size: units of each LSTM layer (section IV-B: 512).
         head_dropout: dropout before the LSTM, between its layers and before the linear layer. The paper has none.
         pooling: how per-frame predictions become one, over valid frames only (section III-B); `attention` is ours.
-        loss: `ccc` or `mse` make a regression model, `ce` a classifier (section III-C).
+        loss: `ccc` or `mse` make a regression model, `ce` a classifier (section III-C); `multitask` is the sum of the
+            losses in `tasks`.
+        tasks: of a multitask model, one dict a task in the order of its labels: `name`, `loss`, `num_labels` and, for
+            scores, `label_range`.
+        task_weighting: `fixed`, or `uncertainty`: weights that are learned (Kendall et al. 2018, arXiv:1705.07115).
+        task_weights: one fixed weight a task; None weighs all alike.
         label_range: lowest and highest value of a regression label; the sigmoid output is stretched to it.
         ccc_reduction: `mean` over labels; the authors' code has `sum`.
         class_weights: one weight a class for `ce`.
@@ -47,8 +69,6 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
             `batch` does so over the whole padded batch, as the authors' LARGE-LV60K and XLSR53; `none` is their BASE
             and LARGE.
         frozen_encoder_dropout: True leaves the dropout of a frozen encoder on in training, as the authors' code does.
-        peak_db: peak level in dBFS that audio is brought to before the feature extractor; None leaves it.
-        trim_top_db: leading and trailing parts quieter than this many dB below the peak are cut; None keeps them.
 
     Raises:
         ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
@@ -65,6 +85,9 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     head_dropout: float = 0.0
     pooling: str = "last"
     loss: str = "ccc"
+    tasks: list[dict] | None = None
+    task_weighting: str = "fixed"
+    task_weights: list[float] | None = None
     label_range: tuple[float, float] | list[float] = (0.0, 1.0)
     ccc_reduction: str = "mean"
     class_weights: list[float] | None = None
@@ -74,8 +97,6 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     masked_group_norm: bool = True
     waveform_normalization: str = "clip"
     frozen_encoder_dropout: bool = False
-    peak_db: float | None = -3.0
-    trim_top_db: float | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -92,7 +113,8 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
 
         choices = {
             "pooling": POOLINGS,
-            "loss": LOSSES,
+            "loss": (*LOSSES, MULTITASK),
+            "task_weighting": TASK_WEIGHTINGS,
             "ccc_reduction": CCC_REDUCTIONS,
             "head_norm": HEAD_NORMS,
             "waveform_normalization": WAVEFORM_NORMALIZATIONS,
@@ -113,7 +135,9 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         require(len(low_high) == 2 and low_high[0] < low_high[1], "label_range", "a pair (low, high) with low < high")
         if self.mask_feature_prob > 0:
             require(self.mask_feature_length <= self.hidden_size, "mask_feature_length", f"at most {self.hidden_size}")
-        if self.loss == "ce":
+        if self.loss == MULTITASK:
+            self._validate_tasks(require)
+        elif self.loss == "ce":
             require(self.num_labels >= 2, "num_labels", "2 or more classes with loss='ce'")
             require(
                 self.class_weights is None or len(self.class_weights) == self.num_labels,
@@ -131,13 +155,25 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
             self.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={self.loss!r}"
         )
 
+    def _validate_tasks(self, require):
+        tasks = self.tasks or []
+        legal = len(tasks) >= 2 and all(task.keys() >= {"name", "loss", "num_labels"} for task in tasks)
+        require(legal, "tasks", "two or more dicts with name, loss and num_labels")
+        require(all(task["loss"] in LOSSES for task in tasks), "tasks", f"of losses {', '.join(LOSSES)}")
+        total = sum(task["num_labels"] for task in tasks)
+        require(total == self.num_labels, "num_labels", f"{total}, the sum over the tasks")
+        weights = self.task_weights
+        require(
+            weights is None or (len(weights) == len(tasks) and min(weights) >= 0 and self.task_weighting == "fixed"),
+            "task_weights",
+            f"None or {len(tasks)} numbers of at least 0, one a task, with task_weighting='fixed'",
+        )
+        require(self.class_weights is None, "class_weights", "None with several tasks")
+
     @property
     def receptive_field(self) -> int:
         """Samples the convolutional front end needs for its first frame (400 for every released checkpoint)."""
-        samples = 1
-        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
-            samples = (samples - 1) * stride + kernel
-        return samples
+        return receptive_field(self.conv_kernel, self.conv_stride)
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):

@@ -11,6 +11,8 @@ Unusual:
 - Any length from one sample up: shorter than one frame is padded with silence.
 """
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -24,9 +26,9 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 from transformers.utils.output_capturing import capture_outputs
 
 try:  # as remote code from the Hub, and as a module of the installed project
-    from .configuration_avb import Wav2Vec2VocalBurstConfig
+    from .configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 except ImportError:
-    from configuration_avb import Wav2Vec2VocalBurstConfig
+    from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 
 IGNORE_INDEX = -100  # a clip without a class label; a missing regression label is NaN
 
@@ -102,6 +104,9 @@ def ce_loss(
 
 def scores_from_outputs(config, outputs: torch.Tensor) -> torch.Tensor:
     """Raw outputs (..., num_labels) → logits for `ce`; else a sigmoid stretched to `config.label_range`."""
+    if config.loss == MULTITASK:
+        parts = zip(task_configs(config), split_outputs(config, outputs), strict=True)
+        return torch.cat([scores_from_outputs(part, columns) for part, columns in parts], -1)
     if config.loss == "ce":
         return outputs
     low, high = config.label_range
@@ -117,6 +122,35 @@ def compute_loss(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     return ce_loss(logits, labels, config.class_weights, config.label_smoothing)
 
 
+def task_configs(config) -> list[SimpleNamespace]:
+    """What `compute_loss` and `scores_from_outputs` read, one a task of a multitask model."""
+    shared = {"ccc_reduction": config.ccc_reduction, "class_weights": None, "label_range": (0.0, 1.0)}
+    return [SimpleNamespace(**{**shared, "label_smoothing": config.label_smoothing, **task}) for task in config.tasks]
+
+
+def split_outputs(config, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Each task's columns of (..., num_labels) outputs."""
+    return outputs.split([task["num_labels"] for task in config.tasks], -1)
+
+
+def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss of each task of a multitask model, (tasks,), each over the clips that have its labels.
+
+    Args:
+        logits: (batch, num_labels)
+        labels: (batch, columns) floats, NaN where missing: a regression task's labels, one class index of a
+            classification task.
+    """
+    widths = [1 if task["loss"] == "ce" else task["num_labels"] for task in config.tasks]
+    losses = []
+    parts = zip(task_configs(config), split_outputs(config, logits), labels.split(widths, -1), strict=True)
+    for part, outputs, targets in parts:
+        if part.loss == "ce":
+            targets = targets[:, 0].nan_to_num(IGNORE_INDEX).long()
+        losses.append(compute_loss(part, outputs, targets))
+    return torch.stack(losses)
+
+
 # ---- encoder -------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +164,7 @@ class MaskedGroupNorm(nn.GroupNorm):
         """`hidden_states` (batch, channels, frames); `lengths` (batch,) valid frames, None when all of them are."""
         if lengths is None:
             return super().forward(hidden_states)
-        valid = _length_mask(lengths, hidden_states.shape[-1])[:, None]  # (batch, 1, frames)
+        valid = length_mask(lengths, hidden_states.shape[-1])[:, None]  # (batch, 1, frames)
         x = hidden_states.float()
         count = lengths[:, None, None]
         mean = (x * valid).sum(-1, keepdim=True) / count  # (batch, channels, 1)
@@ -202,7 +236,7 @@ class VocalBurstEncoder(Wav2Vec2Model):
         if not (self.training and config.apply_spec_augment):
             return hidden_states
         if config.mask_time_prob > 0 and mask_time_indices is None:
-            mask_time_indices = _sample_spans(
+            mask_time_indices = sample_spans(
                 attention_mask.sum(-1), hidden_states.shape[1], config.mask_time_prob, config.mask_time_length
             )
         if mask_time_indices is not None:
@@ -210,7 +244,7 @@ class VocalBurstEncoder(Wav2Vec2Model):
             hidden_states = torch.where(mask_time_indices[..., None], masked, hidden_states)
         if config.mask_feature_prob > 0:
             size = hidden_states.new_full((len(hidden_states),), config.hidden_size, dtype=torch.long)
-            spans = _sample_spans(size, config.hidden_size, config.mask_feature_prob, config.mask_feature_length)
+            spans = sample_spans(size, config.hidden_size, config.mask_feature_prob, config.mask_feature_length)
             hidden_states = hidden_states.masked_fill(spans[:, None], 0.0)
         return hidden_states
 
@@ -230,7 +264,7 @@ class VocalBurstEncoder(Wav2Vec2Model):
         if attention_mask is not None:
             lengths = attention_mask.sum(-1)
             # Whatever the padding holds, silence follows a clip: a clip shorter than one frame reads into it.
-            input_values = input_values.masked_fill(~_length_mask(lengths, input_values.shape[1]), 0.0)
+            input_values = input_values.masked_fill(~length_mask(lengths, input_values.shape[1]), 0.0)
             lengths = lengths.clamp(min=self.config.receptive_field)
         if self.config.waveform_normalization == "batch":
             input_values = F.layer_norm(input_values, input_values.shape)
@@ -247,17 +281,17 @@ class VocalBurstEncoder(Wav2Vec2Model):
         if lengths is None:
             return frames.new_ones(frames.shape[:2], dtype=torch.bool)
         lengths = lengths.clamp(min=self.config.receptive_field)
-        return _length_mask(self._get_feat_extract_output_lengths(lengths), frames.shape[1])
+        return length_mask(self._get_feat_extract_output_lengths(lengths), frames.shape[1])
 
 
-def _length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """(batch,) → (batch, size), True in the first `lengths` places of each row."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def _sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
+def sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
     """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size)."""
-    fits = _length_mask(lengths - span + 1, size)
+    fits = length_mask(lengths - span + 1, size)
     starts = (torch.rand(fits.shape, device=lengths.device) < prob / span) & fits
     padded = F.pad(starts.float()[:, None], (span - 1, 0))
     return F.max_pool1d(padded, span, stride=1)[:, 0].bool()
@@ -290,7 +324,7 @@ def pool(frames: torch.Tensor, mask: torch.Tensor, pooling: str, scores: torch.T
 
 
 class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
-    """The paper's model. Input: 16 kHz mono waveforms from a `Wav2Vec2FeatureExtractor`, padded on the right.
+    """The paper's model. Input: 16 kHz mono waveforms from a `VocalBurstFeatureExtractor`, padded on the right.
 
     With `loss="ccc"` or `"mse"` the logits are the predictions themselves, within `config.label_range`; with
     `loss="ce"` they are unnormalised log-probabilities.
@@ -329,7 +363,15 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         self.head = nn.Linear(width, config.num_labels)
         self.head_norm = nn.BatchNorm1d(config.num_labels) if config.head_norm == "batch" else None
         self.attention = nn.Linear(width, 1) if config.pooling == "attention" else None
+        self.log_variances = None
+        if config.loss == MULTITASK and config.task_weighting == "uncertainty":
+            self.log_variances = nn.Parameter(torch.zeros(len(config.tasks)))
         self.post_init()
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if module is self and self.log_variances is not None:
+            nn.init.zeros_(self.log_variances)
 
     def freeze_encoder(self):
         """Trains the head only: no gradient into the encoder, and its dropout off (or as `frozen_encoder_dropout`)."""
@@ -349,9 +391,11 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
 
     def forward(
         self,
-        input_values: torch.Tensor,
+        input_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        encoder_frames: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
         """Predicts every label of every clip.
@@ -360,21 +404,43 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
             input_values: (batch, samples) float waveforms at 16 kHz, padded on the right.
             attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
             labels: (batch, labels) floats with NaN where missing, or (batch,) class indices with -100.
+            encoder_frames: (batch, frames, hidden) what `encode` made of the waveforms, instead of them.
+            frame_mask: (batch, frames) True where a frame of `encoder_frames` is made of audio.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict` as everywhere in Transformers.
 
         Returns:
             `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
         """
         return_dict = kwargs.pop("return_dict", True)
-        outputs = self.wav2vec2(input_values, attention_mask=attention_mask, **kwargs)
-        lengths = None if attention_mask is None else attention_mask.sum(-1)
-        mask = self.wav2vec2.frame_mask(lengths, outputs.last_hidden_state)
-        logits = self.predict_frames(outputs.last_hidden_state, mask)
-        loss = None if labels is None else compute_loss(self.config, logits, labels)
+        if encoder_frames is None:
+            outputs, frame_mask = self.encode(input_values, attention_mask, **kwargs)
+        else:
+            outputs = Wav2Vec2BaseModelOutput(last_hidden_state=encoder_frames)
+        logits = self.predict_frames(outputs.last_hidden_state, frame_mask)
+        loss = None if labels is None else self.compute_loss(logits, labels)
         output = SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
         return output if return_dict else output.to_tuple()
+
+    def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of a whole batch; that of several tasks is a weighted sum.
+
+        With uncertainty weighting, task t of log variance s_t adds exp(-s_t) L_t + s_t (Kendall et al. 2018).
+        """
+        if self.config.loss != MULTITASK:
+            return compute_loss(self.config, logits, labels)
+        losses = task_losses(self.config, logits, labels)  # (tasks,)
+        if self.log_variances is not None:
+            return (losses * torch.exp(-self.log_variances) + self.log_variances).sum()
+        weights = self.config.task_weights or [1.0] * len(losses)
+        return (losses * losses.new_tensor(weights)).sum()
+
+    def encode(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs):
+        """The encoder alone: waveforms → its outputs, `last_hidden_state` (batch, frames, hidden), and their mask."""
+        outputs = self.wav2vec2(input_values, attention_mask=attention_mask, **kwargs)
+        lengths = None if attention_mask is None else attention_mask.sum(-1)
+        return outputs, self.wav2vec2.frame_mask(lengths, outputs.last_hidden_state)
 
     def predict_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The head alone: encoder frames (batch, frames, hidden) and their mask → (batch, num_labels) in fp32.

@@ -15,14 +15,14 @@ clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from avb.bootstrap import interval, resampled_sums, unit_indices
-from avb.tasks import Task
+from avb.tasks import MultiTask, Task
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -242,7 +242,7 @@ def _class_indices(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def evaluate_predictions(
-    task: Task,
+    task: Task | MultiTask,
     y_true: ArrayLike,
     y_pred: ArrayLike,
     groups: Sequence | None = None,
@@ -271,6 +271,8 @@ def evaluate_predictions(
         "official_ccc" (the challenge's own) and "per_label" with the first four a label.
         Classification: "uar", "uar_low", "uar_high", "accuracy", "macro_f1", "confusion_matrix" (rows: true classes)
         and "per_label" with "recall", "recall_low", "recall_high", "count" a label.
+        Several tasks: "mean_score" over those with labels, "num_clips" with any label, and "tasks", all of the above
+        for each.
 
     Raises:
         ValueError: shapes or lengths do not fit the task or each other, a class index is out of range, a logit is NaN,
@@ -278,6 +280,8 @@ def evaluate_predictions(
     """
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+    if isinstance(task, MultiTask):
+        return _evaluate_tasks(task, y_true, y_pred, groups, num_resamples, seed)
     if task.kind == "regression":
         y_true, y_pred = _regression_arrays(task, y_true, y_pred)
         has_label = ~np.isnan(y_true).all(axis=1)
@@ -295,28 +299,59 @@ def evaluate_predictions(
     }
 
 
-def compute_metrics(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
+def compute_metrics(task: Task | MultiTask) -> Callable[[EvalPrediction], dict[str, float]]:
     """The hook that `transformers.Trainer(compute_metrics=...)` calls after each evaluation; no intervals.
 
     Returns:
         A function from an EvalPrediction, whose `predictions` are logits or a tuple that starts with them, to a flat
-        dict: "ccc", "pearson" (means over labels) and "ccc_<label>", or "uar", "accuracy" and "macro_f1". It raises
-        the ValueErrors of `evaluate_predictions`.
+        dict: "ccc", "pearson" (means over labels) and "ccc_<label>", or "uar", "accuracy" and "macro_f1". Of several
+        tasks: "mean_score" and all these, preceded by the task's name, "high_ccc". It raises the ValueErrors of
+        `evaluate_predictions`.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = prediction.predictions
-        if isinstance(logits, tuple):
-            logits = logits[0]
-        if task.kind == "regression":
-            y_true, y_pred = _regression_arrays(task, prediction.label_ids, logits)
-            scores = ccc(y_true, y_pred)  # (labels,)
-            per_label = {f"ccc_{label}": float(score) for label, score in zip(task.labels, scores, strict=True)}
-            return {"ccc": float(scores.mean()), "pearson": float(pearson(y_true, y_pred).mean())} | per_label
-        y_true, y_pred = _classification_arrays(task, prediction.label_ids, logits)
-        return _class_scores(y_true, y_pred, task.num_labels)
+        return _point_scores(task, prediction.label_ids, logits[0] if isinstance(logits, tuple) else logits)
 
     return compute
+
+
+def _point_scores(task: Task | MultiTask, y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+    if isinstance(task, MultiTask):
+        by_part = [(part, _point_scores(part, true, outputs)) for part, true, outputs in _parts(task, y_true, y_pred)]
+        mean = float(np.mean([scores[part.metric] for part, scores in by_part]))
+        named = {f"{part.name}_{name}": score for part, scores in by_part for name, score in scores.items()}
+        return {task.metric: mean} | named
+    if task.kind == "regression":
+        y_true, y_pred = _regression_arrays(task, y_true, y_pred)
+        scores = ccc(y_true, y_pred)  # (labels,)
+        per_label = {f"ccc_{label}": float(score) for label, score in zip(task.labels, scores, strict=True)}
+        return {"ccc": float(scores.mean()), "pearson": float(pearson(y_true, y_pred).mean())} | per_label
+    y_true, y_pred = _classification_arrays(task, y_true, y_pred)
+    return _class_scores(y_true, y_pred, task.num_labels)
+
+
+def _parts(task: MultiTask, y_true: ArrayLike, y_pred: ArrayLike) -> Iterable[tuple[Task, np.ndarray, np.ndarray]]:
+    """Each part of a multitask with its labels and outputs."""
+    return zip(task.parts, task.targets(np.asarray(y_true)), task.outputs(np.asarray(y_pred)), strict=True)
+
+
+def _evaluate_tasks(
+    task: MultiTask, y_true: ArrayLike, y_pred: ArrayLike, groups: Sequence | None, num_resamples: int, seed: int
+) -> dict:
+    tasks = {}
+    for part, true, outputs in _parts(task, y_true, y_pred):
+        has_label = ~np.isnan(true).all(axis=1) if part.kind == "regression" else true != MISSING_CLASS
+        if has_label.any():
+            tasks[part.name] = evaluate_predictions(part, true, outputs, groups, num_resamples, seed)
+        else:
+            tasks[part.name] = {"num_clips": 0, "note": "no clip has its labels"}
+    means = [tasks[part.name][part.metric] for part in task.parts if part.metric in tasks[part.name]]
+    return {
+        task.metric: float(np.mean(means)),
+        "num_clips": int((~np.isnan(np.asarray(y_true)).all(axis=1)).sum()),
+        "tasks": tasks,
+    }
 
 
 def _evaluate_regression(

@@ -8,17 +8,16 @@ from datasets import Dataset
 from avb.metrics import evaluate_predictions
 from avb.output import write_table
 from avb.prediction import score_columns, score_row, scores_from_logits
-from avb.tasks import Task
+from avb.tasks import MultiTask, Task
 from avb.training import BurstTrainer
 
 
-def score_split(trainer: BurstTrainer, task: Task, name: str, split: Dataset, output_dir: Path) -> dict:
+def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split: Dataset, output_dir: Path) -> dict:
     """Writes `predictions_NAME.csv`; returns the split's metrics, or says that its labels are withheld."""
     logits = trainer.predict(split, metric_key_prefix=name).predictions  # (clips, labels), on every process
     labels = np.asarray(split["labels"])
     config = trainer.accelerator.unwrap_model(trainer.model).config
     known = [column for column in ("speaker", "country") if column in split.column_names]
-    truths = ["label"] if task.kind == "classification" else [f"true_{label}" for label in task.labels]
     if trainer.is_world_process_zero():
         columns = zip(split["id"], scores_from_logits(logits, config), labels, strict=True)
         extras = zip(*(split[column] for column in known), strict=True) if known else ([] for _ in labels)
@@ -31,8 +30,9 @@ def score_split(trainer: BurstTrainer, task: Task, name: str, split: Dataset, ou
             }
             for (clip, scores, truth), extra in zip(columns, extras, strict=True)
         )
-        write_table(output_dir / f"predictions_{name}.csv", rows, ["id", *known, *score_columns(config), *truths])
-    if np.isnan(labels).all() if task.kind == "regression" else (labels < 0).all():
+        columns = ["id", *known, *score_columns(config), *_true_labels(task, labels[0])]
+        write_table(output_dir / f"predictions_{name}.csv", rows, columns)
+    if (labels < 0).all() if task.kind == "classification" else np.isnan(labels).all():
         return {"num_clips": 0, "note": "labels are withheld"}
     groups = None
     if "speaker" in known:  # a clip without one stands for itself
@@ -40,30 +40,47 @@ def score_split(trainer: BurstTrainer, task: Task, name: str, split: Dataset, ou
     return evaluate_predictions(task, labels, logits, groups)
 
 
-def _true_labels(task: Task, truth) -> dict:
+def _true_labels(task: Task | MultiTask, truth) -> dict:
     """A clip's own labels as columns; empty where they are missing."""
+    if isinstance(task, MultiTask):
+        parts = zip(task.parts, task.targets(truth), strict=True)
+        by_part = [(part, _true_labels(part, labels)) for part, labels in parts]
+        return {
+            f"label_{part.name}" if part.kind == "classification" else column: value
+            for part, columns in by_part
+            for column, value in columns.items()
+        }
     if task.kind == "classification":
         return {"label": task.labels[int(truth)] if truth >= 0 else None}
     pairs = zip(task.labels, truth, strict=True)
     return {f"true_{label}": None if np.isnan(value) else round(float(value), 6) for label, value in pairs}
 
 
-def summary(task: Task, results: dict, num_bad_clips: int, output_dir: Path) -> str:
+def summary(task: Task | MultiTask, results: dict, num_bad_clips: int, output_dir: Path) -> str:
     """What a reader of the terminal wants to know: scores with intervals, and where everything is."""
     lines = [""]
-    per_label = "ccc" if task.kind == "regression" else "recall"
-    width = max(map(len, task.labels))
     for name in ("validation", "test"):
         scores = results.get(name, {})
-        if task.metric not in scores:
-            continue
-        low, high = scores[f"{task.metric}_low"], scores[f"{task.metric}_high"]
-        lines.append(
-            f"{name}: {task.metric.upper()} {scores[task.metric]:.3f}, 95 % interval {low:.3f} to {high:.3f} "
-            f"by {scores['interval_unit']} ({scores['num_clips']} clips)"
-        )
-        lines += [f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels]
+        if isinstance(task, MultiTask) and task.metric in scores:
+            lines.append(f"{name}: mean over {len(task.parts)} tasks {scores[task.metric]:.3f}")
+            for part in task.parts:
+                lines += _summarize(f"{name}, {part.name}", part, scores["tasks"][part.name])
+        elif task.metric in scores:
+            lines += _summarize(name, task, scores)
     if num_bad_clips:
         lines.append(f"{num_bad_clips} clips could not be read: {output_dir / 'bad_clips.csv'}")
     lines.append(f"model, metrics and predictions: {output_dir}")
     return "\n".join(lines)
+
+
+def _summarize(name: str, task: Task, scores: dict) -> list[str]:
+    if task.metric not in scores:
+        return [f"{name}: {scores['note']}"]
+    low, high = scores[f"{task.metric}_low"], scores[f"{task.metric}_high"]
+    per_label = "ccc" if task.kind == "regression" else "recall"
+    width = max(map(len, task.labels))
+    return [
+        f"{name}: {task.metric.upper()} {scores[task.metric]:.3f}, 95 % interval {low:.3f} to {high:.3f} "
+        f"by {scores['interval_unit']} ({scores['num_clips']} clips)",
+        *(f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels),
+    ]

@@ -1,6 +1,6 @@
-"""What is predicted: the four tasks of the A-VB 2022 challenge, and tasks made from any label columns.
+"""What is predicted: the four tasks of the A-VB 2022 challenge, tasks made from any label columns, and several at once.
 
-A task is a name, a kind and an ordered tuple of label names; it holds no data and imports nothing. The same convention
+A task is a name, a kind and an ordered tuple of label names; it holds no data. The same convention
 holds wherever targets are arrays:
 
 - regression: floats of shape (clips, labels), NaN for a missing label, scored by the mean CCC over labels;
@@ -17,6 +17,8 @@ Source: Baird et al. (2022), "The ACII 2022 Affective Vocal Bursts Workshop & Co
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, get_args
+
+import numpy as np
 
 Kind = Literal["regression", "classification"]
 
@@ -88,6 +90,58 @@ class Task:
     def label2id(self) -> dict[str, int]:
         """Label name to output index."""
         return {label: index for index, label in enumerate(self.labels)}
+
+
+@dataclass(frozen=True)
+class MultiTask:
+    """Several tasks of one model. Its outputs are those of its parts side by side, and so are its targets, as floats.
+
+    Targets have shape (clips, columns): the labels of a regression part, one column with the class index of a
+    classification part; NaN is missing everywhere. Scored by the mean over its parts' metrics.
+
+    Args:
+        parts: at least two tasks of different names.
+    """
+
+    parts: tuple[Task, ...]
+
+    kind = "multitask"
+    metric = "mean_score"
+
+    def __post_init__(self):
+        names = [part.name for part in self.parts]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"a multitask needs at least two different tasks, got {names}")
+
+    @property
+    def name(self) -> str:
+        """The names of the parts, joined: "high+two"."""
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of all parts; a label that two of them have is preceded by the part's name."""
+        names = [label for part in self.parts for label in part.labels]
+        return tuple(
+            f"{part.name}/{label}" if names.count(label) > 1 else label for part in self.parts for label in part.labels
+        )
+
+    num_labels = Task.num_labels
+    id2label = Task.id2label
+    label2id = Task.label2id
+
+    def outputs(self, outputs: np.ndarray) -> list[np.ndarray]:
+        """Each part's columns of (clips, num_labels) outputs."""
+        return np.split(outputs, np.cumsum([part.num_labels for part in self.parts])[:-1], axis=-1)
+
+    def targets(self, targets: np.ndarray) -> list[np.ndarray]:
+        """Each part's targets as that part has them, of the floats (clips, columns)."""
+        widths = [part.num_labels if part.kind == "regression" else 1 for part in self.parts]
+        columns = np.split(targets, np.cumsum(widths)[:-1], axis=-1)
+        return [
+            column if part.kind == "regression" else np.nan_to_num(column[..., 0], nan=-100).astype(np.int64)
+            for part, column in zip(self.parts, columns, strict=True)
+        ]
 
 
 def _is_name(value: object) -> bool:

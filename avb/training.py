@@ -13,18 +13,20 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import AutoFeatureExtractor, EarlyStoppingCallback, Trainer, Wav2Vec2FeatureExtractor
+from transformers import EarlyStoppingCallback, Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
 
+from audio_avb import SAMPLING_RATE
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
-from avb.audio import SAMPLING_RATE
 from avb.baselines import BASELINES
 from avb.errors import AvbError
 from avb.extractors import resolve
 from avb.metrics import compute_metrics
 from avb.recipes import nearest, read_yaml
-from avb.tasks import Task
-from configuration_avb import Wav2Vec2VocalBurstConfig
-from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst, compute_loss
+from avb.tasks import MultiTask, Task
+from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
+from feature_extraction_avb import VocalBurstFeatureExtractor
+from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst
 
 
 def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task, train: Dataset):
@@ -36,6 +38,8 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
     """
     if model_args.model not in ("wav2vec2", *BASELINES):
         raise AvbError(f"--model {model_args.model!r}; {nearest(model_args.model, ['wav2vec2', *BASELINES])}")
+    if isinstance(task, MultiTask) and model_args.model != "wav2vec2":
+        raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
     audio_settings = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
     class_weights = _class_weights(model_args.class_weights, task, train)
     if model_args.model == "wav2vec2":
@@ -52,37 +56,49 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
 
 def _build_wav2vec2(model_args: ModelArguments, audio_settings: dict, task: Task, class_weights: list[float] | None):
     config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
-    given = vars(model_args) | audio_settings
-    fields = {key: value for key, value in given.items() if key in config_fields and value is not None}
+    fields = {key: value for key, value in vars(model_args).items() if key in config_fields and value is not None}
     fields |= {
-        "loss": model_args.loss or ("ce" if task.kind == "classification" else "ccc"),
+        **_loss_fields(task, model_args.loss),
         "class_weights": class_weights,
-        "label_range": list(task.label_range),
         "id2label": task.id2label,
         "label2id": task.label2id,
         "attn_implementation": model_args.attn_implementation,
     }
-    if (fields["loss"] == "ce") != (task.kind == "classification"):
-        legal = "ce" if task.kind == "classification" else "ccc or mse"
-        raise AvbError(f"--loss {fields['loss']} does not fit task {task.name!r}, a {task.kind}: use {legal}")
-
     if Path(model_args.encoder).suffix in (".yaml", ".yml"):
         if model_args.freeze != "none":
             raise AvbError(f"--freeze {model_args.freeze} would keep random weights as they are: add --freeze none")
         model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**read_yaml(Path(model_args.encoder)) | fields))
-        feature_extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+        feature_extractor = VocalBurstFeatureExtractor()
     else:
         model, feature_extractor = _load_encoder(resolve(model_args.encoder), fields)
     feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
+    feature_extractor.peak_db = audio_settings["peak_db"]
+    feature_extractor.trim_top_db = audio_settings["trim_top_db"]
     _freeze(model, model_args.freeze)
     return model, feature_extractor
+
+
+def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
+    """The configuration's fields that follow from the task; a loss that is given is that of the scores."""
+    if isinstance(task, MultiTask):
+        parts = [
+            _loss_fields(part, loss if part.kind == "regression" else None)
+            | {"name": part.name, "num_labels": part.num_labels}
+            for part in task.parts
+        ]
+        return {"loss": MULTITASK, "tasks": parts}
+    loss = loss or ("ce" if task.kind == "classification" else "ccc")
+    if (loss == "ce") != (task.kind == "classification"):
+        legal = "ce" if task.kind == "classification" else "ccc or mse"
+        raise AvbError(f"--loss {loss} does not fit task {task.name!r}, a {task.kind}: use {legal}")
+    return {"loss": loss, "label_range": list(task.label_range)}
 
 
 def _load_encoder(name: str, fields: dict):
     try:
         # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
         model = Wav2Vec2ForVocalBurst.from_pretrained(name, dtype=torch.float32, ignore_mismatched_sizes=True, **fields)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(name)
+        feature_extractor = VocalBurstFeatureExtractor.from_pretrained(name)
     except OSError as error:
         raise AvbError(
             f"--encoder {name}: no such folder, and it could not be read from the Hub ({error}). Give a folder with "
@@ -123,10 +139,10 @@ class BurstTrainer(Trainer):
     """The Trainer with an exact CCC on several devices, a learning rate for the encoder, and predictions in order."""
 
     def __init__(self, model, args: AvbTrainingArguments, task: Task, feature_extractor, data_collator, **kwargs):
-        if args.gradient_accumulation_steps > 1 and model.config.loss == "ccc":
+        if args.gradient_accumulation_steps > 1 and model.config.loss in ("ccc", MULTITASK):
             raise AvbError(
-                f"--gradient_accumulation_steps {args.gradient_accumulation_steps} with loss ccc would average the CCC "
-                "of parts, which is another loss: raise --per_device_train_batch_size (with "
+                f"--gradient_accumulation_steps {args.gradient_accumulation_steps} with loss {model.config.loss} would "
+                "average the CCC of parts, which is another loss: raise --per_device_train_batch_size (with "
                 "--gradient_checkpointing true if memory is short) or use --loss mse"
             )
         args.metric_for_best_model = f"eval_{task.metric}"
@@ -163,8 +179,13 @@ class BurstTrainer(Trainer):
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         logits = torch.cat(torch.distributed.nn.functional.all_gather(outputs.logits))
-        loss = compute_loss(self.accelerator.unwrap_model(model).config, logits, self.accelerator.gather(labels))
+        loss = self.accelerator.unwrap_model(model).compute_loss(logits, self.accelerator.gather(labels))
         return (loss, outputs) if return_outputs else loss
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        # A pickle that nothing reads.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:

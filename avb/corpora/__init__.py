@@ -8,6 +8,7 @@ import inspect
 from pathlib import Path
 
 from avb.corpora import emogator, folder, hume_vb
+from avb.corpora.multitask import join
 from avb.corpora.rows import Corpus, require_split
 from avb.corpora.tables import did_you_mean
 from avb.errors import CorpusError
@@ -23,7 +24,7 @@ def load_bursts(corpus: str, root: str | Path, task: str | None = None, **option
     Args:
         corpus: a key of `CORPORA`.
         root: where it lies.
-        task: which of its tasks; None is the corpus's own default.
+        task: which of its tasks; several are joined by +, "high+two"; None is the corpus's own default.
         **options: of its `load` function.
 
     Raises:
@@ -39,4 +40,7 @@ def load_bursts(corpus: str, root: str | Path, task: str | None = None, **option
             raise CorpusError(
                 f"corpus {corpus!r} has no option {name!r}{did_you_mean(name, legal)} Options: {', '.join(legal)}"
             )
-    return load(root, task, **options)
+    names = task.split("+") if task else [task]
+    if len(names) == 1:
+        return load(root, task, **options)
+    return join([load(root, name, **options) for name in names])

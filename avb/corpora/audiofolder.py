@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avb.audio import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
+from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split, ranked_splits
 from avb.corpora.tables import TABLE_SUFFIXES

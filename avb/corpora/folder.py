@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avb.audio import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
+from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
 from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
 from avb.corpora.labels import MISSING_CELLS, class_labels, parse_numbers, regression_labels

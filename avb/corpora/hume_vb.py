@@ -15,7 +15,7 @@ import logging
 import os
 from pathlib import Path
 
-from avb.audio import AUDIO_SUFFIXES
+from audio_avb import AUDIO_SUFFIXES
 from avb.corpora import shards
 from avb.corpora.labels import class_labels, regression_labels
 from avb.corpora.rows import Corpus, build_splits

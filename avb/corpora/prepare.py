@@ -27,7 +27,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
-from avb.audio import SAMPLING_RATE
+from audio_avb import SAMPLING_RATE
 from avb.corpora import CORPORA, emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
 from avb.corpora.labels import MISSING_CLASS
@@ -76,8 +76,8 @@ def prepare(
         out: folder to write, new or left by an interrupted run of the same settings.
         tasks: whose labels are written; None is all that hume_vb has, and what a folder's columns make.
         sampling_rate: of the clips, Hz.
-        peak_db: see `avb.audio.load_audio`.
-        trim_top_db: see `avb.audio.load_audio`.
+        peak_db: see `audio_avb.load_audio`.
+        trim_top_db: see `audio_avb.load_audio`.
         num_workers: processes that decode; None is one.
         shard_rows: clips a shard, at most.
         strict: raise at the first clip that cannot be decoded.

@@ -12,7 +12,7 @@ from avb.corpora.splits import SPLITS
 from avb.errors import CorpusError
 from avb.tasks import Task
 
-# Not datasets.Audio: that needs torchcodec even to hold a path. avb.audio.load_audio decodes either field, when asked.
+# Not datasets.Audio: that needs torchcodec even to hold a path. audio_avb.load_audio decodes either field, when asked.
 AUDIO_FEATURE = {"bytes": Value("binary"), "path": Value("string")}
 
 
