@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-fast lint clean
+.PHONY: install demo space test test-fast lint clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,11 @@ demo: install
 	$(BIN)/python predict_avb.py runs/sample --corpus hume_vb --data_dir data/sample --task high --split test \
 		--output runs/sample/test.csv --overwrite
 	head -n 4 runs/sample/test.csv
+
+# The demo app, on this machine only; `make space MODELS="runs/mine org/avb-high"` shows others than runs/sample.
+space: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
+	$(BIN)/python demo/app.py $(if $(MODELS),--models $(MODELS))
 
 test: install
 	$(BIN)/python -m pytest

@@ -21,8 +21,8 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers.utils import logging
 
+from audio_avb import AUDIO_SUFFIXES
 from avb import submission
-from avb.audio import AUDIO_SUFFIXES
 from avb.errors import AudioError, AvbError
 from avb.output import check_output, write_table
 from avb.prediction import Clip, load_model, score_clips, score_columns, score_row
@@ -119,8 +119,8 @@ def predict(args: argparse.Namespace) -> int:
 
 def check_submission(args: argparse.Namespace, config):
     """Raises where the model's labels are not the task's: before the hours of scoring, not after."""
-    predicted = [config.id2label[index] for index in range(config.num_labels)]
-    if predicted != list(get_task(args.task).labels):
+    predicted, wanted = config.id2label.values(), get_task(args.task).labels
+    if not set(wanted) <= set(predicted):
         raise AvbError(f"--submission: {args.model} predicts {', '.join(predicted)}, which is not task {args.task!r}")
 
 

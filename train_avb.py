@@ -4,7 +4,8 @@
     accelerate launch train_avb.py recipes/X.yaml --data_dir ROOT --any_argument value
 
 Into `output_dir` go the model and its feature extractor, `metrics.json` (with 95 % intervals), `predictions_SPLIT.csv`
-for each split that was scored, the recipe as it was run, the versions, and the clips that could not be read.
+for each split that was scored, the recipe as it was run, the versions, the clips that could not be read, and the model
+card. `--push_to_hub true --hub_model_id ORG/NAME` uploads what of it belongs on the Hub.
 """
 
 import platform
@@ -19,12 +20,16 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
-from avb.baselines import prepare_training
+from avb.cards import write_card
 from avb.corpora import load_bursts, require_split
 from avb.corpora.decode import BadClip, decode_splits
 from avb.errors import AvbError
+from avb.features import training_inputs
+from avb.hub import save_hub_folder
 from avb.output import make_folder, write_json, write_table
+from avb.push import open_repository, push_folder
 from avb.results import append_result, failed_run, run_results
+from avb.runs import corpus_name
 from avb.scoring import score_split, summary
 from avb.training import BurstTrainer, build_model
 
@@ -42,16 +47,32 @@ def main(argv: list[str] | None = None) -> int:
         "corpus": data_args.corpus,
         "data_dir": data_args.data_dir,
     }
+    repo_id = args.hub_model_id if args.push_to_hub else None
+    args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
+    is_main_process = args.process_index == 0
     try:
+        if repo_id and is_main_process:
+            open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours
         metrics, epochs = train(model_args, data_args, args, recipe)
     except ValueError as error:
         print(f"train_avb.py: error: {error}", file=sys.stderr)
-        if args.results and args.process_index == 0:
+        if args.results and is_main_process:
             append_result(args.results, failed_run(argv, str(error), task=data_args.task, seed=args.seed, **facts))
         return 1
-    if args.results and args.process_index == 0:
-        for row in run_results(argv, metrics, epochs=epochs, versions=versions(), **facts):
-            append_result(args.results, row)
+    if not is_main_process:
+        return 0
+    try:
+        if args.results:
+            for row in run_results(argv, metrics, epochs=epochs, versions=versions(), **facts):
+                append_result(args.results, row)
+        name = repo_id.rpartition("/")[2] if repo_id else None
+        is_scored = any(metrics["metric"] in scores for scores in metrics.values() if isinstance(scores, dict))
+        write_card(args.output_dir, name, [args.results] if args.results and is_scored else [])
+        if repo_id:
+            push_folder(args.output_dir, repo_id, args.hub_private_repo)
+    except AvbError as error:
+        print(f"train_avb.py: error: {error}\nThe model is trained and saved: {args.output_dir}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -89,8 +110,15 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
 
     model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
     with args.main_process_first(desc="computing features"):
-        splits, collator = prepare_training(
-            model, feature_extractor, splits, num_proc=data_args.num_decode_workers, cache_dir=data_args.cache_dir
+        splits, collator = training_inputs(
+            model.to(args.device),
+            feature_extractor,
+            splits,
+            cache_frames=data_args.cache_frames,
+            dtype=data_args.frames_dtype,
+            autocast=args.bf16,
+            num_proc=data_args.num_decode_workers,
+            cache_dir=data_args.cache_dir,
         )
     trainer = BurstTrainer(
         model,
@@ -104,14 +132,15 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if args.resume else None)
     seconds = time.perf_counter() - started
-    trainer.save_model()  # the feature extractor too
-    (output_dir / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads; recipe.yaml says it all
+    if trainer.is_world_process_zero():
+        save_hub_folder(trainer.accelerator.unwrap_model(trainer.model), feature_extractor, output_dir)
 
     metrics = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
     for name, split in splits.items():
         if name != "train":
             metrics[name] = score_split(trainer, task, name, split, output_dir)
     metrics |= {"train_clips": len(splits["train"]), "train_seconds": round(seconds, 1), "seed": args.seed}
+    metrics["corpus"] = corpus_name(data_args.corpus, data_args.data_dir)
     if trainer.is_world_process_zero():
         if bad_clips:
             rows = (clip._asdict() for clip in bad_clips)

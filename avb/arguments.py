@@ -37,6 +37,12 @@ class ModelArguments:
     loss: str | None = field(
         default=None, metadata={"help": "ccc, mse (section III-C) or ce. Default: ccc for scores, ce for classes."}
     )
+    task_weighting: str = field(
+        default="fixed", metadata={"help": "Several tasks: fixed weights, or 'uncertainty' learns them."}
+    )
+    task_weights: list[float] | None = field(
+        default=None, metadata={"help": "Several tasks: one fixed weight a task. Default: 1 each."}
+    )
     ccc_reduction: str = field(default="mean", metadata={"help": "CCC over labels: mean, or the authors' sum."})
     class_weights: str | None = field(
         default=None, metadata={"help": "'balanced' weighs each class by the inverse of its train count (loss ce)."}
@@ -66,6 +72,17 @@ class ModelArguments:
 
 
 @dataclass
+class PretrainingArguments:
+    encoder: str = field(
+        default="recipes/encoders/small.yaml",
+        metadata={"help": "YAML file of Wav2Vec2Config fields, or folder of an encoder to go on from."},
+    )
+    num_mel_bins: int = field(default=64, metadata={"help": "Bands of the log-mel spectrogram that is predicted."})
+    mask_time_prob: float = field(default=0.5, metadata={"help": "Share of frames hidden from the encoder."})
+    mask_time_length: int = field(default=8, metadata={"help": "Frames of a hidden span (20 ms each)."})
+
+
+@dataclass
 class DataArguments:
     corpus: str = field(
         default="folder",
@@ -76,7 +93,10 @@ class DataArguments:
     )
     task: str | None = field(
         default=None,
-        metadata={"help": "high, two, culture or type for hume_vb; emotion or two for emogator; folder makes its own."},
+        metadata={
+            "help": "high, two, culture or type for hume_vb; emotion or two for emogator; folder makes its own. "
+            "Several at once are joined by +: high+two."
+        },
     )
     label_columns: list[str] | None = field(default=None, metadata={"help": "folder: the columns to predict."})
     label_range: list[float] | None = field(
@@ -107,6 +127,11 @@ class DataArguments:
     trim_top_db: float | None = field(
         default=None, metadata={"help": "Cut leading and trailing parts quieter than this many dB below the peak."}
     )
+    cache_frames: bool = field(
+        default=True,
+        metadata={"help": "Run a frozen encoder once and train on its frames, kept in cache_dir."},
+    )
+    frames_dtype: str = field(default="float16", metadata={"help": "Of these frames on disk: float16 or float32."})
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
     num_decode_workers: int = field(default=1, metadata={"help": "Processes that decode audio into the cache."})
     cache_dir: str | None = field(
@@ -159,6 +184,16 @@ class AvbTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is."})
     # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
     average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is."})
+    push_to_hub: bool = field(
+        default=False,
+        metadata={"help": "At the end, upload the finished model and its card to hub_model_id, in one commit."},
+    )
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "ORG/NAME to push to; made before training if it is not there."}
+    )
+    hub_private_repo: bool = field(default=True, metadata={"help": "False: a repository made here is public."})
+    hub_token: str | None = field(default=None, metadata={"help": "Not here: log in by `hf auth login`, or HF_TOKEN."})
+    hub_strategy: str = field(default="end", metadata={"help": "Leave as it is: checkpoints are never uploaded."})
     results: str | None = field(
         default=None, metadata={"help": "File that gets one row for each scored split, e.g. results/runs.csv."}
     )
@@ -169,6 +204,10 @@ class AvbTrainingArguments(TrainingArguments):
         # Unless it is told so, accelerate does not join processes on a machine without an accelerator: each would train
         # alone and overwrite the other's files.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.hub_token:
+            raise AvbError("--hub_token would end up in recipe.yaml: log in by `hf auth login`, or set HF_TOKEN")
+        if self.push_to_hub and not self.hub_model_id:
+            raise AvbError("--push_to_hub true needs --hub_model_id ORG/NAME")
         super().__post_init__()
 
 
@@ -179,18 +218,22 @@ class AvbArgumentParser(HfArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments, AvbTrainingArguments, dict]:
+def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments) -> tuple:
     """Reads `[RECIPE.yaml ...] [--argument value ...]`; later recipes win, and the command line over all.
 
+    Args:
+        argv: None is the command line's.
+        model_arguments: dataclass of what is trained: `ModelArguments`, or `PretrainingArguments`.
+
     Returns:
-        The three dataclasses, and the recipe with the command line's arguments merged in, ready to be written beside
-        the model.
+        The dataclasses (model, data, training), and the recipe with the command line's arguments merged in, ready to be
+        written beside the model.
 
     An error ends the program with exit code 2 and one line.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = AvbArgumentParser(
-        (ModelArguments, DataArguments, AvbTrainingArguments),
+        (model_arguments, DataArguments, AvbTrainingArguments),
         usage="%(prog)s [RECIPE.yaml ...] [--argument value ...]",
         allow_abbrev=False,
     )

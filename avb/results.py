@@ -25,6 +25,7 @@ _RUN_OPTIONS = {
     "data_dir",
     "output_dir",
     "cache_dir",
+    "cache_frames",
     "seed",
     "resume",
     "overwrite",
@@ -35,6 +36,9 @@ _RUN_OPTIONS = {
     "logging_dir",
     "logging_steps",
     "logging_strategy",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
     "report_to",
     "run_name",
     "results",
@@ -50,7 +54,7 @@ class Result:
         changes: what the command line changed in the recipe, as typed, sorted by name; empty for the recipe itself.
         task: name of the task.
         split: validation or test; empty where the run failed.
-        metric: ccc or uar.
+        metric: ccc, uar, or mean_score over several tasks.
         score: in [-1, 1] or [0, 1]; None where there is none (see `note`), NaN where it is undefined.
         low: lower bound of its 95 % interval.
         high: upper bound.
@@ -138,7 +142,7 @@ def run_results(
     epochs: float | None,
     versions: dict,
 ) -> list[Result]:
-    """The rows of a finished run, one a split.
+    """The rows of a finished run, one a split, and one more for each of several tasks.
 
     Args:
         argv: the arguments that `train_avb.py` was called with.
@@ -167,21 +171,27 @@ def run_results(
         "versions": json.dumps(versions, sort_keys=True),
         "date": _now(),
     }
-    metric = metrics["metric"]
-    return [
-        Result(
-            **common,
-            split=split,
-            score=scores.get(metric),
-            low=scores.get(f"{metric}_low"),
-            high=scores.get(f"{metric}_high"),
-            num_clips=scores["num_clips"],
-            interval_unit=scores.get("interval_unit", ""),
-            note=scores.get("note", ""),
-        )
-        for split, scores in metrics.items()
-        if isinstance(scores, dict)
-    ]
+    rows = []
+    for split, scores in metrics.items():
+        if isinstance(scores, dict):
+            rows.append(Result(**common, split=split, **_score_columns(metrics["metric"], scores)))
+            for task, part in scores.get("tasks", {}).items():
+                metric = "ccc" if "ccc" in part else "uar"
+                rows.append(
+                    Result(**common | {"task": task, "metric": metric}, split=split, **_score_columns(metric, part))
+                )
+    return rows
+
+
+def _score_columns(metric: str, scores: dict) -> dict:
+    return {
+        "score": scores.get(metric),
+        "low": scores.get(f"{metric}_low"),
+        "high": scores.get(f"{metric}_high"),
+        "num_clips": scores["num_clips"],
+        "interval_unit": scores.get("interval_unit", ""),
+        "note": scores.get("note", ""),
+    }
 
 
 def failed_run(argv: Sequence[str], reason: str, **known) -> Result:

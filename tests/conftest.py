@@ -1,6 +1,8 @@
 """Shared by all tests: the four encoder shapes of the paper at tiny width, and clips made of noise and tones."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # No test reaches for the network, and none is slowed down by a client that tries: read when transformers is imported.
@@ -86,6 +88,17 @@ def sample(tmp_path_factory) -> Path:
     from data.make_sample import make_sample
 
     return make_sample(tmp_path_factory.mktemp("sample") / "root", clips=96)
+
+
+@pytest.fixture(scope="session")
+def release(request, tmp_path_factory) -> Path:
+    """HUME-VB's layout: real bursts with pseudo-labels where the tool that makes it is at hand, else the sample."""
+    tool, clips = os.environ.get("AVB_HUME_VB_TOOL"), os.environ.get("AVB_EMOGATOR")
+    if not (tool and clips):
+        return request.getfixturevalue("sample")
+    root = tmp_path_factory.mktemp("release")
+    subprocess.run([sys.executable, tool, clips, str(root), "--clips", "240"], check=True, capture_output=True)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from avb.baselines import (
     OpenSmileMLPConfig,
     build_emo18,
     opensmile_features,
-    prepare_training,
+    prepare_baseline,
 )
 from avb.baselines import opensmile_mlp as opensmile_module
 from avb.baselines.opensmile_mlp import FEATURE_SETS, MIN_SAMPLES
@@ -207,7 +207,7 @@ def test_features_of_chosen_rows_stay_with_their_rows(opensmile, tmp_path):
 def test_prepared_training_standardises_by_train_and_feeds_the_model(opensmile, tmp_path):
     model, extract = BASELINES["egemaps_mlp"](RATINGS)
     waveforms = DatasetDict(train=tone_split(), validation=tone_split(2, samples=500))
-    splits, collate = prepare_training(model, extract, waveforms, cache_dir=tmp_path)
+    splits, collate = prepare_baseline(model, extract, waveforms, cache_dir=tmp_path)
     features = splits["train"]["input_values"][:]
     standardized = model.standardization(torch.from_numpy(features)).double()
     varying = torch.from_numpy(features.std(0) > 1e-3)
@@ -228,7 +228,7 @@ def test_prepared_training_standardises_by_train_and_feeds_the_model(opensmile, 
 def test_emo18_trains_on_the_waveforms_themselves():
     model, extract = build_emo18(RATINGS)
     splits = DatasetDict(train=tone_split())
-    prepared, collate = prepare_training(model, extract, splits)
+    prepared, collate = prepare_baseline(model, extract, splits)
     assert prepared is splits and isinstance(collate, BurstCollator)
     # neither centred nor scaled
     assert np.array_equal(collate([splits["train"][0]])["input_values"][0].numpy(), splits["train"][0]["input_values"])
@@ -287,7 +287,7 @@ def test_regression_stays_in_its_range_and_classes_are_raw(model_class):
 def test_saved_and_reloaded_is_the_same_model(model_class, task, tmp_path):
     loss = "ce" if task is TYPE else "ccc"
     config = model_class.config_class(
-        loss=loss, id2label=task.id2label, label2id=task.label2id, label_range=list(task.label_range), trim_top_db=40.0
+        loss=loss, id2label=task.id2label, label2id=task.label2id, label_range=list(task.label_range)
     )
     model = stir(model_class(config))
     model(**random_inputs(model))  # moves the running statistics
@@ -296,7 +296,7 @@ def test_saved_and_reloaded_is_the_same_model(model_class, task, tmp_path):
     assert type(reloaded) is model_class and not reloaded.training
     with torch.inference_mode():
         assert torch.equal(reloaded(**random_inputs(model)).logits, model(**random_inputs(model)).logits)
-    kept = ("loss", "label_range", "trim_top_db", "peak_db", "id2label", "problem_type")
+    kept = ("loss", "label_range", "id2label", "problem_type")
     assert {name: getattr(reloaded.config, name) for name in kept} == {name: getattr(config, name) for name in kept}
 
 
@@ -306,8 +306,10 @@ def test_loss_follows_from_the_task(name, request):
         request.getfixturevalue("opensmile")
     build = BASELINES[name]
     assert build(TYPE)[0].config.loss == "ce" and build(RATINGS)[0].config.loss == "mse"
-    config = build(RATINGS, "ccc", ccc_reduction="sum", peak_db=None)[0].config
-    assert (config.loss, config.ccc_reduction, config.peak_db) == ("ccc", "sum", None)
+    model, extract = build(RATINGS, "ccc", ccc_reduction="sum", peak_db=None, trim_top_db=40.0)
+    config = model.config
+    assert (config.loss, config.ccc_reduction) == ("ccc", "sum")
+    assert (extract.peak_db, extract.trim_top_db) == (None, 40.0)
     assert list(config.label_range) == [1, 7] and config.id2label == {0: "calm", 1: "tense"}
     with pytest.raises(AvbError, match="use mse or ccc"):
         build(RATINGS, "ce")
@@ -386,7 +388,7 @@ def test_a_small_task_is_learned(name, task, request, tmp_path):
     split = Dataset.from_dict({"input_values": clips, "labels": labels})
     split = split.with_format("numpy", ["input_values"], output_all_columns=True)
     model, extract = BASELINES[name](task)
-    splits, collate = prepare_training(model, extract, DatasetDict(train=split), cache_dir=tmp_path)
+    splits, collate = prepare_baseline(model, extract, DatasetDict(train=split), cache_dir=tmp_path)
     batch = collate(list(splits["train"]))
     optimizer = torch.optim.Adam(model.train().parameters(), lr=3e-3 if name == "egemaps_mlp" else 1e-3)
     losses = []

@@ -30,11 +30,11 @@ def results(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_runs(recipe, sample, encoders, results, tmp_path, monkeypatch):
+def test_recipe_runs(recipe, release, encoders, results, tmp_path, monkeypatch):
     monkeypatch.setenv("AVB_ENCODERS", str(encoders))
     path = ROOT / "recipes" / f"{recipe}.yaml"
     assert path.exists()
-    argv = [str(path), "--data_dir", str(sample), "--output_dir", str(tmp_path), "--results", str(results)]
+    argv = [str(path), "--data_dir", str(release), "--output_dir", str(tmp_path), "--results", str(results)]
     argv += [
         "--max_steps",
         "2",
@@ -52,7 +52,7 @@ def test_recipe_runs(recipe, sample, encoders, results, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_report_lists_every_row_and_claims_none_of_these_runs(results, tmp_path, capsys):
-    """Two steps on a synthetic corpus are nobody's row of the paper: each stays "not run"."""
+    """Two steps on a small corpus are nobody's row of the paper: each stays "not run"."""
     reports_main(["paper", "--results", str(results), "--output", str(tmp_path)])
     printed = capsys.readouterr().out
     assert len([line for line in printed.splitlines() if "not run" in line]) == len(ROWS) == 48

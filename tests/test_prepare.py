@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from avb.audio import load_audio
+from audio_avb import load_audio
 from avb.corpora import load_bursts
 from avb.corpora.decode import decode_splits
 from avb.corpora.prepare import main, prepare
