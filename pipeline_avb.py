@@ -16,9 +16,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-import httpx
 import numpy as np
 import torch
+from huggingface_hub.utils import httpx  # httpx or httpx2, whichever the installed client brings
 from transformers.pipelines.base import ChunkPipeline
 
 try:  # as remote code from the Hub, and as a module of the installed project

@@ -53,7 +53,7 @@ def load_model(name: str, device: str = "auto") -> tuple[PreTrainedModel, Any]:
     except OSError as error:
         raise AvbError(
             f"{name}: no such model. Give a folder written by train_avb.py (config.json, model.safetensors, "
-            f"preprocessor_config.json) or the name of a model on the Hub ({error})"
+            f"preprocessor_config.json) or the name of a model on the Hub ({str(error).splitlines()[0]})"
         ) from error
     if info["missing_keys"]:
         raise AvbError(

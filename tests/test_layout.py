@@ -131,3 +131,22 @@ def test_model_is_found_by_the_auto_classes_once_avb_is_imported(tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.stdout.split() == ["Wav2Vec2ForVocalBurst"] * 2, done.stderr
+
+
+def test_the_core_needs_no_package_of_an_extra():
+    """What the demo, training, tests bring along must not be missed by who only predicts."""
+    extras = (
+        "httpx",
+        "gradio",
+        "accelerate",
+        "tensorboard",
+        "evaluate",
+        "audmetric",
+        "opensmile",
+        "onnx",
+        "onnxruntime",
+    )
+    blocked = "import sys; sys.modules.update(dict.fromkeys(" + repr(extras) + "))"
+    code = f"{blocked}; import avb, pipeline_avb, predict_avb; print(avb.load.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "load\n", done.stderr
