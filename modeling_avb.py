@@ -373,6 +373,11 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         if module is self and self.log_variances is not None:
             nn.init.zeros_(self.log_variances)
 
+    @classmethod
+    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
+        """As everywhere in Transformers; HuBERT checkpoints are read too, whatever head they come with."""
+        return super().from_pretrained(*args, key_mapping={r"^hubert\.": "wav2vec2.", **(key_mapping or {})}, **kwargs)
+
     def freeze_encoder(self):
         """Trains the head only: no gradient into the encoder, and its dropout off (or as `frozen_encoder_dropout`)."""
         self.wav2vec2.requires_grad_(False)

@@ -21,7 +21,7 @@ def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
     """What `from_pretrained` is to be given for an encoder.
 
     Args:
-        name: a key of `EXTRACTORS`; anything else (a Hub name, a folder) is returned as it is.
+        name: a key of `EXTRACTORS` or the name of a checkpoint on the Hub; anything else is returned as it is.
         encoders_dir: folder of downloaded checkpoints, for machines that are offline; by default the environment
             variable AVB_ENCODERS. A folder in it called like the extractor (`LARGE-LV60K`), or like the last part of
             its Hub name (`wav2vec2-large-lv60`), goes before the Hub.
@@ -29,15 +29,16 @@ def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
     Raises:
         AvbError: the folder of checkpoints does not exist.
     """
-    if name not in EXTRACTORS:
+    checkpoint = EXTRACTORS.get(name, name)
+    if Path(name).exists() or checkpoint.count("/") != 1:
         return name
-    checkpoint = EXTRACTORS[name]
     root = encoders_dir or os.environ.get(ENCODERS_VARIABLE)
     if not root:
         return checkpoint
     if not Path(root).is_dir():
         raise AvbError(f"{root}: no such folder of encoders; set {ENCODERS_VARIABLE} to one that exists, or unset it")
-    for folder in (Path(root, name), Path(root, checkpoint.rpartition("/")[2])):
+    names = [short for short, long in EXTRACTORS.items() if long == checkpoint]
+    for folder in (Path(root, folder) for folder in (*names, checkpoint.rpartition("/")[2])):
         if folder.is_dir():
             return str(folder)
     return checkpoint

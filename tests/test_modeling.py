@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ENCODER_SHAPES, TINY, stir
-from transformers import Wav2Vec2ForCTC, Wav2Vec2ForPreTraining, Wav2Vec2Model
+from conftest import ENCODER_SHAPES, GROUP_NORM, LAYER_NORM, TINY, stir
+from transformers import HubertConfig, HubertForCTC, HubertModel, Wav2Vec2ForCTC, Wav2Vec2ForPreTraining, Wav2Vec2Model
 
 from configuration_avb import POOLINGS, Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst, pool
@@ -237,6 +237,23 @@ def test_attention_implementations_agree(waveforms, attention):
         assert torch.allclose(model(*batch).logits, reference(*batch).logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [GROUP_NORM, LAYER_NORM], ids=["base", "large"])
+@pytest.mark.parametrize("kind", [HubertModel, HubertForCTC])
+def test_a_hubert_encoder_is_read_as_it_is(kind, shape, tmp_path):
+    """Its weights have wav2vec 2.0's names, after `hubert.` where it has a head: none may be left random."""
+    hubert = stir(kind(HubertConfig(**TINY, **shape, num_hidden_layers=4))).eval()
+    hubert.save_pretrained(tmp_path)
+    model, info = Wav2Vec2ForVocalBurst.from_pretrained(
+        tmp_path, encoder_layer=3, num_labels=4, output_loading_info=True
+    )
+    assert all(key.startswith(("rnn.", "head.")) for key in info["missing_keys"])
+    audio = torch.randn(2, 8000)
+    with torch.inference_mode():
+        encoder = hubert if kind is HubertModel else hubert.hubert
+        expected = encoder(audio, output_hidden_states=True).hidden_states[3]
+        assert torch.equal(model.eval().encode(audio)[0].last_hidden_state, expected)
+
+
 def test_saved_model_is_the_model(encoder_shape, tmp_path):
     model = tiny_model(encoder_shape, pooling="attention", label_range=[-1, 1], id2label={0: "Valence", 1: "Arousal"})
     model.save_pretrained(tmp_path)
@@ -293,8 +310,8 @@ def test_illegal_fields_are_named_with_what_is_legal(fields, names):
 
 
 def test_other_architectures_are_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
-    with pytest.raises(ValueError, match="'hubert'"):
+    (tmp_path / "config.json").write_text('{"model_type": "wavlm"}')
+    with pytest.raises(ValueError, match="'wavlm'"):
         Wav2Vec2VocalBurstConfig.from_pretrained(tmp_path)
 
 

@@ -1,0 +1,151 @@
+"""Each command of the README runs as printed, in its order, in a folder that has what the README speaks of.
+
+The project's files, clips and a table of them, HUME_VB (the layout of the release), EMOGATOR (twelve of its speakers,
+or none: then what needs it skips), encoders of the right shape at tiny width in AVB_ENCODERS, and a stub of the Hub.
+Trainings get `--max_steps 2` behind what is printed.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+from conftest import ROOT
+from hub_stub import HubStub
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for language, block in BLOCKS
+    if language == ""
+    for line in block.splitlines()
+    if line.strip()
+]
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+# The two commands of a fresh machine are what CI and its reader type; the others wait for a person.
+NOT_HERE = {
+    "make demo": "installs an environment; its commands are tested in test_training.py and test_prediction.py",
+    "make test": "is this",
+    "make space": "serves until it is stopped; tested in test_demo.py",
+    "hf auth login": "asks for a token; the stub's is in the environment",
+}
+TRAINING = ("train_avb.py", "pretrain_avb.py")
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubStub() as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
+def environment(hub, checkpoints, tmp_path_factory):
+    encoders = tmp_path_factory.mktemp("encoders")
+    for name, checkpoint in checkpoints.items():
+        (encoders / name).symlink_to(checkpoint)
+    return hub.environment(tmp_path_factory.mktemp("home")) | {
+        "AVB_ENCODERS": str(encoders),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HF_DATASETS_CACHE": str(tmp_path_factory.mktemp("datasets")),
+    }
+
+
+@pytest.fixture(scope="module")
+def workspace(release, tmp_path_factory) -> Path:
+    """The folder in which a reader types; `runs/sample` is trained for two steps."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for item in ROOT.iterdir():
+        if not item.name.startswith(".") and item.name not in ("runs", "build"):
+            (folder / item.name).symlink_to(item)
+    (folder / "HUME_VB").symlink_to(release)
+    write_clips(folder)
+    return folder
+
+
+def write_clips(folder: Path):
+    rng = np.random.default_rng(0)
+    names = ["laugh.wav", "evening.wav", "folder/a.wav", "more/b.flac", *(f"new_clips/{n}.wav" for n in range(3))]
+    names += [f"laughs/{speaker}_{n}.wav" for speaker in "abcdefghij" for n in range(6)]
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        sf.write(path, 0.1 * rng.standard_normal(16_000 * (5 if name == "evening.wav" else 1)), 16_000)
+    rows = [f"{name},{Path(name).stem[0]},{rng.random():.2f},{rng.random():.2f}" for name in names if "laughs" in name]
+    (folder / "clips.csv").write_text("\n".join(["file,speaker,valence,arousal", *rows]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def emogator_folder(workspace) -> bool:
+    """EMOGATOR in the workspace: twelve speakers of each file, where the corpus is at hand."""
+    root = os.environ.get("AVB_EMOGATOR")
+    if not root:
+        return False
+    (workspace / "EMOGATOR").mkdir()
+    for path in Path(root).glob("*.parquet"):
+        table = pq.read_table(path)
+        speakers = pc.unique(table["speaker"]).to_pylist()[:12]
+        kept = pc.is_in(table["speaker"], pa.array(speakers))
+        pq.write_table(table.filter(kept), workspace / "EMOGATOR" / path.name)
+    shutil.copy(Path(root) / "category_norms.csv", workspace / "EMOGATOR")
+    return True
+
+
+def run(command: list[str] | str, workspace: Path, environment: dict) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        command,
+        cwd=workspace,
+        env=environment,
+        shell=isinstance(command, str),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def sample_model(workspace, environment) -> Path:
+    """`make demo` trains it with its first command."""
+    command = [sys.executable, "train_avb.py", "recipes/sample.yaml", "--data_dir", "HUME_VB", "--max_steps", "2"]
+    run(command, workspace, environment)
+    return workspace / "runs" / "sample"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, workspace, environment, emogator_folder, sample_model):
+    program = command.split(" MODELS")[0]
+    if program in NOT_HERE:
+        pytest.skip(NOT_HERE[program])
+    if "EMOGATOR" in command and not emogator_folder:
+        pytest.skip("AVB_EMOGATOR does not name a folder with EmoGator's Parquet shards (data/README.md)")
+    if any(name in command for name in TRAINING):
+        command += " --max_steps 2 --report_to none"
+    if "cards push" in command:
+        command += " --yes"
+    run(command, workspace, environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", PYTHON)
+def test_python(code, workspace, environment, sample_model):
+    run([sys.executable, "-c", code], workspace, environment)
+
+
+def test_every_block_is_one_of_these():
+    assert {language for language, _ in BLOCKS} == {"", "python", "text"}
+    assert len(COMMANDS) > 15 and len(PYTHON) == 2
+    for command in COMMANDS:
+        shlex.split(command)
