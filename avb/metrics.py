@@ -354,16 +354,62 @@ def _evaluate_tasks(
     }
 
 
+def resampled_scores(
+    task: Task,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    groups: Sequence | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """The task's metric of each bootstrap resample, (num_resamples,); see `evaluate_predictions`.
+
+    The same clips in the same order, groups and seed give the same resamples, so that the scores of two systems can be
+    subtracted, resample by resample.
+    """
+    if task.kind == "regression":
+        y_true, y_pred = _regression_arrays(task, y_true, y_pred)
+        has_label = ~np.isnan(y_true).all(axis=1)
+        units = unit_indices(groups, has_label)
+        return _resampled_ccc(y_true[has_label], y_pred[has_label], units, num_resamples, seed).mean(axis=1)
+    y_true, y_pred = _classification_arrays(task, y_true, y_pred)
+    has_label = y_true != MISSING_CLASS
+    units = unit_indices(groups, has_label)
+    recalls = _resampled_recalls(task.num_labels, y_true[has_label], y_pred[has_label], units, num_resamples, seed)
+    return _mean_over_defined(recalls)
+
+
+def _resampled_ccc(
+    y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
+) -> np.ndarray:
+    """(resamples, labels)"""
+    offset, terms = _terms(y_true, y_pred)  # (labels,), (6, clips, labels)
+    num_labels = y_true.shape[1]
+    columns = np.moveaxis(terms, 0, 1).reshape(len(y_true), 6 * num_labels)
+    totals = resampled_sums(columns, units, num_resamples, seed).reshape(num_resamples, 6, num_labels)
+    return _ccc(_moments(offset, totals.swapaxes(0, 1)))
+
+
+@_quiet
+def _resampled_recalls(
+    num_labels: int, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
+) -> np.ndarray:
+    """(resamples, labels); NaN where a class went undrawn."""
+    # Recalls need two numbers a class, not a whole confusion matrix a unit: its clips, and those that were hit.
+    is_class = y_true[:, None] == np.arange(num_labels)  # (clips, labels)
+    is_hit = is_class & (y_true == y_pred)[:, None]
+    columns = np.concatenate([is_class, is_hit], axis=1).astype(np.float64)
+    counts, hits = np.split(resampled_sums(columns, units, num_resamples, seed), 2, axis=1)
+    return hits / counts
+
+
 def _evaluate_regression(
     task: Task, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> dict:
     offset, terms = _terms(y_true, y_pred)  # (labels,), (6, clips, labels)
     moments = _moments(offset, terms.sum(axis=1))
     label_ccc, label_pearson = _ccc(moments), _pearson(moments)  # (labels,)
-
-    columns = np.moveaxis(terms, 0, 1).reshape(len(y_true), 6 * task.num_labels)
-    totals = resampled_sums(columns, units, num_resamples, seed).reshape(num_resamples, 6, task.num_labels)
-    resampled = _ccc(_moments(offset, totals.swapaxes(0, 1)))  # (resamples, labels)
+    resampled = _resampled_ccc(y_true, y_pred, units, num_resamples, seed)  # (resamples, labels)
     low, high = interval(resampled.mean(axis=1))
     label_low, label_high = interval(resampled)
     names = ("ccc", "ccc_low", "ccc_high", "pearson")
@@ -385,12 +431,7 @@ def _evaluate_classification(
     confusion = confusion_matrix(y_true, y_pred, task.num_labels)
     label_recalls = recalls(y_true, y_pred, task.num_labels)
 
-    # Recalls need two numbers a class, not a whole confusion matrix a unit: its clips, and those that were hit.
-    is_class = y_true[:, None] == np.arange(task.num_labels)  # (clips, labels)
-    is_hit = is_class & (y_true == y_pred)[:, None]
-    columns = np.concatenate([is_class, is_hit], axis=1).astype(np.float64)
-    counts, hits = np.split(resampled_sums(columns, units, num_resamples, seed), 2, axis=1)
-    resampled = hits / counts  # (resamples, labels)
+    resampled = _resampled_recalls(task.num_labels, y_true, y_pred, units, num_resamples, seed)  # (resamples, labels)
     low, high = interval(_mean_over_defined(resampled))
     label_low, label_high = interval(resampled)
     return _class_scores(y_true, y_pred, task.num_labels) | {

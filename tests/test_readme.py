@@ -66,8 +66,9 @@ def workspace(release, tmp_path_factory) -> Path:
     """The folder in which a reader types; `runs/sample` is trained for two steps."""
     folder = tmp_path_factory.mktemp("workspace")
     for item in ROOT.iterdir():
-        if not item.name.startswith(".") and item.name not in ("runs", "build"):
+        if not item.name.startswith(".") and item.name not in ("runs", "build", "results"):
             (folder / item.name).symlink_to(item)
+    shutil.copytree(ROOT / "results", folder / "results")  # commands write there
     (folder / "HUME_VB").symlink_to(release)
     write_clips(folder)
     return folder
