@@ -66,12 +66,8 @@ def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str
         for run, folder in zip(system, folders, strict=True):
             if run.ids != first.ids or run.task != first.task or not _same(run.y_true, first.y_true):
                 raise AvbError(f"{folder}: its {split} clips or labels are not those of {runs[0]}")
-    resampled = [
-        np.mean([resampled_scores(r.task, r.y_true, r.y_pred, r.speakers) for r in system], axis=0)
-        for system in systems
-    ]
     scores = [np.mean([_score(run) for run in system]) for system in systems]
-    low, high = interval(resampled[0] - resampled[1])
+    low, high = interval(_resampled(systems[0]) - _resampled(systems[1]))
     return Comparison(
         metric=first.task.metric,
         score=float(scores[0]),
@@ -82,6 +78,11 @@ def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str
         num_clips=len(first.ids),
         unit="clip" if first.speakers is None else "speaker",
     )
+
+
+def _resampled(system: Sequence[Predictions]) -> np.ndarray:
+    """Mean over the runs of each resample's score, (resamples,)."""
+    return np.mean([resampled_scores(run.task, run.y_true, run.y_pred, run.speakers) for run in system], axis=0)
 
 
 def _score(run: Predictions) -> float:
@@ -136,8 +137,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(
         f"{found.metric.upper()} {found.score:.3f} ({len(args.runs)} runs) against {found.other:.3f} "
-        f"({len(args.against)}): difference {found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f} "
-        f"by {found.unit} ({found.num_clips} clips)"
+        f"({len(args.against)}): difference {found.difference:+.3f}, 95 % interval {found.low:+.3f} to "
+        f"{found.high:+.3f} by {found.unit} ({found.num_clips} clips)"
     )
     return 0
 
