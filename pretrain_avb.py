@@ -17,9 +17,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments, parse_arguments
 from avb.collator import BurstCollator
-from avb.corpora import load_bursts, require_split
-from avb.corpora.decode import decode_splits
 from avb.errors import AvbError
+from avb.loading import load_clips
 from avb.output import make_folder, write_json
 from avb.pretraining import BurstForPretraining, long_enough
 from avb.recipes import read_yaml
@@ -44,22 +43,8 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     output_dir = make_folder(args.output_dir)
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):
         raise AvbError(f"{output_dir} holds an encoder: choose another --output_dir, or --overwrite true")
-    if data_args.data_dir is None:
-        raise AvbError("--data_dir is missing: the folder of the corpus, or your table of clips")
     set_seed(args.seed)
-
-    with args.main_process_first(desc="decoding audio"):
-        corpus = load_bursts(data_args.corpus, data_args.data_dir, data_args.task, **data_args.corpus_options())
-        for split in ("train", "validation"):
-            require_split(corpus.splits, split)
-        splits, bad_clips = decode_splits(
-            corpus.splits,
-            trim_top_db=data_args.trim_top_db,
-            peak_db=data_args.peak_db,
-            cache_dir=data_args.cache_dir,
-            num_proc=data_args.num_decode_workers,
-            strict=data_args.strict,
-        )
+    _, splits, bad_clips = load_clips(data_args, args)
     model = build_model(model_args)
     splits = {name: long_enough(split, model.config).remove_columns("labels") for name, split in splits.items()}
     feature_extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)

@@ -1,0 +1,37 @@
+"""From a command's arguments to decoded clips."""
+
+from datasets import DatasetDict
+
+from avb.arguments import AvbTrainingArguments, DataArguments
+from avb.corpora import load_bursts, require_split
+from avb.corpora.decode import BadClip, decode_splits
+from avb.errors import AvbError
+from avb.tasks import MultiTask, Task
+
+
+def load_clips(
+    data_args: DataArguments, args: AvbTrainingArguments
+) -> tuple[Task | MultiTask, DatasetDict, list[BadClip]]:
+    """The corpus, decoded once for all processes; it has train and validation clips.
+
+    Returns:
+        What its labels mean, its splits (see `avb.corpora.decode.decode_splits`), and the clips that cannot be read.
+
+    Raises:
+        AvbError: no data_dir, or what the corpus raises.
+    """
+    if data_args.data_dir is None:
+        raise AvbError("--data_dir is missing: the folder of the corpus, or your table of clips")
+    with args.main_process_first(desc="decoding audio"):
+        corpus = load_bursts(data_args.corpus, data_args.data_dir, data_args.task, **data_args.corpus_options())
+        for split in ("train", "validation"):
+            require_split(corpus.splits, split)
+        splits, bad_clips = decode_splits(
+            corpus.splits,
+            trim_top_db=data_args.trim_top_db,
+            peak_db=data_args.peak_db,
+            cache_dir=data_args.cache_dir,
+            num_proc=data_args.num_decode_workers,
+            strict=data_args.strict,
+        )
+    return corpus.task, splits, bad_clips
