@@ -29,6 +29,6 @@ PIPELINE_REGISTRY.register_pipeline(TASK, VocalBurstPipeline, pt_model=AutoModel
 
 def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
     """A trained model as a pipeline; see `avb.prediction.load`."""
-    from avb import prediction  # the baselines it knows import datasets, which takes a second
+    from avb import prediction  # not needed by who imports the classes only
 
     return prediction.load(name, device, **settings)

@@ -13,16 +13,29 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
-from audio_avb import load_audio
-from avb.baselines import MODELS as BASELINE_CLASSES
+from audio_avb import MAX_SECONDS, load_audio
 from avb.collator import BurstCollator, length_batches
 from avb.errors import AudioError, AvbError
+from avb.runtime import MAX_SECONDS as EXPORT_MAX_SECONDS
+from avb.runtime import ExportedModel, load_exported
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 from pipeline_avb import TASK, VocalBurstPipeline, scores_from_logits
 
-MODEL_CLASSES = {Wav2Vec2VocalBurstConfig.model_type: Wav2Vec2ForVocalBurst, **BASELINE_CLASSES}
+
+def _baseline_class(model_type: str) -> type[PreTrainedModel]:
+    from avb import baselines  # it imports datasets, a quarter of a second
+
+    return baselines.MODELS[model_type]
+
+
+# What `load_model` reads, by the `model_type` that is saved: a function that gives the class.
+MODEL_CLASSES: dict[str, Callable[[], type[PreTrainedModel]]] = {
+    Wav2Vec2VocalBurstConfig.model_type: lambda: Wav2Vec2ForVocalBurst,
+    "opensmile-mlp": lambda: _baseline_class("opensmile-mlp"),
+    "emo18": lambda: _baseline_class("emo18"),
+}
 CHUNK_CLIPS = 128  # clips decoded ahead; within a chunk batches are made of clips of like length
 
 
@@ -34,21 +47,24 @@ class Clip:
     read: Callable[[], Any]
 
 
-def load_model(name: str, device: str = "auto") -> tuple[PreTrainedModel, Any]:
-    """A trained model in evaluation mode and its feature extractor, from a folder or the Hub.
+def load_model(name: str, device: str = "auto") -> tuple[PreTrainedModel | ExportedModel, Any]:
+    """A trained model in evaluation mode, or an export of it, and its feature extractor, from a folder or the Hub.
 
     Raises:
         AvbError: there is no such model, or it is an encoder without a trained head, whose scores would be noise.
     """
     try:
         config_dict, _ = PreTrainedConfig.get_config_dict(name)
-        model_class = MODEL_CLASSES.get(config_dict.get("model_type"))
-        if model_class is None:
+        find_class = MODEL_CLASSES.get(config_dict.get("model_type"))
+        if find_class is None:
             raise AvbError(
                 f"{name} holds a {config_dict.get('model_type')!r} model, not a trained vocal-burst model: its scores "
                 "would be random. Fine-tune it first: train_avb.py --encoder " + str(name)
             )
-        model, info = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        if "export" in config_dict:
+            config = find_class().config_class.from_pretrained(name)
+            return load_exported(name, config, device), _load_feature_extractor(name, config, config_dict)
+        model, info = find_class().from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         feature_extractor = _load_feature_extractor(name, model.config, config_dict)
     except OSError as error:
         raise AvbError(
@@ -148,7 +164,12 @@ def score_clips(
     Audio is prepared as the feature extractor says (level, trimming). One chunk is decoded while the one before it is
     scored.
     """
-    audio_settings = {"peak_db": feature_extractor.peak_db, "trim_top_db": feature_extractor.trim_top_db}
+    audio_settings = {
+        "peak_db": feature_extractor.peak_db,
+        "trim_top_db": feature_extractor.trim_top_db,
+        # A clip that is too long for an export is one clip's error, not the end of the others' scores.
+        "max_seconds": EXPORT_MAX_SECONDS if isinstance(model, ExportedModel) else MAX_SECONDS,
+    }
 
     def decode(clip: Clip) -> np.ndarray | AudioError:
         try:

@@ -1,0 +1,141 @@
+"""The model as inference engines like it: the numbers of `Wav2Vec2ForVocalBurst`, in fewer and lighter steps.
+
+Made to be traced into ONNX; it holds the model's own weights. Unusual:
+
+- The convolutional front end runs channels last, each convolution as matrix products over reshaped frames: the layer
+  norms of LARGE-LV60K and XLSR53 then need no transposes over 3,200 frames a second, and every heavy step is a product
+  that an engine knows how to quantise.
+- No branch and no constant depends on the batch or the clip it is traced with.
+- As in the model, a clip's prediction does not depend on its batch.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from modeling_avb import Wav2Vec2ForVocalBurst, length_mask, pool, scores_from_outputs
+
+MASKED = -1e9  # added to attention scores of padding: its exponential is 0, and bf16 can hold it
+
+
+class InferenceGraph(nn.Module):
+    """`forward(input_values, attention_mask)` gives the logits of the model in evaluation mode."""
+
+    def __init__(self, model: Wav2Vec2ForVocalBurst):
+        super().__init__()
+        self.model = model
+        self.config = model.config
+        self.convs = nn.ModuleList(
+            ChannelsLastConv(layer.conv) for layer in model.wav2vec2.feature_extractor.conv_layers
+        )
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) waveforms and their mask, 1 for audio → logits (batch, num_labels)."""
+        wav2vec2, field = self.model.wav2vec2, self.config.receptive_field
+        input_values = input_values.masked_fill(attention_mask == 0, 0.0)
+        # At least one frame: silence follows a clip that is shorter. The end of the slice is a tensor, so that the
+        # trace keeps the comparison.
+        size = torch._shape_as_tensor(input_values)[1].clamp(min=field)
+        input_values = F.pad(input_values, (0, field - 1))[:, :size]
+        if self.config.waveform_normalization == "batch":
+            centred = input_values - input_values.mean()
+            input_values = centred * torch.rsqrt(centred.square().mean() + 1e-5)
+        lengths = attention_mask.sum(-1).clamp(min=field)  # (batch,)
+
+        features = self.extract_features(input_values, lengths)  # (batch, frames, channels)
+        mask = length_mask(wav2vec2._get_feat_extract_output_lengths(lengths), features.shape[1])
+        hidden_states = wav2vec2.feature_projection(features)[0] * mask[..., None]
+        hidden_states = self.encode(hidden_states, mask)  # (batch, frames, hidden)
+        if self.model.rnn is not None:
+            hidden_states = self.model.rnn(hidden_states)[0]  # (batch, frames, rnn_hidden)
+        frames = self.model.head(hidden_states)  # (batch, frames, labels)
+        if self.model.head_norm is not None:
+            frames = self.model.head_norm(frames.transpose(1, 2)).transpose(1, 2)
+        return self.pool(scores_from_outputs(self.config, frames), hidden_states, mask)
+
+    def extract_features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) and the valid ones of each clip → (batch, frames, channels)."""
+        hidden_states = waveforms[..., None]
+        layers = self.model.wav2vec2.feature_extractor.conv_layers
+        for index, (conv, layer) in enumerate(zip(self.convs, layers, strict=True)):
+            hidden_states = conv(hidden_states)
+            if self.config.feat_extract_norm == "layer":
+                hidden_states = layer.layer_norm(hidden_states)
+            elif index == 0:
+                valid = length_mask(conv.count_frames(lengths), hidden_states.shape[1])
+                if not self.config.masked_group_norm:
+                    valid = torch.ones_like(valid)
+                hidden_states = group_norm(layer.layer_norm, hidden_states, valid)
+            hidden_states = layer.activation(hidden_states)
+        return hidden_states
+
+    def encode(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The transformer: (batch, frames, hidden), zero where `mask` is False → the same shape."""
+        encoder = self.model.wav2vec2.encoder
+        bias = torch.where(mask, 0.0, MASKED)[:, None, None]  # (batch, 1, 1, frames)
+        hidden_states = hidden_states + encoder.pos_conv_embed(hidden_states)
+        if not self.config.do_stable_layer_norm:
+            hidden_states = encoder.layer_norm(hidden_states)
+        for layer in encoder.layers:
+            hidden_states = layer(hidden_states, attention_mask=bias)
+        return hidden_states
+
+    def pool(self, frames: torch.Tensor, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        pooling = self.config.pooling
+        if pooling == "last":  # the model's indexing by arange(batch) would be traced as a constant
+            last = (mask.sum(-1) - 1)[:, None, None].expand(-1, 1, self.config.num_labels)
+            return frames.gather(1, last)[:, 0]
+        if not self.config.masked_pooling and pooling in ("max", "avg"):
+            mask = torch.ones_like(mask)
+        return pool(frames, mask, pooling, self.model.attention(hidden_states) if pooling == "attention" else None)
+
+
+class ChannelsLastConv(nn.Module):
+    """A convolution over (batch, frames, channels), equal to `nn.Conv1d` without padding up to the order of its sums.
+
+    The taps of one stride are consecutive in memory, so that they are one product of a view: a kernel of 3 with stride
+    2 is a product of frame pairs, plus one of every other frame.
+    """
+
+    def __init__(self, conv: nn.Conv1d):
+        super().__init__()
+        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
+        taps = conv.weight.detach().permute(2, 1, 0)  # (kernel, channels in, channels out)
+        whole = self.kernel // self.stride * self.stride
+        self.starts = [*range(0, whole, self.stride), *range(whole, self.kernel)]
+        self.widths = [self.stride] * (whole // self.stride) + [1] * (self.kernel - whole)
+        # From the one channel of the waveform: a single product over all taps, which are few.
+        self.is_joint = conv.in_channels == 1
+        groups = [taps] if self.is_joint else taps.split(self.widths)
+        self.weights = nn.ParameterList(group.flatten(0, 1).contiguous() for group in groups)  # (taps * in, out)
+        self.bias = conv.bias
+
+    def count_frames(self, samples):
+        """Frames made of so many; for a number or a tensor."""
+        return (samples - self.kernel) // self.stride + 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, channels in) → (batch, fewer frames, channels out)."""
+        batch, channels, count = x.shape[0], x.shape[2], self.count_frames(x.shape[1])
+        views = []
+        for start, width in zip(self.starts, self.widths, strict=True):
+            if width == self.stride:
+                view = x[:, start : start + count * self.stride].reshape(batch, count, width * channels)
+            else:
+                view = x[:, start : start + (count - 1) * self.stride + 1 : self.stride]
+            views.append(view)
+        if self.is_joint:
+            views = [torch.cat(views, -1)]
+        y = views[0] @ self.weights[0]
+        for view, weight in zip(views[1:], self.weights[1:], strict=True):
+            y = y + view @ weight
+        return y if self.bias is None else y + self.bias
+
+
+def group_norm(norm: nn.GroupNorm, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Group norm with a channel a group over (batch, frames, channels); moments over frames where `valid` is True."""
+    valid = valid[..., None].to(x.dtype)
+    count = valid.sum(1, keepdim=True)
+    x = x - (x * valid).sum(1, keepdim=True) / count
+    variance = (x.square() * valid).sum(1, keepdim=True) / count  # (batch, 1, channels)
+    return x * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias

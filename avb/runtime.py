@@ -1,0 +1,149 @@
+"""An exported model, run by ONNX Runtime or OpenVINO with the interface of the torch model.
+
+`avb.load("runs/mine-onnx")` and `predict_avb.py runs/mine-onnx PATHS` take it as they take a folder of train_avb.py:
+the key `export` of its config.json says which engine runs `model.onnx`, and at which precision. Threads are torch's
+(`torch.set_num_threads`, `OMP_NUM_THREADS`).
+"""
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import cached_file
+
+from avb.errors import AvbError
+
+MODEL_FILE = "model.onnx"
+MAX_SECONDS = 120.0  # of one clip: attention holds a score for every pair of frames, 2.3 GB a layer at LARGE's size
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}  # backend, which is also the extra's name → its package
+Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
+PRECISIONS = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
+
+
+class ExportedModel:
+    """Predicts as `Wav2Vec2ForVocalBurst` does, on the CPU; without gradients, losses or hidden states."""
+
+    device = torch.device("cpu")
+    dtype = torch.float32  # of inputs and outputs
+    input_modalities = ("audio",)
+
+    def __init__(self, config: PreTrainedConfig, run: Run):
+        self.config = config
+        self._run = run
+
+    def __call__(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None):
+        """As the torch model's forward.
+
+        Args:
+            input_values: (batch, samples) float waveforms at 16 kHz, padded on the right.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
+
+        Returns:
+            `SequenceClassifierOutput` with `logits` (batch, num_labels).
+
+        Raises:
+            AvbError: a clip is longer than `MAX_SECONDS`.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones(input_values.shape, dtype=torch.long)
+        seconds = input_values.shape[1] / 16_000
+        if seconds > MAX_SECONDS:
+            raise AvbError(
+                f"a clip of {seconds:.0f} s: an exported model takes up to {MAX_SECONDS:g} s at once; score it in "
+                "windows (window_seconds=2), or with the model it was exported from"
+            )
+        logits = self._run(input_values.float().numpy(), attention_mask.long().numpy())
+        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
+
+    def parameters(self):
+        """None that torch knows of; `config.export` has the hash of the weights."""
+        return iter(())
+
+    def can_generate(self) -> bool:
+        return False
+
+
+def load_exported(name: str | os.PathLike, config: PreTrainedConfig, device: str = "auto") -> ExportedModel:
+    """The model of a folder, or of a repository on the Hub, that `avb.export` wrote.
+
+    Args:
+        name: the folder or repository.
+        config: its configuration, with the entry `export`.
+        device: `auto` or `cpu`.
+
+    Raises:
+        AvbError: another device is asked for, the engine is not installed, or the file is missing or damaged.
+    """
+    if device not in ("auto", "cpu"):
+        raise AvbError(f"{name}: an exported model runs on the CPU; leave device={device!r} out, or give 'cpu'")
+    match config.export:
+        case {"backend": str(backend), "precision": str(precision)}:
+            return ExportedModel(config, open_engine(cached_file(name, MODEL_FILE), backend, precision))
+    raise AvbError(f"{name}: 'export' in config.json names no backend and precision; export the model again")
+
+
+def open_engine(path: str | os.PathLike, backend: str, precision: str) -> Run:
+    """A function of waveforms and their mask, (batch, samples) each, that gives the logits of `model.onnx`.
+
+    Raises:
+        AvbError: `backend` or `precision` is unknown, its package is not installed, or the file cannot be read.
+    """
+    check_precision(backend, precision)
+    engine = import_package(ENGINES[backend], backend)
+    try:
+        return _OPEN[backend](engine, Path(path), precision)
+    except Exception as error:  # each engine has its own, which have only this in common
+        raise AvbError(f"{path}: cannot be read ({str(error).splitlines()[0]}); export the model again") from error
+
+
+def check_precision(backend: str, precision: str):
+    """Raises an AvbError where the engine does not run at this precision."""
+    if backend not in PRECISIONS or precision not in PRECISIONS[backend]:
+        legal = ", ".join(f"{precision} with {name}" for name, legal in PRECISIONS.items() for precision in legal)
+        raise AvbError(f"precision {precision!r} with backend {backend!r} is not made; there are {legal}")
+
+
+def import_package(package: str, extra: str):
+    """A package of one of the project's extras.
+
+    Raises:
+        AvbError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        raise AvbError(f'{package}, which exported models need, is missing: pip install "avb[{extra}]"') from error
+
+
+def _open_onnxruntime(onnxruntime, path: Path, precision: str):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda waveforms, mask: session.run(None, {"input_values": waveforms, "attention_mask": mask})[0]
+
+
+def _open_openvino(openvino, path: Path, precision: str):
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # Where the CPU has no bf16 the engine computes in fp32, which is slower and no less exact.
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+    }
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    lock = Lock()  # its inference request holds one call's tensors
+
+    def run(waveforms: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        with lock:
+            return np.array(compiled({"input_values": waveforms, "attention_mask": mask})[0])
+
+    return run
+
+
+_OPEN = {"onnx": _open_onnxruntime, "openvino": _open_openvino}
