@@ -191,8 +191,8 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         is_hubert = found == "hubert" and config_dict.get("feat_proj_layer_norm", True)
         if found != Wav2Vec2Config.model_type and (not is_hubert or config_dict.get("conv_pos_batch_norm")):
             raise ValueError(
-                f"{pretrained_model_name_or_path} holds a model of type {found!r}: only wav2vec 2.0 and HuBERT encoders "
-                f"and {cls.model_type!r} models can be loaded here"
+                f"{pretrained_model_name_or_path} holds a model of type {found!r}: only wav2vec 2.0 and HuBERT "
+                f"encoders and {cls.model_type!r} models can be loaded here"
             )
         return {**config_dict, **_FINE_TUNING_DEFAULTS, "model_type": cls.model_type}, kwargs
 

@@ -15,17 +15,18 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 import yaml
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from avb.cards import write_card
-from avb.corpora import load_bursts, require_split
-from avb.corpora.decode import BadClip, decode_splits
+from avb.checkpoints import FINISHED, clear, starting_point
+from avb.corpora.decode import BadClip
 from avb.errors import AvbError
 from avb.features import training_inputs
 from avb.hub import save_hub_folder
+from avb.loading import load_clips
 from avb.output import make_folder, write_json, write_table
 from avb.push import open_repository, push_folder
 from avb.results import append_result, failed_run, run_results
@@ -38,6 +39,14 @@ SAMPLE_RECIPE = ROOT / "recipes" / "sample.yaml"
 
 
 def main(argv: list[str] | None = None) -> int:
+    try:
+        return run(argv)
+    finally:
+        if torch.distributed.is_initialized():  # else gloo's threads abort the process at its end, now and then
+            torch.distributed.destroy_process_group()
+
+
+def run(argv: list[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv:
         argv = [str(SAMPLE_RECIPE), "--data_dir", make_sample_corpus(), "--overwrite", "true"]
@@ -50,6 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     repo_id = args.hub_model_id if args.push_to_hub else None
     args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
     is_main_process = args.process_index == 0
+    if args.resume and not args.overwrite and (Path(args.output_dir) / FINISHED).exists():
+        if is_main_process:
+            print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains anew)")
+        return 0
     try:
         if repo_id and is_main_process:
             open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours
@@ -79,29 +92,15 @@ def main(argv: list[str] | None = None) -> int:
 def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict):
     """Corpus → model → trainer → metrics, predictions and model on disk. Returns the metrics and the epochs trained."""
     output_dir = make_folder(args.output_dir)
-    if (output_dir / "metrics.json").exists() and not (args.overwrite or args.resume):
-        raise AvbError(f"{output_dir} holds a finished model: choose another --output_dir, or --overwrite true")
-    if data_args.data_dir is None:
-        raise AvbError("--data_dir is missing: the folder of the corpus, or your table of clips")
+    checkpoint = starting_point(output_dir, args.resume, args.overwrite)
+    if args.resume and checkpoint is None and args.process_index == 0:
+        print(f"{output_dir} holds no checkpoint to resume from: training starts anew")
     set_seed(args.seed)  # before the model: its head starts from random weights
-
-    with args.main_process_first(desc="decoding audio"):
-        corpus = load_bursts(data_args.corpus, data_args.data_dir, data_args.task, **data_args.corpus_options())
-        for split in ("train", "validation"):
-            require_split(corpus.splits, split)
-        splits, bad_clips = decode_splits(
-            corpus.splits,
-            trim_top_db=data_args.trim_top_db,
-            peak_db=data_args.peak_db,
-            cache_dir=data_args.cache_dir,
-            num_proc=data_args.num_decode_workers,
-            strict=data_args.strict,
-        )
-    task = corpus.task
+    task, splits, bad_clips = load_clips(data_args, args)
     if data_args.max_train_clips is not None:
         shuffled = splits["train"].shuffle(seed=args.seed)
         splits["train"] = shuffled.select(range(min(data_args.max_train_clips, len(shuffled))))
-    batch_size = args.train_batch_size * args.world_size
+    batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     if args.dataloader_drop_last and len(splits["train"]) < batch_size:
         raise AvbError(
             f"{len(splits['train'])} train clips are fewer than one batch of {batch_size}: lower "
@@ -129,10 +128,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
     )
+    if args.overwrite and trainer.is_world_process_zero():
+        clear(output_dir)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if args.resume else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     if trainer.is_world_process_zero():
+        trainer.save_state()
         save_hub_folder(trainer.accelerator.unwrap_model(trainer.model), feature_extractor, output_dir)
 
     metrics = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
@@ -147,7 +149,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
             write_table(output_dir / "bad_clips.csv", rows, list(BadClip._fields))
         (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         write_json(output_dir / "versions.json", versions())
-        write_json(output_dir / "metrics.json", metrics)
+        write_json(output_dir / FINISHED, metrics)
         print(summary(task, metrics, len(bad_clips), output_dir))
     return metrics, trainer.state.epoch
 

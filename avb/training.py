@@ -1,8 +1,4 @@
-"""The model a recipe asks for, and the Trainer that fits it.
-
-Unusual: CCC is no sum over clips, so the loss of several devices is computed on the joined batch, and gradient
-accumulation, which would average the CCC of parts, is refused.
-"""
+"""The model a recipe asks for; `avb.trainer` holds the Trainer that fits it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,22 +7,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import nn
-from torch.utils.data import SequentialSampler
-from transformers import EarlyStoppingCallback, Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
 
 from audio_avb import SAMPLING_RATE
-from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
+from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES
 from avb.errors import AvbError
 from avb.extractors import resolve
-from avb.metrics import compute_metrics
 from avb.recipes import nearest, read_yaml
 from avb.tasks import MultiTask, Task
+from avb.trainer import BurstTrainer
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst
+
+__all__ = ["BurstTrainer", "build_model"]
 
 
 def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task, train: Dataset):
@@ -97,13 +91,19 @@ def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
 def _load_encoder(name: str, fields: dict):
     try:
         # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
-        model = Wav2Vec2ForVocalBurst.from_pretrained(name, dtype=torch.float32, ignore_mismatched_sizes=True, **fields)
+        model, info = Wav2Vec2ForVocalBurst.from_pretrained(
+            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **fields
+        )
         feature_extractor = VocalBurstFeatureExtractor.from_pretrained(name)
     except OSError as error:
+        reason = str(error).splitlines()[0]
         raise AvbError(
-            f"--encoder {name}: no such folder, and it could not be read from the Hub ({error}). Give a folder with "
+            f"--encoder {name}: no such folder, and it could not be read from the Hub ({reason}). Give a folder with "
             "config.json, model.safetensors and preprocessor_config.json, a Hub name, or a YAML file of encoder fields"
         ) from error
+    random = sorted(key for key in info["missing_keys"] if key.startswith("wav2vec2.") and "masked_spec" not in key)
+    if random:
+        raise AvbError(f"--encoder {name}: its file lacks {len(random)} weights of the encoder, such as {random[0]}")
     if feature_extractor.sampling_rate != SAMPLING_RATE:
         raise AvbError(f"--encoder {name} wants audio at {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE} Hz")
     feature_extractor.return_attention_mask = True
@@ -133,77 +133,3 @@ def _class_weights(kind: str | None, task: Task, train: Dataset) -> list[float] 
     if empty:
         raise AvbError(f"--class_weights balanced: no train clip has the class {', '.join(empty)}")
     return (counts.sum() / (task.num_labels * counts)).tolist()
-
-
-class BurstTrainer(Trainer):
-    """The Trainer with an exact CCC on several devices, a learning rate for the encoder, and predictions in order."""
-
-    def __init__(self, model, args: AvbTrainingArguments, task: Task, feature_extractor, data_collator, **kwargs):
-        if args.gradient_accumulation_steps > 1 and model.config.loss in ("ccc", MULTITASK):
-            raise AvbError(
-                f"--gradient_accumulation_steps {args.gradient_accumulation_steps} with loss {model.config.loss} would "
-                "average the CCC of parts, which is another loss: raise --per_device_train_batch_size (with "
-                "--gradient_checkpointing true if memory is short) or use --loss mse"
-            )
-        args.metric_for_best_model = f"eval_{task.metric}"
-        args.greater_is_better = True
-        callbacks = []
-        if args.early_stopping_patience is not None:
-            callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            processing_class=feature_extractor,
-            compute_metrics=compute_metrics(task),
-            callbacks=callbacks,
-            **kwargs,
-        )
-
-    def _get_eval_sampler(self, eval_dataset):
-        # The stock sampler of group_by_length shuffles evaluation too: predictions would not be the rows' own.
-        return SequentialSampler(eval_dataset)
-
-    def _get_dataloader(self, *args, is_training=False, **kwargs):
-        # The stock Trainer drops the last clips of evaluation along with those of training.
-        drop_last = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = drop_last and is_training
-        try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = drop_last
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.args.world_size == 1 or not model.training:
-            return super().compute_loss(model, inputs, return_outputs)
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        logits = torch.cat(torch.distributed.nn.functional.all_gather(outputs.logits))
-        loss = self.accelerator.unwrap_model(model).compute_loss(logits, self.accelerator.gather(labels))
-        return (loss, outputs) if return_outputs else loss
-
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        # A pickle that nothing reads.
-        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-    def create_optimizer(self, model=None):
-        if self.optimizer is None:
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            self.optimizer = optimizer_class(self.parameter_groups(), **options)
-        return self.optimizer
-
-    def parameter_groups(self) -> list[dict]:
-        """Encoder and head, each with and without weight decay (none on biases and norms, or `decay_biases`)."""
-        names = [name for name, _ in self.model.named_parameters()]
-        decayed = set(names if self.args.decay_biases else self.get_decay_parameter_names(self.model))
-        rates = {"encoder": self.args.encoder_learning_rate, "head": self.args.learning_rate}
-        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                part = "encoder" if name.startswith("wav2vec2.") else "head"
-                groups.setdefault((part, name in decayed), []).append(parameter)
-        return [
-            {"params": params, "lr": rates[part], "weight_decay": self.args.weight_decay if decay else 0.0}
-            for (part, decay), params in groups.items()
-        ]

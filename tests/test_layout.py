@@ -31,22 +31,40 @@ LAYERS = {
         "audio_avb", "avb/cache", "avb/collator", "avb/errors", "avb/output", "avb/tasks", "configuration_avb",
         "feature_extraction_avb", "modeling_avb",
     },
+    "avb/loading": {"avb/arguments", "avb/corpora", "avb/errors", "avb/tasks"},
     "avb/features": {
         "avb/baselines", "avb/cache", "avb/collator", "avb/errors", "configuration_avb", "modeling_avb",
     },
     "avb/pretraining": {"audio_avb", "configuration_avb", "modeling_avb"},
-    "avb/training": {
-        "audio_avb", "avb/arguments", "avb/baselines", "avb/collator", "avb/errors", "avb/extractors", "avb/metrics",
-        "avb/recipes", "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb",
+    "avb/checkpoints": {"avb/errors"},
+    "avb/resumption": {"avb/checkpoints", "avb/errors"},
+    "avb/batches": set(),
+    "avb/trainer": {
+        "avb/arguments", "avb/batches", "avb/errors", "avb/metrics", "avb/resumption", "avb/tasks", "configuration_avb",
+        "modeling_avb",
     },
+    "avb/training": {
+        "audio_avb", "avb/arguments", "avb/baselines", "avb/errors", "avb/extractors", "avb/recipes", "avb/tasks",
+        "avb/trainer", "configuration_avb", "feature_extraction_avb", "modeling_avb",
+    },
+    "avb/runtime": {"avb/errors"},
     "avb/prediction": {
+        "avb/runtime",
         "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "configuration_avb", "feature_extraction_avb",
         "modeling_avb", "pipeline_avb",
+    },
+    "avb/quantization": set(),
+    "avb/inference_graph": {"modeling_avb"},
+    "avb/export_check": {"avb/collator", "avb/runtime", "modeling_avb", "pipeline_avb"},
+    "avb/export": {
+        "audio_avb", "avb/errors", "avb/export_check", "avb/inference_graph", "avb/output", "avb/prediction",
+        "avb/quantization", "avb/runtime", "modeling_avb",
     },
     "avb/hub": {"avb/errors", "avb/output", "pipeline_avb"},
     "avb/scoring": {"avb/metrics", "avb/output", "avb/prediction", "avb/tasks", "avb/training"},
     "avb/submission": {"avb/errors", "avb/output", "avb/tasks", "avb/corpora"},
     "avb/results": {"avb/errors", "avb/output"},
+    "avb/comparison": {"avb/bootstrap", "avb/errors", "avb/metrics", "avb/tasks"},
     "avb/reports": {"avb/errors", "avb/output", "avb/results", "avb/tasks"},
     "avb/runs": {
         "avb/arguments", "avb/errors", "avb/prediction", "avb/recipes", "avb/reports", "avb/results",

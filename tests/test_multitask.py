@@ -11,15 +11,13 @@ from datasets import Dataset, DatasetDict
 
 import predict_avb
 import train_avb
-from avb.arguments import AvbTrainingArguments
 from avb.corpora import load_bursts
 from avb.corpora.multitask import join
 from avb.corpora.rows import Corpus
-from avb.errors import AvbError, CorpusError
+from avb.errors import CorpusError
 from avb.metrics import compute_metrics, evaluate_predictions
 from avb.results import read_results
 from avb.tasks import TASKS, MultiTask, Task
-from avb.training import BurstTrainer
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst, ccc_loss, ce_loss, mse_loss
 from pipeline_avb import scores_from_logits
@@ -247,9 +245,3 @@ def test_a_baseline_learns_one_task(sample, tmp_path, capsys):
     argv = ["--corpus", "hume_vb", "--task", "high+two", "--data_dir", str(sample), "--model", "emo18"]
     assert train_avb.main([*argv, "--output_dir", str(tmp_path / "run")]) == 1
     assert "--model emo18 learns one task, not high+two" in capsys.readouterr().err
-
-
-def test_accumulation_is_refused(tmp_path):
-    args = AvbTrainingArguments(output_dir=str(tmp_path), gradient_accumulation_steps=2, report_to="none")
-    with pytest.raises(AvbError, match="with loss multitask would average the CCC of parts"):
-        BurstTrainer(make_model(), args, FOUR, None, None)

@@ -37,6 +37,7 @@ NOT_HERE = {
     "make demo": "installs an environment; its commands are tested in test_training.py and test_prediction.py",
     "make test": "is this",
     "make space": "serves until it is stopped; tested in test_demo.py",
+    'pip install -e ".[onnx,openvino]"': "the test extra has both",
     "hf auth login": "asks for a token; the stub's is in the environment",
 }
 TRAINING = ("train_avb.py", "pretrain_avb.py")
@@ -44,7 +45,7 @@ TRAINING = ("train_avb.py", "pretrain_avb.py")
 
 @pytest.fixture(scope="module")
 def hub():
-    with HubStub() as stub:
+    with HubStub(organisations=("ORG",)) as stub:
         yield stub
 
 

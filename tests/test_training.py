@@ -12,13 +12,11 @@ import torch
 import yaml
 from conftest import ROOT
 from datasets import Dataset
-from safetensors.torch import load_file
 from transformers import Wav2Vec2FeatureExtractor
 
 import train_avb
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from avb.collator import BurstCollator
-from avb.errors import AvbError
 from avb.tasks import TASKS
 from avb.training import BurstTrainer, build_model
 
@@ -283,11 +281,6 @@ def test_settings_that_contradict_each_other(fields, message, checkpoints):
     assert message in str(error.value)
 
 
-def test_accumulated_ccc_is_refused(tmp_path):
-    with pytest.raises(AvbError, match="raise --per_device_train_batch_size"):
-        trainer(tmp_path, gradient_accumulation_steps=2)
-
-
 def test_group_norm_checkpoint_gets_a_mask(checkpoints, tmp_path):
     assert not Wav2Vec2FeatureExtractor.from_pretrained(checkpoints["BASE"]).return_attention_mask
     data = rows(4)
@@ -304,56 +297,7 @@ def test_too_few_clips_for_a_batch(sample, tmp_path, capsys):
     assert "5 train clips are fewer than one batch of 16" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_resumed_run_is_the_undisturbed_run(sample, tmp_path):
-    common = ["--data_dir", str(sample), "--num_train_epochs", "4", "--disable_tqdm", "true", "--mask_time_prob", "0.3"]
-    undisturbed = ["--output_dir", str(tmp_path / "a")]
-    assert train_avb.main([SAMPLE_RECIPE, *common, *undisturbed]) == 0
-    stopped = ["--output_dir", str(tmp_path / "b")]
-
-    def crash(self, args, state, control, **kwargs):
-        if state.global_step == 9:
-            raise MemoryError
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("transformers.trainer_callback.PrinterCallback.on_step_end", crash)
-        train_avb.main([SAMPLE_RECIPE, *common, *stopped])
-    assert (tmp_path / "b" / "checkpoint-8").is_dir() and not (tmp_path / "b" / "metrics.json").exists()
-    assert train_avb.main([SAMPLE_RECIPE, *common, *stopped, "--resume", "true"]) == 0
-    first, second = (load_file(tmp_path / run / "model.safetensors") for run in "ab")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 # ---- several devices ------------------------------------------------------------------------------------------------
-
-DDP_SCRIPT = """
-import sys, torch
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-from test_training import trainer
-size = int(sys.argv[2])
-fitted = trainer({output!r} + sys.argv[1], per_device_train_batch_size=size, max_steps=4, eval_strategy="no",
-                 save_strategy="no", load_best_model_at_end=False, train_sampling_strategy="sequential",
-                 learning_rate=1e-2, warmup_steps=0, model_fields={{"hidden_dropout": 0.0}})
-fitted.train()
-if fitted.is_world_process_zero():
-    fitted.save_model()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    """The loss of two processes is the CCC of the joined batch: four steps end at the weights of one process."""
-    script = tmp_path / "train.py"
-    script.write_text(DDP_SCRIPT.format(root=str(ROOT), output=str(tmp_path) + "/"))
-    one = run([str(script), "one", "16"])
-    two = run(
-        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517", str(script), "two", "8"]
-    )
-    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    start = build_model(model_arguments(), DataArguments(), TASKS["two"], rows(4))[0].state_dict()
-    assert max((first[name] - start[name]).abs().max() for name in first) > 1e-2
-    assert max((first[name] - second[name]).abs().max() for name in first) < 1e-4
 
 
 @pytest.mark.slow

@@ -1,0 +1,145 @@
+"""One training step of the whole model: ours against stock Transformers, same batch, same loss.
+
+    python benchmarks/train_step.py                              # tiny, seconds: does it run?
+    python benchmarks/train_step.py --shape LARGE                # the paper's size: 20 GB of memory, minutes
+    python benchmarks/train_step.py --shape LARGE --device cuda --batch_size 128 --bf16
+
+Ours: cut to the layer that is used, sdpa, convolutions frozen (the `recommended` preset; `--front_end trained` trains
+them too), AdamW in one fused kernel; bf16 where asked. Peer: 24 layers in fp32 with eager attention,
+`hidden_states[12]`, the same LSTM and linear layer, every parameter trained by Adam.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import gemm
+from gemm import synchronize
+from harness import Worker, alternate, append, argument_parser, compared, prepare
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--shape", default="TOY", help="TOY, BASE or LARGE")
+    parser.add_argument("--batch_size", type=int, default=16, help="clips (section IV-B: 16)")
+    parser.add_argument("--seconds", type=float, default=2.2, help="length of each clip, s")
+    parser.add_argument("--front_end", default="frozen", choices=("frozen", "trained"), help="our convolutions")
+    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 autocast")
+    parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
+    parser.add_argument("--alone", action="store_true", help="ours only: for a batch that the peer has no memory for")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    args = parser.parse_args(argv)
+    row = prepare(args)
+    row.benchmark = "train_step"
+    row.setting = (
+        f"{args.shape}, batch {args.batch_size} x {args.seconds:g} s, front end {args.front_end}, "
+        f"{'bf16' if args.bf16 else 'fp32'}{', compiled' if args.compile else ''}"
+    )
+    row.peer = "" if args.alone else "stock Transformers, all layers, fp32, eager, Adam on every parameter"
+    with TemporaryDirectory() as folder:
+        save(folder, args.shape)
+        work = {"folder": folder, "shape": args.shape, "batch_size": args.batch_size, "seconds": args.seconds}
+        work["device"] = args.device
+        ours = Worker(setup_ours, front_end=args.front_end, bf16=args.bf16, compile_model=args.compile, **work)
+        sides = [ours] if args.alone else [ours, Worker(setup_peer, **work)]
+        compared(row, *alternate(*sides, rounds=args.rounds, warmup=2 if args.compile else 1))
+    operations = ours.times.value["operations"]
+    row.gflops = operations / row.ours_s / 1e9
+    limit = Worker(gemm.setup, dtype="bfloat16" if args.bf16 else "float32", device=args.device)
+    limit.run()
+    row.limit_gflops = limit.times.value
+    limit.close()
+    if args.device.startswith("cuda"):
+        row.device = ours.times.value["device"]
+    append(args.results, row)
+    return 0
+
+
+def save(folder: str, shape: str):
+    writer = Worker(setup_folder, folder=folder, shape=shape)
+    writer.close()
+
+
+def setup_folder(folder: str, shape: str, spread: float | None = None) -> Callable:
+    from models import save_stock
+
+    save_stock(Path(folder), shape, spread)
+    return lambda: None
+
+
+def setup_ours(
+    folder: str,
+    shape: str,
+    batch_size: int,
+    seconds: float,
+    device: str,
+    front_end: str,
+    bf16: bool,
+    compile_model: bool,
+) -> Callable[[], dict]:
+    """A step of ours; it returns the loss, and how many floating-point operations a step is."""
+    import torch
+    from models import load_ours
+
+    model = load_ours(Path(folder), shape).to(device).train()
+    if front_end == "frozen":
+        model.freeze_feature_encoder()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+    if compile_model:
+        model.compile()
+
+    def loss_of(waveforms, labels):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+            return model(waveforms, labels=labels).loss
+
+    return _step(loss_of, optimizer, parameters, batch_size, seconds, device)
+
+
+def setup_peer(folder: str, shape: str, batch_size: int, seconds: float, device: str) -> Callable[[], dict]:
+    import torch
+    from models import load_stock
+
+    from modeling_avb import ccc_loss
+
+    model = load_stock(Path(folder), shape).to(device).train()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=1e-5)
+    return _step(
+        lambda waveforms, labels: ccc_loss(model(waveforms), labels), optimizer, parameters, batch_size, seconds, device
+    )
+
+
+def _step(loss_of: Callable, optimizer, parameters: list, batch_size: int, seconds: float, device: str):
+    import torch
+    from models import NUM_LABELS, clips
+    from torch.utils.flop_counter import FlopCounterMode
+
+    waveforms = clips(batch_size, seconds).to(device)
+    labels = torch.rand(batch_size, NUM_LABELS, generator=torch.Generator().manual_seed(0)).to(device)
+    answer = {"device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device}
+
+    def compute():
+        loss = loss_of(waveforms, labels)
+        loss.backward()
+        return loss
+
+    def step() -> dict:
+        optimizer.zero_grad()
+        if "operations" not in answer:  # in the warm-up: products and convolutions, forwards and back
+            with FlopCounterMode(display=False) as counter:
+                loss = compute()
+            answer["operations"] = counter.get_total_flops()
+        else:
+            loss = compute()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        synchronize(device)
+        return {**answer, "loss": loss.item()}
+
+    return step
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""A short training for tests, one process of possibly several: `scaled_run.py OUTPUT_DIR JSON`.
+
+Writes the final weights, the logged losses, and what evaluation says of every clip. With `double` all arithmetic is in
+float64, so that what is left of a difference is no rounding error of the model's own.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments  # noqa: E402
+from avb.collator import BurstCollator  # noqa: E402
+from avb.tasks import TASKS, MultiTask  # noqa: E402
+from avb.trainer import BurstTrainer  # noqa: E402
+from avb.training import build_model  # noqa: E402
+
+TASKS_BY_NAME = {**TASKS, "two+type": MultiTask((TASKS["two"], TASKS["type"]))}
+
+
+def clips(num_clips: int, task, missing: int = 0) -> Dataset:
+    """Decoded clips of mixed length: tones whose pitch and fade are the labels. The first `missing` have none."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(num_clips):
+        value, samples = generator.random(2), int(generator.integers(1600, 6400))
+        tone = np.sin(np.arange(samples) * (0.02 + 0.3 * value[0])) * np.linspace(1, value[1], samples)
+        classes = number % 8
+        labels = {"two": value, "type": classes, "two+type": np.array([*value, classes])}[task.name]
+        if number < missing:
+            labels = -100 if task.name == "type" else np.full(len(labels), np.nan)
+        rows.append(
+            {"id": str(number), "input_values": tone.astype(np.float32), "num_samples": samples, "labels": labels}
+        )
+    return Dataset.from_list(rows)
+
+
+def make_trainer(output_dir, task="two", num_clips=50, missing=5, double=False, model=None, **arguments):
+    """The Trainer of a tiny model on generated clips; `model` and `arguments` go over its settings."""
+    task = TASKS_BY_NAME[task]
+    torch.manual_seed(0)
+    data = clips(num_clips, task, missing)
+    encoder = {"encoder": str(ROOT / "recipes/encoders/tiny.yaml"), "freeze": "none", "encoder_layer": 1}
+    settings = ModelArguments(**{**encoder, "rnn_layers": 1, "rnn_hidden_size": 16, **(model or {})})
+    fitted, feature_extractor = build_model(settings, DataArguments(), task, data)
+    collate = BurstCollator(feature_extractor)
+
+    def collator(rows):
+        batch = collate(rows)
+        if double:
+            batch["input_values"] = batch["input_values"].double()
+        return batch
+
+    quiet = {"disable_tqdm": True, "report_to": "none", "eval_strategy": "no", "save_strategy": "no"}
+    common = {"load_best_model_at_end": False, "warmup_steps": 0, "logging_strategy": "steps", "logging_steps": 1}
+    common |= {"learning_rate": 1e-3, "encoder_learning_rate": 1e-3, "use_cpu": True}
+    args = AvbTrainingArguments(output_dir=str(output_dir), **{**quiet, **common, **arguments})
+    if double:
+        fitted.double()
+    return BurstTrainer(fitted, args, task, feature_extractor, collator, train_dataset=data, eval_dataset=data)
+
+
+def main(output_dir: str, settings: dict):
+    torch.set_num_threads(1)
+    if settings.get("double"):
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double
+    ids = []
+    log_ids = settings.pop("log_ids", False)
+    trainer = make_trainer(output_dir, **settings)
+    if log_ids:
+        collate = trainer.data_collator
+        trainer.data_collator = lambda rows: [ids.append([int(row["id"]) for row in rows]), collate(rows)][1]
+    start = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    seen = gather_object([ids])
+    scores = trainer.predict(trainer.eval_dataset)
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # whole, also under FSDP
+    if trainer.is_world_process_zero():
+        folder = Path(output_dir)
+        save_file(weights, folder / "weights.safetensors")
+        save_file(start, folder / "start.safetensors")
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        (folder / "run.json").write_text(
+            json.dumps(
+                {
+                    "losses": losses,
+                    "ids": seen,
+                    "num_scored": len(scores.predictions),
+                    "predictions": scores.predictions.tolist(),
+                    "labels": scores.label_ids.tolist(),
+                    "metrics": {key: value for key, value in scores.metrics.items() if "_per_second" not in key},
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,165 @@
+"""Benchmarks: each runs end to end at toy size and leaves a whole row. What they measure is not tested: no test knows
+how fast a machine is."""
+
+import csv
+import importlib
+import math
+import os
+import sys
+from dataclasses import fields
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def folder_of_benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE"):  # what a benchmark sets for its children
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
+def run(name: str, tmp_path, *arguments: str) -> list[dict]:
+    """The rows that a benchmark appended."""
+    results = tmp_path / "benchmarks.csv"
+    main = importlib.import_module(name).main
+    assert main([*arguments, "--threads", "1", "--rounds", "2", "--results", str(results), "--note", "toy"]) == 0
+    with open(results, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_whole(row: dict):
+    for column in ("benchmark", "setting", "peer", "device", "commit", "versions", "date"):
+        assert row[column], column
+    assert "toy" in row["note"]
+    for column in ("ours_s", "peer_s", "ratio", "ours_cpu_s", "peer_cpu_s", "cpu_ratio", "peak_mib", "peer_peak_mib"):
+        assert math.isfinite(float(row[column])) and float(row[column]) > 0, column
+    assert float(row["ratio_low"]) <= float(row["ratio"]) <= float(row["ratio_high"])
+    assert row["rounds"] == "2"
+
+
+@pytest.mark.slow
+def test_train_step(tmp_path):
+    (row,) = run("train_step", tmp_path, "--batch_size", "2", "--seconds", "0.5")
+    check_whole(row)
+    assert float(row["gflops"]) > 0 and float(row["limit_gflops"]) > 0
+
+
+@pytest.mark.slow
+def test_train_step_without_a_peer(tmp_path):
+    (row,) = run("train_step", tmp_path, "--batch_size", "2", "--seconds", "0.5", "--alone", "--front_end", "trained")
+    assert row["peer"] == row["ratio"] == row["peer_s"] == "" and float(row["ours_s"]) > 0
+    assert "front end trained" in row["setting"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ours", ["fp32", "onnx-fp32"])
+def test_latency_cpu(tmp_path, ours):
+    """The model that is cut and the stock one that is not, with the same weights, predict the same."""
+    if ours.startswith("onnx"):
+        pytest.importorskip("onnxruntime", reason="the extra onnx")
+    (row,) = run("latency_cpu", tmp_path, "--seconds", "0.5", "--ours", ours)
+    check_whole(row)
+    assert float(row["max_difference"]) < 1e-4
+    low, high = map(float, row["note"].removeprefix("scores spread over ").partition(";")[0].split(" to "))
+    assert high - low > 0.3  # models that say the same of every clip would agree whatever they were
+
+
+@pytest.mark.slow
+def test_score_folder(tmp_path):
+    (row,) = run("score_folder", tmp_path, "--clips", "5", "--longest", "1")
+    check_whole(row)
+
+
+@pytest.mark.slow
+def test_score_folder_memory(tmp_path):
+    (row,) = run("score_folder", tmp_path, "--clips", "20", "--longest", "0.5", "--memory")
+    check_whole(row)
+    assert row["benchmark"] == "score_folder_memory"
+    assert float(row["ratio"]) == pytest.approx(float(row["peak_mib"]) / float(row["peer_peak_mib"]), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_frozen_epochs(tmp_path):
+    (row,) = run("frozen_epochs", tmp_path, "--clips", "24", "--epochs", "1", "--seconds", "0.3")
+    check_whole(row)
+
+
+@pytest.mark.slow
+def test_data_pipeline(tmp_path):
+    rows = run("data_pipeline", tmp_path, "--clips", "3")
+    assert [row["benchmark"] for row in rows] == ["data_pipeline_first_epoch", "data_pipeline_later_epoch"]
+    for row in rows:
+        check_whole(row)
+
+
+@pytest.mark.slow
+def test_import_time(tmp_path):
+    rows = run("import_time", tmp_path)
+    assert [row["setting"].split(",")[0] for row in rows] == ["avb.load", "predict_avb.py"]
+    for row in rows:
+        check_whole(row)
+
+
+def test_who_goes_first_changes(tmp_path):
+    harness = importlib.import_module("harness")
+    log = tmp_path / "log"
+    ours, peer = (
+        harness.Command(
+            lambda letter=letter: [sys.executable, "-S", "-c", f"open({str(log)!r}, 'a').write({letter!r})"]
+        )
+        for letter in "op"
+    )
+    times = harness.alternate(ours, peer, rounds=2)
+    assert log.read_text() == "po" + "op" + "po"
+    assert [len(side.seconds) for side in times] == [2, 2]  # the warm-up is no round
+    row = harness.compared(harness.Row("name", "setting", "peer"), *times)
+    ratios = [theirs / own for own, theirs in zip(times[0].seconds, times[1].seconds, strict=True)]
+    assert (row.ratio_low, row.ratio_high) == (min(ratios), max(ratios))
+
+
+def test_a_command_that_fails_says_so():
+    harness = importlib.import_module("harness")
+    side = harness.Command(lambda: [sys.executable, "-S", "-c", "import sys; sys.exit('no such clip')"])
+    with pytest.raises(harness.BenchmarkError, match="failed with exit code 1:\nno such clip"):
+        harness.alternate(side, rounds=1)
+
+
+def fail_to_set_up(reason: str):
+    if reason == "dies":
+        os._exit(3)
+    raise ValueError(reason)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reason", "message"), [("dies", "exit code 3"), ("no encoder", "ValueError: no encoder")])
+def test_a_worker_that_fails_says_so(reason, message):
+    harness = importlib.import_module("harness")
+    with pytest.raises(harness.BenchmarkError, match=message):
+        harness.Worker(fail_to_set_up, reason=reason)
+
+
+def test_rows_are_appended_below_one_header(tmp_path, capsys):
+    harness = importlib.import_module("harness")
+    path = tmp_path / "results" / "benchmarks.csv"
+    for setting in ("a, b", 'say "c"'):
+        harness.append(path, harness.Row("name", setting, "peer", ours_s=1 / 3, ours_cpu_s=0.5, peak_mib=1.0, load=0.0))
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["setting"] for row in rows] == ["a, b", 'say "c"'] and rows[0]["ours_s"] == "0.33333"
+    assert list(rows[0]) == [field.name for field in fields(harness.Row)]
+    path.write_text("other,columns\n")
+    with pytest.raises(harness.BenchmarkError, match="not the columns of this version: move the file away"):
+        harness.append(path, harness.Row("name", "setting", "peer", load=0.0))
+
+
+def test_the_committed_rows_are_whole():
+    path = ROOT / "results" / "benchmarks.csv"
+    harness = importlib.import_module("harness")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and list(rows[0]) == [field.name for field in fields(harness.Row)]
+    for row in rows:
+        assert None not in row.values() and row["commit"] and row["ours_s"]
+        if row["ratio"]:
+            assert float(row["ratio_low"]) <= float(row["ratio"]) <= float(row["ratio_high"])

@@ -1,0 +1,366 @@
+"""A training that was killed, stopped, or ran out of disk goes on as if nothing had happened."""
+
+import csv
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from scaled_run import make_trainer
+from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+import train_avb
+from avb.checkpoints import MANIFEST, UNFINISHED, is_whole, last_checkpoint, starting_point
+from avb.errors import AvbError
+from avb.resumption import SIGTERM_EXIT, Terminated
+
+NOISY = {"hidden_dropout": 0.2, "head_dropout": 0.2, "mask_time_prob": 0.2}  # every draw of random numbers counts
+EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+EVERY_STEP |= {"save_total_limit": None, "load_best_model_at_end": True}
+SHORT = {"num_clips": 14, "missing": 2, "per_device_train_batch_size": 4, "max_steps": 7, "model": NOISY, **EVERY_STEP}
+
+
+def weights(trainer) -> dict:
+    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def is_same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def log(entries: list[dict]) -> list[dict]:
+    """A log without what a clock measured, and without the summary, which is of one call."""
+    timed = ("runtime", "per_second", "_time")
+    kept = [{key: value for key, value in entry.items() if not key.endswith(timed)} for entry in entries]
+    return [entry for entry in kept if "train_loss" not in entry]
+
+
+def stop_at(trainer, step: int, action):
+    """Calls `action` when the optimiser has taken so many steps."""
+    original = trainer.sigterm.on_step_end
+
+    def on_step_end(args, state, control, **kwargs):
+        if state.global_step == step:
+            action()
+        return original(args, state, control, **kwargs)
+
+    trainer.sigterm.on_step_end = on_step_end
+
+
+# ---- from every checkpoint ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+        {"logging_strategy": "epoch", "train_sampling_strategy": "random"},
+        {"logging_steps": 3, "train_sampling_strategy": "random", "dataloader_drop_last": False},
+    ],
+)
+def test_every_checkpoint_leads_to_the_same_end(settings, tmp_path):
+    """In mid-epoch and at an epoch's end, with dropout and SpecAugment: weights, best epoch and log are identical."""
+    settings = {**SHORT, **settings}
+    undisturbed = make_trainer(tmp_path, **settings)
+    undisturbed.train()
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 7 and not (tmp_path / UNFINISHED).exists()
+    for step in (1, 3, 5, 7):
+        resumed = make_trainer(tmp_path, **settings)
+        resumed.train(str(tmp_path / f"checkpoint-{step}"))
+        assert resumed.state.global_step == 7
+        assert is_same(weights(undisturbed), weights(resumed)), step
+        assert log(undisturbed.state.log_history) == log(resumed.state.log_history), step
+        assert undisturbed.state.best_global_step == resumed.state.best_global_step
+
+
+def test_a_run_that_had_stopped_early_has_stopped(tmp_path):
+    """Killed after its last checkpoint: the stock Trainer would forget the counter, and train on."""
+    fields = {**SHORT, "max_steps": 12, "early_stopping_patience": 2, "learning_rate": 0.3}
+    fields |= {"encoder_learning_rate": 0.3, "lr_scheduler_type": "constant"}
+    undisturbed = make_trainer(tmp_path, **fields)
+    undisturbed.train()
+    last = undisturbed.state.global_step
+    assert last < 12
+    for step in (last - 1, last):
+        resumed = make_trainer(tmp_path, **fields)
+        resumed.train(str(tmp_path / f"checkpoint-{step}"))
+        assert resumed.state.global_step == last
+        assert is_same(weights(undisturbed), weights(resumed))
+        counters = [
+            callback.early_stopping_patience_counter
+            for callback in resumed.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        ]
+        assert counters == [2]
+
+
+def test_a_folder_that_was_moved_keeps_its_best_checkpoint(tmp_path):
+    # At this rate the best step is an early one.
+    fields = {**SHORT, "learning_rate": 0.3, "encoder_learning_rate": 0.3, "lr_scheduler_type": "constant"}
+    undisturbed = make_trainer(tmp_path / "a", **fields)
+    undisturbed.train()
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    resumed = make_trainer(tmp_path / "b", **fields)
+    resumed.train(last_checkpoint(tmp_path / "b"))
+    assert is_same(weights(undisturbed), weights(resumed))
+    assert resumed.state.best_global_step < 7
+    shutil.rmtree(tmp_path / "b" / f"checkpoint-{resumed.state.best_global_step}")
+    with pytest.raises(AvbError, match="the best checkpoint so far, is gone"):
+        make_trainer(tmp_path / "b", **fields).train(str(tmp_path / "b" / "checkpoint-7"))
+
+
+# ---- whole or absent ------------------------------------------------------------------------------------------------
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    make_trainer(tmp_path, **SHORT).train()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-7")
+    with open(tmp_path / "checkpoint-7" / "model.safetensors", "r+b") as file:
+        file.truncate(1000)
+    (tmp_path / "checkpoint-6" / "optimizer.pt").unlink()
+    (tmp_path / "checkpoint-5" / MANIFEST).write_text('{"files": {')
+    (tmp_path / "checkpoint-4" / MANIFEST).unlink()
+    (tmp_path / "checkpoint-9").mkdir()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_nothing_looks_like_a_checkpoint_while_one_is_written(tmp_path):
+    """At the last moment before the move all files are there, under a name that the stock Trainer passes over too."""
+    trainer = make_trainer(tmp_path, **{**SHORT, "max_steps": 2})
+    seen = []
+
+    def look(output_dir):
+        type(trainer)._save_rng_state(trainer, output_dir)
+        seen.append((get_last_checkpoint(tmp_path), sorted(os.listdir(output_dir))))
+
+    trainer._save_rng_state = look
+    trainer.train()
+    first, second = seen
+    assert first[0] is None and second[0] == str(tmp_path / "checkpoint-1")
+    assert "model.safetensors" in second[1] and is_whole(tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1, 1), (2, 2), (3, 3)])
+def test_older_checkpoints_go(limit, kept, tmp_path):
+    trainer = make_trainer(tmp_path, **{**SHORT, "save_total_limit": limit})
+    (tmp_path / "checkpoint-99").mkdir()  # not ours
+    trainer.train()
+    names = {path.name for path in tmp_path.glob("checkpoint-*")} - {"checkpoint-99"}
+    assert len(names) == kept and f"checkpoint-{trainer.state.best_global_step}" in names
+    assert (tmp_path / "checkpoint-99").is_dir()
+
+
+def test_no_room_for_a_checkpoint(tmp_path):
+    """Files may not grow past 100 kB from step 3 on, as on a full disk: one clear error, the one before intact."""
+    undisturbed = make_trainer(tmp_path / "a", **SHORT)
+    undisturbed.train()
+    trainer = make_trainer(tmp_path / "b", **{**SHORT, "save_total_limit": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    stop_at(trainer, 3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard)))
+    try:
+        with pytest.raises(
+            AvbError, match=r"checkpoint of step 3 could not be written .*checkpoint-2 is whole"
+        ) as error:
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(error.value).count("\n") == 0
+    assert last_checkpoint(tmp_path / "b") == str(tmp_path / "b" / "checkpoint-2")
+    assert not (tmp_path / "b" / UNFINISHED).exists()
+    resumed = make_trainer(tmp_path / "b", **{**SHORT, "save_total_limit": 1})
+    resumed.train(last_checkpoint(tmp_path / "b"))
+    assert is_same(weights(undisturbed), weights(resumed))
+
+
+def test_where_a_run_starts(tmp_path):
+    assert starting_point(tmp_path, resume=False, overwrite=False) is None
+    assert starting_point(tmp_path, resume=True, overwrite=False) is None
+    with pytest.raises(AvbError, match="give one of them"):
+        starting_point(tmp_path, resume=True, overwrite=True)
+    make_trainer(tmp_path, **{**SHORT, "max_steps": 1}).train()
+    with pytest.raises(AvbError, match="holds an unfinished run: --resume true goes on, --overwrite true starts anew"):
+        starting_point(tmp_path, resume=False, overwrite=False)
+    assert starting_point(tmp_path, resume=True, overwrite=False) == str(tmp_path / "checkpoint-1")
+    assert starting_point(tmp_path, resume=False, overwrite=True) is None
+
+
+# ---- SIGTERM --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 3, 6, 7])
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_sigterm_ends_the_step_with_a_checkpoint(step, strategy, tmp_path, capsys):
+    """Steps 3 and 6 end an epoch, 7 ends training: what belongs to that end is not lost."""
+    fields = {**SHORT, "save_strategy": strategy, "eval_strategy": strategy}
+    fields |= {"logging_strategy": strategy, "logging_steps": 2, "save_steps": 100, "eval_steps": 100}
+    undisturbed = make_trainer(tmp_path / "a", **fields)
+    undisturbed.train()
+    handler = signal.getsignal(signal.SIGTERM)
+    stopped = make_trainer(tmp_path / "b", **fields)
+    stop_at(stopped, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Terminated) as exit_:
+        stopped.train()
+    assert exit_.value.code == SIGTERM_EXIT == 143 and signal.getsignal(signal.SIGTERM) == handler
+    assert f"stopped by SIGTERM after step {step}; the same command with --resume true" in capsys.readouterr().out
+    assert last_checkpoint(tmp_path / "b") == str(tmp_path / "b" / f"checkpoint-{step}")
+    resumed = make_trainer(tmp_path / "b", **fields)
+    resumed.train(last_checkpoint(tmp_path / "b"))
+    assert is_same(weights(undisturbed), weights(resumed))
+    assert log(undisturbed.state.log_history) == log(resumed.state.log_history)
+
+
+# ---- the command, killed --------------------------------------------------------------------------------------------
+
+
+def command(output_dir: Path, table: Path, processes: int, *more: str) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    arguments = {
+        "corpus": "folder", "data_dir": table, "output_dir": output_dir, "label_columns": ["Valence", "Arousal"],
+        "encoder": ROOT / "recipes/encoders/tiny.yaml", "encoder_layer": 1, "freeze": "none", "rnn_layers": 1,
+        "rnn_hidden_size": 16, "head_dropout": 0.2, "mask_time_prob": 0.2, "learning_rate": 1e-3,
+        "per_device_train_batch_size": 16 // processes, "num_train_epochs": 4, "early_stopping_patience": 3,
+        "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "logging_strategy":
+        "steps", "logging_steps": 1, "disable_tqdm": "true", "report_to": "none", "cache_dir": table.parent / "cache",
+    }  # fmt: skip
+    words = []
+    for name, value in arguments.items():
+        words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "train_avb.py"), *words, *more]
+
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def start(words: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        words, cwd=ROOT, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(words: list[str]):
+    process = start(words)
+    printed = process.communicate(timeout=280)[0]
+    assert process.returncode == 0, printed
+    return printed
+
+
+def wait_for_steps(process: subprocess.Popen, steps: int) -> bool:
+    """Reads what is printed until so many steps are logged; False if the process ended before."""
+    for line in process.stdout:
+        steps -= line.startswith("{'loss'")
+        if steps == 0:
+            return True
+    return False
+
+
+def result(output_dir: Path) -> tuple:
+    metrics = json.loads((output_dir / "metrics.json").read_text())
+    del metrics["train_seconds"]
+    history = log(json.loads((output_dir / "trainer_state.json").read_text())["log_history"])
+    predictions = (output_dir / "predictions_validation.csv").read_bytes()
+    return load_file(output_dir / "model.safetensors"), metrics, history, predictions
+
+
+def assert_same_result(first: tuple, second: tuple):
+    assert is_same(first[0], second[0])
+    assert first[1:] == second[1:]
+
+
+@pytest.fixture(scope="module")
+def table(request, sample, tmp_path_factory) -> Path:
+    """64 train and 24 validation clips with two labels: EmoGator's where it is at hand, else the sample's."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = []
+    if os.environ.get("AVB_EMOGATOR"):
+        root = Path(os.environ["AVB_EMOGATOR"])
+        for split, count in (("train", 64), ("validation", 24)):
+            shard = pq.ParquetFile(root / f"{split}-1.parquet")
+            for number, clip in enumerate(next(shard.iter_batches(count)).to_pylist()):
+                path = folder / f"{split}-{number}.mp3"
+                path.write_bytes(clip["audio"]["bytes"])
+                rows.append([path.name, split, round(number % 30 / 30, 3), round(clip["duration"] / 3, 3)])
+    else:
+        wavs = sorted((sample / "audio" / "wav").glob("*.wav"))[:88]
+        for number, path in enumerate(wavs):
+            shutil.copy(path, folder)
+            rows.append([path.name, "train" if number < 64 else "validation", number % 30 / 30, number % 7 / 7])
+    with open(folder / "clips.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["path", "split", "Valence", "Arousal"], *rows])
+    return folder / "clips.csv"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(table, tmp_path_factory) -> dict[int, Path]:
+    """Output folders by number of processes."""
+    folders = {}
+    for processes in (1, 2):
+        folders[processes] = tmp_path_factory.mktemp(f"undisturbed-{processes}") / "run"
+        finish(command(folders[processes], table, processes))
+    return folders
+
+
+def kill_and_resume(output_dir: Path, table: Path, processes: int, seed: int):
+    """Kills all processes at once, somewhere between the first logged step and the end; perhaps again; then lets go."""
+    moment = random.Random(seed)
+    for _ in range(moment.choice([1, 1, 2])):
+        process = start(command(output_dir, table, processes, "--resume", "true"))
+        if wait_for_steps(process, moment.randint(1, 8)):
+            time.sleep(moment.random() * 0.5)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    finish(command(output_dir, table, processes, "--resume", "true"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(int(os.environ.get("AVB_KILLS", "3"))))
+def test_killed_at_a_random_moment(seed, table, undisturbed, tmp_path):
+    """Weights, metrics, predictions and log are those of the undisturbed run, to the bit."""
+    kill_and_resume(tmp_path / "run", table, 1, seed)
+    assert_same_result(result(undisturbed[1]), result(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_two_processes_killed_at_a_random_moment(table, undisturbed, tmp_path):
+    kill_and_resume(tmp_path / "run", table, 2, seed=100)
+    assert_same_result(result(undisturbed[2]), result(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_two_processes_are_sent_sigterm(table, undisturbed, tmp_path):
+    """The launcher passes it on; they agree on a step, write one checkpoint, and say how to go on."""
+    process = start(command(tmp_path / "run", table, 2))
+    assert wait_for_steps(process, 3)
+    process.send_signal(signal.SIGTERM)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode != 0 and printed.count("stopped by SIGTERM after step") == 1, printed
+    assert last_checkpoint(tmp_path / "run") in printed
+    finish(command(tmp_path / "run", table, 2, "--resume", "true"))
+    assert_same_result(result(undisturbed[2]), result(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_resume_says_what_there_is_to_resume(table, tmp_path, capsys):
+    words = command(tmp_path / "run", table, 1, "--resume", "true", "--max_steps", "2")[2:]
+    assert train_avb.main(words) == 0
+    assert "holds no checkpoint to resume from: training starts anew" in capsys.readouterr().out
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    assert train_avb.main(words) == 0
+    assert "holds a finished run: nothing to resume" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before

@@ -1,0 +1,241 @@
+"""The same training on one device, on several, and cut into micro-batches: gradients, weights, and what is scored."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from scaled_run import make_trainer
+
+from avb.batches import JoinedBatches
+from avb.errors import AvbError
+
+SCRIPT = str(ROOT / "tests" / "scaled_run.py")
+
+
+def scaled_run(output_dir: Path, processes: int = 1, **settings) -> tuple[dict, dict, dict]:
+    """Final weights, those at the start, and `run.json` of a training in so many processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, str(output_dir), json.dumps(settings)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    weights, start = (load_file(output_dir / f"{name}.safetensors") for name in ("weights", "start"))
+    return weights, start, json.loads((output_dir / "run.json").read_text())
+
+
+def difference(first: dict, second: dict) -> float:
+    return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
+
+
+# ---- accumulation ---------------------------------------------------------------------------------------------------
+
+
+def one_step_gradients(tmp_path, **settings) -> tuple[dict, float]:
+    """Gradients and logged loss of the first step; clips of like length, so that padding rounds alike."""
+    trainer = make_trainer(tmp_path, max_steps=1, max_grad_norm=0.0, **settings)
+    gradients = {}
+
+    def keep(args, state, control, model, **kwargs):
+        gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.trainer_callback.PrinterCallback.on_pre_optimizer_step", staticmethod(keep))
+        trainer.train()
+    return gradients, trainer.state.log_history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("two", {}),
+        ("two", {"ccc_reduction": "sum", "pooling": "attention"}),
+        ("two", {"loss": "mse"}),
+        ("type", {"label_smoothing": 0.1}),
+        ("type", {"class_weights": "balanced"}),
+        ("two+type", {}),
+        ("two+type", {"task_weighting": "uncertainty"}),
+    ],
+)
+def test_accumulated_gradient_is_that_of_the_large_batch(task, model, tmp_path):
+    """With missing labels, and a last step of 10 clips in micro-batches of 4: as one batch of 10."""
+    common = {"task": task, "model": model, "num_clips": 10, "missing": 2, "dataloader_drop_last": False}
+    whole, whole_loss = one_step_gradients(tmp_path, per_device_train_batch_size=12, **common)
+    parts, loss = one_step_gradients(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=3, **common)
+    assert loss == pytest.approx(whole_loss, abs=1e-6)
+    assert whole.keys() == parts.keys() and max(gradient.abs().max() for gradient in whole.values()) > 1e-2
+    assert difference(whole, parts) < 2e-6
+    if model.get("task_weighting") == "uncertainty":
+        assert whole["log_variances"].abs().min() > 1e-3
+
+
+def test_the_mean_of_the_parts_is_another_gradient(tmp_path):
+    """What the stock Trainer would do, so that the test above is known to see the difference."""
+    common = {"num_clips": 12, "missing": 3, "dataloader_drop_last": False}
+    whole, _ = one_step_gradients(tmp_path, per_device_train_batch_size=12, **common)
+    batches = list(make_trainer(tmp_path, per_device_train_batch_size=4, **common).get_train_dataloader())
+    model = make_trainer(tmp_path, **common).model.train()
+    for inputs in batches:
+        (model(**inputs).loss / len(batches)).backward()
+    stock = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert difference(whole, stock) > 1e-2
+
+
+def test_both_passes_draw_the_same_random_numbers(tmp_path):
+    """Dropout and SpecAugment of the pass that is back-propagated are those of the pass that made the loss."""
+    model = {"hidden_dropout": 0.3, "head_dropout": 0.3, "mask_time_prob": 0.3}
+    trainer = make_trainer(
+        tmp_path, model=model, per_device_train_batch_size=4, gradient_accumulation_steps=3, max_steps=2
+    )
+    logits = {True: [], False: []}
+    trainer.model.register_forward_hook(
+        lambda module, inputs, output: logits[torch.is_grad_enabled()].append(output.logits.detach())
+    )
+    trainer.train()
+    assert len(logits[True]) == len(logits[False]) == 6
+    assert all(torch.equal(first, second) for first, second in zip(logits[False], logits[True], strict=True))
+    assert not torch.equal(logits[True][0], logits[True][1])
+
+
+def test_a_batch_that_is_not_cut_up_runs_once(tmp_path):
+    trainer = make_trainer(tmp_path, per_device_train_batch_size=4, max_steps=2)
+    runs = []
+    trainer.model.register_forward_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+    trainer.train()
+    assert runs == [True, True]
+
+
+def test_bfloat16_and_clipping_under_accumulation(tmp_path):
+    """bf16 autocast rounds each product, not the loss: weights stay near those of the large batch."""
+    fields = {"bf16": True, "max_grad_norm": 0.1, "max_steps": 5, "optim": "sgd"}
+    trained = []
+    for size, steps in ((12, 1), (4, 3)):
+        trainer = make_trainer(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps, **fields)
+        trainer.train()
+        trained.append({name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()})
+        assert all(entry["grad_norm"] > 0.1 for entry in trainer.state.log_history if "grad_norm" in entry)
+    assert 0 < difference(*trained) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"head_norm": "batch"}, "batch norm"),
+        ({"waveform_normalization": "batch"}, "waveform_normalization batch"),
+        ({"masked_pooling": False, "pooling": "avg"}, "masked_pooling false"),
+    ],
+)
+def test_models_that_depend_on_the_batch_are_refused(model, reason, tmp_path):
+    with pytest.raises(AvbError, match=reason):
+        make_trainer(tmp_path, model=model, gradient_accumulation_steps=2)
+    make_trainer(tmp_path, model=model)
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random", "sequential"])
+@pytest.mark.parametrize("num_clips", [1, 2, 5, 11, 24, 25, 47, 48])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_steps_hold_the_same_clips_on_any_number_of_devices(strategy, num_clips, drop_last):
+    lengths = np.random.default_rng(0).integers(100, 900, num_clips).tolist()
+
+    def steps(world_size, accumulation, epoch=3):
+        common = {"accumulation": accumulation, "world_size": world_size, "drop_last": drop_last}
+        samplers = [
+            JoinedBatches(
+                num_clips, lengths, strategy, batch_size=12 // (world_size * accumulation), rank=rank, **common
+            )
+            for rank in range(world_size)
+        ]
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        dealt = [list(sampler) for sampler in samplers]
+        assert all(len(batches) == len(sampler) for batches, sampler in zip(dealt, samplers, strict=True))
+        assert len({len(batches) for batches in dealt}) == 1  # else some device waits for ever
+        assert all(batch for batches in dealt for batch in batches)
+        sizes = range(0, len(dealt[0]), accumulation)
+        return [sorted(clip for batches in dealt for b in batches[i : i + accumulation] for clip in b) for i in sizes]
+
+    expected = steps(1, 1)
+    seen = [clip for step in expected for clip in step]
+    assert len(seen) == len(set(seen)) == (num_clips // 12 * 12 if drop_last else num_clips)
+    for world_size, accumulation in ((1, 4), (2, 1), (3, 1), (2, 3), (3, 4)):
+        dealt = steps(world_size, accumulation)
+        left_out = set(seen) - {clip for step in dealt for clip in step}
+        assert len(left_out) < world_size and dealt == [s for s in (sorted(set(s) - left_out) for s in expected) if s]
+    if strategy != "sequential" and num_clips >= 24:
+        assert steps(1, 1, epoch=4) != expected == steps(1, 1)
+
+
+# ---- several devices ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "model"), [("two", {}), ("type", {}), ("two+type", {"task_weighting": "uncertainty"})]
+)
+def test_two_and_three_processes_train_as_one(task, model, tmp_path):
+    """Twenty steps in float64, five an epoch, the last of 5 clips: 2 + 3, or 2 + 2 + 1."""
+    common = {"task": task, "model": model, "double": True, "num_clips": 53, "missing": 5, "max_steps": 20}
+    common |= {"dataloader_drop_last": False}
+    one, start, expected = scaled_run(tmp_path / "1", per_device_train_batch_size=12, **common)
+    assert difference(one, start) > 5e-3 and len(expected["losses"]) == 20
+    for processes, accumulation in ((2, 1), (3, 1), (2, 2)):
+        size = {"per_device_train_batch_size": 12 // (processes * accumulation)}
+        weights, _, seen = scaled_run(
+            tmp_path / f"{processes}-{accumulation}", processes, gradient_accumulation_steps=accumulation,
+            **size, **common,
+        )  # fmt: skip
+        assert difference(one, weights) < 1e-11
+        assert seen["losses"] == pytest.approx(expected["losses"], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_single_precision_differs_by_rounding_only(tmp_path):
+    """Plain gradient descent: Adam divides rounding errors by themselves where a gradient is zero (key biases)."""
+    common = {"optim": "sgd", "learning_rate": 1e-2, "encoder_learning_rate": 1e-2, "num_clips": 53}
+    common |= {"max_steps": 20, "dataloader_drop_last": False}
+    one, start, _ = scaled_run(tmp_path / "1", per_device_train_batch_size=12, **common)
+    assert difference(one, start) > 5e-3
+    for processes, accumulation in ((1, 2), (1, 4), (2, 1), (3, 1)):
+        size = {"per_device_train_batch_size": 12 // (processes * accumulation)}
+        output_dir = tmp_path / f"{processes}-{accumulation}"
+        weights = scaled_run(output_dir, processes, gradient_accumulation_steps=accumulation, **size, **common)[0]
+        assert difference(one, weights) <= 1e-6
+
+
+@pytest.mark.slow
+def test_processes_draw_one_order_although_their_random_numbers_differ(tmp_path):
+    """Dropout draws more numbers on the device with the longer clips: the stock sampler's next epoch then differs."""
+    common = {"double": True, "model": {"hidden_dropout": 0.2, "mask_time_prob": 0.3}, "num_clips": 48, "missing": 0}
+    common |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "weight_decay": 0.0, "optim": "sgd"}
+    _, _, seen = scaled_run(tmp_path / "2", 2, per_device_train_batch_size=12, max_steps=6, log_ids=True, **common)
+    for epoch in range(3):
+        clips = [clip for rank in seen["ids"] for step in rank[2 * epoch : 2 * epoch + 2] for clip in step]
+        assert sorted(clips) == list(range(48))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_clips", [2, 21])
+def test_every_clip_is_scored_once(num_clips, tmp_path):
+    """The last batch of evaluation is filled up on several devices: what is filled up is not scored."""
+    common = {"num_clips": num_clips, "missing": 0, "max_steps": 1, "per_device_eval_batch_size": 4}
+    common |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "double": True, "dataloader_drop_last": False}
+    _, _, one = scaled_run(tmp_path / "1", per_device_train_batch_size=6, **common)
+    for processes in (2, 3):
+        _, _, seen = scaled_run(
+            tmp_path / str(processes), processes, per_device_train_batch_size=6 // processes, **common
+        )
+        assert seen["num_scored"] == num_clips and seen["labels"] == one["labels"]
+        assert np.abs(np.array(seen["predictions"]) - np.array(one["predictions"])).max() < 1e-12
+        metrics = {key: value for key, value in one["metrics"].items() if "runtime" not in key and "time" not in key}
+        assert metrics.keys() >= {"test_loss", "test_ccc"}
+        for key, value in metrics.items():
+            assert seen["metrics"][key] == pytest.approx(value, abs=1e-12), key
