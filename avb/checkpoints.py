@@ -4,6 +4,7 @@ Unusual: a checkpoint holds a list of its files and their sizes, written last, s
 was written or copied is never taken for a whole one.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -77,6 +78,8 @@ def discard(checkpoint: Path):
         shutil.rmtree(grave, ignore_errors=True)
         os.replace(checkpoint, grave)
         shutil.rmtree(grave, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a new checkpoint is being written there
+            grave.parent.rmdir()
 
 
 def write_manifest(checkpoint: Path, **facts: float):

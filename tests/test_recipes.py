@@ -110,7 +110,11 @@ def test_emo18_trains_as_the_baseline_paper_says():
     assert {name: args[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(RECIPES)))
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in RECIPES.rglob("*.yaml") if path.parent.name != "accelerate"),  # those are accelerate's own
+    ids=lambda path: str(path.relative_to(RECIPES)),
+)
 def test_every_recipe_reads_and_states_no_data_of_ones_own(path):
     if path.parent.name == "encoders":
         return
