@@ -5,14 +5,49 @@ prints the message without a traceback and exits with a failure. The root and `A
 `audio_avb.py`, which the Hub serves without this package.
 """
 
-from audio_avb import AudioError, AvbError
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
-__all__ = ["AudioError", "AvbError", "CorpusError", "RecipeError"]
+from audio_avb import AudioError, AvbError, printable
+
+__all__ = ["AudioError", "AvbError", "CorpusError", "RecipeError", "did_you_mean", "fold"]
+
+MOST_LISTED = 12  # names in a message
 
 
 class CorpusError(AvbError):
-    """A corpus on disk, its tables or its options do not fit together."""
+    """A corpus on disk, its tables or its options do not fit together. On one line, whatever its cells hold."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class RecipeError(AvbError):
-    """A recipe that cannot be read, or an argument in it that does not exist."""
+    """A recipe that cannot be read, or an argument in it that does not exist. On one line, whatever it holds."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def fold(name: str) -> str:
+    """A name without case, spaces, underscores and punctuation: `Voc_Type` and `voc type` are one."""
+    return re.sub(r"[\W_]+", "", str(name)).casefold()
+
+
+def did_you_mean(name: str, names: Iterable[str], listed: str = "") -> str:
+    """The end of a sentence about an unknown name: "; did you mean 'X'?", or "." where no name is near.
+
+    Args:
+        name: as it was given.
+        names: those that there are.
+        listed: what to call their list, which follows; without it there is none.
+    """
+    names = list(names)
+    folded = {fold(candidate): candidate for candidate in names}
+    near = get_close_matches(fold(name), folded, n=1, cutoff=0.5)
+    end = f"; did you mean {folded[near[0]]!r}?" if near else "."
+    if not listed:
+        return end
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"{end} {listed}: {', '.join(names[:MOST_LISTED]) or 'nothing'}{more}"

@@ -1,4 +1,5 @@
-"""The paper's four pre-trained extractors by the names of its tables (section III-A), on the Hub or in a local folder.
+"""The paper's four pre-trained extractors by the names of its tables (section III-A), on the Hub or in a local folder;
+and the models that come with the project, as encoders to start from.
 
 The paper calls XLSR53 a "base configuration"; the released model is a large one (24 layers, width 1024).
 """
@@ -7,6 +8,7 @@ import os
 from pathlib import Path
 
 from avb.errors import AvbError
+from avb.shipped import locate
 
 EXTRACTORS: dict[str, str] = {
     "BASE": "facebook/wav2vec2-base",
@@ -21,7 +23,8 @@ def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
     """What `from_pretrained` is to be given for an encoder.
 
     Args:
-        name: a key of `EXTRACTORS` or the name of a checkpoint on the Hub; anything else is returned as it is.
+        name: a key of `EXTRACTORS`, a shipped model (`emogator-small`) or the name of a checkpoint on the Hub; anything
+            else is returned as it is.
         encoders_dir: folder of downloaded checkpoints, for machines that are offline; by default the environment
             variable AVB_ENCODERS. A folder in it called like the extractor (`LARGE-LV60K`), or like the last part of
             its Hub name (`wav2vec2-large-lv60`), goes before the Hub.
@@ -31,7 +34,7 @@ def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
     """
     checkpoint = EXTRACTORS.get(name, name)
     if Path(name).exists() or checkpoint.count("/") != 1:
-        return name
+        return locate(name)
     root = encoders_dir or os.environ.get(ENCODERS_VARIABLE)
     if not root:
         return checkpoint

@@ -28,7 +28,7 @@ from avb.corpora.hume_vb import CLASS_COLUMN
 from avb.corpora.shards import find_shards, is_prepared
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import read_table, require_column
-from avb.errors import AvbError
+from avb.errors import AvbError, did_you_mean
 from avb.output import make_folder, write_table
 from avb.tasks import TASKS, Task, get_task
 
@@ -232,7 +232,8 @@ def _check_rows(rows: list[tuple[int, list[str]]], task: Task, expected_ids: Ite
     names = columns(task)
     expected = None if expected_ids is None else dict.fromkeys(expected_ids)
     check_cell = _check_score if task.kind == "regression" else _check_class
-    problems, line_of_id = [], {}
+    problems: list[Problem] = []
+    line_of_id: dict[str, int] = {}
     for line, row in rows:
         if len(row) != len(names):
             what = "an empty line: remove it" if not any(row) else f"{len(row)} columns instead of {len(names)}"
@@ -260,7 +261,9 @@ def _check_rows(rows: list[tuple[int, list[str]]], task: Task, expected_ids: Ite
         problems.append(Problem("no-rows", "a header and nothing else: add one line a test clip"))
     if missing := [clip_id for clip_id in expected or () if clip_id not in line_of_id]:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        message = f"{len(missing)} of {len(expected)} clips of the Test split have no line ({shown}): predict them too"
+        message = (
+            f"{len(missing)} of {len(expected or ())} clips of the Test split have no line ({shown}): predict them too"
+        )
         problems.append(Problem("missing-ids", message))
     return problems
 
@@ -281,9 +284,7 @@ def _check_score(name: str, cell: str, task: Task, line: int) -> Problem | None:
 def _check_class(name: str, cell: str, task: Task, line: int) -> Problem | None:
     if cell in task.labels:
         return None
-    near = get_close_matches(cell.strip().title(), task.labels, n=1)
-    way_out = f"did you mean {near[0]!r}?" if near else f"legal: {', '.join(task.labels)}"
-    return Problem("class", f"{name} is {cell!r}, no class: {way_out}", line)
+    return Problem("class", f"{name} is {cell!r}, no class{did_you_mean(cell, task.labels, 'Legal')}", line)
 
 
 def read_test_ids(root: str | Path, task: str) -> list[str]:

@@ -15,10 +15,11 @@ Source: Baird et al. (2022), "The ACII 2022 Affective Vocal Bursts Workshop & Co
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal, get_args
 
 import numpy as np
+
+from avb.errors import AvbError, did_you_mean
 
 Kind = Literal["regression", "classification"]
 
@@ -77,17 +78,17 @@ class Task:
         return "ccc" if self.kind == "regression" else "uar"
 
     @property
-    def num_labels(self) -> int:
+    def num_labels(self: "Task | MultiTask") -> int:
         """Number of the model's outputs."""
         return len(self.labels)
 
     @property
-    def id2label(self) -> dict[int, str]:
+    def id2label(self: "Task | MultiTask") -> dict[int, str]:
         """Output index to label name, as a Transformers configuration stores it."""
         return dict(enumerate(self.labels))
 
     @property
-    def label2id(self) -> dict[str, int]:
+    def label2id(self: "Task | MultiTask") -> dict[str, int]:
         """Label name to output index."""
         return {label: index for index, label in enumerate(self.labels)}
 
@@ -179,10 +180,8 @@ def get_task(name: str) -> Task:
     """The challenge's task of that name.
 
     Raises:
-        ValueError: no such task; the message names the nearest one and all legal names.
+        AvbError: no such task; the message names the nearest one and all.
     """
     if name not in TASKS:
-        # cutoff=0: always name one, however far.
-        nearest = get_close_matches(str(name).lower(), TASKS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown task {name!r}: did you mean {nearest!r}? Legal names: {', '.join(TASKS)}")
+        raise AvbError(f"unknown task {name!r}{did_you_mean(name, TASKS, 'Tasks')}")
     return TASKS[name]

@@ -146,7 +146,7 @@ def test_unknown_class(tmp_path):
     path.write_text("File_ID,Voc_Type\n[10119],gasp\n[10020],Sneeze\n")
     near, far = submission.validate(path, "type")
     assert near.kind == far.kind == "class" and (near.line, far.line) == (2, 3)
-    assert "did you mean 'Gasp'?" in str(near) and "legal: Gasp, Laugh" in str(far)
+    assert "did you mean 'Gasp'?" in str(near) and "Legal: Gasp, Laugh" in str(far)
 
 
 @pytest.mark.parametrize("name", ["high.csv", "A-VB-high_ours_1.csv", "A-VB-Two_ours_1.csv", "A-VB-High_ours_0.csv"])

@@ -5,17 +5,17 @@ regression row's `labels` is a list of float32 with NaN for a missing label, a c
 """
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 from avb.corpora import emogator, folder, hume_vb
 from avb.corpora.multitask import join
 from avb.corpora.rows import Corpus, require_split
-from avb.corpora.tables import did_you_mean
-from avb.errors import CorpusError
+from avb.errors import AvbError, CorpusError, did_you_mean
 
 __all__ = ["CORPORA", "Corpus", "load_bursts", "require_split"]
 
-CORPORA = {"hume_vb": hume_vb.load, "emogator": emogator.load, "folder": folder.load}
+CORPORA: dict[str, Callable[..., Corpus]] = {"hume_vb": hume_vb.load, "emogator": emogator.load, "folder": folder.load}
 
 
 def load_bursts(corpus: str, root: str | Path, task: str | None = None, **options) -> Corpus:
@@ -28,19 +28,20 @@ def load_bursts(corpus: str, root: str | Path, task: str | None = None, **option
         **options: of its `load` function.
 
     Raises:
-        CorpusError: no such corpus or option (the message names the nearest), or a corpus that does not fit.
-        ValueError: no such task.
+        CorpusError: no such corpus, task or option (the message names the nearest), or a corpus that does not fit.
     """
     if corpus not in CORPORA:
-        raise CorpusError(f"unknown corpus {corpus!r}{did_you_mean(corpus, CORPORA)} Corpora: {', '.join(CORPORA)}")
+        raise CorpusError(f"unknown corpus {corpus!r}{did_you_mean(corpus, CORPORA, 'Corpora')}")
     load = CORPORA[corpus]
     legal = [name for name in inspect.signature(load).parameters if name not in ("root", "task")]
     for name in options:
         if name not in legal:
-            raise CorpusError(
-                f"corpus {corpus!r} has no option {name!r}{did_you_mean(name, legal)} Options: {', '.join(legal)}"
-            )
+            raise CorpusError(f"corpus {corpus!r} has no option {name!r}{did_you_mean(name, legal, 'Options')}")
     names = task.split("+") if task else [task]
-    if len(names) == 1:
-        return load(root, task, **options)
-    return join([load(root, name, **options) for name in names])
+    try:
+        loaded = [load(root, name, **options) for name in names]
+        return loaded[0] if len(names) == 1 else join(loaded)
+    except AvbError:
+        raise
+    except ValueError as error:  # of avb.tasks, which knows no errors of this package
+        raise CorpusError(str(error)) from error

@@ -40,7 +40,7 @@ def load_audiofolder(root: Path) -> Corpus:
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))
     ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
     split_of = (
-        [split for _, _, split in clips]
+        [split for _, _, split in clips if split]
         if has_splits
         else ranked_splits([f"clip {clip_id}" for clip_id in ids], str(root))
     )

@@ -138,7 +138,8 @@ def fingerprint(rows: Dataset, settings: dict) -> str:
         rows: with `id` and `audio`.
         settings: of the decoding.
     """
-    versions = {"format": _FORMAT, "libsndfile": sf.__libsndfile_version__, "librosa": librosa.__version__}
+    librosa_version = librosa.__version__  # type: ignore[attr-defined]  # its stub leaves it out
+    versions = {"format": _FORMAT, "libsndfile": sf.__libsndfile_version__, "librosa": librosa_version}
     digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
     for row in rows.select_columns(["id", "audio"]):
         audio = row["audio"]

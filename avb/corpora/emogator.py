@@ -26,8 +26,8 @@ from avb.corpora import shards
 from avb.corpora.labels import regression_labels
 from avb.corpora.rows import Corpus, add_labels, build_splits
 from avb.corpora.splits import hashed_split
-from avb.corpora.tables import did_you_mean, read_table, require_column
-from avb.errors import CorpusError
+from avb.corpora.tables import read_table, require_column
+from avb.errors import CorpusError, did_you_mean
 from avb.tasks import Task, get_task
 
 # fmt: off
@@ -73,7 +73,7 @@ def load(
     root = Path(root)
     task = task or EMOTION.name
     if task not in (EMOTION.name, "two"):
-        raise CorpusError(f"emogator has no task {task!r}{did_you_mean(task, ('emotion', 'two'))} Tasks: emotion, two")
+        raise CorpusError(f"emogator has no task {task!r}{did_you_mean(task, ('emotion', 'two'), 'Tasks')}")
     takes = _parse_instances(instances)
     if not root.is_dir():
         raise CorpusError(f"{root}: no such folder; give the folder of the shards or of the published repository")
@@ -161,7 +161,7 @@ def _category_indices(categories: Sequence[str], where: str) -> np.ndarray:
     if unknown:
         raise CorpusError(
             f"{where}: {len(unknown)} rows of unknown category, such as {unknown[0]!r}"
-            f"{did_you_mean(str(unknown[0]), CATEGORIES)} Legal are the 30 of avb.corpora.emogator.CATEGORIES"
+            f"{did_you_mean(unknown[0], CATEGORIES)} Legal are the 30 of avb.corpora.emogator.CATEGORIES"
         )
     return np.array([index_of[category] for category in categories])
 

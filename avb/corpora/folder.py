@@ -19,6 +19,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def load(
     speaker_column = None if by_clip else _choose_column(table, speaker_column, SPEAKER_COLUMNS, "speaker_column")
     id_column = find_column(table, "id")
     special = [path_column, split_column, speaker_column, id_column]
-    the_task, columns = _make_task(table, task, label_columns, tuple(label_range), kind, special)
+    the_task, columns = _make_task(table, task, label_columns, label_range, kind, special)
 
     names = list(table.cells[id_column or path_column])
     refuse_duplicates(table, names, "the clip")
@@ -122,8 +123,8 @@ def load(
         groups = [(speakers and speakers[position]) or f"clip {names[position]}" for position in kept]
         split_of = ranked_splits(groups, str(path))
     known = {"speaker": [speakers[position] for position in kept]} if speakers else {}
-    ids, files = [names[position] for position in kept], [files[position] for position in kept]
-    return Corpus(the_task, build_splits(ids, files, labels[kept], split_of, **known))
+    ids = [names[position] for position in kept]
+    return Corpus(the_task, build_splits(ids, [file for file in files if file], labels[kept], split_of, **known))
 
 
 def _find_table(root: Path) -> Path | None:
@@ -152,7 +153,7 @@ def _make_task(
     table: Table,
     task: str | None,
     label_columns: Sequence[str] | None,
-    label_range: tuple[float, float],
+    label_range: Sequence[float],
     kind: str | None,
     special: Sequence[str | None],
 ) -> tuple[Task, list[str]]:
@@ -179,8 +180,10 @@ def _make_task(
         else:
             kind = "classification"
     if kind == "regression":
-        return Task(table.path.stem, kind, tuple(columns), label_range), columns
-    return Task(table.path.stem, kind, _classes(table, _only(table, columns))), columns
+        return Task(
+            table.path.stem, "regression", tuple(columns), cast(tuple[float, float], tuple(label_range))
+        ), columns
+    return Task(table.path.stem, "classification", _classes(table, _only(table, columns))), columns
 
 
 def _label_candidates(table: Table, given: Sequence[str] | None, special: Sequence[str | None]) -> list[str]:
@@ -265,7 +268,8 @@ def _resolve(table: Table, position: int, column: str, name: str, audio_root: Pa
             "holds all clips as audio_root=..., and paths without '..'"
         )
     suffixes = ("",) if relative.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
-    return next((file for suffix in suffixes if (file := Path(f"{path}{suffix}")).is_file()), None)
+    # os.path's, not Path's: a name too long for a file is the name of no file, and no error.
+    return next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
 
 
 def _split_of_row(table: Table, column: str, position: int) -> str:

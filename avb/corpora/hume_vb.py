@@ -20,8 +20,8 @@ from avb.corpora import shards
 from avb.corpora.labels import class_labels, regression_labels
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
-from avb.corpora.tables import Table, did_you_mean, find_column, read_table, refuse_duplicates, require_column
-from avb.errors import CorpusError
+from avb.corpora.tables import Table, find_column, read_table, refuse_duplicates, require_column
+from avb.errors import CorpusError, did_you_mean
 from avb.tasks import TASKS, Task, get_task
 
 CLASS_COLUMN = "Voc_Type"  # of type_info.csv
@@ -84,7 +84,7 @@ def load(
         the_task,
         build_splits(
             [ids[i] for i in kept],
-            [files[i] for i in kept],
+            [file for file in files if file],
             labels[kept],
             [split_of[i] for i in kept],
             **{name: [values[i] for i in kept] for name, values in known.items()},

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from avb.corpora.tables import Table, did_you_mean
-from avb.errors import CorpusError
+from avb.corpora.tables import Table
+from avb.errors import CorpusError, did_you_mean
 from avb.tasks import TASKS, Task
 
 MISSING_CELLS = ("", "nan", "na", "n/a", "null", "?")
@@ -73,11 +73,8 @@ def class_labels(table: Table, column: str, task: Task, ids: Sequence[str]) -> n
     labels = table.cells[column].str.casefold().map(index_of)
     unknown = np.flatnonzero(labels.isna())
     if len(unknown):
-        near = did_you_mean(table.cells[column].iloc[unknown[0]], task.labels)
-        raise CorpusError(
-            f"{_cell(table, unknown, column, ids)} is no class of task {task.name!r}{near} Classes: "
-            f"{', '.join(task.labels)}"
-        )
+        near = did_you_mean(table.cells[column].iloc[unknown[0]], task.labels, "Classes")
+        raise CorpusError(f"{_cell(table, unknown, column, ids)} is no class of task {task.name!r}{near}")
     return labels.to_numpy(np.int64)
 
 

@@ -1,6 +1,7 @@
 """Several tasks of one corpus in one set of rows: a clip that lacks a task's label has NaN in its place."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
@@ -9,7 +10,7 @@ from avb.corpora.labels import MISSING_CLASS
 from avb.corpora.rows import Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.errors import CorpusError
-from avb.tasks import MultiTask
+from avb.tasks import MultiTask, Task
 
 
 def join(corpora: Sequence[Corpus]) -> Corpus:
@@ -22,7 +23,7 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     Raises:
         CorpusError: a clip is in one split for one task and in another for another.
     """
-    task = MultiTask(tuple(corpus.task for corpus in corpora))
+    task = MultiTask(tuple(cast(Task, corpus.task) for corpus in corpora))
     _refuse_two_splits(corpora)
     joined = {}
     for split in SPLITS:

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from avb.corpora.splits import SPLITS
 from avb.errors import CorpusError
-from avb.tasks import Task
+from avb.tasks import MultiTask, Task
 
 # Not datasets.Audio: that needs torchcodec even to hold a path. audio_avb.load_audio decodes either field, when asked.
 AUDIO_FEATURE = {"bytes": Value("binary"), "path": Value("string")}
@@ -25,7 +25,7 @@ class Corpus(NamedTuple):
             and what the corpus knows (`speaker`, `country`, `category`, ...).
     """
 
-    task: Task
+    task: Task | MultiTask
     splits: DatasetDict
 
 

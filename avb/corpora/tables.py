@@ -6,18 +6,19 @@ many or too few is an error, never padded; and each row remembers its line, so t
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from avb.errors import CorpusError
+from avb.errors import CorpusError, did_you_mean, fold
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+MAX_LINE = 2**20  # characters of a header
+MAX_CELLS = 50_000_000  # of a Parquet table, which may claim billions in a kilobyte; HUME-VB's largest has 2.5 million
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}
 
@@ -57,7 +58,10 @@ def read_table(path: Path) -> Table:
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); save it as 'CSV UTF-8'") from error
     except (OSError, csv.Error, pa.ArrowException) as error:
-        raise CorpusError(f"{path}: cannot be read as a table ({error}); check the file and its permissions") from error
+        reason = " ".join(str(error).split())
+        raise CorpusError(
+            f"{path}: cannot be read as a table ({reason}); check the file and its permissions"
+        ) from error
     repeated = table.cells.columns[table.cells.columns.duplicated()]
     if len(repeated):
         raise CorpusError(f"{path}: column {repeated[0]!r} appears more than once; rename one of them")
@@ -70,7 +74,9 @@ def _read_csv(path: Path) -> Table:
     start = path.open("rb").read(2)
     encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # both drop the byte-order mark
     with path.open(newline="", encoding=encoding) as file:
-        first_line = file.readline()
+        first_line = file.readline(MAX_LINE)
+        if len(first_line) == MAX_LINE:
+            raise CorpusError(f"{path}: its first line is longer than {MAX_LINE:,} characters; it is no label table")
         header_of = {sep: next(csv.reader([first_line], delimiter=sep), []) for sep in _separators(path)}
         separator = max(header_of, key=lambda sep: len(header_of[sep]))  # the first of equals: the comma
         header = [name.strip() for name in header_of[separator]]
@@ -104,6 +110,12 @@ def _read_parquet(path: Path) -> Table:
                 f"{path}: column {field.name!r} holds {field.type}, not text or numbers; audio inside Parquet is read "
                 "in the form that `python -m avb.corpora.prepare` writes"
             )
+    about = pq.read_metadata(path)
+    if about.num_rows * max(1, about.num_columns) > MAX_CELLS:
+        raise CorpusError(
+            f"{path}: {about.num_rows:,} rows of {about.num_columns} columns are more than a label table may have "
+            f"({MAX_CELLS:,} cells); leave out columns, or split it"
+        )
     columns = pq.read_table(path).to_pydict()
     cells = pd.DataFrame(
         {name: ["" if v is None else str(v).strip() for v in values] for name, values in columns.items()}, dtype=object
@@ -118,18 +130,6 @@ def _drop_unnamed(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------------------------------------------- finding names
-
-
-def fold(name: str) -> str:
-    """A name without case, spaces, underscores and punctuation: `Voc_Type` and `voc type` are one."""
-    return re.sub(r"[\W_]+", "", name).casefold()
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: "; did you mean 'X'?", or "." where no name is near."""
-    folded = {fold(candidate): candidate for candidate in names}
-    near = get_close_matches(fold(name), folded, n=1, cutoff=0.5)
-    return f"; did you mean {folded[near[0]]!r}?" if near else "."
 
 
 def find_column(table: Table, *names: str) -> str | None:
@@ -163,9 +163,8 @@ def require_column(table: Table, name: str, option: str = "") -> str:
     column = find_column(table, name)
     if column is None:
         asked = f" ({option})" if option else ""
-        columns = list(table.cells.columns)
-        shown = ", ".join(columns[:12]) + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
-        raise CorpusError(f"{table.path}: no column {name!r}{asked}{did_you_mean(name, columns)} It has: {shown}")
+        near = did_you_mean(name, table.cells.columns, "It has")
+        raise CorpusError(f"{table.path}: no column {name!r}{asked}{near}")
     return column
 
 
