@@ -1,12 +1,13 @@
 """One clip, from a file, its bytes or an array, to the waveform a model hears: mono float32, 16 kHz, trimmed, levelled.
 
-Self-contained code for the Hub: it needs numpy, soundfile (libsndfile), which decodes, and librosa, which resamples and
-trims. Unusual:
+Self-contained code for the Hub: it needs numpy, soundfile (libsndfile), which decodes, librosa, which trims, and soxr,
+which comes with librosa and resamples. Unusual:
 
 - a file is refused, by an `AudioError` that names it, rather than half read: libsndfile itself shortens a truncated WAV
   without a word, and stops early in a damaged MP3;
 - a header is never believed: samples are read in blocks up to `max_seconds`, so one that claims 2^31 frames costs
-  nothing.
+  nothing; and each block is resampled at once, so ten minutes at 384 kHz, a few kilobytes of FLAC, take the memory of
+  ten minutes at 16 kHz.
 
 The default level, a peak of -3 dBFS, is that of the processed release of HUME-VB (Baird et al. 2022, arXiv:2207.03572).
 """
@@ -14,6 +15,7 @@ The default level, a peak of -3 dBFS, is that of the processed release of HUME-V
 import io
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -76,16 +78,19 @@ def load_audio(
     check_trim(trim_top_db)
     name, file, handle = _open(source)
     with file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(_HEAD_BYTES)
-        if size == 0:
-            raise AudioError(f"{name}: the file is empty (0 bytes); copy or record it again")
-        _refuse_truncated_wav(name, file, size)
-        file.seek(0)
-        waveform, rate = _decode(name, handle, head, max_seconds)
+        try:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(_HEAD_BYTES)
+            if size == 0:
+                raise AudioError(f"{name}: the file is empty (0 bytes); copy or record it again")
+            _refuse_truncated_wav(name, file, size)
+            file.seek(0)
+        except OSError as error:  # a network drive that is gone, a bad sector
+            raise AudioError(f"{name}: cannot be read ({error.strerror}); check the disk, or copy it again") from error
+        waveform = _decode(name, handle, head, sampling_rate, max_seconds)
 
-    return prepare_waveform(_resample(waveform, rate, sampling_rate), trim_top_db=trim_top_db, peak_db=peak_db)
+    return prepare_waveform(waveform, trim_top_db=trim_top_db, peak_db=peak_db)
 
 
 def waveform_from_array(
@@ -123,7 +128,7 @@ def waveform_from_array(
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise AudioError(f"<array>: sample {int(np.argmin(np.isfinite(array))):,} is NaN or infinite")
-    return np.ascontiguousarray(_resample(array, rate, sampling_rate))
+    return np.ascontiguousarray(_Resampler(rate, sampling_rate).all_of([array]))
 
 
 def prepare_waveform(waveform: np.ndarray, *, trim_top_db: float | None, peak_db: float | None) -> np.ndarray:
@@ -138,7 +143,7 @@ def prepare_waveform(waveform: np.ndarray, *, trim_top_db: float | None, peak_db
         float32 waveform of shape (samples,), at least one sample.
     """
     if trim_top_db is not None:
-        import librosa  # takes seconds to load, and is not needed for a clip that is neither trimmed nor resampled
+        import librosa  # takes seconds to load, and is not needed for a clip that is not trimmed
 
         waveform, _ = librosa.effects.trim(waveform, top_db=trim_top_db)
     if peak_db is not None:
@@ -164,12 +169,39 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
     return waveform / peak * np.float32(10 ** (peak_db / 20)) if peak > 0 else waveform
 
 
-def _resample(waveform: np.ndarray, rate: float, sampling_rate: int) -> np.ndarray:
-    if rate == sampling_rate:
-        return waveform
-    import librosa
+class _Resampler:
+    """soxr's HQ, block by block: to the bit what librosa.resample(res_type="soxr_hq") gives for all blocks at once."""
 
-    return librosa.resample(waveform, orig_sr=rate, target_sr=sampling_rate, res_type="soxr_hq")
+    def __init__(self, rate: float, sampling_rate: int):
+        self._ratio = float(sampling_rate) / rate
+        self._stream = None
+        if rate != sampling_rate:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality="HQ")
+
+    def all_of(self, blocks: Iterable[np.ndarray]) -> np.ndarray:
+        """float32 blocks of shape (samples,) → one waveform of shape (samples,)."""
+        given, samples = [], 0
+        for block in blocks:
+            samples += len(block)
+            given.append(block if self._stream is None else self._stream.resample_chunk(block))
+        if self._stream is None:
+            return np.concatenate([np.zeros(0, np.float32), *given])
+        given.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        waveform = np.concatenate(given)
+        length = int(np.ceil(samples * self._ratio))
+        return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
+
+
+class _Bytes(io.BytesIO):
+    """For libsndfile: of a damaged file it asks for places before the start, and cannot hear a Python error."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return 0
 
 
 def _too_long(max_seconds: float) -> str:
@@ -188,11 +220,15 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO]:
     if source is not None:
         if not isinstance(source, (bytes, bytearray, memoryview)):
             raise AudioError(f"audio must be a path, bytes or a dict of both, got {type(source).__name__}")
-        file = io.BytesIO(source)
-        return str(path or f"<{len(source)} bytes>"), file, file
+        file = _Bytes(source)
+        return printable(str(path or f"<{len(source)} bytes>")), file, file
 
-    path = os.fsencode(path)  # as bytes: a name need not be UTF-8
-    name = path.decode("utf-8", "backslashreplace")
+    assert path is not None  # without bytes there is one
+    try:
+        path = os.fsencode(path)  # as bytes: a name need not be UTF-8
+    except UnicodeEncodeError as error:
+        raise AudioError(f"{path!a}: no name a file can have; correct it") from error
+    name = printable(path.decode("utf-8", "backslashreplace"))
     if not os.path.exists(path):
         raise AudioError(f"{name}: no such file; check the path, or where the table's paths start from")
     if not os.path.isfile(path):  # a pipe would block for ever
@@ -203,42 +239,57 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO]:
         raise AudioError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _decode(name: str, handle: bytes | BinaryIO, head: bytes, max_seconds: float) -> tuple[np.ndarray, int]:
-    """Read all samples, averaged over channels: float32 of shape (samples,), and the file's sampling rate in Hz."""
+def printable(text: str) -> str:
+    """Text on one line: a newline, or a terminal's control sequence in a name, is spelled out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def _decode(name: str, handle: bytes | BinaryIO, head: bytes, sampling_rate: int, max_seconds: float) -> np.ndarray:
+    """Read all samples, averaged over channels and resampled: float32 of shape (samples,)."""
     try:
         with sf.SoundFile(handle) as file:
             rate, promised = file.samplerate, file.frames
             if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
                 raise AudioError(f"{name}: its header says {rate:,} Hz, legal are 1,000 to 384,000; export it again")
-            blocks = _read_blocks(name, file, max_seconds * rate, max_seconds)
+            blocks = _Blocks(name, file, max_seconds)
+            waveform = _Resampler(rate, sampling_rate).all_of(blocks)
             # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
             length_known = file.format != "MP3" or b"Xing\0\0\0" in head or b"Info\0\0\0" in head
     except (sf.SoundFileError, TypeError) as error:  # TypeError: a path ending in .raw
         raise AudioError(_undecodable(name, head, error)) from error
-    waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if length_known and len(waveform) < promised * (1 - _LOST_SHARE):
+    if length_known and blocks.frames < promised * (1 - _LOST_SHARE):
         raise AudioError(
-            f"{name}: truncated or damaged: {len(waveform):,} of {promised:,} samples could be decoded; "
+            f"{name}: truncated or damaged: {blocks.frames:,} of {promised:,} samples could be decoded; "
             "copy or export it again"
         )
-    if not len(waveform):
-        raise AudioError(f"{name}: holds no samples (0 seconds); record it again or leave it out")
-    return waveform, rate
+    if not blocks.frames:
+        raise AudioError(
+            f"{name}: holds no samples (0 seconds): recorded so, or truncated; copy it again or leave it out"
+        )
+    return waveform
 
 
-def _read_blocks(name: str, file: sf.SoundFile, max_frames: float, max_seconds: float) -> list[np.ndarray]:
-    block_frames = max(1, _BLOCK_SAMPLES // file.channels)
-    blocks, total = [], 0
-    while len(block := file.read(block_frames, dtype="float32", always_2d=True)):  # (frames, channels)
-        mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
-        if not np.isfinite(mono).all():
-            first = total + int(np.argmin(np.isfinite(mono)))
-            raise AudioError(f"{name}: sample {first:,} is NaN or infinite; export the clip again, as 16-bit PCM")
-        blocks.append(mono)
-        total += len(mono)
-        if total > max_frames:
-            raise AudioError(f"{name}: {_too_long(max_seconds)}")
-    return blocks
+class _Blocks:
+    """The samples of an open file block by block, averaged over channels; `frames` counts them."""
+
+    def __init__(self, name: str, file: sf.SoundFile, max_seconds: float):
+        self.frames = 0
+        self._name, self._file, self._max_seconds = name, file, max_seconds
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        channels = self._file.channels
+        block_frames = max(1, _BLOCK_SAMPLES // channels)
+        while len(block := self._file.read(block_frames, dtype="float32", always_2d=True)):  # (frames, channels)
+            mono = block[:, 0] if channels == 1 else block.mean(axis=1)
+            if not np.isfinite(mono).all():
+                first = self.frames + int(np.argmin(np.isfinite(mono)))
+                raise AudioError(
+                    f"{self._name}: sample {first:,} is NaN or infinite; export the clip again, as 16-bit PCM"
+                )
+            self.frames += len(mono)
+            if self.frames > self._max_seconds * self._file.samplerate:
+                raise AudioError(f"{self._name}: {_too_long(self._max_seconds)}")
+            yield mono
 
 
 def _refuse_truncated_wav(name: str, file: BinaryIO, size: int) -> None:
@@ -275,6 +326,8 @@ def _undecodable(name: str, head: bytes, error: Exception) -> str:
     if _looks_like_text(head):
         return f"{name}: no audio but text, starting {head[:24].decode(errors='replace')!r}; is it the right file?"
     reason = str(error).rpartition(": ")[2].strip().rstrip(".") or "unknown format"
+    if "File does not exist" in reason:  # what libsndfile says of an MP3 without a whole frame
+        reason = "unknown format"
     return (
         f"{name}: cannot be decoded ({reason}): damaged, truncated, or none of the formats wav, flac, ogg, mp3; "
         "copy or export it again"

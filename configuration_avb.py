@@ -31,6 +31,27 @@ HEAD_FIELDS = frozenset(
 _FINE_TUNING_DEFAULTS = {"layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "architectures": None}
 
 
+# Far above every model there is (XLS-R 2B: 48 layers, width 1920), far below what would fill a memory.
+_LARGEST = {
+    "num_hidden_layers": 1_000,
+    "encoder_layer": 1_000,
+    "hidden_size": 65_536,
+    "intermediate_size": 262_144,
+    "num_conv_pos_embeddings": 65_536,
+    "rnn_layers": 100,
+    "rnn_hidden_size": 65_536,
+    "num_labels": 100_000,
+}
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def receptive_field(kernels: list[int], strides: list[int]) -> int:
     """Samples that one frame of a stack of convolutions hears."""
     samples = 1
@@ -99,6 +120,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     frozen_encoder_dropout: bool = False
 
     def __post_init__(self, **kwargs):
+        self._refuse_absurd_sizes(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
         self.validate_architecture()
         self._validate_head()
@@ -106,11 +128,36 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         # The stock audio-classification pipeline reads this to decide what to do to logits: nothing, or a softmax.
         self.problem_type = "single_label_classification" if self.loss == "ce" else "regression"
 
+    def _refuse_absurd_sizes(self, num_labels: int | None):
+        """A file with a number that nobody meant must not fill the memory before anything is compared with it."""
+        own = {name: getattr(self, name) for name in _LARGEST if name != "num_labels"}
+        for name, value in {**own, "num_labels": 1 if num_labels is None else num_labels}.items():
+            if not _is_whole(value) or not value <= _LARGEST[name]:
+                raise ValueError(f"{name}={value!r} is not legal: it must be a whole number up to {_LARGEST[name]:,}")
+
+    def _validate_types(self, require):
+        for name in ("head_dropout", "label_smoothing"):
+            require(_is_number(getattr(self, name)), name, "a number")
+        for name in ("masked_pooling", "masked_group_norm", "frozen_encoder_dropout"):
+            require(isinstance(getattr(self, name), bool), name, "true or false")
+        is_pair = isinstance(self.label_range, (list, tuple)) and all(map(_is_number, self.label_range))
+        require(is_pair, "label_range", "a pair (low, high) with low < high")
+        for name in ("class_weights", "task_weights"):
+            weights = getattr(self, name)
+            legal = weights is None or (isinstance(weights, (list, tuple)) and all(map(_is_number, weights)))
+            require(legal, name, "None or a list of numbers")
+        tasks = self.tasks
+        legal = tasks is None or (isinstance(tasks, (list, tuple)) and all(isinstance(task, dict) for task in tasks))
+        require(legal, "tasks", "None or a list of dicts with name, loss and num_labels")
+        names = {*self.id2label.values()} if isinstance(self.id2label, dict) else {None}
+        require(all(isinstance(name, str) for name in names), "id2label", "a name for each output")
+
     def _validate_head(self):
         def require(legal: bool, field: str, expected: str):
             if not legal:
                 raise ValueError(f"{field}={getattr(self, field)!r} is not legal: it must be {expected}")
 
+        self._validate_types(require)
         choices = {
             "pooling": POOLINGS,
             "loss": (*LOSSES, MULTITASK),
@@ -160,6 +207,8 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         legal = len(tasks) >= 2 and all(task.keys() >= {"name", "loss", "num_labels"} for task in tasks)
         require(legal, "tasks", "two or more dicts with name, loss and num_labels")
         require(all(task["loss"] in LOSSES for task in tasks), "tasks", f"of losses {', '.join(LOSSES)}")
+        legal = all(_is_whole(task["num_labels"]) and isinstance(task["name"], str) for task in tasks)
+        require(legal, "tasks", "of names and whole numbers of labels")
         total = sum(task["num_labels"] for task in tasks)
         require(total == self.num_labels, "num_labels", f"{total}, the sum over the tasks")
         weights = self.task_weights
@@ -169,6 +218,11 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
             f"None or {len(tasks)} numbers of at least 0, one a task, with task_weighting='fixed'",
         )
         require(self.class_weights is None, "class_weights", "None with several tasks")
+
+    @property
+    def pools_padding(self) -> bool:
+        """Whether the pooling sees the frames of the padding, as the authors' code does."""
+        return not self.masked_pooling and self.pooling in ("max", "avg")
 
     @property
     def receptive_field(self) -> int:

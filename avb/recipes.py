@@ -6,78 +6,134 @@ A recipe becomes a command line, which the real one follows: types and names are
 typed by hand wins.
 """
 
-import difflib
 import json
 from pathlib import Path
 
 import yaml
 
-from avb.errors import RecipeError
+from avb.errors import RecipeError, did_you_mean
 
-
-def nearest(name: str, known) -> str:
-    """Words for an error message: the closest known name if there is one, else all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(known)}"
+SUFFIXES = (".yaml", ".yml")
+MAX_BYTES = 64 * 1024  # of a recipe; those here have less than 1 KiB
+MAX_VALUES = 10_000  # in a recipe, anchors written out
+MAX_RECIPES = 100  # that extend one another
 
 
 def read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file, read by the safe loader.
 
     Raises:
-        RecipeError: the file is missing, is no YAML, or holds something else than a mapping.
+        RecipeError: the file is missing, is no YAML, holds something else than a mapping of names to values, or more
+            than `MAX_BYTES` or, its anchors written out, `MAX_VALUES`.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
         raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); a recipe is a YAML file such as recipes/sample.yaml"
+            f"{path}: cannot be read ({reason}); a recipe is a YAML file such as recipes/sample.yaml"
         ) from error
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"{path}: larger than {MAX_BYTES // 1024} KiB; is it the right file? A recipe is a page")
+    try:
+        content = yaml.safe_load(content.decode("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a YAML file: {error}") from error
+        raise RecipeError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: not a recipe: its values are nested too deeply") from error
+    # PyYAML's own mistakes: `2020-13-45` is a ValueError, `!!bool maybe` a KeyError, `!!timestamp x` an AttributeError.
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RecipeError(f"{path}: not a YAML file: a value is not of its type ({error}); quote it") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of `argument: value` lines, not a {type(content).__name__}")
+    for key in content:
+        if not isinstance(key, str):
+            raise RecipeError(f"{path}: {key!r} is not the name of an argument, but a {type(key).__name__}; quote it")
+    _refuse_expansion(path, content)
     return content
 
 
-def read_recipe(path: str | Path, _reading: tuple[Path, ...] = ()) -> dict:
+def _refuse_expansion(path: Path, content: dict):
+    """A few anchors can stand for billions of values, or for themselves: counted as they would be written out."""
+    waiting, count = [content], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1 + (len(value) // 100 if isinstance(value, str) else 0)
+        if count > MAX_VALUES:
+            raise RecipeError(f"{path}: more than {MAX_VALUES:,} values, its anchors written out; it is not a recipe")
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, set, tuple)):
+            waiting += value
+
+
+def read_recipe(path: str | Path) -> dict:
     """All arguments of a recipe, those it extends included.
 
+    A recipe is as powerful as a command line, and may name any folder of the machine, as that does; but what it
+    extends is a recipe beside it: a relative path of a YAML file, in whose place no other file is read.
+
     Raises:
-        RecipeError: as `read_yaml`, or recipes that extend each other in a circle.
+        RecipeError: as `read_yaml`, recipes that extend each other in a circle or more than `MAX_RECIPES`, or
+            something else than relative paths of YAML files in `extends`.
     """
-    path = Path(path).resolve()
-    if path in _reading:
-        raise RecipeError(f"{path}: extends itself, through {' → '.join(p.name for p in (*_reading, path))}")
+    return _read_recipe(Path(path).absolute(), (), {})
+
+
+def _read_recipe(path: Path, reading: tuple[Path, ...], known: dict[Path, dict]) -> dict:
+    try:
+        path = path.resolve()
+    except (RuntimeError, OSError, ValueError) as error:  # a link to itself, a name with a zero byte
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    if path in reading:
+        raise RecipeError(f"{path}: extends itself, through {' → '.join(p.name for p in (*reading, path))}")
+    if path in known:
+        return known[path]
+    if len(known) + len(reading) >= MAX_RECIPES:
+        raise RecipeError(f"{path}: more than {MAX_RECIPES} recipes extend one another")
     own = read_yaml(path)
-    parents = own.pop("extends", [])
     merged: dict = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
-        merged |= read_recipe(path.parent / parent, (*_reading, path))
-    if Path(str(own.get("encoder"))).suffix in (".yaml", ".yml"):
+    for parent in _parents(path, own.pop("extends", [])):
+        merged |= _read_recipe(path.parent / parent, (*reading, path), known)
+    if Path(str(own.get("encoder"))).suffix in SUFFIXES:
         own["encoder"] = str(path.parent / own["encoder"])
-    merged |= own
-    return merged
+    known[path] = merged | own
+    return known[path]
+
+
+def _parents(path: Path, extends) -> list[str]:
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise RecipeError(f"{path}: extends must be the name of a recipe or a list of names, not {extends!r:.60}")
+    for parent in parents:
+        if Path(parent).is_absolute() or Path(parent).suffix not in SUFFIXES:
+            raise RecipeError(
+                f"{path}: extends {parent!r}: it must be a recipe (.yaml), by its path from this recipe's folder"
+            )
+    return parents
 
 
 def recipe_arguments(recipe: dict, known) -> list[str]:
     """A recipe as command-line arguments.
 
     Raises:
-        RecipeError: a key that is no argument; the message names the nearest one.
+        RecipeError: a key that is no argument (the message names the nearest one), or a list of something else than
+            words and numbers.
     """
     arguments = []
     for key, value in recipe.items():
         if key not in known:
-            raise RecipeError(f"unknown argument {key!r} in the recipe; {nearest(key, known)}")
+            raise RecipeError(f"unknown argument {key!r} in the recipe{did_you_mean(key, known)}")
         if value is None:  # takes the key of a recipe before it back out
             continue
         arguments.append(f"--{key}")
-        if isinstance(value, list):
-            arguments += [str(item) for item in value]
-        else:
-            arguments.append(json.dumps(value) if isinstance(value, dict) else str(value))
+        values = value if isinstance(value, list) else [value]
+        for item in values:
+            if isinstance(item, (list, set, tuple)) or (isinstance(item, dict) and item is not value):
+                raise RecipeError(f"{key} in the recipe: {item!r:.60} is no word or number; a list holds only these")
+        try:
+            arguments += [json.dumps(item) if isinstance(item, dict) else str(item) for item in values]
+        except TypeError as error:
+            raise RecipeError(f"{key} in the recipe: {error}; quote it") from error
     return arguments

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
@@ -13,7 +14,7 @@ from audio_avb import load_audio
 from avb.corpora import load_bursts
 from avb.corpora.decode import decode_splits
 from avb.corpora.prepare import main, prepare
-from avb.corpora.shards import encode_flac
+from avb.corpora.shards import SETTINGS_FILE, TASKS_FILE, encode_flac
 from avb.errors import AudioError, CorpusError
 from avb.tasks import TASKS
 
@@ -81,12 +82,42 @@ def test_release_loads_the_same_way(tmp_path, release, corpus):
 
 def test_a_task_must_be_chosen(tmp_path, release):
     prepare("hume_vb", release, tmp_path / "out", tasks=["two", "type"])
-    with pytest.raises(CorpusError, match="give a task: Tasks here: two, type"):
+    with pytest.raises(CorpusError, match="give a task. Tasks here: two, type"):
         load_bursts("folder", tmp_path / "out")
     with pytest.raises(CorpusError, match="no task 'tpye'; did you mean 'type'?"):
         load_bursts("folder", tmp_path / "out", "tpye")
     with pytest.raises(CorpusError, match="prepared shards know their columns"):
         load_bursts("folder", tmp_path / "out", "two", label_columns=["Valence"])
+
+
+def test_damaged_shards_are_refused(tmp_path, release):
+    out = tmp_path / "out"
+    prepare("hume_vb", release, out, tasks=["two"])
+    tasks, settings = out / TASKS_FILE, out / SETTINGS_FILE
+
+    def refusal(file, text) -> str:
+        """What loading says while `file` holds `text`."""
+        kept = file.read_bytes()
+        file.write_text(text)
+        with pytest.raises(CorpusError) as error:
+            load_bursts("folder", out)
+        file.write_bytes(kept)
+        return str(error.value)
+
+    assert "cannot be read as JSON" in refusal(tasks, "{")
+    assert "not what prepare writes ('columns')" in refusal(tasks, '[{"name": "two"}]')
+    assert "not the settings that prepare writes" in refusal(settings, "[]")
+    assert "prepare was interrupted here" in refusal(settings, '{"finished": false}')
+    assert "not a Parquet file" in refusal(out / "train-00000.parquet", "no table")
+    shard = pq.read_table(out / "train-00000.parquet")
+    audio = pa.array([{"bytes": None, "path": "/etc/passwd"}] * len(shard), shard.schema.field("audio").type)
+    place = shard.schema.get_field_index("audio")
+    pq.write_table(shard.set_column(place, shard.schema.field("audio"), audio), out / "train-00000.parquet")
+    with pytest.raises(CorpusError, match="row 1: its audio has no bytes, only a path, which is not followed"):
+        load_bursts("folder", out)
+    tasks.unlink()
+    with pytest.raises(CorpusError, match="load them as 'emogator'"):
+        load_bursts("folder", out)
 
 
 def test_folder(tmp_path):

@@ -22,6 +22,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
@@ -94,7 +95,7 @@ def prepare(
     if shard_rows < 1:
         raise CorpusError(f"shard_rows must be positive, got {shard_rows}")
     splits, columns_of = _label_columns(corpus, root, tasks, options)
-    audio = {"sampling_rate": sampling_rate, "trim_top_db": trim_top_db, "peak_db": peak_db}
+    audio: dict[str, Any] = {"sampling_rate": sampling_rate, "trim_top_db": trim_top_db, "peak_db": peak_db}
     inputs = {split: [fingerprint(rows, audio), _fingerprint_labels(rows)] for split, rows in splits.items()}
     _start(out, {"corpus": corpus, **audio, "shard_rows": shard_rows, "inputs": inputs})
 
@@ -106,7 +107,7 @@ def prepare(
             path = out / f"{split}-{number:05d}.parquet"
             shard = rows.select(range(start, min(start + shard_rows, len(rows))))
             if not path.exists():
-                note = {BAD_CLIPS_FILE: []}
+                note: dict[str, list[BadClip]] = {BAD_CLIPS_FILE: []}
                 clips = decode_clips(shard, **audio, num_proc=num_workers, strict=strict)
                 clips = _without_bad(clips, split, shard, note[BAD_CLIPS_FILE], progress)
                 shards.write_shard(path, shard, clips, sampling_rate, note)
@@ -156,13 +157,15 @@ def _label_columns(
         raise CorpusError(f"{root}: these are prepared shards already; give the corpus they were made from")
     if corpus == "hume_vb":
         tasks = tasks or hume_vb.tasks_in(root) or ["high"]  # without any table, the loader says what is missing
-    corpora = [load_bursts(corpus, root, name, **options) for name in tasks or [None]]
+    names: Sequence[str | None] = tasks or [None]
+    corpora = [load_bursts(corpus, root, name, **options) for name in names]
     splits, columns_of = corpora[0].splits.remove_columns("labels"), {}
     if corpus == "emogator":  # its columns `speaker`, `category`, `instance` say it all
         return splits, {}
     for loaded in corpora:
-        columns = list(loaded.task.labels) if loaded.task.kind == "regression" else [_class_column(corpus, loaded.task)]
-        columns_of[loaded.task.name] = (loaded.task, columns)
+        task = cast(Task, loaded.task)
+        columns = list(task.labels) if task.kind == "regression" else [_class_column(corpus, task)]
+        columns_of[task.name] = (task, columns)
         splits = _add_labels(splits, loaded, columns)
     return splits, columns_of
 

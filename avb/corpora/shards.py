@@ -25,8 +25,8 @@ from datasets.exceptions import DatasetGenerationError
 from avb.corpora.labels import class_labels, regression_labels
 from avb.corpora.rows import AUDIO_FEATURE, Corpus, add_labels
 from avb.corpora.splits import SPLITS
-from avb.corpora.tables import Table, did_you_mean
-from avb.errors import CorpusError
+from avb.corpora.tables import Table
+from avb.errors import CorpusError, did_you_mean
 from avb.tasks import Task
 
 TASKS_FILE = "tasks.json"
@@ -47,6 +47,8 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
         CorpusError: `prepare` has not finished this folder.
     """
     settings = _read_json(root / SETTINGS_FILE) if (root / SETTINGS_FILE).is_file() else {}
+    if not isinstance(settings, dict):
+        raise CorpusError(f"{root / SETTINGS_FILE}: not the settings that prepare writes; prepare the corpus again")
     if not settings.get("finished", True):
         raise CorpusError(f"{root}: prepare was interrupted here; run the same command again, to finish it")
     found = {split: sorted(root.glob(f"{split}-*.parquet")) for split in SPLITS}
@@ -69,8 +71,7 @@ def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_d
     for path, schema in schemas.items():
         for name in ("audio", *required):
             if name not in schema.names:
-                near = did_you_mean(name, schema.names)
-                raise CorpusError(f"{path}: no column {name!r}{near} It has: {', '.join(schema.names)}")
+                raise CorpusError(f"{path}: no column {name!r}{did_you_mean(name, schema.names, 'It has')}")
         if not schema.equals(first):
             raise CorpusError(f"{path}: its columns or their types differ from those of {first_path.name}; remove it")
     # Given, not read from the file: its metadata may declare an Audio feature, which needs torchcodec even to load.
@@ -81,7 +82,7 @@ def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_d
         )
     features["audio"] = AUDIO_FEATURE
     try:
-        return load_dataset(
+        splits = load_dataset(
             "parquet",
             data_files={split: [str(path) for path in paths] for split, paths in files.items()},
             features=features,
@@ -90,6 +91,23 @@ def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_d
     except (DatasetGenerationError, pa.ArrowException, OSError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise CorpusError(f"{first_path.parent}: the shards cannot be read ({reason}); prepare them again") from error
+    for split, rows in splits.items():
+        _refuse_paths(first_path.parent, split, rows)
+    return splits
+
+
+def _refuse_paths(root: Path, split: str, rows: Dataset):
+    """A shard brings its audio along: a path in it could name any file of this machine."""
+    before = 0
+    for chunk in rows.data.column("audio").chunks:
+        content = chunk.field("bytes")
+        if chunk.null_count or content.null_count:
+            row = before + int(np.argmin(content.is_valid())) + 1
+            raise CorpusError(
+                f"{root}, split {split!r}, row {row}: its audio has no bytes, only a path, which is not followed; "
+                "prepare the corpus again"
+            )
+        before += len(chunk)
 
 
 def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) -> Corpus:
@@ -114,8 +132,9 @@ def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) ->
     if task is None and len(tasks) == 1:
         task = next(iter(tasks))
     if task not in tasks:
-        asked = "give a task:" if task is None else f"no task {task!r}{did_you_mean(task, tasks)}"
-        raise CorpusError(f"{root}: {asked} Tasks here: {', '.join(tasks)}")
+        if task is None:
+            raise CorpusError(f"{root}: give a task. Tasks here: {', '.join(tasks)}")
+        raise CorpusError(f"{root}: no task {task!r}{did_you_mean(task, tasks, 'Tasks here')}")
     the_task, columns = tasks[task]
     splits = read_shards(files, ("id", *columns), cache_dir)
     for split, rows in splits.items():
@@ -133,11 +152,22 @@ def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) ->
 
 
 def read_tasks(root: Path) -> dict[str, tuple[Task, list[str]]]:
-    """The tasks of prepared shards and the columns of their labels."""
+    """The tasks of prepared shards and the columns of their labels.
+
+    Raises:
+        CorpusError: the file is damaged.
+    """
     tasks = {}
-    for entry in _read_json(root / TASKS_FILE):
-        columns = entry.pop("columns")
-        tasks[entry["name"]] = (Task(**entry), columns)
+    try:
+        for entry in _read_json(root / TASKS_FILE):
+            columns = [str(name) for name in entry.pop("columns")]
+            tasks[entry["name"]] = (Task(**entry), columns)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CorpusError):
+            raise
+        raise CorpusError(
+            f"{root / TASKS_FILE}: not what prepare writes ({error or type(error).__name__}); prepare the corpus again"
+        ) from error
     return tasks
 
 
@@ -204,11 +234,12 @@ def _read_schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path).remove_metadata()
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{path}: not a Parquet file, or truncated ({error}); copy or prepare it again") from error
+        reason = " ".join(str(error).split())
+        raise CorpusError(f"{path}: not a Parquet file, or truncated ({reason}); copy or prepare it again") from error
 
 
 def _read_json(path: Path) -> dict | list:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorpusError(f"{path}: cannot be read as JSON ({error}); prepare the corpus again") from error
