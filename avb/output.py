@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from avb.errors import AvbError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -29,7 +26,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     return path
 
 
-def make_folder(path: str | Path) -> Path:
+def make_folder(path: str | os.PathLike) -> Path:
     """The folder, made if need be.
 
     Raises:
@@ -43,6 +40,11 @@ def make_folder(path: str | Path) -> Path:
     if not os.access(path, os.W_OK):
         raise AvbError(f"{path}: no permission to write there: choose another output folder")
     return path
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output means a folder of shards: it is one, ends in a slash, or has no suffix."""
+    return output.endswith(("/", os.sep)) or os.path.isdir(output) or not Path(output).suffix
 
 
 def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
@@ -76,6 +78,9 @@ def _write_jsonl(path: Path, rows: Iterable[dict], columns: list[str]):
 
 
 def _write_parquet(path: Path, rows: Iterable[dict], columns: list[str], group: int = 10_000):
+    import pyarrow as pa  # a third of a second, which a CSV does without
+    import pyarrow.parquet as pq
+
     writer = None
     for batch in batches(rows, group):
         table = pa.table({column: [row.get(column) for row in batch] for column in columns})

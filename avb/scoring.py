@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from audio_avb import SAMPLING_RATE
 from avb.metrics import evaluate_predictions
 from avb.output import write_table
 from avb.prediction import score_columns, score_row, scores_from_logits
@@ -13,14 +14,19 @@ from avb.training import BurstTrainer
 
 
 def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split: Dataset, output_dir: Path) -> dict:
-    """Writes `predictions_NAME.csv`; returns the split's metrics, or says that its labels are withheld."""
+    """Writes `predictions_NAME.csv`; returns the split's metrics, or says that its labels are withheld.
+
+    `seconds` is what the model heard of a clip, after trimming.
+    """
     logits = trainer.predict(split, metric_key_prefix=name).predictions  # (clips, labels), on every process
     labels = np.asarray(split["labels"])
     config = trainer.accelerator.unwrap_model(trainer.model).config
-    known = [column for column in ("speaker", "country") if column in split.column_names]
+    known = {column: split[column] for column in ("speaker", "country") if column in split.column_names}
+    if "seconds" not in config.label2id:
+        known["seconds"] = [round(samples / SAMPLING_RATE, 4) for samples in split["num_samples"]]
     if trainer.is_world_process_zero():
         columns = zip(split["id"], scores_from_logits(logits, config), labels, strict=True)
-        extras = zip(*(split[column] for column in known), strict=True) if known else ([] for _ in labels)
+        extras = zip(*known.values(), strict=True) if known else ([] for _ in labels)
         rows = (
             {
                 "id": clip,
@@ -36,7 +42,7 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
         return {"num_clips": 0, "note": "labels are withheld"}
     groups = None
     if "speaker" in known:  # a clip without one stands for itself
-        groups = [speaker or clip for speaker, clip in zip(split["speaker"], split["id"], strict=True)]
+        groups = [speaker or clip for speaker, clip in zip(known["speaker"], split["id"], strict=True)]
     return evaluate_predictions(task, labels, logits, groups)
 
 
@@ -65,7 +71,7 @@ def summary(task: Task | MultiTask, results: dict, num_bad_clips: int, output_di
             lines.append(f"{name}: mean over {len(task.parts)} tasks {scores[task.metric]:.3f}")
             for part in task.parts:
                 lines += _summarize(f"{name}, {part.name}", part, scores["tasks"][part.name])
-        elif task.metric in scores:
+        elif isinstance(task, Task) and task.metric in scores:
             lines += _summarize(name, task, scores)
     if num_bad_clips:
         lines.append(f"{num_bad_clips} clips could not be read: {output_dir / 'bad_clips.csv'}")

@@ -16,11 +16,13 @@ from transformers import Wav2Vec2FeatureExtractor
 
 import avb
 import predict_avb
-from avb import submission
+from avb import journal, submission
+from avb.arguments import DataArguments, ModelArguments
 from avb.errors import AvbError
 from avb.hub import save_hub_folder
-from avb.prediction import load_model, score_waveforms
+from avb.prediction import load_model, model_key, score_waveforms
 from avb.tasks import TASKS
+from avb.training import build_model
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
@@ -132,7 +134,7 @@ def test_interrupted_run_goes_on(model, clips, tmp_path, monkeypatch, capsys):
     whole = output.read_bytes()
     output.unlink()
 
-    real, scored = predict_avb.score_row, []
+    real, scored = journal.score_row, []
 
     def interrupt_at_the_fourth(scores, config):
         if len(scored) == 3:
@@ -140,12 +142,12 @@ def test_interrupted_run_goes_on(model, clips, tmp_path, monkeypatch, capsys):
         scored.append(scores)
         return real(scores, config)
 
-    monkeypatch.setattr(predict_avb, "score_row", interrupt_at_the_fourth)
+    monkeypatch.setattr(journal, "score_row", interrupt_at_the_fourth)
     assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 130
     assert not output.exists()
     with open(tmp_path / "scores.csv.partial", "a") as file:
         file.write('{"id": "half a li')  # what a crash in the middle of a write leaves
-    monkeypatch.setattr(predict_avb, "score_row", real)
+    monkeypatch.setattr(journal, "score_row", real)
     capsys.readouterr()
     assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 0
     assert "3 of 6 clips are scored already" in capsys.readouterr().out
@@ -257,3 +259,27 @@ def test_head_less_weights_are_refused(model, tmp_path, capsys):
     argv = [str(broken), str(ROOT / "README.md"), "--output", str(tmp_path / "scores.csv")]
     assert predict_avb.main(argv) == 1
     assert "lack head.weight" in capsys.readouterr().err
+
+
+# ---- precision ------------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_differs_by_little_and_is_another_run(model, clips, tmp_path):
+    command = [str(model), str(clips), "--output"]
+    for dtype in ("float32", "bfloat16"):
+        assert predict_avb.main([*command, str(tmp_path / f"{dtype}.csv"), "--dtype", dtype]) == 0
+    rows, low = (read_csv(tmp_path / f"{dtype}.csv") for dtype in ("float32", "bfloat16"))
+    labels = TASKS["two"].labels
+    scores, rounded = (np.array([[float(row[label]) for label in labels] for row in table]) for table in (rows, low))
+    assert 0 < np.abs(scores - rounded).max() < 0.02 < 0.1 < np.ptp(scores)
+    keys = {model_key(*load_model(str(model), "cpu", dtype)) for dtype in ("float32", "bfloat16")}
+    assert len(keys) == 2  # an interrupted run is not gone on with in another precision
+
+
+def test_bfloat16_is_for_wav2vec2(tmp_path):
+    folder = tmp_path / "baseline"
+    baseline, feature_extractor = build_model(ModelArguments(model="emo18"), DataArguments(), TASKS["two"], None)
+    save_hub_folder(baseline, feature_extractor, folder)
+    load_model(str(folder), "cpu")
+    with pytest.raises(AvbError, match="bfloat16 is for models with a wav2vec 2.0 encoder in torch; leave it at"):
+        load_model(str(folder), "cpu", "bfloat16")
