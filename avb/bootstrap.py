@@ -12,7 +12,7 @@ INTERVAL_PERCENTILES = (2.5, 97.5)  # a 95 % interval
 RESAMPLED_COUNTS_AT_ONCE = 2**22  # float64: 32 MiB, however many resamples are asked for
 
 
-def unit_indices(groups: Sequence | None, has_label: np.ndarray) -> np.ndarray:
+def unit_indices(groups: Sequence | np.ndarray | None, has_label: np.ndarray) -> np.ndarray:
     """Resampling unit of each labelled clip, (labelled clips,), numbered from 0 in order of appearance."""
     if groups is None:
         return np.arange(has_label.sum())

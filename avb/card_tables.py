@@ -63,7 +63,12 @@ def seeds_table(row: Result, rows: Iterable[Result]) -> str:
     alike = [other for other in rows if all(getattr(other, name) == getattr(row, name) for name in names)]
     cells = [
         # Summaries are in percent.
-        (s.split, s.metric, *(number(value / 100) for value in (s.mean, s.minimum, s.maximum)), str(s.num_seeds))
+        (
+            s.split,
+            s.metric,
+            *(number(x / 100) for x in (s.mean, s.minimum, s.maximum) if x is not None),
+            str(s.num_seeds),
+        )
         for s in summarize(alike)
         if s.num_seeds > 1
     ]
@@ -76,9 +81,10 @@ def _has_interval(per_label: dict, key: str) -> bool:
 
 def _score_and_interval(scores: dict, key: str) -> tuple[str, str]:
     low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
-    interval = "" if low is None else f"{number(low)} to {number(high)}"
-    if low is not None and (math.isnan(low) or math.isnan(high)):
-        interval = "undefined"
+    interval = ""
+    if low is not None and high is not None:
+        is_undefined = math.isnan(low) or math.isnan(high)
+        interval = "undefined" if is_undefined else f"{number(low)} to {number(high)}"
     return number(scores[key]), interval
 
 

@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -31,7 +32,7 @@ from pipeline_avb import TASK
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 # What may be said of the weights' licence. Those of HUME-VB and of a user's own clips are for their owners to settle.
-LICENCES = {
+LICENCES: dict[str, dict[str, Any]] = {
     "emogator": {"license": "apache-2.0"},
     "sample": {"license": "apache-2.0"},
     "hume_vb": {"license": "other", "license_name": "hume-vb-agreement"},
@@ -139,17 +140,17 @@ def card_data(run: Run, name: str, grams: float | None = None, widget: Sequence[
         for metric, metric_type in METRIC_TYPES.items()
         if metric in section.scores and not math.isnan(section.scores[metric])
     ]
-    optional = {"co2_eq_emissions": None, "widget": list(widget) or None, "base_model": None}
+    optional: dict[str, Any] = {"co2_eq_emissions": None, "widget": list(widget) or None, "base_model": None}
     if grams is not None:
         source = "stated power × training time × stated carbon intensity, not metered"
         optional["co2_eq_emissions"] = {"emissions": float(f"{grams:.3g}"), "source": source}
-    encoder = EXTRACTORS.get(run.encoder, run.encoder) or ""
+    encoder = EXTRACTORS.get(run.encoder or "", run.encoder) or ""
     if encoder.count("/") == 1:  # a Hub name; folders have lost theirs by now
         optional["base_model"] = encoder
     if evaluations:
         optional |= {"eval_results": evaluations, "model_name": name}
     return ModelCardData(
-        **LICENCES.get(run.corpus, {"license": "unknown"}),
+        **LICENCES.get(run.corpus or "", {"license": "unknown"}),
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=["audio", "vocal-bursts", "emotion-recognition", run.config["model_type"]],

@@ -9,8 +9,6 @@ with other clips would give.
 """
 
 import argparse
-import csv
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,25 +18,15 @@ import numpy as np
 
 from avb.bootstrap import interval
 from avb.errors import AvbError
-from avb.metrics import evaluate_predictions, resampled_scores
-from avb.tasks import Task
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What `predictions_SPLIT.csv` of a run holds: targets and predictions as `Task` has them."""
-
-    task: Task
-    ids: list[str]
-    speakers: list[str] | None
-    y_true: np.ndarray
-    y_pred: np.ndarray
+from avb.metrics import resampled_scores
+from avb.scored import Predictions, read_predictions
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Means over seeds, their difference, and its interval."""
+    """Means over seeds on one task, their difference, and its interval."""
 
+    task: str
     metric: str
     score: float
     other: float
@@ -49,8 +37,8 @@ class Comparison:
     unit: str
 
 
-def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str = "validation") -> Comparison:
-    """Compares two systems.
+def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str = "validation") -> list[Comparison]:
+    """Compares two systems, task by task.
 
     Args:
         runs: folders of one system's runs.
@@ -64,64 +52,39 @@ def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str
     first = systems[0][0]
     for system, folders in zip(systems, (runs, others), strict=True):
         for run, folder in zip(system, folders, strict=True):
-            if run.ids != first.ids or run.task != first.task or not _same(run.y_true, first.y_true):
+            if len(run) != len(first) or not all(_is_same(*pair) for pair in zip(run, first, strict=True)):
                 raise AvbError(f"{folder}: its {split} clips or labels are not those of {runs[0]}")
-    scores = [np.mean([_score(run) for run in system]) for system in systems]
-    low, high = interval(_resampled(systems[0]) - _resampled(systems[1]))
+    return [_compare(*([run[part] for run in system] for system in systems)) for part in range(len(first))]
+
+
+def _compare(system: Sequence[Predictions], other: Sequence[Predictions]) -> Comparison:
+    """One task of two systems, a run each."""
+    first = system[0]
+    metric = first.task.metric
+    scores = [np.mean([run.evaluate(num_resamples=1)[metric] for run in runs]) for runs in (system, other)]
+    low, high = interval(_resampled(system) - _resampled(other))
     return Comparison(
-        metric=first.task.metric,
+        task=first.task.name,
+        metric=metric,
         score=float(scores[0]),
         other=float(scores[1]),
         difference=float(scores[0] - scores[1]),
         low=float(low),
         high=float(high),
-        num_clips=len(first.ids),
-        unit="clip" if first.speakers is None else "speaker",
+        num_clips=len(first),
+        unit=first.unit,
     )
+
+
+def _is_same(run: Predictions, first: Predictions) -> bool:
+    is_float = first.y_true.dtype.kind == "f"
+    is_same = run.task == first.task and np.array_equal(run.ids, first.ids)
+    return is_same and np.array_equal(run.y_true, first.y_true, equal_nan=is_float)
 
 
 def _resampled(system: Sequence[Predictions]) -> np.ndarray:
     """Mean over the runs of each resample's score, (resamples,)."""
-    return np.mean([resampled_scores(run.task, run.y_true, run.y_pred, run.speakers) for run in system], axis=0)
-
-
-def _score(run: Predictions) -> float:
-    return evaluate_predictions(run.task, run.y_true, run.y_pred, num_resamples=1)[run.task.metric]
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-
-
-def read_predictions(folder: str | Path, split: str) -> Predictions:
-    """The predictions that a run of one task wrote.
-
-    Raises:
-        AvbError: there are none.
-    """
-    folder = Path(folder)
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        with open(folder / f"predictions_{split}.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise AvbError(
-            f"{error.filename}: cannot be read; give folders of finished runs that scored {split}"
-        ) from error
-    if metrics["metric"] not in ("ccc", "uar"):
-        raise AvbError(f"{folder}: runs of several tasks cannot be compared yet")
-    labels = metrics["labels"]
-    if metrics["metric"] == "uar":
-        task = Task(metrics["task"], "classification", labels)
-        index = {label: number for number, label in enumerate(labels)} | {"": -100}
-        y_true = np.array([index[row["label"]] for row in rows])
-        y_pred = np.array([index[row["prediction"]] for row in rows])
-    else:
-        task = Task(metrics["task"], "regression", labels)
-        y_true = np.array([[float(row[f"true_{label}"] or "nan") for label in labels] for row in rows])
-        y_pred = np.array([[float(row[label]) for label in labels] for row in rows])
-    speakers = [row["speaker"] or row["id"] for row in rows] if rows and "speaker" in rows[0] else None
-    return Predictions(task, [row["id"] for row in rows], speakers, y_true, y_pred)
+    return np.mean([resampled_scores(run.task, run.y_true, run.y_pred, run.groups) for run in system], axis=0)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,11 +98,13 @@ def main(argv: list[str] | None = None) -> int:
     except AvbError as error:
         print(f"avb.comparison: error: {error}", file=sys.stderr)
         return 1
-    print(
-        f"{found.metric.upper()} {found.score:.3f} ({len(args.runs)} runs) against {found.other:.3f} "
-        f"({len(args.against)}): difference {found.difference:+.3f}, 95 % interval {found.low:+.3f} to "
-        f"{found.high:+.3f} by {found.unit} ({found.num_clips} clips)"
-    )
+    for part in found:
+        task = f"{part.task}: " if len(found) > 1 else ""
+        print(
+            f"{task}{part.metric.upper()} {part.score:.3f} ({len(args.runs)} runs) against {part.other:.3f} "
+            f"({len(args.against)}): difference {part.difference:+.3f}, 95 % interval {part.low:+.3f} to "
+            f"{part.high:+.3f} by {part.unit} ({part.num_clips} clips)"
+        )
     return 0
 
 

@@ -245,7 +245,7 @@ def evaluate_predictions(
     task: Task | MultiTask,
     y_true: ArrayLike,
     y_pred: ArrayLike,
-    groups: Sequence | None = None,
+    groups: Sequence | np.ndarray | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict:
@@ -324,9 +324,9 @@ def _point_scores(task: Task | MultiTask, y_true: np.ndarray, y_pred: np.ndarray
         return {task.metric: mean} | named
     if task.kind == "regression":
         y_true, y_pred = _regression_arrays(task, y_true, y_pred)
-        scores = ccc(y_true, y_pred)  # (labels,)
+        scores = np.asarray(ccc(y_true, y_pred))  # (labels,)
         per_label = {f"ccc_{label}": float(score) for label, score in zip(task.labels, scores, strict=True)}
-        return {"ccc": float(scores.mean()), "pearson": float(pearson(y_true, y_pred).mean())} | per_label
+        return {"ccc": float(scores.mean()), "pearson": float(np.mean(pearson(y_true, y_pred)))} | per_label
     y_true, y_pred = _classification_arrays(task, y_true, y_pred)
     return _class_scores(y_true, y_pred, task.num_labels)
 
@@ -337,7 +337,12 @@ def _parts(task: MultiTask, y_true: ArrayLike, y_pred: ArrayLike) -> Iterable[tu
 
 
 def _evaluate_tasks(
-    task: MultiTask, y_true: ArrayLike, y_pred: ArrayLike, groups: Sequence | None, num_resamples: int, seed: int
+    task: MultiTask,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    groups: Sequence | np.ndarray | None,
+    num_resamples: int,
+    seed: int,
 ) -> dict:
     tasks = {}
     for part, true, outputs in _parts(task, y_true, y_pred):
@@ -358,7 +363,7 @@ def resampled_scores(
     task: Task,
     y_true: ArrayLike,
     y_pred: ArrayLike,
-    groups: Sequence | None = None,
+    groups: Sequence | np.ndarray | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
@@ -419,7 +424,7 @@ def _evaluate_regression(
         "ccc_low": float(low),
         "ccc_high": float(high),
         "pearson": float(label_pearson.mean()),
-        "official_ccc": float(official_ccc(y_true, y_pred).mean()),
+        "official_ccc": float(np.mean(official_ccc(y_true, y_pred))),
         "per_label": {label: dict(zip(names, row, strict=True)) for label, row in zip(task.labels, rows, strict=True)},
     }
 

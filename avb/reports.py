@@ -1,7 +1,8 @@
-"""Tables made from `results/runs.csv`: the paper's five with ours beside them, and any runs compared.
+"""Tables made from `results/runs.csv`: the paper's five with ours beside them, and any runs compared; and pictures.
 
     python -m avb.reports paper [--results results/runs.csv] [--output results]
     python -m avb.reports runs  [--results results/runs.csv] [--output results]
+    python -m avb.reports analyse RUN [RUN ...] [--results results/runs.csv]    # RUN/analysis: see avb.analysis
 
 Scores are percentages, as in the paper. Over several seeds: the mean, its standard deviation, and an interval from the
 mean lower to the mean upper bound. Of runs with the same seed the last one counts.
@@ -18,10 +19,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from avb.errors import AvbError
+from avb.markdown import markdown_table
 from avb.output import make_folder, write_table
 from avb.results import Result, read_results
 
@@ -82,17 +85,20 @@ def summarize(results: Iterable[Result]) -> list[Summary]:
         scores = 100 * np.array([[r.score, *_bounds(r)] for r in of_seed.values()]).reshape(-1, 3)
         note = "" if of_seed else group[-1].note or "no score"
         if not of_seed:
-            summaries.append(Summary(*key, *[None] * 6, 0, note))
+            unscored: tuple[Any, ...] = (*key, *[None] * 6, 0, note)
+            summaries.append(Summary(*unscored))
             continue
         mean, low, high = map(float, scores.mean(0))
         sd = float(scores[:, 0].std(ddof=1)) if len(scores) > 1 else None
         lowest, highest = float(scores[:, 0].min()), float(scores[:, 0].max())
-        summaries.append(Summary(*key, mean, sd, low, high, lowest, highest, len(scores), note))
+        scored: tuple[Any, ...] = (*key, mean, sd, low, high, lowest, highest, len(scores), note)
+        summaries.append(Summary(*scored))
     return summaries
 
 
 def _bounds(result: Result) -> tuple[float, float]:
-    return tuple(np.nan if bound is None else bound for bound in (result.low, result.high))
+    low, high = (np.nan if bound is None else bound for bound in (result.low, result.high))
+    return low, high
 
 
 def is_release(result: Result) -> bool:
@@ -125,7 +131,8 @@ def compare_with_paper(rows: list[dict], results: Iterable[Result]) -> tuple[lis
         nothing was measured), num_seeds, note and recommended_note (why nothing was) besides what it had.
     """
     recipes = {row["recipe"] for row in rows}
-    counted, others = [], []
+    counted: list[Result] = []
+    others: list[Result] = []
     for result in results:
         if result.recipe.removesuffix(RECOMMENDED) in recipes:
             (counted if is_release(result) and not result.changes else others).append(result)
@@ -135,7 +142,8 @@ def compare_with_paper(rows: list[dict], results: Iterable[Result]) -> tuple[lis
         key = (summary.recipe, summary.split)  # the split of a run that failed is empty
         if summary.mean is not None or key not in summary_of:
             summary_of[key] = summary
-    unrun = Summary(*[""] * 8, None, *[None] * 6, 0, "not run")
+    nothing: tuple[Any, ...] = (*[""] * 8, None, *[None] * 6, 0, "not run")
+    unrun = Summary(*nothing)
 
     def find(recipe: str, split: str) -> Summary:
         return summary_of.get((recipe, split)) or summary_of.get((recipe, "")) or unrun
@@ -223,29 +231,35 @@ def runs_table(summaries: Iterable[Summary]) -> list[str]:
     return markdown_table(header, cells)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table, its columns aligned for readers of the plain text."""
-    cells = [list(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+def _interval(low: float | None, high: float | None) -> str:
+    return "none" if low is None or high is None or np.isnan(low) or np.isnan(high) else f"{low:.2f} to {high:.2f}"
 
 
-def _interval(low: float, high: float) -> str:
-    return "none" if np.isnan(low) or np.isnan(high) else f"{low:.2f} to {high:.2f}"
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="avb.reports", description="Tables and pictures of the results of runs.")
+    commands = parser.add_subparsers(dest="report", required=True)
+    for name, what in (("paper", "the paper's Tables I-V and ours"), ("runs", "all runs")):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--results", default="results/runs.csv", help="where train_avb.py noted its runs")
+        default = "results" if name == "paper" else None
+        command.add_argument(
+            "--output", default=default, help=f"folder for {name}.md and {name}.csv; default: {default or 'none'}"
+        )
+    command = commands.add_parser("analyse", help="figures and a page about a run: errors, calibration, speakers, …")
+    command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run; others are set beside it")
+    command.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
+    command.add_argument("--results", help="table of runs, for the ablation of recipes/emogator/frozen")
+    command.add_argument("--output", help="folder of the report; default: RUN/analysis")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints a report as Markdown; with an output folder writes it there too, beside a CSV of its numbers."""
-    parser = argparse.ArgumentParser(prog="avb.reports", description="Tables made from the results of runs.")
-    parser.add_argument("report", choices=["paper", "runs"], help="the paper's Tables I-V and ours, or all runs")
-    parser.add_argument("--results", default="results/runs.csv", help="where train_avb.py noted its runs")
-    parser.add_argument("--output", help="folder for REPORT.md and REPORT.csv; default: results for paper, else none")
-    args = parser.parse_args(argv)
-    output = args.output or ("results" if args.report == "paper" else None)
+    """Prints a report as Markdown and writes it to a folder, beside a CSV of its numbers; or analyses a run."""
+    args = parse_arguments(argv)
     try:
+        if args.report == "analyse":
+            print(_analyse(args))
+            return 0
         results = read_results(args.results)
         if not results:
             print(f"avb.reports: {args.results} holds no results yet", file=sys.stderr)
@@ -256,14 +270,29 @@ def main(argv: list[str] | None = None) -> int:
             rows = [asdict(summary) for summary in summarize(results)]
             text, names = "\n".join(runs_table(summarize(results))) + "\n", [field.name for field in fields(Summary)]
         print(text, end="")
-        if output:
-            folder = make_folder(output)
+        if args.output:
+            folder = make_folder(args.output)
             write_table(folder / f"{args.report}.csv", rows, names)
             _write_text(folder / f"{args.report}.md", text)
     except AvbError as error:
         print(f"avb.reports: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _analyse(args: argparse.Namespace) -> Path:
+    summaries = None
+    if args.results:
+        if not Path(args.results).is_file():
+            raise AvbError(f"--results {args.results}: no such file; it is the table that train_avb.py --results wrote")
+        summaries = summarize(read_results(args.results))
+    try:
+        from avb.analysis import analyse  # here: tables, and cards, which are made of them, need no matplotlib
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise AvbError('analyse draws with matplotlib: pip install "avb[report]"') from error
+    return analyse(args.runs, args.split, args.output, summaries, args.results)
 
 
 def _write_text(path: Path, text: str):

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import Field, asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from avb.errors import AvbError
 
@@ -266,7 +267,7 @@ def _csv_line(cells: Sequence) -> str:
     return line.getvalue()
 
 
-_NUMBERS = {float | None: float, int | None: int}
+_NUMBERS: dict[Any, type] = {float | None: float, int | None: int}
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -287,7 +288,7 @@ def read_results(path: str | Path) -> list[Result]:
         for row in reader:
             try:
                 if None in row or None in row.values():
-                    raise ValueError(f"not {len(reader.fieldnames)} cells")
+                    raise ValueError(f"not {len(reader.fieldnames or ())} cells")
                 results.append(Result(**{field.name: _read_cell(field, row[field.name]) for field in fields(Result)}))
             except ValueError as error:
                 raise AvbError(f"{path}, line {reader.line_num}: {error}; correct or remove the line") from error

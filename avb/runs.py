@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
 from avb.errors import AvbError
-from avb.prediction import MODEL_CLASSES
+from avb.prediction import model_class
 from avb.recipes import read_yaml
 from avb.reports import RELEASE_CLIPS
 from avb.results import Result
@@ -150,9 +150,9 @@ def read_run(folder: str | Path) -> Run:
     if not (folder / "config.json").is_file():
         raise AvbError(f"{folder}: no config.json; give a folder written by train_avb.py")
     config = _read_json(folder / "config.json")
-    if config.get("model_type") not in MODEL_CLASSES:
+    if model_class(config.get("model_type")) is None:
         raise AvbError(
-            f"{folder}: a model of type {config.get('model_type')!r}; cards are for {', '.join(MODEL_CLASSES)}"
+            f"{folder}: a model of type {config.get('model_type')!r}; cards are for those that train_avb.py makes"
         )
     metrics, versions = (_read_json(folder / name) for name in ("metrics.json", "versions.json"))
     recipe = read_yaml(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else {}

@@ -17,13 +17,17 @@ TASK = Task("emotion", "classification", ("joy", "fear", "awe"))
 
 def write_run(folder: Path, y_true, y_pred, ids=None, speakers=True) -> Path:
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps({"task": TASK.name, "metric": "uar", "labels": TASK.labels}))
+    scores = {"uar": evaluate_predictions(TASK, y_true, y_pred)["uar"], "num_clips": len(y_true)}
+    metrics = {"task": TASK.name, "metric": "uar", "labels": TASK.labels, "validation": scores}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
     with open(folder / "predictions_validation.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", *(["speaker"] if speakers else []), "prediction", "label"])
+        writer.writerow(["id", *(["speaker"] if speakers else []), *TASK.labels, "prediction", "label"])
         for place, (true, pred) in enumerate(zip(y_true, y_pred, strict=True)):
             clip = ids[place] if ids else f"clip{place}"
-            writer.writerow([clip, *([f"s{place % 20}"] if speakers else []), TASK.labels[pred], TASK.labels[true]])
+            scores = [float(label == pred) for label in range(len(TASK.labels))]
+            speaker = [f"s{place % 20}"] if speakers else []
+            writer.writerow([clip, *speaker, *scores, TASK.labels[pred], TASK.labels[true]])
     return folder
 
 
@@ -40,18 +44,18 @@ def noisy(classes, share, seed):
 def test_the_difference_is_that_of_the_scores(tmp_path, classes):
     predictions = [noisy(classes, share, seed) for seed, share in enumerate((0.2, 0.2, 0.6))]
     runs = [write_run(tmp_path / str(number), classes, pred) for number, pred in enumerate(predictions)]
-    found = compare(runs[:2], runs[2:])
+    [found] = compare(runs[:2], runs[2:])
     uars = [evaluate_predictions(TASK, classes, pred)["uar"] for pred in predictions]
     assert found.score == pytest.approx(np.mean(uars[:2])) and found.other == pytest.approx(uars[2])
     assert found.difference == pytest.approx(np.mean(uars[:2]) - uars[2])
     assert 0 < found.low < found.difference < found.high and found.unit == "speaker" and found.num_clips == 300
-    swapped = compare(runs[2:], runs[:2])
+    [swapped] = compare(runs[2:], runs[:2])
     assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_a_system_does_not_differ_from_itself(tmp_path, classes):
     run = write_run(tmp_path / "a", classes, noisy(classes, 0.5, 1), speakers=False)
-    found = compare([run], [run])
+    [found] = compare([run], [run])
     assert (found.difference, found.low, found.high, found.unit) == (0, 0, 0, "clip")
 
 
@@ -76,7 +80,7 @@ def test_runs_that_do_not_belong_together(tmp_path, classes, capsys):
     with pytest.raises(AvbError, match="b: its validation clips or labels are not those of .*a"):
         compare([a], [b])
     assert main([str(a), "--against", str(tmp_path / "none")]) == 1
-    assert "cannot be read; give folders of finished runs" in capsys.readouterr().err
+    assert "give the folder of a finished run" in capsys.readouterr().err
 
 
 def test_what_is_printed(tmp_path, classes, capsys):

@@ -259,6 +259,25 @@ def test_classification_intervals_equal_a_literal_bootstrap(grouped):
         assert scores["count"] == list(y_true).count(index)
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_each_resample_has_the_score_of_a_literal_one(grouped):
+    groups = [f"speaker {i % 7}" for i in range(40)] if grouped else None
+    y_true, y_pred = regression_data(clips=40, missing=0)
+    found = metrics.resampled_scores(TWO, y_true, y_pred, groups, num_resamples=20, seed=5)
+    expected = [
+        np.mean([literal_ccc(y_true[clips, label], y_pred[clips, label]) for label in range(2)])
+        for clips in literal_resamples(40, groups, 20, seed=5)
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+
+    y_true, y_pred = class_data(clips=40)
+    y_true[y_true == -100] = 1
+    found = metrics.resampled_scores(TRIO, y_true, y_pred, groups, num_resamples=20, seed=5)
+    draws = literal_resamples(40, groups, 20, seed=5)
+    expected = [np.nanmean(literal_recalls(y_true[clips], y_pred[clips], 3)) for clips in draws]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+
+
 def test_chunks_do_not_change_the_resamples(monkeypatch):
     y_true, y_pred = regression_data(clips=50)
     whole = metrics.evaluate_predictions(TWO, y_true, y_pred, num_resamples=30)

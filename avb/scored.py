@@ -1,0 +1,175 @@
+"""What a finished run wrote down about a split, read back: targets, scores, speakers and durations, task by task."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avb.errors import AvbError
+from avb.metrics import MISSING_CLASS, evaluate_predictions
+from avb.tasks import Kind, Task
+
+TOLERANCE = 1e-3  # predictions are written with six decimals; a score made of them differs by less
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A task's labelled clips of one split.
+
+    Attributes:
+        task: what the arrays hold.
+        ids: (clips,) of the clips.
+        split: validation or test.
+        groups: speaker of each clip, or the clip itself where it has none; None where no speaker is known.
+        seconds: (clips,) what the model heard of each clip, after trimming; None where it is not on file.
+        y_true: (clips, labels) floats with NaN for missing, or (clips,) class indices.
+        y_pred: (clips, labels) floats, or (clips,) class indices.
+        scores: (clips, labels) what the model gave: equal to `y_pred` in a regression, probabilities of the classes
+            in a classification.
+    """
+
+    task: Task
+    split: str
+    ids: np.ndarray
+    groups: np.ndarray | None
+    seconds: np.ndarray | None
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y_true)
+
+    def select(self, mask: np.ndarray) -> "Predictions":
+        """The clips of a mask (clips,) of booleans."""
+        arrays = {name: getattr(self, name) for name in ("ids", "groups", "seconds", "y_true", "y_pred", "scores")}
+        kept: dict[str, Any] = {name: None if array is None else array[mask] for name, array in arrays.items()}
+        return replace(self, **kept)
+
+    @property
+    def unit(self) -> str:
+        """What the intervals resample."""
+        return "clip" if self.groups is None else "speaker"
+
+    def basis(self) -> str:
+        """On how many clips and speakers a figure rests, in words."""
+        speakers = "speakers not known" if self.groups is None else f"{len(set(self.groups))} speakers"
+        return f"{self.split}: {len(self)} clips, {speakers}"
+
+    def evaluate(self, num_resamples: int = 1000) -> dict:
+        """See `avb.metrics.evaluate_predictions`."""
+        return evaluate_predictions(self.task, self.y_true, self.y_pred, self.groups, num_resamples)
+
+
+def read_metrics(folder: str | Path) -> dict:
+    """`metrics.json` of a finished run.
+
+    Raises:
+        AvbError: there is none, or it is not what train_avb.py writes.
+    """
+    path = Path(folder) / "metrics.json"
+    metrics = _read_json(path)
+    if not {"task", "metric", "labels"} <= metrics.keys():
+        raise AvbError(f"{path}: not what train_avb.py writes; give the folder of a finished run")
+    return metrics
+
+
+def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
+    """The predictions of a split, one a task that has labels there.
+
+    Raises:
+        AvbError: a file is missing or damaged, the labels are withheld, or the predictions are not those that
+            `metrics.json` was made of.
+    """
+    folder = Path(folder)
+    metrics = read_metrics(folder)
+    path = folder / f"predictions_{split}.csv"
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be read ({error.strerror}); give a finished run that scored {split}") from error
+    if metrics["metric"] not in metrics.get(split, {}):
+        raise AvbError(f"{folder}: no clip of {split} has a label; give --split of one that was scored")
+    try:
+        found = [_predictions(part, columns, split, rows) for part, columns in _parts(folder, metrics)]
+    except (KeyError, ValueError) as error:
+        what = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise AvbError(f"{path}: {what}; it is not the table that train_avb.py wrote: train again") from error
+    found = [predictions for predictions in found if len(predictions)]
+    for predictions in found:
+        _check(folder, predictions, metrics[split])
+    return found
+
+
+def _parts(folder: Path, metrics: dict) -> list[tuple[Task, dict]]:
+    """Each task of a run, and the columns of its file: scores, true (a column a label, or one), and predicted."""
+    labels = metrics["labels"]
+    kind: Kind
+    parts: list[tuple[str, Kind, list[str], str]]
+    if metrics["metric"] != "mean_score":
+        kind = "classification" if metrics["metric"] == "uar" else "regression"
+        parts = [(metrics["task"], kind, labels, "")]
+    else:
+        parts, start = [], 0
+        for part in _read_json(folder / "config.json")["tasks"]:
+            kind = "classification" if part["loss"] == "ce" else "regression"
+            parts.append((part["name"], kind, labels[start : start + part["num_labels"]], f"_{part['name']}"))
+            start += part["num_labels"]
+    found = []
+    for name, kind, scores, suffix in parts:
+        task = Task(name, kind, tuple(label.removeprefix(f"{name}/") for label in scores))
+        true = [f"true_{label}" for label in task.labels] if kind == "regression" else [f"label{suffix}"]
+        found.append((task, {"scores": scores, "true": true, "predicted": f"prediction{suffix}"}))
+    return found
+
+
+def _predictions(task: Task, columns: dict, split: str, rows: list[dict]) -> Predictions:
+    has_speakers = bool(rows) and "speaker" in rows[0]
+    has_seconds = bool(rows) and "seconds" in rows[0] and "seconds" not in columns["scores"]
+    scores = np.array([[float(row[column]) for column in columns["scores"]] for row in rows])
+    if task.kind == "classification":
+        index = {label: number for number, label in enumerate(columns["scores"])}
+        true_index = task.label2id | {"": MISSING_CLASS}
+        y_true = np.array([_class(true_index, row[columns["true"][0]]) for row in rows])
+        y_pred = np.array([_class(index, row[columns["predicted"]]) for row in rows])
+        has_label = y_true != MISSING_CLASS
+    else:
+        y_true = np.array([[float(row[column] or "nan") for column in columns["true"]] for row in rows])
+        y_pred, has_label = scores, ~np.isnan(y_true).all(axis=1)
+    ids = np.array([row["id"] for row in rows])
+    groups = np.array([row["speaker"] or row["id"] for row in rows]) if has_speakers else None
+    seconds = np.array([float(row["seconds"]) for row in rows]) if has_seconds else None
+    return Predictions(task, split, ids, groups, seconds, y_true, y_pred, scores).select(has_label)
+
+
+def _class(index: dict[str, int], label: str) -> int:
+    if label not in index:
+        raise ValueError(f"{label!r} is no class of the run")
+    return index[label]
+
+
+def _check(folder: Path, predictions: Predictions, scores: dict):
+    """The page must not say something else than the run's own metrics."""
+    task = predictions.task
+    noted = scores.get("tasks", {task.name: scores})[task.name]
+    found = predictions.evaluate(num_resamples=1)
+    is_same = math.isclose(found[task.metric], noted[task.metric], abs_tol=TOLERANCE)
+    if noted["num_clips"] != len(predictions) or not (is_same or math.isnan(noted[task.metric])):
+        raise AvbError(
+            f"{folder}: {len(predictions)} predictions of {predictions.split} score {found[task.metric]:.3f}, "
+            f"metrics.json says {noted[task.metric]:.3f} of {noted['num_clips']}: files of two runs; train again"
+        )
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be read ({error.strerror}); give the folder of a finished run") from error
+    except ValueError as error:
+        raise AvbError(f"{path}: not JSON ({error}); train again") from error
