@@ -1,7 +1,7 @@
 """Wav2Vec2ForVocalBurst: wav2vec 2.0 → LSTM → linear → pooling, for emotion in laughs, cries, gasps and screams.
 
 "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB 2022), section III. Self-contained code for the
-Hub: it needs torch, transformers and `configuration_avb.py` beside it, nothing else.
+Hub: it needs torch, transformers, `configuration_avb.py` and `front_end_avb.py` beside it.
 
 Unusual:
 - The encoder is cut to the layers that are used, and layer `k` is `hidden_states[k]` of the whole encoder, before any
@@ -17,18 +17,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput, Wav2Vec2BaseModelOutput
-from transformers.models.wav2vec2.modeling_wav2vec2 import (
-    Wav2Vec2FeatureEncoder,
-    Wav2Vec2GroupNormConvLayer,
-    Wav2Vec2Model,
-    Wav2Vec2PreTrainedModel,
-)
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
 from transformers.utils.output_capturing import capture_outputs
 
 try:  # as remote code from the Hub, and as a module of the installed project
     from .configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
+    from .front_end_avb import VocalBurstFeatureEncoder, length_mask
 except ImportError:
     from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
+    from front_end_avb import VocalBurstFeatureEncoder, length_mask
 
 IGNORE_INDEX = -100  # a clip without a class label; a missing regression label is NaN
 
@@ -154,62 +151,6 @@ def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 # ---- encoder -------------------------------------------------------------------------------------------------------
 
 
-class MaskedGroupNorm(nn.GroupNorm):
-    """Group norm with a channel a group, its moments taken over each clip's valid frames.
-
-    The stock layer averages over padding too: a clip's features then depend on the longest clip of its batch.
-    """
-
-    def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """`hidden_states` (batch, channels, frames); `lengths` (batch,) valid frames, None when all of them are."""
-        if lengths is None:
-            return super().forward(hidden_states)
-        valid = length_mask(lengths, hidden_states.shape[-1])[:, None]  # (batch, 1, frames)
-        x = hidden_states.float()
-        count = lengths[:, None, None]
-        mean = (x * valid).sum(-1, keepdim=True) / count  # (batch, channels, 1)
-        x = x - mean
-        variance = (x.square() * valid).sum(-1, keepdim=True) / count
-        x = x * torch.rsqrt(variance + self.eps)
-        return (x * self.weight[:, None] + self.bias[:, None]).to(hidden_states.dtype)
-
-
-class MaskedGroupNormConvLayer(Wav2Vec2GroupNormConvLayer):
-    """First layer of a group-norm front end (BASE, LARGE)."""
-
-    def __init__(self, config, layer_id=0):
-        super().__init__(config, layer_id)
-        self.layer_norm = MaskedGroupNorm(self.out_conv_dim, self.out_conv_dim)
-
-    def forward(self, hidden_states, lengths=None):
-        hidden_states = self.conv(hidden_states)
-        hidden_states = self.layer_norm(hidden_states, lengths)
-        return self.activation(hidden_states)
-
-
-class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
-    """The convolutional front end: samples in, 49.95 frames a second out, padding without influence."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.masked_group_norm = config.feat_extract_norm == "group" and config.masked_group_norm
-        if self.masked_group_norm:
-            self.conv_layers[0] = MaskedGroupNormConvLayer(config)
-
-    def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """`input_values` (batch, samples), `lengths` (batch,) valid samples → (batch, channels, frames)."""
-        hidden_states = input_values[:, None]
-        if self._requires_grad and self.training:
-            hidden_states.requires_grad = True  # reentrant gradient checkpointing needs an input with a gradient
-        for index, layer in enumerate(self.conv_layers):
-            if index == 0 and self.masked_group_norm and lengths is not None:
-                frames = torch.div(lengths - layer.conv.kernel_size[0], layer.conv.stride[0], rounding_mode="floor") + 1
-                hidden_states = layer(hidden_states, frames)
-            else:
-                hidden_states = layer(hidden_states)
-        return hidden_states
-
-
 class VocalBurstEncoder(Wav2Vec2Model):
     """wav2vec 2.0 up to layer `config.encoder_layer`; its last hidden state is that layer's output, nothing after it.
 
@@ -284,11 +225,6 @@ class VocalBurstEncoder(Wav2Vec2Model):
         return length_mask(self._get_feat_extract_output_lengths(lengths), frames.shape[1])
 
 
-def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """(batch,) → (batch, size), True in the first `lengths` places of each row."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
 def sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
     """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size)."""
     fits = length_mask(lengths - span + 1, size)
@@ -316,6 +252,7 @@ def pool(frames: torch.Tensor, mask: torch.Tensor, pooling: str, scores: torch.T
         return frames.masked_fill(~valid, float("-inf")).amax(1)
     if pooling == "avg":
         return (frames * valid).sum(1) / valid.sum(1)
+    assert scores is not None  # with pooling "attention"
     weights = scores.float().masked_fill(~valid, float("-inf")).softmax(1)
     return (frames * weights).sum(1)
 
@@ -418,9 +355,11 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         """
         return_dict = kwargs.pop("return_dict", True)
         if encoder_frames is None:
+            assert input_values is not None  # one of the two is given
             outputs, frame_mask = self.encode(input_values, attention_mask, **kwargs)
         else:
             outputs = Wav2Vec2BaseModelOutput(last_hidden_state=encoder_frames)
+        assert frame_mask is not None  # frames come with theirs
         logits = self.predict_frames(outputs.last_hidden_state, frame_mask)
         loss = None if labels is None else self.compute_loss(logits, labels)
         output = SequenceClassifierOutput(
@@ -460,6 +399,6 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
             frames = self.head_norm(frames.transpose(1, 2)).transpose(1, 2)
         frames = scores_from_outputs(self.config, frames)
         scores = None if self.attention is None else self.attention(hidden_states)
-        if not self.config.masked_pooling and self.config.pooling in ("max", "avg"):
+        if self.config.pools_padding:
             mask = torch.ones_like(mask)
         return pool(frames, mask, self.config.pooling, scores)

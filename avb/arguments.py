@@ -7,12 +7,13 @@ over labels, masked pooling. Batch size, epochs and weight decay are the paper's
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
-from avb.errors import AvbError, RecipeError
-from avb.recipes import nearest, read_recipe, recipe_arguments
+from avb.errors import AvbError, RecipeError, did_you_mean
+from avb.recipes import read_recipe, recipe_arguments
 
 
 @dataclass
@@ -77,7 +78,14 @@ class PretrainingArguments:
         default="recipes/encoders/small.yaml",
         metadata={"help": "YAML file of Wav2Vec2Config fields, or folder of an encoder to go on from."},
     )
-    num_mel_bins: int = field(default=64, metadata={"help": "Bands of the log-mel spectrogram that is predicted."})
+    objective: str = field(
+        default="log_mel",
+        metadata={
+            "help": "What of hidden frames is predicted: log_mel, descriptors, clusters (k-means of log_mel), "
+            "layer_clusters (of a layer of --encoder FOLDER), or contrastive (wav2vec 2.0's own loss)."
+        },
+    )
+    num_mel_bins: int = field(default=64, metadata={"help": "Bands of the spectra that targets are made of."})
     mask_time_prob: float = field(default=0.5, metadata={"help": "Share of frames hidden from the encoder."})
     mask_time_length: int = field(default=8, metadata={"help": "Frames of a hidden span (20 ms each)."})
 
@@ -132,6 +140,11 @@ class DataArguments:
         metadata={"help": "Run a frozen encoder once and train on its frames, kept in cache_dir."},
     )
     frames_dtype: str = field(default="float16", metadata={"help": "Of these frames on disk: float16 or float32."})
+    augment: list[str] | None = field(
+        default=None,
+        metadata={"help": "Random changes to train clips: any of rate pitch shift mix noise gain (avb.augmentation)."},
+    )
+    augment_prob: float = field(default=0.5, metadata={"help": "Probability of each of them, a clip and epoch."})
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
     num_decode_workers: int = field(default=1, metadata={"help": "Processes that decode audio into the cache."})
     cache_dir: str | None = field(
@@ -152,6 +165,13 @@ class DataArguments:
 class AvbTrainingArguments(TrainingArguments):
     output_dir: str | None = field(default=None, metadata={"help": "Default: runs/ and the recipe's name."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Clips a step and device (section IV-B)."})
+    batch_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of per_device_train_batch_size: audio a step and device, in s, padding included. Clips of "
+            "like length share a step; a longer clip is a batch of its own."
+        },
+    )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips a step and device in evaluation."})
     num_train_epochs: float = field(default=20, metadata={"help": "Section IV-B: 20; Table V: 50 with early stopping."})
     learning_rate: float = field(
@@ -203,9 +223,17 @@ class AvbTrainingArguments(TrainingArguments):
     def __post_init__(self):
         # Unless it is told so, accelerate does not join processes on a machine without an accelerator: each would train
         # alone and overwrite the other's files.
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        self.use_cpu: bool = self.use_cpu or not torch.accelerator.is_available()
         if self.hub_token:
             raise AvbError("--hub_token would end up in recipe.yaml: log in by `hf auth login`, or set HF_TOKEN")
+        if self.batch_seconds is not None:
+            if self.batch_seconds <= 0:
+                raise AvbError(f"--batch_seconds {self.batch_seconds:g} must be positive, in seconds of audio")
+            if self.train_sampling_strategy != "group_by_length":
+                raise AvbError(
+                    f"--batch_seconds puts clips of like length together, which --train_sampling_strategy "
+                    f"{self.train_sampling_strategy} does not: leave one of them out"
+                )
         if self.push_to_hub and not self.hub_model_id:
             raise AvbError("--push_to_hub true needs --hub_model_id ORG/NAME")
         super().__post_init__()
@@ -238,7 +266,8 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
         allow_abbrev=False,
     )
     known = {action.dest for action in parser._actions} - {"help"}
-    recipe, names = {}, []
+    recipe: dict[str, Any] = {}
+    names: list[str] = []
     try:
         while argv and not argv[0].startswith("-"):
             path = Path(argv.pop(0))
@@ -251,7 +280,7 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     namespace, rest = parser.parse_known_args(argv)
     if rest:
         unknown = rest[0].lstrip("-").split("=")[0]
-        parser.error(f"unknown argument {rest[0]!r}; {nearest(unknown, known)}")
+        parser.error(f"unknown argument {rest[0]!r}{did_you_mean(unknown, known)}")
     if namespace.output_dir is None:
         namespace.output_dir = f"runs/{'-'.join(names) or 'run'}"
     given = {item.lstrip("-").split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
@@ -259,8 +288,8 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     try:
         parts = []
         for dataclass_type in parser.dataclass_types:
-            names = {f.name for f in dataclass_type.__dataclass_fields__.values() if f.init}
-            parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in names}))
+            own = {f.name for f in dataclass_type.__dataclass_fields__.values() if f.init}
+            parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in own}))
     except (AvbError, ValueError, ImportError) as error:
         parser.error(str(error))
     return (*parts, resolved)

@@ -4,15 +4,28 @@ Unusual: one step takes the next `devices × accumulation × batch size` clips o
 that no clip is in it twice: accelerate's own sharding repeats clips of the epoch's start to fill a last batch, and
 leaves Transformers' length-grouped order to each device's own random numbers, which drift apart with the first dropout.
 The order depends on seed and epoch alone, so a run that goes on in mid-epoch goes on in the same order.
+
+Steps of so many clips, or of so much audio (`budget`). In the second case clips are sorted by length into bands, each
+as many clips as whole steps take; which clips of a band share a step is drawn anew in each epoch. So an epoch's number
+of steps is known beforehand, as the learning-rate schedule needs it, and the same in each.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler, get_length_grouped_indices
 
 STRATEGIES = ("group_by_length", "random", "sequential")
+BAND = 7 / 8  # a band reaches down to this share of its longest clip: at most an eighth of a batch is padding
+
+
+class Band(NamedTuple):
+    """Clips of like length, and how many of them a device and micro-batch takes."""
+
+    clips: list[int]
+    batch_size: int
 
 
 class JoinedBatches(BatchRebalanceSampler):
@@ -26,6 +39,8 @@ class JoinedBatches(BatchRebalanceSampler):
         lengths: of each clip, any unit; needed by `group_by_length`.
         strategy: `group_by_length` (clips of like length share a step), `random` or `sequential`.
         batch_size: clips a device and micro-batch.
+        budget: instead of `batch_size`, what a device and micro-batch may hold in the unit of `lengths`, padding
+            included; a clip that is longer is one of its own. The strategy is then `group_by_length`.
         accumulation: micro-batches a step.
         world_size: number of devices.
         rank: which of them this is.
@@ -40,7 +55,8 @@ class JoinedBatches(BatchRebalanceSampler):
         lengths: Sequence[int] | None,
         strategy: str,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
+        budget: float | None = None,
         accumulation: int = 1,
         world_size: int = 1,
         rank: int = 0,
@@ -48,24 +64,61 @@ class JoinedBatches(BatchRebalanceSampler):
         seed: int = 42,
     ):
         self.num_clips, self.lengths, self.strategy = num_clips, lengths, strategy
-        self.group_size, self.accumulation = batch_size * world_size, accumulation
-        self.world_size, self.rank, self.drop_last, self.seed = world_size, rank, drop_last, seed
+        self.world_size, self.accumulation = world_size, accumulation
+        self.rank, self.drop_last, self.seed = rank, drop_last, seed
+        self.bands: list[Band] = []
+        if budget is not None:
+            assert lengths is not None  # a budget is one of lengths
+            self.bands = length_bands(lengths, budget, world_size * accumulation)
+        if self.bands:
+            batch_size = self.bands[-1].batch_size
+        assert batch_size is not None  # one of the two is given
+        # Of the last step, which may be smaller. Not called `batch_size`: accelerate cuts batches up by that name.
+        self._last_size = batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.num_clips, self.group_size * self.accumulation)
-        return whole * self.accumulation + (0 if self.drop_last else len(self._groups(range(rest))))
+        whole, rest = 0, self.num_clips
+        for size, number in self._whole_steps():
+            whole, rest = whole + number, rest - size * number
+        return whole * self.accumulation + (0 if self.drop_last else len(self._groups(range(rest), self._last_size)))
 
     def __iter__(self) -> Iterator[list[int]]:
-        order, size = self._order(), self.group_size * self.accumulation
-        for start in range(0, len(order), size):
-            step = order[start : start + size]
-            if len(step) == size or not self.drop_last:
-                for group in self._groups(step):
+        for step, batch_size in self._banded_steps() if self.bands else self._equal_steps():
+            if len(step) == self._step_size(batch_size) or not self.drop_last:
+                for group in self._groups(step, batch_size):
                     yield group[self.rank :: self.world_size]
+
+    def _step_size(self, batch_size: int) -> int:
+        return batch_size * self.world_size * self.accumulation
+
+    def _whole_steps(self) -> list[tuple[int, int]]:
+        """Clips a step, and the number of such steps."""
+        parts = [(len(band.clips), band.batch_size) for band in self.bands] if self.bands else None
+        parts = parts or [(self.num_clips, self._last_size)]
+        return [(self._step_size(size), number // self._step_size(size)) for number, size in parts]
+
+    def _equal_steps(self) -> Iterator[tuple[list[int], int]]:
+        """Each step's clips, as this epoch has them, and the clips a micro-batch."""
+        order, size = self._order(), self._step_size(self._last_size)
+        for start in range(0, len(order), size):
+            yield order[start : start + size], self._last_size
+
+    def _banded_steps(self) -> Iterator[tuple[list[int], int]]:
+        """As `_equal_steps`: a band's clips in random order, then all steps; one of the longest first, a rest last."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        steps = []
+        for clips, batch_size in self.bands:
+            order = torch.randperm(len(clips), generator=generator).tolist()
+            for start in range(0, len(order), size := self._step_size(batch_size)):
+                steps.append(([clips[index] for index in order[start : start + size]], batch_size))
+        rest = [steps.pop()] if len(steps[-1][0]) < self._step_size(self._last_size) else []
+        # A batch that does not fit into memory ends the run at its first step, not after hours.
+        order = [0, *(1 + torch.randperm(max(len(steps) - 1, 0), generator=generator)).tolist()] if steps else []
+        yield from [steps[index] for index in order] + rest
 
     def _order(self) -> list[int]:
         """Every clip once, as this epoch has them."""
@@ -74,14 +127,41 @@ class JoinedBatches(BatchRebalanceSampler):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         if self.strategy == "random":
             return torch.randperm(self.num_clips, generator=generator).tolist()
-        return get_length_grouped_indices(self.lengths, self.group_size * self.accumulation, generator=generator)
+        return get_length_grouped_indices(self.lengths, self._step_size(self._last_size), generator=generator)
 
-    def _groups(self, step: Sequence[int]) -> list[list[int]]:
-        """A step's clips in groups of at most `group_size`, each large enough that every device gets a clip."""
+    def _groups(self, step: Sequence[int], batch_size: int) -> list[list[int]]:
+        """A step's clips in one group a micro-batch, each large enough that every device gets a clip."""
         if not len(step):
             return []
-        count = -(-len(step) // self.group_size)
+        group_size = batch_size * self.world_size
+        count = -(-len(step) // group_size)
         if len(step) // count < self.world_size:
             step = step[: len(step) - len(step) % self.world_size]
-            count = -(-len(step) // self.group_size)
+            count = -(-len(step) // group_size)
         return [group.tolist() for group in np.array_split(np.asarray(step), count)] if count else []
+
+
+def length_bands(lengths: Sequence[int], budget: float, batches: int) -> list[Band]:
+    """Clips by length, longest first, in bands of which each but the last makes whole steps.
+
+    Args:
+        lengths: of each clip.
+        budget: the sum that a micro-batch may reach, padding included.
+        batches: micro-batches a step, of all devices.
+    """
+    order = sorted(range(len(lengths)), key=lambda clip: -lengths[clip])
+    bands, start = [], 0
+    while start < len(order):
+        longest = lengths[order[start]]
+        batch_size = max(1, int(budget // longest))
+        step = batch_size * batches
+        end = start + step
+        while end < len(order) and lengths[order[end]] >= BAND * longest:
+            end += step
+        bands.append(Band(order[start:end], batch_size))
+        start = end
+    if len(bands) > 1 and len(bands[-1].clips) < bands[-1].batch_size * batches:
+        # Less than a step: were it a band of its own, the shortest clips would be left out of every epoch.
+        rest = bands.pop().clips
+        bands[-1] = Band(bands[-1].clips + rest, bands[-1].batch_size)
+    return bands

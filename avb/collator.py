@@ -10,10 +10,15 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 
 
 class BurstCollator:
-    """Pads waveforms that were trimmed and levelled when they were decoded, normalises them, and builds the mask."""
+    """Pads waveforms that were trimmed and levelled when they were decoded, normalises them, and builds the mask.
 
-    def __init__(self, feature_extractor: VocalBurstFeatureExtractor):
-        self.feature_extractor = feature_extractor
+    Args:
+        feature_extractor: that of the model.
+        pad_to_multiple_of: samples; None pads to the longest clip.
+    """
+
+    def __init__(self, feature_extractor: VocalBurstFeatureExtractor, pad_to_multiple_of: int | None = None):
+        self.feature_extractor, self.pad_to_multiple_of = feature_extractor, pad_to_multiple_of
 
     def __call__(self, rows: list[dict]) -> BatchFeature:
         """Rows with `input_values` (samples,) and perhaps `labels` → `input_values`, `attention_mask`, `labels`."""
@@ -21,6 +26,7 @@ class BurstCollator:
             [np.asarray(row["input_values"], dtype=np.float32) for row in rows],
             sampling_rate=self.feature_extractor.sampling_rate,
             padding=True,
+            pad_to_multiple_of=self.pad_to_multiple_of,
             return_attention_mask=True,
             prepared=True,
             return_tensors="pt",

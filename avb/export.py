@@ -112,7 +112,7 @@ def export_model(
     check_hardware(engine, precision)
     check_out(out, overwrite)
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
-    model, feature_extractor = load_model(name, "cpu")
+    model, feature_extractor = load_model(str(name), "cpu")
     if not isinstance(model, Wav2Vec2ForVocalBurst):
         raise AvbError(f"{name}: only a fine-tuned wav2vec 2.0 can be exported, this is a {type(model).__name__}")
     bursts = made_up_bursts() | read_clips(clips, feature_extractor)

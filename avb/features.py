@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -48,6 +49,7 @@ def training_inputs(
     splits: DatasetDict,
     *,
     cache_frames: bool = True,
+    is_augmented: bool = False,
     dtype: str = "float16",
     autocast: bool = False,
     num_proc: int | None = None,
@@ -62,6 +64,7 @@ def training_inputs(
         feature_extractor: that of the model.
         splits: decoded splits, rows with `input_values` waveforms; one of them is `train`.
         cache_frames: False runs a frozen encoder in every epoch.
+        is_augmented: the train clips' waveforms will change from epoch to epoch, which runs it in every epoch too.
         dtype: see `encoder_frames`.
         autocast: see `encoder_frames`.
         num_proc: processes that compute functionals.
@@ -72,10 +75,10 @@ def training_inputs(
     is_frozen = not any(parameter.requires_grad for parameter in model.wav2vec2.parameters())
     if not cache_frames or not is_frozen:
         return splits, BurstCollator(feature_extractor)
-    if reason := reason_against(model):
+    if reason := "train clips are augmented (augment)" if is_augmented else reason_against(model):
         logger.warning("the frozen encoder runs in every epoch: %s", reason)
         return splits, BurstCollator(feature_extractor)
-    settings = {"dtype": dtype, "cache_dir": cache_dir, "autocast": autocast}
+    settings: dict[str, Any] = {"dtype": dtype, "cache_dir": cache_dir, "autocast": autocast}
     frames = {
         name: encoder_frames(split, model, feature_extractor, name=name, **settings) for name, split in splits.items()
     }
@@ -91,7 +94,7 @@ def reason_against(model: Wav2Vec2ForVocalBurst) -> str | None:
         return "waveforms are normalised over the batch (waveform_normalization batch)"
     if config.feat_extract_norm == "group" and not config.masked_group_norm:
         return "its group norm sees the padding of the batch (masked_group_norm false)"
-    if config.head_norm is not None or (not config.masked_pooling and config.pooling in ("max", "avg")):
+    if config.head_norm is not None or config.pools_padding:
         return "the head sees the frames of the padding (head_norm, or masked_pooling false)"
     return None
 
@@ -172,7 +175,7 @@ def _encode(rows, model, feature_extractor, dtype, batch_seconds, autocast, prog
     """Frames of each row, flat, in the rows' order; batches are made of clips of like length."""
     collate = BurstCollator(feature_extractor)
     waveforms = rows.select_columns("input_values").with_format("numpy")
-    frames: list[np.ndarray] = [None] * len(rows)
+    frames = [np.empty(0)] * len(rows)
     budget = int(batch_seconds * feature_extractor.sampling_rate)
     for indices in length_batches(rows["num_samples"], budget):
         inputs = collate([{"input_values": waveforms[index]["input_values"]} for index in indices]).to(model.device)

@@ -9,6 +9,9 @@ Made to be traced into ONNX; it holds the model's own weights. Unusual:
 - As in the model, a clip's prediction does not depend on its batch.
 """
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -57,7 +60,7 @@ class InferenceGraph(nn.Module):
         """(batch, samples) and the valid ones of each clip → (batch, frames, channels)."""
         hidden_states = waveforms[..., None]
         layers = self.model.wav2vec2.feature_extractor.conv_layers
-        for index, (conv, layer) in enumerate(zip(self.convs, layers, strict=True)):
+        for index, (conv, layer) in enumerate(zip(cast(Iterable[ChannelsLastConv], self.convs), layers, strict=True)):
             hidden_states = conv(hidden_states)
             if self.config.feat_extract_norm == "layer":
                 hidden_states = layer.layer_norm(hidden_states)
@@ -85,9 +88,10 @@ class InferenceGraph(nn.Module):
         if pooling == "last":  # the model's indexing by arange(batch) would be traced as a constant
             last = (mask.sum(-1) - 1)[:, None, None].expand(-1, 1, self.config.num_labels)
             return frames.gather(1, last)[:, 0]
-        if not self.config.masked_pooling and pooling in ("max", "avg"):
+        if self.config.pools_padding:
             mask = torch.ones_like(mask)
-        return pool(frames, mask, pooling, self.model.attention(hidden_states) if pooling == "attention" else None)
+        attention = self.model.attention
+        return pool(frames, mask, pooling, None if attention is None else attention(hidden_states))
 
 
 class ChannelsLastConv(nn.Module):

@@ -8,7 +8,9 @@ forgets is kept: the loss since the last log entry, the counter of early stoppin
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,7 +31,7 @@ class Terminated(SystemExit):
 class CheckpointTrainer(Trainer):
     """The Trainer whose checkpoints are whole or absent; see the module. `output_dir` must be one for all processes."""
 
-    def __init__(self, *, args, callbacks: list[TrainerCallback] = (), **kwargs):
+    def __init__(self, *, args, callbacks: Sequence[TrainerCallback] = (), **kwargs):
         args.restore_callback_states_from_checkpoint = True  # early stopping's counter
         self.sigterm = SigtermCallback(self)
         self._resumed_from: Path | None = None
@@ -167,7 +169,7 @@ class SigtermCallback(TrainerCallback):
         self.received = False
         self._is_flagged = False
         self._save_at_epoch_end = False
-        self._previous_handler = None
+        self._previous_handler: Any = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.received = self._is_flagged = False

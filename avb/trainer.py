@@ -8,7 +8,9 @@ gradient for the outputs, and again, with the same random numbers, to back-propa
 once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,14 +19,21 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback
 
+from audio_avb import SAMPLING_RATE
 from avb.arguments import AvbTrainingArguments
+from avb.augmentation import AugmentedClips
 from avb.batches import STRATEGIES, JoinedBatches
+from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.metrics import compute_metrics
 from avb.resumption import CheckpointTrainer
-from avb.tasks import Task
+from avb.tasks import MultiTask, Task
 from configuration_avb import MULTITASK
 from modeling_avb import Wav2Vec2ForVocalBurst
+
+# Under torch.compile clips are padded to multiples of it: each new length would be compiled anew, for minutes.
+COMPILED_SECONDS = 0.5
+MAX_COMPILED_LENGTHS = 32
 
 
 @dataclass
@@ -35,8 +44,8 @@ class _Step:
     position: int = 0
     random_states: list[tuple] = field(default_factory=list)
     loss: torch.Tensor | None = None
-    gradients: list[torch.Tensor] = field(default_factory=list)  # of the loss, a micro-batch: (clips, labels)
-    own_gradients: list[torch.Tensor] = field(default_factory=list)  # of the loss's own parameters
+    gradients: Sequence[torch.Tensor] = ()  # of the loss, a micro-batch: (clips, labels)
+    own_gradients: Sequence[torch.Tensor] = ()  # of the loss's own parameters
 
 
 class BurstTrainer(CheckpointTrainer):
@@ -46,15 +55,24 @@ class BurstTrainer(CheckpointTrainer):
         AvbError: the model makes the predictions of a clip depend on its batch, which is cut up here.
     """
 
+    optimizer: torch.optim.Optimizer | None
     loss_is_scaled_for_ga = True  # the stock Trainer would divide it by the number of micro-batches
 
-    def __init__(self, model, args: AvbTrainingArguments, task: Task, feature_extractor, data_collator, **kwargs):
+    def __init__(
+        self, model, args: AvbTrainingArguments, task: Task | MultiTask, feature_extractor, data_collator, **kwargs
+    ):
         is_cut_up = args.gradient_accumulation_steps > 1 or args.world_size > 1
         if is_cut_up and (reason := batch_dependence(model)):
             raise AvbError(
                 f"{reason}: on several devices or with --gradient_accumulation_steps the run would optimise something "
                 "else than with one large batch. Train on one device without accumulation, or change that"
             )
+        if args.torch_compile and isinstance(data_collator, BurstCollator):
+            if reason := batch_dependence(model):
+                raise AvbError(f"{reason}, and --torch_compile pads more: leave it out, or change that")
+            data_collator.pad_to_multiple_of = round(COMPILED_SECONDS * SAMPLING_RATE)
+            # Beyond its limit torch would run further lengths uncompiled: each is one for training, one for evaluation.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * MAX_COMPILED_LENGTHS)
         # The weights of several tasks are parameters that only the loss sees: every device computes the same gradient.
         learns_weights = model.config.loss == MULTITASK and model.config.task_weighting == "uncertainty"
         self.loss_parameters = {"log_variances": model.log_variances} if learns_weights else {}
@@ -83,24 +101,33 @@ class BurstTrainer(CheckpointTrainer):
         if args.train_sampling_strategy not in STRATEGIES:
             return super()._get_train_sampler(data)
         is_grouped = args.train_sampling_strategy == "group_by_length"
-        return JoinedBatches(
+        sampler = JoinedBatches(
             len(data),
             data[args.length_column_name] if is_grouped else None,
             args.train_sampling_strategy,
             batch_size=self._train_batch_size,
+            budget=None if args.batch_seconds is None else args.batch_seconds * SAMPLING_RATE,
             accumulation=args.gradient_accumulation_steps,
             world_size=args.world_size,
             rank=args.process_index,
             drop_last=args.dataloader_drop_last,
             seed=args.seed if args.data_seed is None else args.data_seed,
         )
+        if not len(sampler):
+            way_out = "lower --batch_seconds or --per_device_train_batch_size, or add --dataloader_drop_last false"
+            if not args.dataloader_drop_last:
+                way_out = f"there are {args.world_size} devices, and each needs one"
+            raise AvbError(f"{len(data)} train clips are fewer than one step takes: {way_out}")
+        return sampler
 
     def _run_epoch(self, *, epoch, train_dataloader, **kwargs):
         # accelerate reaches the sampler through at most one wrapper; on several devices, resumed, it has two.
-        sampler = train_dataloader.batch_sampler
+        sampler: Any = train_dataloader.batch_sampler
         while not isinstance(sampler, JoinedBatches) and isinstance(sampler, torch.utils.data.BatchSampler):
-            sampler = sampler.batch_sampler
+            sampler = sampler.batch_sampler  # type: ignore[attr-defined]  # accelerate's wrappers have one
         sampler.set_epoch(epoch)
+        if isinstance(self.train_dataset, AugmentedClips):
+            self.train_dataset.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def _get_eval_sampler(self, eval_dataset):
@@ -131,6 +158,7 @@ class BurstTrainer(CheckpointTrainer):
             self._run_without_gradient(model, step)
         super().training_step(model, inputs, num_items_in_batch)
         step.position += 1
+        assert step.loss is not None  # the first micro-batch has set it
         return step.loss if step.position == 1 else torch.zeros_like(step.loss)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -230,7 +258,7 @@ def batch_dependence(model: nn.Module) -> str | None:
         return "waveforms are normalised over the batch (waveform_normalization batch)"
     if config.feat_extract_norm == "group" and not config.masked_group_norm:
         return "the group norm sees the padding of the batch (masked_group_norm false)"
-    if not config.masked_pooling and config.pooling in ("max", "avg"):
+    if config.pools_padding:
         return "the pooling sees the padding of the batch (masked_pooling false)"
     return None
 

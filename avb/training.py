@@ -11,9 +11,9 @@ from datasets import Dataset
 from audio_avb import SAMPLING_RATE
 from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES
-from avb.errors import AvbError
+from avb.errors import AvbError, did_you_mean
 from avb.extractors import resolve
-from avb.recipes import nearest, read_yaml
+from avb.recipes import read_yaml
 from avb.tasks import MultiTask, Task
 from avb.trainer import BurstTrainer
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
@@ -23,15 +23,16 @@ from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst
 __all__ = ["BurstTrainer", "build_model"]
 
 
-def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task, train: Dataset):
+def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task | MultiTask, train: Dataset):
     """The recipe's model, its parts frozen as asked, and the feature extractor that goes with it.
 
     Raises:
         AvbError: the encoder cannot be found or read, or settings contradict each other.
         ValueError: an illegal configuration field (see `Wav2Vec2VocalBurstConfig`).
     """
-    if model_args.model not in ("wav2vec2", *BASELINES):
-        raise AvbError(f"--model {model_args.model!r}; {nearest(model_args.model, ['wav2vec2', *BASELINES])}")
+    models = ("wav2vec2", *BASELINES)
+    if model_args.model not in models:
+        raise AvbError(f"--model {model_args.model!r} is unknown{did_you_mean(model_args.model, models, 'Legal')}")
     if isinstance(task, MultiTask) and model_args.model != "wav2vec2":
         raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
     audio_settings = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
@@ -48,7 +49,9 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
     )
 
 
-def _build_wav2vec2(model_args: ModelArguments, audio_settings: dict, task: Task, class_weights: list[float] | None):
+def _build_wav2vec2(
+    model_args: ModelArguments, audio_settings: dict, task: Task | MultiTask, class_weights: list[float] | None
+):
     config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
     fields = {key: value for key, value in vars(model_args).items() if key in config_fields and value is not None}
     fields |= {
@@ -121,7 +124,7 @@ def _freeze(model: Wav2Vec2ForVocalBurst, part: str):
     freezers[part]()
 
 
-def _class_weights(kind: str | None, task: Task, train: Dataset) -> list[float] | None:
+def _class_weights(kind: str | None, task: Task | MultiTask, train: Dataset) -> list[float] | None:
     """`balanced`: clips / (classes × clips of the class), as in scikit-learn."""
     if kind is None:
         return None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from clips import make_burst
 from harness import ROOT
+from librosa.feature import melspectrogram
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
@@ -17,7 +18,7 @@ from transformers.utils import logging
 
 from avb.recipes import read_yaml
 from configuration_avb import Wav2Vec2VocalBurstConfig
-from modeling_avb import Wav2Vec2ForVocalBurst
+from modeling_avb import Wav2Vec2ForVocalBurst, ccc_loss
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -60,28 +61,51 @@ def rnn_size(shape: str) -> int:
     return 16 if shape == "TOY" else 512  # section IV-B: 512
 
 
-def save_stock(folder: Path, shape: str, spread: float | None = None):
+def save_stock(folder: Path, shape: str, head: str = "random"):
     """A stock checkpoint and its head in `folder`.
 
     Args:
         folder: made if need be.
         shape: see `SHAPES`.
-        spread: scale the last layer so that its outputs over a few clips have this standard deviation: random weights
-            say nearly the same of every clip, and two models of which that is true cannot differ.
+        head: `random`, or one whose scores differ from clip to clip, as two models that are to be compared must:
+            `trained` (see `fit_head`) or `stretched`, the last layer scaled so that its outputs over a few clips have a
+            standard deviation of 1.
     """
     torch.manual_seed(0)
     fields, layer = SHAPES[shape]
     config = Wav2Vec2Config(**fields, **_PLAIN, attn_implementation="eager")
     model = StockModel(Wav2Vec2Model(config), layer, rnn_size(shape))
-    if spread is not None:
+    if head == "trained":
+        fit_head(model)
+    if head == "stretched":
         outputs = torch.logit(score_alone(model.eval(), clips(8, 2.0)).double())  # (clips, labels)
         with torch.no_grad():
-            scale = spread / outputs.std(0)
+            scale = 1 / outputs.std(0)
             model.head.weight.mul_(scale[:, None])
             model.head.bias.copy_(-(outputs.mean(0) - model.head.bias) * scale)
     model.wav2vec2.save_pretrained(folder)
-    head = {key: value for key, value in model.state_dict().items() if not key.startswith("wav2vec2.")}
-    save_file(head, folder / "head.safetensors")
+    weights = {key: value for key, value in model.state_dict().items() if not key.startswith("wav2vec2.")}
+    save_file(weights, folder / "head.safetensors")
+
+
+def fit_head(model: StockModel, num_clips: int = 64, steps: int = 100, batch_size: int = 16):
+    """Trains LSTM and linear layer on the frames of the frozen random encoder, with CCC loss: to tell the ranks of the
+    clips' energies in as many mel bands as there are labels."""
+    waveforms = clips(num_clips, 2.0, seed=2)
+    energies = melspectrogram(y=waveforms.numpy(), sr=16_000, n_mels=NUM_LABELS).mean(-1)  # (clips, bands)
+    targets = torch.from_numpy(energies.argsort(0).argsort(0) / (num_clips - 1)).float()
+    model.eval()
+    with torch.no_grad():
+        frames = torch.cat(
+            [model.wav2vec2(clip[None], output_hidden_states=True).hidden_states[model.layer] for clip in waveforms]
+        )
+    optimizer = torch.optim.Adam([*model.rnn.parameters(), *model.head.parameters()], lr=1e-3)
+    for step in range(steps):
+        chosen = torch.randperm(num_clips, generator=torch.Generator().manual_seed(step))[:batch_size]
+        scores = model.head(model.rnn(frames[chosen])[0][:, -1]).sigmoid()
+        optimizer.zero_grad()
+        ccc_loss(scores, targets[chosen]).backward()
+        optimizer.step()
 
 
 def load_stock(folder: Path, shape: str) -> StockModel:
@@ -105,9 +129,9 @@ def load_ours(folder: Path, shape: str) -> Wav2Vec2ForVocalBurst:
     return model
 
 
-def clips(count: int, seconds: float) -> torch.Tensor:
+def clips(count: int, seconds: float, seed: int = 1) -> torch.Tensor:
     """(count, samples) clips of zero mean and unit variance, as wav2vec 2.0's feature extractor gives them."""
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(seed)
     waveforms = np.stack([make_burst(generator, seconds) for _ in range(count)])
     return torch.from_numpy((waveforms - waveforms.mean(1, keepdims=True)) / waveforms.std(1, keepdims=True))
 

@@ -5,10 +5,10 @@
     python benchmarks/score_folder.py --memory --clips 10000     # peak memory, against a tenth of the clips
 
 Both have an encoder of the shape of `recipes/encoders/small.yaml` with random weights, and are whole processes, from
-the shell to the table of scores. Ours is the real command, with the torch model in fp32 or, by `--ours openvino-bf16`,
-with what `avb.export` made of it, the export itself not counted. Peer: the stock audio-classification pipeline at batch
-size 16 with `Wav2Vec2ForSequenceClassification`, clips in the order of the folder. It would call ffmpeg to decode; here
-it gets arrays that soundfile decodes.
+the shell to the table of scores. Ours is the real command, with the torch model in fp32, in bf16 (`--ours torch-bf16`)
+or, by `--ours openvino-bf16`, with what `avb.export` made of it, the export itself not counted. Peer: the stock
+audio-classification pipeline at batch size 16 with `Wav2Vec2ForSequenceClassification`, clips in the order of the
+folder. It would call ffmpeg to decode; here it gets arrays that soundfile decodes.
 """
 
 import os
@@ -28,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=64, help="number of clips")
     parser.add_argument("--shortest", type=float, default=0.3, help="shortest clip, s")
     parser.add_argument("--longest", type=float, default=6.0, help="longest clip, s")
-    parser.add_argument("--ours", default="torch", choices=("torch", *EXPORTS), help="what runs our model")
+    parser.add_argument(
+        "--ours", default="torch", choices=("torch", "torch-bf16", *EXPORTS), help="what runs our model"
+    )
     parser.add_argument("--memory", action="store_true", help="peak memory of ours, against a tenth of the clips")
     args = parser.parse_args(argv)
     row = prepare(args)
@@ -36,14 +38,14 @@ def main(argv: list[str] | None = None) -> int:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         Worker(setup_models, folder=str(folder)).close()
-        if args.ours != "torch":
+        if args.ours in EXPORTS:
             Worker(setup_export, folder=str(folder), precision=args.ours).close()
         if args.memory:
             row.benchmark, row.peer = "score_folder_memory", f"itself at {args.clips // 10} clips"
             # Few files under many names: what is measured is the scoring of many clips.
             make_folder(folder / "files", min(args.clips, 500), args.shortest, args.longest)
             sides = [link_clips(folder, number) for number in (args.clips, args.clips // 10)]
-            ours, peer = (Command(lambda clips=clips: ours_command(folder, clips)) for clips in sides)
+            ours, peer = (Command(lambda clips=clips: ours_command(folder, clips, args.ours)) for clips in sides)
             ours, peer = alternate(ours, peer, rounds=args.rounds, warmup=0)
             compared(row, ours, peer)
             row.ratio = row.ratio_low = row.ratio_high = row.peak_mib / row.peer_peak_mib
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"stock pipeline, batch size {PIPELINE_BATCH}, order of the folder",
             )
             clips = make_folder(folder / "clips", args.clips, args.shortest, args.longest)
-            ours = Command(lambda: ours_command(folder, clips))
+            ours = Command(lambda: ours_command(folder, clips, args.ours))
             peer = Command(lambda: [sys.executable, __file__, "--peer", str(folder / "stock"), str(clips)])
             compared(row, *alternate(ours, peer, rounds=args.rounds, warmup=0))
             check_scored(folder, args.clips)
@@ -61,9 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def ours_command(folder: Path, clips: Path) -> list[str]:
+def ours_command(folder: Path, clips: Path, ours: str) -> list[str]:
     scores = folder / "scores.csv"
     command = [sys.executable, str(ROOT / "predict_avb.py"), str(folder / "ours"), str(clips)]
+    command += ["--dtype", "bfloat16"] if ours == "torch-bf16" else []
     return [*command, "--output", str(scores), "--overwrite"]
 
 

@@ -61,10 +61,10 @@ def save(folder: str, shape: str):
     writer.close()
 
 
-def setup_folder(folder: str, shape: str, spread: float | None = None) -> Callable:
+def setup_folder(folder: str, shape: str, head: str = "random") -> Callable:
     from models import save_stock
 
-    save_stock(Path(folder), shape, spread)
+    save_stock(Path(folder), shape, head)
     return lambda: None
 
 

@@ -27,12 +27,12 @@ from avb.training import build_model  # noqa: E402
 TASKS_BY_NAME = {**TASKS, "two+type": MultiTask((TASKS["two"], TASKS["type"]))}
 
 
-def clips(num_clips: int, task, missing: int = 0) -> Dataset:
+def clips(num_clips: int, task, missing: int = 0, longest: int = 6400) -> Dataset:
     """Decoded clips of mixed length: tones whose pitch and fade are the labels. The first `missing` have none."""
     generator = np.random.default_rng(0)
     rows = []
     for number in range(num_clips):
-        value, samples = generator.random(2), int(generator.integers(1600, 6400))
+        value, samples = generator.random(2), int(generator.integers(1600, longest))
         tone = np.sin(np.arange(samples) * (0.02 + 0.3 * value[0])) * np.linspace(1, value[1], samples)
         classes = number % 8
         labels = {"two": value, "type": classes, "two+type": np.array([*value, classes])}[task.name]
@@ -44,11 +44,25 @@ def clips(num_clips: int, task, missing: int = 0) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def make_trainer(output_dir, task="two", num_clips=50, missing=5, double=False, model=None, **arguments):
-    """The Trainer of a tiny model on generated clips; `model` and `arguments` go over its settings."""
+def make_trainer(
+    output_dir,
+    task="two",
+    num_clips=50,
+    num_scored=None,
+    missing=5,
+    double=False,
+    model=None,
+    longest=6400,
+    **arguments,
+):
+    """The Trainer of a tiny model on generated clips; `model` and `arguments` go over its settings.
+
+    The first `num_scored` clips, or all of them, are those of evaluation.
+    """
     task = TASKS_BY_NAME[task]
     torch.manual_seed(0)
-    data = clips(num_clips, task, missing)
+    data = clips(num_clips, task, missing, longest)
+    scored = data.select(range(num_scored or num_clips))
     encoder = {"encoder": str(ROOT / "recipes/encoders/tiny.yaml"), "freeze": "none", "encoder_layer": 1}
     settings = ModelArguments(**{**encoder, "rnn_layers": 1, "rnn_hidden_size": 16, **(model or {})})
     fitted, feature_extractor = build_model(settings, DataArguments(), task, data)
@@ -66,7 +80,8 @@ def make_trainer(output_dir, task="two", num_clips=50, missing=5, double=False, 
     args = AvbTrainingArguments(output_dir=str(output_dir), **{**quiet, **common, **arguments})
     if double:
         fitted.double()
-    return BurstTrainer(fitted, args, task, feature_extractor, collator, train_dataset=data, eval_dataset=data)
+    collator = collator if double else collate
+    return BurstTrainer(fitted, args, task, feature_extractor, collator, train_dataset=data, eval_dataset=scored)
 
 
 def main(output_dir: str, settings: dict):

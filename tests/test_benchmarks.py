@@ -5,8 +5,10 @@ import csv
 import importlib
 import math
 import os
+import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -66,8 +68,9 @@ def test_latency_cpu(tmp_path, ours):
 
 
 @pytest.mark.slow
-def test_score_folder(tmp_path):
-    (row,) = run("score_folder", tmp_path, "--clips", "5", "--longest", "1")
+@pytest.mark.parametrize("ours", ["torch", "torch-bf16"])
+def test_score_folder(tmp_path, ours):
+    (row,) = run("score_folder", tmp_path, "--clips", "5", "--longest", "1", "--ours", ours)
     check_whole(row)
 
 
@@ -99,6 +102,24 @@ def test_import_time(tmp_path):
     assert [row["setting"].split(",")[0] for row in rows] == ["avb.load", "predict_avb.py"]
     for row in rows:
         check_whole(row)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_gpu_row_runs_on_a_cpu_at_toy_size(tmp_path):
+    results = tmp_path / "benchmarks.csv"
+    sizes = {"DEVICE": "cpu", "SHAPE": "TOY", "BATCH": "2", "LARGE_BATCH": "4", "EPOCHS": "1", "CLIPS": "24"}
+    environment = {**os.environ, **sizes, "ROUNDS": "1", "LIMIT": "600", "RESULTS": str(results)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run([ROOT / "benchmarks" / "gpu.sh"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with open(results, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["benchmark"] for row in rows] == ["train_step"] * 4 + ["frozen_epochs"]
+    assert "batch 2 " in rows[0]["setting"] and float(rows[0]["ratio"]) > 0
+    assert all(float(row["gflops"]) > 0 and float(row["limit_gflops"]) > 0 for row in rows[:4])
+    assert [row["peer"] == "" for row in rows] == [False, False, False, True, False]
+    assert "% of a matrix product's" in done.stdout
 
 
 def test_who_goes_first_changes(tmp_path):

@@ -234,6 +234,7 @@ def command(output_dir: Path, table: Path, processes: int, *more: str) -> list[s
         "corpus": "folder", "data_dir": table, "output_dir": output_dir, "label_columns": ["Valence", "Arousal"],
         "encoder": ROOT / "recipes/encoders/tiny.yaml", "encoder_layer": 1, "freeze": "none", "rnn_layers": 1,
         "rnn_hidden_size": 16, "head_dropout": 0.2, "mask_time_prob": 0.2, "learning_rate": 1e-3,
+        "augment": ["rate", "pitch", "shift", "mix", "noise", "gain"],
         "per_device_train_batch_size": 16 // processes, "num_train_epochs": 4, "early_stopping_patience": 3,
         "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "logging_strategy":
         "steps", "logging_steps": 1, "disable_tqdm": "true", "report_to": "none", "cache_dir": table.parent / "cache",

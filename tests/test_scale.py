@@ -223,17 +223,17 @@ def test_processes_draw_one_order_although_their_random_numbers_differ(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_clips", [2, 21])
-def test_every_clip_is_scored_once(num_clips, tmp_path):
+@pytest.mark.parametrize("num_scored", [2, 21])
+def test_every_clip_is_scored_once(num_scored, tmp_path):
     """The last batch of evaluation is filled up on several devices: what is filled up is not scored."""
-    common = {"num_clips": num_clips, "missing": 0, "max_steps": 1, "per_device_eval_batch_size": 4}
+    common = {"num_clips": 21, "num_scored": num_scored, "missing": 0, "max_steps": 1, "per_device_eval_batch_size": 4}
     common |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "double": True, "dataloader_drop_last": False}
     _, _, one = scaled_run(tmp_path / "1", per_device_train_batch_size=6, **common)
     for processes in (2, 3):
         _, _, seen = scaled_run(
             tmp_path / str(processes), processes, per_device_train_batch_size=6 // processes, **common
         )
-        assert seen["num_scored"] == num_clips and seen["labels"] == one["labels"]
+        assert seen["num_scored"] == num_scored and seen["labels"] == one["labels"]
         assert np.abs(np.array(seen["predictions"]) - np.array(one["predictions"])).max() < 1e-12
         metrics = {key: value for key, value in one["metrics"].items() if "runtime" not in key and "time" not in key}
         assert metrics.keys() >= {"test_loss", "test_ccc"}

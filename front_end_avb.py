@@ -1,0 +1,125 @@
+"""The convolutional front end of wav2vec 2.0, with padding that has no influence, and lighter where it norms layers.
+
+Self-contained code for the Hub: it needs torch and transformers, nothing else. Weights and their names are the stock
+model's.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.models.wav2vec2.modeling_wav2vec2 import (
+    Wav2Vec2FeatureEncoder,
+    Wav2Vec2GroupNormConvLayer,
+    Wav2Vec2LayerNormConvLayer,
+)
+
+
+def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """(batch,) → (batch, size), True in the first `lengths` places of each row."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm with a channel a group, its moments taken over each clip's valid frames.
+
+    The stock layer averages over padding too: a clip's features then depend on the longest clip of its batch.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """`hidden_states` (batch, channels, frames); `lengths` (batch,) valid frames, None when all of them are."""
+        if lengths is None:
+            return super().forward(hidden_states)
+        valid = length_mask(lengths, hidden_states.shape[-1])[:, None]  # (batch, 1, frames)
+        x = hidden_states.float()
+        count = lengths[:, None, None]
+        mean = (x * valid).sum(-1, keepdim=True) / count  # (batch, channels, 1)
+        x = x - mean
+        variance = (x.square() * valid).sum(-1, keepdim=True) / count
+        x = x * torch.rsqrt(variance + self.eps)
+        return (x * self.weight[:, None] + self.bias[:, None]).to(hidden_states.dtype)
+
+
+class MaskedGroupNormConvLayer(Wav2Vec2GroupNormConvLayer):
+    """First layer of a group-norm front end (BASE, LARGE)."""
+
+    def __init__(self, config, layer_id=0):
+        super().__init__(config, layer_id)
+        self.layer_norm = MaskedGroupNorm(self.out_conv_dim, self.out_conv_dim)
+
+    def forward(self, hidden_states, lengths=None):
+        hidden_states = self.conv(hidden_states)
+        hidden_states = self.layer_norm(hidden_states, lengths)
+        return self.activation(hidden_states)
+
+
+class RowsConvLayer(Wav2Vec2LayerNormConvLayer):
+    """A layer of a layer-norm front end (LARGE-LV60K, XLSR53) over rows: a frame each, its channels side by side.
+
+    The same numbers as the stock layer's up to the order of sums. That one holds channels first, and copies 3,200
+    frames a second forth and back for each layer norm. Here the norm reads what is there, and the convolution is one
+    matrix product: the frames of a stride are neighbours in memory, and a kernel is one such block and the next ones.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(frames, channels in) → (fewer frames, channels out)."""
+        kernel, stride, channels = self.conv.kernel_size[0], self.conv.stride[0], self.conv.in_channels
+        blocks = hidden_states[: hidden_states.shape[0] // stride * stride].reshape(-1, stride * channels)
+        further = (kernel - 1) // stride  # blocks that a kernel reaches into
+        count = blocks.shape[0] - further
+        widths = [min(stride, kernel - index * stride) * channels for index in range(further + 1)]
+        taps = torch.cat([blocks[index : index + count, :width] for index, width in enumerate(widths)], 1)
+        weight = self.conv.weight.transpose(1, 2).flatten(1)  # (channels out, kernel * channels in)
+        return self.activation(self.layer_norm(F.linear(taps, weight, self.conv.bias)))
+
+
+class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
+    """The convolutional front end: samples in, 49.95 frames a second out, padding without influence."""
+
+    conv_layers: Any  # an nn.ModuleList; of its layers torch only says that they are modules
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.runs_on_rows = config.feat_extract_norm == "layer"
+        if self.runs_on_rows:
+            with torch.random.fork_rng(devices=[]):  # a seed gives the weights that it gives with the stock layers
+                self.conv_layers = nn.ModuleList(RowsConvLayer(config, index) for index in range(len(self.conv_layers)))
+            # Silence behind the last clip: what its last frame reads, and what the layers leave over.
+            self.tail = config.receptive_field + 2 * math.prod(config.conv_stride)
+        self.masked_group_norm = config.feat_extract_norm == "group" and config.masked_group_norm
+        if self.masked_group_norm:
+            self.conv_layers[0] = MaskedGroupNormConvLayer(config)
+
+    def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """`input_values` (batch, samples), `lengths` (batch,) valid samples → (batch, channels, frames)."""
+        if self.runs_on_rows:
+            return self._forward_rows(input_values)
+        hidden_states = input_values[:, None]
+        if self.gradient_checkpointing and self._requires_grad and self.training:
+            hidden_states.requires_grad = True  # as the reentrant kind needs
+        for index, layer in enumerate(self.conv_layers):
+            if index == 0 and self.masked_group_norm and lengths is not None:
+                frames = torch.div(lengths - layer.conv.kernel_size[0], layer.conv.stride[0], rounding_mode="floor") + 1
+                hidden_states = layer(hidden_states, frames)
+            else:
+                hidden_states = layer(hidden_states)
+        return hidden_states
+
+    def _forward_rows(self, input_values: torch.Tensor) -> torch.Tensor:
+        """The batch as one signal, in which each clip begins at a whole frame: frames across two clips are dropped."""
+        batch, samples = input_values.shape
+        frames, stride = samples, 1
+        for layer in self.conv_layers:
+            frames = (frames - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
+            stride *= layer.conv.stride[0]
+        frames_a_clip = -(-samples // stride)  # the last of which reach into the next clip
+        signal = F.pad(input_values, (0, frames_a_clip * stride - samples)).flatten()
+        hidden_states = F.pad(signal, (0, self.tail))[:, None]  # (samples of all clips, 1)
+        if self.gradient_checkpointing and self._requires_grad and self.training:
+            hidden_states.requires_grad = True  # as the reentrant kind needs
+        for layer in self.conv_layers:
+            hidden_states = layer(hidden_states)  # (frames of all clips, channels)
+        hidden_states = hidden_states[: batch * frames_a_clip].view(batch, frames_a_clip, -1)
+        return hidden_states[:, :frames].transpose(1, 2)
