@@ -1,4 +1,4 @@
-"""Pre-trains an encoder on unlabelled bursts: masked regression of the log-mel spectrum (`avb.pretraining`).
+"""Pre-trains an encoder on unlabelled bursts, by one of the objectives of `avb.pretraining.models`.
 
     python pretrain_avb.py recipes/pretraining/small.yaml --data_dir EMOGATOR --output_dir runs/encoder
     python train_avb.py recipes/emogator/small.yaml --data_dir EMOGATOR --encoder runs/encoder
@@ -10,20 +10,23 @@ will do: its labels are not read. `--resume true` goes on from the last checkpoi
 import sys
 from pathlib import Path
 
+import numpy as np
 import yaml
+from datasets import Dataset
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import Trainer, Wav2Vec2Config, Wav2Vec2FeatureExtractor, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments, parse_arguments
 from avb.collator import BurstCollator
-from avb.errors import AvbError
+from avb.errors import AvbError, did_you_mean
 from avb.loading import load_clips
 from avb.output import make_folder, write_json
-from avb.pretraining import BurstForPretraining, long_enough
+from avb.pretraining import OBJECTIVES
 from avb.recipes import read_yaml
+from configuration_avb import receptive_field
 
-STANDARDIZATION_BATCHES = 50
+FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,9 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict):
-    """Corpus → encoder on disk; returns the mean absolute error on validation clips, in standard deviations."""
+    """Corpus → encoder on disk; returns the objective's loss on validation clips."""
     if args.push_to_hub:
         raise AvbError("--push_to_hub is for train_avb.py: an encoder is not pushed")
+    assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):
         raise AvbError(f"{output_dir} holds an encoder: choose another --output_dir, or --overwrite true")
@@ -49,38 +53,55 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     splits = {name: long_enough(split, model.config).remove_columns("labels") for name, split in splits.items()}
     feature_extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
     collator = BurstCollator(feature_extractor)
-    model.fit_standardization(first_batches(splits["train"], collator, args.train_batch_size))
+    model.fit_targets(first_batches(splits["train"], collator, args.train_batch_size))
 
     args.load_best_model_at_end = False  # the last epoch: its loss says little about what the encoder is for
     trainer = Trainer(model, args, collator, splits["train"], splits["validation"], processing_class=feature_extractor)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if args.resume else None)
-    error = trainer.evaluate()["eval_loss"]
+    loss = trainer.evaluate()["eval_loss"]
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).wav2vec2.save_pretrained(output_dir)
         feature_extractor.save_pretrained(output_dir)
         (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-        write_json(output_dir / "metrics.json", {"validation_error": error, "train_clips": len(splits["train"])})
-        print(f"validation error {error:.4f} standard deviations; {len(bad_clips)} unreadable clips; {output_dir}")
-    return error
+        write_json(output_dir / "metrics.json", facts(model_args, splits, loss))
+        print(f"validation loss {loss:.4f} ({model_args.objective}); {len(bad_clips)} unreadable clips; {output_dir}")
+    return loss
 
 
-def build_model(model_args: PretrainingArguments) -> BurstForPretraining:
-    """The encoder of a YAML file, with random weights, or that of a folder."""
+def facts(model_args: PretrainingArguments, splits: dict, loss: float) -> dict:
+    return {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
+
+
+def build_model(model_args: PretrainingArguments):
+    """The encoder of a YAML file, with random weights, or that of a folder; and what it shall predict."""
+    if model_args.objective not in OBJECTIVES:
+        near = did_you_mean(model_args.objective, OBJECTIVES, "Legal")
+        raise AvbError(f"--objective {model_args.objective!r} is unknown{near}")
+    model_class = OBJECTIVES[model_args.objective]
     masking = {"mask_time_prob": model_args.mask_time_prob, "mask_time_length": model_args.mask_time_length}
     if Path(model_args.encoder).suffix in (".yaml", ".yml"):
+        if model_args.objective == "layer_clusters":
+            raise AvbError("--objective layer_clusters needs an encoder that has learned something: --encoder FOLDER")
         config = Wav2Vec2Config(**read_yaml(Path(model_args.encoder)), **masking, layerdrop=0.0)
-        return BurstForPretraining(config, model_args.num_mel_bins)
+        return model_class(config, model_args.num_mel_bins)
     try:
-        return BurstForPretraining.from_pretrained(
+        return model_class.from_pretrained(
             model_args.encoder, num_mel_bins=model_args.num_mel_bins, **masking, layerdrop=0.0
         )
     except OSError as error:
         raise AvbError(f"--encoder {model_args.encoder}: no YAML file and no folder of an encoder ({error})") from error
 
 
+def long_enough(rows: Dataset, config: Wav2Vec2Config) -> Dataset:
+    """The rows whose clips hold at least one span to hide."""
+    stride = int(np.prod(config.conv_stride))
+    samples = receptive_field(config.conv_kernel, config.conv_stride) + (config.mask_time_length - 1) * stride
+    return rows.select(np.flatnonzero(np.asarray(rows["num_samples"]) >= samples))
+
+
 def first_batches(rows, collator: BurstCollator, batch_size: int):
-    """Some random batches of a split, for the targets' mean and standard deviation."""
-    sampler = RandomSampler(rows, num_samples=min(len(rows), STANDARDIZATION_BATCHES * batch_size))
+    """Some random batches of a split."""
+    sampler = RandomSampler(rows, num_samples=min(len(rows), FIRST_BATCHES * batch_size))
     return DataLoader(rows, batch_size, sampler=sampler, collate_fn=collator)
 
 

@@ -14,12 +14,14 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from transformers import set_seed
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from avb.augmentation import AugmentedClips
 from avb.cards import write_card
 from avb.checkpoints import FINISHED, clear, starting_point
 from avb.corpora.decode import BadClip
@@ -91,6 +93,7 @@ def run(argv: list[str] | None) -> int:
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict):
     """Corpus → model → trainer → metrics, predictions and model on disk. Returns the metrics and the epochs trained."""
+    assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     if args.resume and checkpoint is None and args.process_index == 0:
@@ -101,7 +104,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         shuffled = splits["train"].shuffle(seed=args.seed)
         splits["train"] = shuffled.select(range(min(data_args.max_train_clips, len(shuffled))))
     batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    if args.dataloader_drop_last and len(splits["train"]) < batch_size:
+    if args.batch_seconds is None and args.dataloader_drop_last and len(splits["train"]) < batch_size:
         raise AvbError(
             f"{len(splits['train'])} train clips are fewer than one batch of {batch_size}: lower "
             "--per_device_train_batch_size or add --dataloader_drop_last false"
@@ -114,18 +117,22 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
             feature_extractor,
             splits,
             cache_frames=data_args.cache_frames,
+            is_augmented=bool(data_args.augment),
             dtype=data_args.frames_dtype,
             autocast=args.bf16,
             num_proc=data_args.num_decode_workers,
             cache_dir=data_args.cache_dir,
         )
+    train_clips = splits["train"]
+    if data_args.augment:
+        train_clips = AugmentedClips(train_clips, data_args.augment, data_args.augment_prob, args.seed)
     trainer = BurstTrainer(
         model,
         args,
         task,
         feature_extractor,
         collator,
-        train_dataset=splits["train"],
+        train_dataset=train_clips,
         eval_dataset=splits["validation"],
     )
     if args.overwrite and trainer.is_world_process_zero():
@@ -137,7 +144,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         trainer.save_state()
         save_hub_folder(trainer.accelerator.unwrap_model(trainer.model), feature_extractor, output_dir)
 
-    metrics = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
+    metrics: dict[str, Any] = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
     for name, split in splits.items():
         if name != "train":
             metrics[name] = score_split(trainer, task, name, split, output_dir)

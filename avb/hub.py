@@ -5,6 +5,7 @@ predictions, the recipe, which names folders of the machine it ran on) stay at h
 weights are safetensors, all else is text.
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -95,7 +96,7 @@ def _copy_code(module: str, folder: Path):
 
     Transformers' own `custom_object_save` looks beside the file only, where the baselines' share of the code is not.
     """
-    source = Path(sys.modules[module].__file__)
+    source = Path(inspect.getfile(sys.modules[module]))
     if (folder / source.name).exists():
         return
     shutil.copyfile(source, folder / source.name)

@@ -8,7 +8,15 @@ Prints, as JSON, for each way a list of {label: score}, one a clip, and the modu
 import json
 import sys
 
-HIDDEN = {"avb", "audio_avb", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb"}
+HIDDEN = {
+    "avb",
+    "audio_avb",
+    "configuration_avb",
+    "feature_extraction_avb",
+    "front_end_avb",
+    "modeling_avb",
+    "pipeline_avb",
+}
 
 
 class Hide:

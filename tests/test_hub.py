@@ -20,7 +20,8 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
 SETTINGS = ["config.json", "model.safetensors", "preprocessor_config.json"]
-CODE = ["audio_avb.py", "configuration_avb.py", "feature_extraction_avb.py", "modeling_avb.py", "pipeline_avb.py"]
+PARTS = ("audio", "configuration", "feature_extraction", "front_end", "modeling", "pipeline")
+CODE = [f"{part}_avb.py" for part in PARTS]
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_pipeline_saves_the_same_files(folder, tmp_path):
     model = Wav2Vec2ForVocalBurst.from_pretrained(folder)
     model.config.auto_map = None
     model.save_pretrained(tmp_path / "model")
-    assert names(tmp_path / "model") == {*SETTINGS[:2], "configuration_avb.py", "modeling_avb.py"}
+    assert names(tmp_path / "model") == {*SETTINGS[:2], "configuration_avb.py", "front_end_avb.py", "modeling_avb.py"}
     assert set(json.loads((tmp_path / "model" / "config.json").read_text())["auto_map"]) == {
         "AutoConfig",
         "AutoModelForAudioClassification",

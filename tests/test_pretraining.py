@@ -13,15 +13,22 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 import pretrain_avb
 import train_avb
-from avb.pretraining import BurstForPretraining, LogMel
+from avb.pretraining.models import (
+    OBJECTIVES,
+    ClusterPrediction,
+    LayerClusterPrediction,
+    MaskedPrediction,
+    sample_negatives,
+)
+from avb.pretraining.targets import Descriptors, LogMel
 from configuration_avb import receptive_field
 
 SHAPE = {**TINY, **LAYER_NORM, "num_hidden_layers": 2, "mask_time_prob": 0.5, "mask_time_length": 4, "layerdrop": 0.0}
 
 
-def make_model(**changes) -> BurstForPretraining:
+def make_model(model_class=MaskedPrediction, **changes) -> MaskedPrediction:
     torch.manual_seed(0)
-    return stir(BurstForPretraining(Wav2Vec2Config(**{**SHAPE, **changes}), num_mel_bins=20))
+    return stir(model_class(Wav2Vec2Config(**{**SHAPE, **changes}), num_mel_bins=20))
 
 
 def test_targets_are_librosas(waveforms):
@@ -42,14 +49,14 @@ def test_a_target_for_each_frame(kernels, strides, waveforms):
     for waveform in waveforms:
         if len(waveform) >= receptive_field(kernels, strides):
             frames = model.wav2vec2(waveform[None]).last_hidden_state.shape[1]
-            assert model.log_mel(waveform[None]).shape[1] == frames
+            assert model.describe(waveform[None]).shape[1] == frames
 
 
 def test_standardised_targets_have_unit_moments(waveforms):
     model = make_model()
     batch = {"input_values": waveforms[-1][None], "attention_mask": torch.ones(1, 48_000, dtype=torch.long)}
-    model.fit_standardization([batch])
-    targets = (model.log_mel(batch["input_values"]) - model.mean) / model.std
+    model.fit_targets([batch])
+    targets = (model.describe(batch["input_values"]) - model.mean) / model.std
     torch.testing.assert_close(targets.mean((0, 1)), torch.zeros(20), atol=1e-4, rtol=0)
     torch.testing.assert_close(targets.std((0, 1)), torch.ones(20), atol=1e-4, rtol=0)
 
@@ -72,10 +79,10 @@ def test_only_hidden_frames_of_audio_count(waveforms):
 def test_what_a_checkpoint_lacks_is_made_anew(tmp_path):
     """The targets' filters are no weights: from a plain encoder they must not be whatever the memory held."""
     make_model().wav2vec2.save_pretrained(tmp_path)
-    again = BurstForPretraining.from_pretrained(tmp_path, num_mel_bins=20)
+    again = MaskedPrediction.from_pretrained(tmp_path, num_mel_bins=20)
     fresh = LogMel(400, 320, 20)
-    torch.testing.assert_close(again.log_mel.filters, fresh.filters)
-    torch.testing.assert_close(again.log_mel.window, fresh.window)
+    torch.testing.assert_close(again.describe.filters, fresh.filters)
+    torch.testing.assert_close(again.describe.window, fresh.window)
     assert again.std.tolist() == [1.0] * 20 and again.mean.tolist() == [0.0] * 20
 
 
@@ -87,12 +94,121 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
     command = [sys.executable, "pretrain_avb.py", *argv, "--output_dir", str(tmp_path / "encoder")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    error = json.loads((tmp_path / "encoder" / "metrics.json").read_text())["validation_error"]
+    error = json.loads((tmp_path / "encoder" / "metrics.json").read_text())["validation_loss"]
     assert 0 < error < 0.75  # predicting the mean of a normal distribution leaves 0.80
     assert Wav2Vec2Model.from_pretrained(tmp_path / "encoder").config.model_type == "wav2vec2"
+
+    argv = [*common, "--encoder", str(tmp_path / "encoder"), "--max_steps", "2", "--num_mel_bins", "20"]
+    for objective in OBJECTIVES:
+        output_dir = str(tmp_path / objective)
+        assert pretrain_avb.main([*argv, "--objective", objective, "--output_dir", output_dir]) == 0
+        assert json.loads((tmp_path / objective / "metrics.json").read_text())["objective"] == objective
+    assert pretrain_avb.main([*argv, "--objective", "cluster", "--output_dir", str(tmp_path / "new")]) == 1
+    assert "did you mean 'clusters'" in capsys.readouterr().err
 
     assert pretrain_avb.main([*argv, "--output_dir", str(tmp_path / "encoder")]) == 1
     assert "holds an encoder: choose another --output_dir" in capsys.readouterr().err
 
     argv = [*common, "--encoder", str(tmp_path / "encoder"), "--encoder_layer", "2", "--rnn_hidden_size", "16"]
     assert train_avb.main([*argv, "--max_steps", "2", "--output_dir", str(tmp_path / "run")]) == 0
+
+
+# ---- the other objectives -------------------------------------------------------------------------------------------
+
+
+def batch_of(waveforms, lengths=(48_000, 30_000)) -> dict[str, torch.Tensor]:
+    clips, mask = torch.zeros(len(lengths), 48_000), torch.zeros(len(lengths), 48_000, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        clips[row, :length], mask[row, :length] = waveforms[-1][:length].roll(row * 999), 1
+    return {"input_values": clips, "attention_mask": mask}
+
+
+def describe(waveform: np.ndarray) -> np.ndarray:
+    return Descriptors(690, 320, 64)(torch.from_numpy(waveform)[None])[0].numpy()  # (frames, 26)
+
+
+def test_cepstrum_is_librosas(waveforms):
+    waveform = waveforms[-1].numpy()
+    mel = librosa.feature.melspectrogram(y=waveform, sr=16_000, n_fft=690, hop_length=320, n_mels=64, center=False)
+    expected = librosa.feature.mfcc(S=np.log(np.maximum(mel, 1e-5)), n_mfcc=20, norm="ortho")
+    np.testing.assert_allclose(describe(waveform)[:, :20].T, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("hertz", [90.0, 220.0, 700.0])
+def test_pitch_of_a_voice_like_tone(hertz):
+    time = np.arange(16_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 8)).astype(np.float32)
+    periodicity, pitch = describe(tone)[:, 24:].T
+    assert periodicity.min() > 0.9
+    np.testing.assert_allclose(np.exp(pitch), hertz, rtol=0.06)
+
+
+def test_noise_has_no_pitch_and_a_centroid_in_the_middle():
+    noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    described = describe(noise)
+    assert described[:, 25].mean() < 1.0  # most frames: 0, unvoiced
+    assert described[:, 21].mean() == pytest.approx(4.0, abs=0.2)  # kHz, of a flat spectrum up to 8
+
+
+def test_clusters_are_the_nearest_centres(waveforms):
+    model = make_model(ClusterPrediction)
+    batch = batch_of(waveforms)
+    model.fit_targets([batch] * 3)
+    frames = (model.describe(batch["input_values"]) - model.mean) / model.std
+    ids = model.targets(**batch)
+    for row, frame in ((0, 0), (0, 77), (1, 40)):
+        distances = [(frames[row, frame] - centre).square().sum().item() for centre in model.clusters.centres]
+        assert ids[row, frame] == int(np.argmin(distances))
+    assert len(ids.unique()) > 20
+
+
+def test_layer_clusters_keep_the_encoder_they_began_with(waveforms, monkeypatch):
+    monkeypatch.setattr(LayerClusterPrediction, "num_clusters", 8)
+    model = make_model(LayerClusterPrediction).train()
+    batch = batch_of(waveforms)
+    model.fit_targets([batch])
+    before = model.targets(**batch)
+    assert len(before.unique()) > 1
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    model(**batch).loss.backward()
+    optimizer.step()
+    assert torch.equal(model.targets(**batch), before)
+    assert not any("teacher" in name for name in model.state_dict())
+
+
+def test_negatives_are_other_hidden_frames_of_the_same_clip():
+    hidden = torch.zeros(3, 10, dtype=torch.bool)
+    hidden[0, [1, 4, 5]], hidden[1, 7] = True, True
+    negatives = sample_negatives(hidden, 50)
+    assert set(negatives[0, 4].tolist()) == {1, 5}
+    assert set(negatives[1, 7].tolist()) == {17}  # its only hidden frame: the stock loss leaves equals out
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_learns_and_ignores_the_padding(objective, waveforms, monkeypatch):
+    monkeypatch.setattr(LayerClusterPrediction, "num_clusters", 8)
+    model = make_model(
+        OBJECTIVES[objective], num_negatives=10, num_codevectors_per_group=8, hidden_dropout=0.0, attention_dropout=0.0
+    )
+    batch = batch_of(waveforms)
+    model.fit_targets([batch])
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(30):
+        torch.manual_seed(0)  # the same frames are hidden: the loss must fall
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+    model.eval()
+    longer = {name: torch.nn.functional.pad(values, (0, 16_000)) for name, values in batch.items()}
+    cut = {name: values[1:, :30_000] for name, values in batch.items()}
+    if objective == "contrastive":  # has no targets but its own frames
+        return
+    alone = model.targets(**cut)[0]
+    padded = model.targets(**{name: values[1:] for name, values in longer.items()})[0, : len(alone)]
+    torch.testing.assert_close(alone, padded, atol=1e-4, rtol=1e-4)

@@ -166,6 +166,9 @@ class OpenSmileMLPConfig(BaselineConfig):
 class Standardization(nn.Module):
     """(x - mean) / std with the moments of the train features; changes nothing until they are set."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, num_features: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))

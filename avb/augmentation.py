@@ -1,0 +1,128 @@
+"""Random changes to a train clip that leave its label what it is.
+
+Each is drawn by itself, with the same probability; what is drawn depends on the seed, the epoch and the clip alone, so
+that a run that goes on in mid-epoch, or on another number of devices, hears the very same clips.
+"""
+
+from collections.abc import Callable, Sequence
+
+import librosa
+import numpy as np
+import torch
+from datasets import Dataset
+
+from audio_avb import SAMPLING_RATE
+from avb.errors import AvbError, did_you_mean
+
+LONGEST_PAUSE = 0.2  # seconds of silence that `shift` puts before a clip
+_SHORTEST_FOR_PITCH = 2048  # samples: two windows of the phase vocoder
+
+Draw = np.random.Generator
+Transform = Callable[[np.ndarray, Draw, Callable[[], np.ndarray]], np.ndarray]
+
+
+def change_rate(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """Plays the clip 0.85 to 1.15 times as fast: duration, pitch and formants change together (Ko et al. 2015)."""
+    rate = draw.uniform(0.85, 1.15)
+    changed = librosa.resample(waveform, orig_sr=SAMPLING_RATE * rate, target_sr=SAMPLING_RATE, res_type="soxr_mq")
+    return changed if len(changed) else waveform
+
+
+def change_pitch(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """Moves the pitch by up to 2 semitones and keeps the duration."""
+    steps = draw.uniform(-2, 2)
+    if len(waveform) < _SHORTEST_FOR_PITCH:
+        return waveform
+    return librosa.effects.pitch_shift(waveform, sr=SAMPLING_RATE, n_steps=steps, n_fft=1024, res_type="soxr_mq")
+
+
+def shift_in_time(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """Starts the clip up to 0.2 s later, after silence, or up to a tenth of it earlier, which is then lost."""
+    shift = draw.uniform(-1, 1)
+    if shift < 0:
+        return waveform[int(-shift * 0.1 * len(waveform)) :]
+    return np.concatenate([np.zeros(int(shift * LONGEST_PAUSE * SAMPLING_RATE), np.float32), waveform])
+
+
+def mix_in(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """Lays another train clip under this one, 10 to 25 dB lower; where it begins is random."""
+    second = other()
+    start = draw.integers(max(1, len(second) - len(waveform) + 1))
+    second = second[start : start + len(waveform)]
+    return waveform + _at_level(waveform, second, draw.uniform(10, 25), pad_to=len(waveform))
+
+
+def add_noise(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """Adds white noise, 10 to 40 dB below the clip."""
+    noise = draw.standard_normal(len(waveform), dtype=np.float32)
+    return waveform + _at_level(waveform, noise, draw.uniform(10, 40), pad_to=len(waveform))
+
+
+def change_gain(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """Makes the clip up to 12 dB softer. Without effect where the feature extractor normalises each clip."""
+    return waveform * np.float32(10 ** (-draw.uniform(0, 12) / 20))
+
+
+AUGMENTATIONS: dict[str, Transform] = {  # in the order in which they are applied
+    "rate": change_rate,
+    "pitch": change_pitch,
+    "shift": shift_in_time,
+    "mix": mix_in,
+    "noise": add_noise,
+    "gain": change_gain,
+}
+
+
+class AugmentedClips(torch.utils.data.Dataset):
+    """Train rows whose `input_values` change from epoch to epoch; columns and the number of rows stay.
+
+    Args:
+        rows: decoded train split, with `input_values` waveforms at 16 kHz.
+        names: of the transformations, keys of `AUGMENTATIONS`.
+        prob: probability of each of them, for each clip and epoch.
+        seed: of what is drawn.
+
+    Raises:
+        AvbError: an unknown name, a probability outside 0 to 1, or rows that hold features instead of waveforms.
+    """
+
+    def __init__(self, rows: Dataset, names: Sequence[str], prob: float = 0.5, seed: int = 42):
+        for name in names:
+            if name not in AUGMENTATIONS:
+                raise AvbError(f"--augment {name!r} is unknown{did_you_mean(name, AUGMENTATIONS, 'Legal')}")
+        if not 0 <= prob <= 1:
+            raise AvbError(f"--augment_prob {prob} is no probability: give 0 to 1")
+        if "input_values" not in rows.column_names:
+            raise AvbError("--augment changes waveforms, and this model is trained on features of them: leave it out")
+        self.rows, self.prob, self.seed, self.epoch = rows, prob, seed, 0
+        self.transforms = [transform for name, transform in AUGMENTATIONS.items() if name in names]
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | str):
+        if isinstance(key, str):  # a column; the lengths that batches are made by stay those of the rows
+            return self.rows[key]
+        row = self.rows[key]
+        draw = np.random.default_rng((self.seed, self.epoch, key))
+        waveform = _waveform(row)
+        for transform in self.transforms:
+            if draw.random() < self.prob:
+                waveform = transform(waveform, draw, lambda: _waveform(self.rows[int(draw.integers(len(self.rows)))]))
+        return row | {"input_values": waveform.astype(np.float32), "num_samples": len(waveform)}
+
+
+def _waveform(row: dict) -> np.ndarray:
+    return np.asarray(row["input_values"], dtype=np.float32)
+
+
+def _at_level(waveform: np.ndarray, addition: np.ndarray, decibels: float, pad_to: int) -> np.ndarray:
+    """`addition` at a level of so many dB below the waveform's (root mean square), padded by zeros on the right."""
+    power = np.square(addition).mean()
+    if power == 0:
+        return np.zeros(pad_to, np.float32)
+    scale = np.sqrt(np.square(waveform).mean() / power) * 10 ** (-decibels / 20)
+    return np.pad(addition * np.float32(scale), (0, pad_to - len(addition)))
