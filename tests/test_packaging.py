@@ -1,0 +1,123 @@
+"""What pip installs: both distributions hold what they must, and a wheel works where nothing else of the tree is."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+
+from avb import shipped
+from avb.shipping import FILES
+
+pytestmark = pytest.mark.slow
+
+# Not by `python -m build`, which would fetch setuptools anew.
+BUILD = "import sys; from setuptools import build_meta; getattr(build_meta, f'build_{sys.argv[2]}')(sys.argv[1])"
+LEFT_OUT = (".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "sample", "results", "docs")
+# What the tests need of the environment must not come from outside it: neither this tree nor a user's site-packages.
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def build(source: Path, out: Path, kind: str):
+    command = [sys.executable, "-c", BUILD, out, kind]
+    subprocess.run(command, cwd=source, env=CLEAN, check=True, capture_output=True, timeout=120)
+
+
+def contents(wheel: Path) -> dict[str, str]:
+    """Each file of a wheel and the hash of what is in it."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory) -> Path:
+    """A folder with the wheel and the source distribution of a copy of this tree, in which nothing was built before."""
+    source, out = tmp_path_factory.mktemp("source") / "avb", tmp_path_factory.mktemp("dist")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    for kind in ("wheel", "sdist"):
+        build(source, out, kind)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist) -> Path:
+    (path,) = dist.glob("avb-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """The interpreter of an environment with the wheel and what it depends on, but without the tree."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # A folder named in a .pth comes after the environment's own, and the .pth files in it, an editable install's among
+    # them, are not read.
+    (site / "dependencies.pth").write_text("\n".join({sysconfig.get_path(kind) for kind in ("purelib", "platlib")}))
+    path = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", path, "install", "--no-deps", "--no-index", "--quiet", wheel]
+    subprocess.run([*pip, "--force-reinstall"], check=True, timeout=60)  # or pip finds that of the tests' environment
+    return path
+
+
+def test_a_wheel_holds_the_package_and_nothing_beside_it(wheel):
+    files = set(contents(wheel))
+    code = {path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*_avb.py"), *(ROOT / "avb").rglob("*.py")]}
+    assert code <= files
+    assert {"avb/model_card.md", "avb/analysis/report.html"} <= files
+    tops = {name.split("/")[0] for name in files}
+    assert {top for top in tops if not top.endswith("_avb.py")} == {"avb", f"{wheel.name.split('-py3')[0]}.dist-info"}
+
+
+def test_both_distributions_have_the_shipped_models(dist, wheel):
+    (sdist,) = dist.glob("avb-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    assert "emogator-small" in shipped.names()
+    for name in shipped.names():
+        expected = {f"avb/models/{name}/{file}" for file in FILES}
+        assert expected <= contents(wheel).keys() and expected <= in_sdist
+
+
+def test_the_source_distribution_builds_the_same_wheel(dist, wheel, tmp_path):
+    (sdist,) = dist.glob("avb-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    build(source, tmp_path, "wheel")
+    assert contents(tmp_path / wheel.name) == contents(wheel)
+
+
+def test_an_installed_wheel_scores_a_clip_far_from_the_tree(python, tmp_path):
+    noise = np.random.default_rng(1).standard_normal(16_000).astype(np.float32) / 9
+    soundfile.write(tmp_path / "clip.wav", noise, 16_000)
+    command = ["avb-predict", "emogator-small", "clip.wav", "--output", "scores.csv"]
+    run = [python, "-I", python.with_name(command[0]), *command[1:]]
+    done = subprocess.run(run, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines())
+    labels = json.loads((shipped.FOLDER / "emogator-small" / "config.json").read_text())["id2label"].values()
+    scores = {label: float(row[label]) for label in labels}
+    assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
+    assert row["prediction"] == max(scores, key=lambda label: scores[label])
+
+
+def test_an_installed_wheel_is_imported_from_where_it_is_installed(python, tmp_path):
+    script = "import avb, train_avb; print(avb.__file__, train_avb.__file__, avb.load.__name__)"
+    done = subprocess.run([python, "-I", "-c", script], cwd=tmp_path, env=CLEAN, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    package, command, load = done.stdout.split()
+    site = python.parents[1].resolve() / "lib"
+    assert Path(package).resolve().is_relative_to(site) and Path(command).resolve().is_relative_to(site)
+    assert load == "load"
