@@ -87,15 +87,22 @@ def ce_loss(
 
     Args:
         logits: (batch, classes)
-        targets: (batch,) class indices; -100 marks a missing one.
+        targets: (batch,) class indices, -100 where missing; or (batch, classes) probabilities, as mixed clips and
+            softened labels have them, NaN where missing.
     """
     logits = logits.float()
-    weight = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
-    loss = F.cross_entropy(
-        logits, targets, weight=weight, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction="sum"
-    )
-    present = targets != IGNORE_INDEX
-    counts = present.float() if weight is None else weight[targets.masked_fill(~present, 0)] * present
+    weight = logits.new_ones(logits.shape[-1]) if class_weights is None else logits.new_tensor(class_weights)
+    if targets.ndim == 1:
+        present = targets != IGNORE_INDEX
+        targets = F.one_hot(targets.masked_fill(~present, 0), len(weight))
+    else:
+        present = ~targets.isnan().any(-1)
+    targets = targets.masked_fill(~present[:, None], 0).float()  # (batch, classes)
+    # A clip weighs what its class does, and so does its smoothed loss: as torch.nn.functional.cross_entropy has it.
+    counts = targets @ weight
+    if label_smoothing:
+        targets = (1 - label_smoothing) * targets + label_smoothing / len(weight) * present[:, None]
+    loss = -(targets * weight * logits.log_softmax(-1)).sum()
     return loss / counts.sum().clamp(min=1e-8)
 
 

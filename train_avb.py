@@ -21,10 +21,11 @@ import yaml
 from transformers import set_seed
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
-from avb.augmentation import AugmentedClips
+from avb.augmentation import MIXUP, AugmentedClips
 from avb.cards import write_card
 from avb.checkpoints import FINISHED, clear, starting_point
 from avb.corpora.decode import BadClip
+from avb.distillation import soften
 from avb.errors import AvbError
 from avb.features import training_inputs
 from avb.hub import save_hub_folder
@@ -111,6 +112,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         )
 
     model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
+    if data_args.teachers or MIXUP in (data_args.augment or []):
+        splits["train"] = soften(splits["train"], task, data_args.teachers or [], data_args.teacher_weight)
     with args.main_process_first(desc="computing features"):
         splits, collator = training_inputs(
             model.to(args.device),

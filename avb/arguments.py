@@ -19,7 +19,8 @@ from avb.recipes import read_recipe, recipe_arguments
 @dataclass
 class ModelArguments:
     model: str = field(
-        default="wav2vec2", metadata={"help": "wav2vec2, or a baseline: egemaps_mlp, compare_mlp or emo18."}
+        default="wav2vec2",
+        metadata={"help": "wav2vec2, or a baseline: egemaps_mlp, compare_mlp, emo18 or log_mel_cnn."},
     )
     encoder: str = field(
         default="facebook/wav2vec2-large-lv60",
@@ -142,9 +143,18 @@ class DataArguments:
     frames_dtype: str = field(default="float16", metadata={"help": "Of these frames on disk: float16 or float32."})
     augment: list[str] | None = field(
         default=None,
-        metadata={"help": "Random changes to train clips: any of rate pitch shift mix noise gain (avb.augmentation)."},
+        metadata={
+            "help": "Random changes to train clips: any of rate pitch shift mix noise gain mixup (avb.augmentation)."
+        },
     )
     augment_prob: float = field(default=0.5, metadata={"help": "Probability of each of them, a clip and epoch."})
+    teachers: list[str] | None = field(
+        default=None,
+        metadata={"help": "Distillation: tables of predict_avb.py that other models made of the train clips."},
+    )
+    teacher_weight: float = field(
+        default=0.5, metadata={"help": "Their share of a train label; the rest is the clip's own."}
+    )
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
     num_decode_workers: int = field(default=1, metadata={"help": "Processes that decode audio into the cache."})
     cache_dir: str | None = field(

@@ -1,4 +1,4 @@
-"""Random changes to a train clip that leave its label what it is.
+"""Random changes to a train clip that leave its label what it is, and mixtures that mix the labels too.
 
 Each is drawn by itself, with the same probability; what is drawn depends on the seed, the epoch and the clip alone, so
 that a run that goes on in mid-epoch, or on another number of devices, hears the very same clips.
@@ -73,12 +73,20 @@ AUGMENTATIONS: dict[str, Transform] = {  # in the order in which they are applie
 }
 
 
+MIXUP = "mixup"  # comes after them
+MIXUP_ALPHA = 0.4  # of the beta distribution that a clip's share is drawn from
+
+
 class AugmentedClips(torch.utils.data.Dataset):
     """Train rows whose `input_values` change from epoch to epoch; columns and the number of rows stay.
 
+    With `mixup` (Zhang et al. 2018, arXiv:1710.09412) labels change too: λ × a clip and its labels + (1 - λ) × another
+    one, both at one level; λ ≥ 0.5, and the other one is cut to the first one's duration.
+
     Args:
-        rows: decoded train split, with `input_values` waveforms at 16 kHz.
-        names: of the transformations, keys of `AUGMENTATIONS`.
+        rows: decoded train split, with `input_values` waveforms at 16 kHz; for
+            `mixup` with `labels` of (labels,) floats.
+        names: of the transformations, keys of `AUGMENTATIONS`, or `mixup`.
         prob: probability of each of them, for each clip and epoch.
         seed: of what is drawn.
 
@@ -88,14 +96,15 @@ class AugmentedClips(torch.utils.data.Dataset):
 
     def __init__(self, rows: Dataset, names: Sequence[str], prob: float = 0.5, seed: int = 42):
         for name in names:
-            if name not in AUGMENTATIONS:
-                raise AvbError(f"--augment {name!r} is unknown{did_you_mean(name, AUGMENTATIONS, 'Legal')}")
+            if name not in (legal := (*AUGMENTATIONS, MIXUP)):
+                raise AvbError(f"--augment {name!r} is unknown{did_you_mean(name, legal, 'Legal')}")
         if not 0 <= prob <= 1:
             raise AvbError(f"--augment_prob {prob} is no probability: give 0 to 1")
         if "input_values" not in rows.column_names:
             raise AvbError("--augment changes waveforms, and this model is trained on features of them: leave it out")
         self.rows, self.prob, self.seed, self.epoch = rows, prob, seed, 0
         self.transforms = [transform for name, transform in AUGMENTATIONS.items() if name in names]
+        self.mixes_labels = MIXUP in names
 
     def set_epoch(self, epoch: int):
         self.epoch = epoch
@@ -111,8 +120,28 @@ class AugmentedClips(torch.utils.data.Dataset):
         waveform = _waveform(row)
         for transform in self.transforms:
             if draw.random() < self.prob:
-                waveform = transform(waveform, draw, lambda: _waveform(self.rows[int(draw.integers(len(self.rows)))]))
+                waveform = transform(waveform, draw, lambda: _waveform(self._other(draw)))
+        if self.mixes_labels and draw.random() < self.prob:
+            waveform, labels = mix_labels(waveform, row["labels"], self._other(draw), draw)
+            row = row | {"labels": labels}
         return row | {"input_values": waveform.astype(np.float32), "num_samples": len(waveform)}
+
+    def _other(self, draw: Draw) -> dict:
+        return self.rows[int(draw.integers(len(self.rows)))]
+
+
+def mix_labels(waveform: np.ndarray, labels, other: dict, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+    """Mixup of a clip with another row: the waveform and its labels, which are missing where either's is."""
+    share = draw.beta(MIXUP_ALPHA, MIXUP_ALPHA)
+    share = max(share, 1 - share)
+    second = _waveform(other)
+    start = draw.integers(max(1, len(second) - len(waveform) + 1))
+    second = _at_level(waveform, second[start : start + len(waveform)], 0, pad_to=len(waveform))
+    mixed = [
+        share * np.asarray(first) + (1 - share) * np.asarray(last)
+        for first, last in ((waveform, second), (labels, other["labels"]))
+    ]
+    return mixed[0], mixed[1].astype(np.float32)
 
 
 def _waveform(row: dict) -> np.ndarray:

@@ -99,6 +99,23 @@ def test_probability_zero_leaves_clips_and_columns_as_they_are():
     assert {**clips[1], "input_values": None} == {**split[1], "input_values": None}
 
 
+def test_mixup_mixes_clips_and_labels_in_one_proportion():
+    labels = [[1.0, 0.0, 0.2], [0.0, 1.0, float("nan")]]
+    split = rows(tone(0.3), 0.1 * tone(0.5, 3000)).remove_columns("labels").add_column("labels", labels)
+    clips, seen = AugmentedClips(split, ["mixup"], prob=1.0), []
+    for epoch in range(40):
+        clips.set_epoch(epoch)
+        clip, label = clips[0]["input_values"], np.asarray(clips[0]["labels"])
+        assert clip.dtype == label.dtype == np.float32 and len(clip) == 4800
+        assert 0.5 <= label[0] <= 1 and label[:2].sum() == pytest.approx(1)
+        # At one level: the share of the low tone in the sound is its label's. (With itself a clip stays as it is.)
+        own = 2 * np.mean(clip * tone(0.3)) / 0.5**2
+        assert own == pytest.approx(label[0], abs=0.02)
+        assert label[0] == 1 or np.isnan(label[2])
+        seen.append(label[0])
+    assert min(seen) < 0.8 and len(set(seen)) > 10
+
+
 def test_illegal_settings_are_refused():
     split = rows(tone(0.1))
     with pytest.raises(AvbError, match="did you mean 'pitch'"):

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import fields
 
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,8 @@ from avb.baselines import (
     Emo18,
     Emo18Config,
     FeatureCollator,
+    LogMelCNN,
+    LogMelCNNConfig,
     OpenSmileFeatureExtractor,
     OpenSmileMLP,
     OpenSmileMLPConfig,
@@ -26,6 +29,7 @@ from avb.baselines import (
     prepare_baseline,
 )
 from avb.baselines import opensmile_mlp as opensmile_module
+from avb.baselines.log_mel_cnn import hide, shift_bands
 from avb.baselines.opensmile_mlp import FEATURE_SETS, MIN_SAMPLES
 from avb.collator import BurstCollator
 from avb.errors import AvbError
@@ -33,6 +37,7 @@ from avb.recipes import read_recipe
 from avb.tasks import Task, get_task
 
 TYPE = get_task("type")
+OPENSMILE = ("egemaps_mlp", "compare_mlp")
 RATINGS = Task("ratings", "regression", ("calm", "tense"), label_range=(1.0, 7.0))
 
 
@@ -302,7 +307,7 @@ def test_saved_and_reloaded_is_the_same_model(model_class, task, tmp_path):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_loss_follows_from_the_task(name, request):
-    if name != "emo18":
+    if name in OPENSMILE:
         request.getfixturevalue("opensmile")
     build = BASELINES[name]
     assert build(TYPE)[0].config.loss == "ce" and build(RATINGS)[0].config.loss == "mse"
@@ -346,14 +351,15 @@ def test_stock_pipeline_reads_a_saved_baseline(opensmile, tone, tmp_path):
     assert sorted(score["score"] for score in scores) == pytest.approx(sorted(expected.tolist()), abs=1e-6)
 
 
-# ---- Emo-18 and the batch --------------------------------------------------------------------------------------------
+# ---- networks on waveforms, and the batch ---------------------------------------------------------------------------
 
 
-def test_emo18_prediction_does_not_depend_on_the_batch(waveforms):
+@pytest.mark.parametrize(("model_class", "scale"), [(Emo18, 10), (LogMelCNN, 0.1)])
+def test_a_prediction_does_not_depend_on_the_batch(model_class, scale, waveforms):
     torch.manual_seed(0)
-    model = stir(Emo18(Emo18Config(num_labels=10)))
+    model = stir(model_class(model_class.config_class(num_labels=10)))
     model(torch.randn(4, 8000))
-    model.eval().head.weight.data *= 10  # so that clips differ by more than the tolerance
+    model.eval().head.weight.data *= scale  # so that clips differ by more than the tolerance, and no sigmoid is full
     extract = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
     batch = BurstCollator(extract)([{"input_values": waveform.numpy()} for waveform in waveforms])
     longer = {name: nn.functional.pad(values, (0, 5000)) for name, values in batch.items()}
@@ -374,13 +380,37 @@ def test_padding_does_not_reach_emo18s_batch_norm():
     assert torch.allclose(trained, padded, atol=1e-6)
 
 
+def test_log_mel_spectra_are_librosas():
+    model = LogMelCNN(LogMelCNNConfig(num_labels=2))
+    clip = 0.1 * np.random.default_rng(0).standard_normal(5000).astype(np.float32)
+    expected = librosa.feature.melspectrogram(
+        y=clip, sr=16_000, n_fft=512, hop_length=320, n_mels=64, fmin=50, pad_mode="constant"
+    )
+    found = model.log_mel(torch.from_numpy(clip)[None])[0]
+    np.testing.assert_allclose(found.numpy(), np.log(expected.clip(1e-4)), atol=2e-3)
+
+
+def test_what_the_log_mel_network_hides_in_training():
+    """Bands and frames, at most so many, inside the clip; and a shift moves bands without making any up."""
+    torch.manual_seed(0)
+    spectra, frames = torch.ones(200, 64, 40), torch.tensor([40, 10] * 100)
+    hidden = hide(spectra, frames) == 0
+    bands, times = hidden.all(2).sum(1), hidden.all(1).sum(1)
+    assert 0 < bands.max() <= 13 and 0 < times[0::2].max() <= 9 and times[1::2].max() <= 3
+    assert not hidden.all(1)[1::2, 10:].any()
+    ramp = torch.arange(64.0)[None, :, None].expand(200, 64, 2)
+    moved = shift_bands(ramp) - ramp
+    assert moved[:, 3:-3].unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    assert shift_bands(ramp).min() == 0 and shift_bands(ramp).max() == 63
+
+
 # ---- learning --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", [TYPE, RATINGS], ids=["class", "regression"])
-@pytest.mark.parametrize("name", ["egemaps_mlp", "emo18"])
+@pytest.mark.parametrize("name", ["egemaps_mlp", "emo18", "log_mel_cnn"])
 def test_a_small_task_is_learned(name, task, request, tmp_path):
-    if name == "egemaps_mlp":
+    if name in OPENSMILE:
         request.getfixturevalue("opensmile")
     torch.manual_seed(0)
     clips = tone_clips(8, samples=2000)
@@ -390,7 +420,7 @@ def test_a_small_task_is_learned(name, task, request, tmp_path):
     model, extract = BASELINES[name](task)
     splits, collate = prepare_baseline(model, extract, DatasetDict(train=split), cache_dir=tmp_path)
     batch = collate(list(splits["train"]))
-    optimizer = torch.optim.Adam(model.train().parameters(), lr=3e-3 if name == "egemaps_mlp" else 1e-3)
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3 if name == "emo18" else 3e-3)
     losses = []
     for _ in range(40):
         loss = model(**batch).loss
@@ -411,6 +441,7 @@ def test_a_small_task_is_learned(name, task, request, tmp_path):
 def test_recipe_names_its_model_and_known_arguments(name):
     recipe = read_recipe(ROOT / "recipes" / "baselines" / f"{name}.yaml")
     assert recipe.pop("model") == name
-    assert recipe["per_device_train_batch_size"] == 8 and recipe["weight_decay"] == 0
+    if name != "log_mel_cnn":  # the challenge's
+        assert recipe["per_device_train_batch_size"] == 8 and recipe["weight_decay"] == 0
     known = {field.name for part in (ModelArguments, DataArguments, AvbTrainingArguments) for field in fields(part)}
     assert recipe.keys() <= known

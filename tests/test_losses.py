@@ -97,3 +97,18 @@ def test_ce_loss_is_torchs_mean_over_labelled_clips(batch):
     expected = F.cross_entropy(logits, targets, torch.tensor(weights), label_smoothing=0.1)
     assert ce_loss(logits, targets, weights, 0.1).item() == pytest.approx(expected.item(), abs=1e-6)
     assert ce_loss(logits, torch.full((16,), -100)).item() == 0  # torch's own mean is NaN here
+
+
+def test_ce_loss_of_probabilities(batch):
+    logits, shares = batch
+    shares = shares / shares.sum(1, keepdim=True)
+    weights = [1.0, 2.0, 0.5, 4.0]
+    literal = sum(-(share * row.log_softmax(0)).sum() for share, row in zip(shares, logits, strict=True)) / 16
+    assert ce_loss(logits, shares).item() == pytest.approx(literal.item(), abs=1e-6)
+    one_hot = F.one_hot(torch.arange(16) % 4, 4).float()
+    hard = ce_loss(logits, torch.arange(16) % 4, weights, 0.1)
+    assert ce_loss(logits, one_hot, weights, 0.1).item() == pytest.approx(hard.item(), abs=1e-6)
+    shares[3] = math.nan
+    rest = torch.arange(16) != 3
+    assert ce_loss(logits, shares).item() == pytest.approx(ce_loss(logits[rest], shares[rest]).item(), abs=1e-6)
+    assert ce_loss(logits, torch.full((16, 4), math.nan)).item() == 0

@@ -102,7 +102,14 @@ def check(answers: dict, expected: np.ndarray, labels: list[str]):
 
 @pytest.mark.parametrize(
     ("kind", "task"),
-    [("wav2vec2", "two"), ("wav2vec2", "type"), ("wav2vec2", "high"), ("emo18", "two"), ("egemaps_mlp", "type")],
+    [
+        ("wav2vec2", "two"),
+        ("wav2vec2", "type"),
+        ("wav2vec2", "high"),
+        ("emo18", "two"),
+        ("log_mel_cnn", "type"),
+        ("egemaps_mlp", "type"),
+    ],
 )
 def test_a_folder_is_read_without_the_project(kind, task, clips, tmp_path):
     model, feature_extractor = built(kind, TASKS[task])

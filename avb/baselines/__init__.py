@@ -1,4 +1,4 @@
-"""The A-VB challenge's baselines as models of their own, for the same corpora, tasks, metrics and commands.
+"""The A-VB challenge's baselines and one more, as models for the same corpora, tasks, metrics and commands.
 
     model, feature_extractor = BASELINES["egemaps_mlp"](get_task("high"))
     splits, collator = prepare_baseline(model, feature_extractor, splits)
@@ -23,6 +23,7 @@ from transformers import (
 from avb.baselines.baseline import BaselineConfig, BaselineModel
 from avb.baselines.emo18 import Emo18, Emo18Config
 from avb.baselines.features import FeatureCollator, opensmile_features
+from avb.baselines.log_mel_cnn import LogMelCNN, LogMelCNNConfig
 from avb.baselines.opensmile_mlp import OpenSmileFeatureExtractor, OpenSmileMLP, OpenSmileMLPConfig
 from avb.collator import BurstCollator
 from avb.errors import AvbError
@@ -37,10 +38,13 @@ __all__ = [
     "Emo18",
     "Emo18Config",
     "FeatureCollator",
+    "LogMelCNN",
+    "LogMelCNNConfig",
     "OpenSmileFeatureExtractor",
     "OpenSmileMLP",
     "OpenSmileMLPConfig",
     "build_emo18",
+    "build_log_mel_cnn",
     "build_opensmile_mlp",
     "opensmile_features",
     "prepare_baseline",
@@ -49,13 +53,16 @@ __all__ = [
 for _config, _model, _extractor in (
     (OpenSmileMLPConfig, OpenSmileMLP, OpenSmileFeatureExtractor),
     (Emo18Config, Emo18, VocalBurstFeatureExtractor),
+    (LogMelCNNConfig, LogMelCNN, VocalBurstFeatureExtractor),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
     AutoModelForAudioClassification.register(_config, _model, exist_ok=True)
     AutoFeatureExtractor.register(_config, _extractor, exist_ok=True)
 
-MODELS: dict[str, type[BaselineModel]] = {model.config_class.model_type: model for model in (OpenSmileMLP, Emo18)}
+MODELS: dict[str, type[BaselineModel]] = {
+    model.config_class.model_type: model for model in (OpenSmileMLP, Emo18, LogMelCNN)
+}
 
 
 def build_opensmile_mlp(
@@ -94,6 +101,14 @@ def build_emo18(
     return Emo18(Emo18Config(**_task_fields(task, loss), **fields)), feature_extractor
 
 
+def build_log_mel_cnn(
+    task: Task, loss: str | None = None, *, peak_db: float | None = -3.0, trim_top_db: float | None = None, **fields
+) -> tuple[LogMelCNN, VocalBurstFeatureExtractor]:
+    """An untrained network on log-mel spectra, and its feature extractor; see `build_opensmile_mlp`."""
+    feature_extractor = VocalBurstFeatureExtractor(peak_db=peak_db, trim_top_db=trim_top_db)
+    return LogMelCNN(LogMelCNNConfig(**_task_fields(task, loss), **fields)), feature_extractor
+
+
 def _task_fields(task: Task, loss: str | None) -> dict:
     is_classification = task.kind == "classification"
     loss = loss or ("ce" if is_classification else "mse")
@@ -112,6 +127,7 @@ BASELINES: dict[str, Callable[..., tuple[BaselineModel, object]]] = {
     "egemaps_mlp": partial(build_opensmile_mlp, feature_set="eGeMAPSv02"),
     "compare_mlp": partial(build_opensmile_mlp, feature_set="ComParE_2016"),
     "emo18": build_emo18,
+    "log_mel_cnn": build_log_mel_cnn,
 }
 
 
@@ -125,8 +141,8 @@ def prepare_baseline(
 ) -> tuple[DatasetDict, Callable]:
     """What a baseline needs between decoding and training.
 
-    For openSMILE: the functionals of all splits, and the model's standardisation fitted to those of `train`. Emo-18
-    needs nothing.
+    For openSMILE: the functionals of all splits, and the model's standardisation fitted to those of `train`. The
+    others need nothing.
 
     Args:
         model: the untrained model.

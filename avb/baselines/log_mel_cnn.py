@@ -1,0 +1,139 @@
+"""A small residual network on log-mel spectra: not the challenge's, but what many would try first with few clips.
+
+waveform → log-mel spectrum (64 bands, 20 ms hop) → batch norm of each band → convolution and four residual blocks
+(He et al. 2016) → mean and maximum over bands → attention over time → linear.
+
+Unusual:
+- A prediction does not depend on the batch: whatever lies behind a clip's end is set to zero before each convolution,
+  as if the clip ended there.
+- SpecAugment (Park et al. 2019) and a shift by up to three bands belong to the model in training, as dropout does.
+
+The waveform enters at zero mean and unit variance: the feature extractor is a `VocalBurstFeatureExtractor()`.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.audio_utils import mel_filter_bank
+
+from .baseline import BaselineConfig, BaselineModel
+
+SAMPLING_RATE = 16_000
+WINDOW, HOP, BANDS = 512, 320, 64
+MAX_BANDS_MASKED, MAX_TIME_MASKED, MAX_BANDS_SHIFTED = 12, 0.2, 3  # the second one a share of the clip
+
+
+class LogMelCNNConfig(BaselineConfig):
+    """Configuration of `LogMelCNN`: the fields of `BaselineConfig`, and `width`, the channels of the first block."""
+
+    model_type = "log-mel-cnn"
+
+    width: int = 24
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._require(1 <= self.width <= 1024, "width", "between 1 and 1024")
+
+
+class Block(nn.Module):
+    """Two convolutions over bands and time, and a way around them."""
+
+    def __init__(self, channels_in: int, channels: int, stride: tuple[int, int]):
+        super().__init__()
+        self.stride = stride
+        self.first = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(channels)
+        self.around = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+        self.around_norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (batch, channels, bands, frames), zero behind each clip's end; mask (batch, 1, 1, frames) of ones there."""
+        shorter = mask[..., :: self.stride[1]]
+        hidden = self.first_norm(self.first(x)).relu() * shorter
+        hidden = self.second_norm(self.second(hidden))
+        return (hidden + self.around_norm(self.around(x))).relu() * shorter, shorter
+
+
+class LogMelCNN(BaselineModel):
+    """Input: 16 kHz mono waveforms of any length, padded on the right."""
+
+    config_class = LogMelCNNConfig
+    filters: torch.Tensor
+    window: torch.Tensor
+
+    def __init__(self, config: LogMelCNNConfig):
+        super().__init__(config)
+        self.register_buffer("filters", torch.empty(BANDS, WINDOW // 2 + 1))
+        self.register_buffer("window", torch.empty(WINDOW))
+        self.band_norm = nn.BatchNorm1d(BANDS)
+        width = config.width
+        self.stem = nn.Conv2d(1, width, 5, (2, 1), padding=2, bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        strides = [(2, 1), (2, 2), (2, 2), (2, 1)]
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        self.blocks = nn.ModuleList(map(Block, widths, widths[1:], strides))
+        self.attention = nn.Linear(2 * widths[-1], 1)
+        self.dropout = nn.Dropout(0.4)
+        self.head = nn.Linear(2 * widths[-1], config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif module is self:
+            filters = mel_filter_bank(
+                WINDOW // 2 + 1, BANDS, 50.0, SAMPLING_RATE / 2, SAMPLING_RATE, "slaney", "slaney"
+            )
+            self.filters.copy_(torch.from_numpy(filters.T))
+            self.window.copy_(torch.hann_window(WINDOW))
+
+    def predict(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_values)
+        input_values = input_values * attention_mask
+        frames = attention_mask.sum(1).long() // HOP + 1  # (batch,)
+        mask = torch.arange(int(frames.max()), device=frames.device) < frames[:, None]  # (batch, frames)
+        bands = self.band_norm(self.log_mel(input_values)[..., : mask.shape[1]])  # (batch, bands, frames)
+        if self.training:
+            bands = hide(shift_bands(bands), frames)
+        mask = mask[:, None, None].to(bands.dtype)
+        hidden = (bands[:, None] * mask).contiguous(memory_format=torch.channels_last)
+        hidden = self.stem_norm(self.stem(hidden)).relu() * mask
+        for block in self.blocks:
+            hidden, mask = block(hidden, mask)
+        hidden = torch.cat([hidden.mean(2), hidden.amax(2)], 1).transpose(1, 2)  # (batch, frames, channels)
+        scores = self.attention(hidden).float().masked_fill(mask[:, 0, 0, :, None] == 0, float("-inf"))
+        return self.head(self.dropout((hidden * scores.softmax(1)).sum(1)))  # (batch, num_labels)
+
+    def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) → (batch, bands, 1 + samples // HOP), each frame centred, silence around the clip."""
+        waveforms = F.pad(waveforms.float(), (WINDOW // 2, WINDOW // 2))
+        spectrum = torch.stft(waveforms, WINDOW, HOP, window=self.window.float(), center=False, return_complex=True)
+        return (self.filters.float() @ spectrum.abs().square()).clamp(min=1e-4).log().to(self.head.weight.dtype)
+
+
+def shift_bands(spectra: torch.Tensor) -> torch.Tensor:
+    """Each clip's spectrum (batch, bands, frames) up to three bands higher or lower; the outermost band is repeated."""
+    shifts = torch.randint(-MAX_BANDS_SHIFTED, MAX_BANDS_SHIFTED + 1, (len(spectra), 1), device=spectra.device)
+    sources = (torch.arange(spectra.shape[1], device=spectra.device) - shifts).clamp(0, spectra.shape[1] - 1)
+    return spectra.gather(1, sources[..., None].expand_as(spectra))
+
+
+def hide(spectra: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Sets a few neighbouring bands and frames of each clip (batch, bands, frames) to zero, their mean."""
+    batch, bands, length = spectra.shape
+    draws = torch.rand(4, batch, 1, device=spectra.device)
+
+    def span(size: torch.Tensor, widest: torch.Tensor, places: int, width: torch.Tensor, start: torch.Tensor):
+        width = width * widest
+        start = start * (size - width)
+        place = torch.arange(places, device=spectra.device)
+        return (place >= start) & (place < start + width)  # (batch, places)
+
+    size = torch.full_like(draws[0], bands)
+    hidden_bands = span(size, torch.full_like(size, MAX_BANDS_MASKED), bands, draws[0], draws[1])
+    hidden_frames = span(frames[:, None], MAX_TIME_MASKED * frames[:, None], length, draws[2], draws[3])
+    return spectra.masked_fill(hidden_bands[..., None] | hidden_frames[:, None], 0.0)

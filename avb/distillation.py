@@ -1,0 +1,83 @@
+"""Train labels softened by what other models say of the same clips: knowledge distillation (Hinton et al. 2015,
+arXiv:1503.02531).
+
+    python predict_avb.py runs/teacher --corpus emogator --data_dir ROOT --split train --output teacher.parquet
+    python train_avb.py RECIPE --data_dir ROOT --teachers teacher.parquet --teacher_weight 0.7
+
+Unusual: teachers are tables. Any model of this project can have written them, a baseline too; several are averaged; and
+none of them runs while the student learns.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from avb.corpora.tables import read_table
+from avb.errors import AvbError
+from avb.tasks import MultiTask, Task
+
+
+def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weight: float) -> Dataset:
+    """Rows whose labels are (1 - weight) × their own + weight × the mean of the teachers' scores.
+
+    Args:
+        train: decoded rows with `id` and `labels`.
+        task: what the labels mean.
+        teachers: tables of predict_avb.py (CSV or Parquet): a column `id` and one a label. With none the labels are as
+            they were, but those of classes are rows of probabilities.
+        weight: in [0, 1]; 1 leaves the clips' own labels out.
+
+    Returns:
+        The rows with `labels` of (labels,) floats: probabilities of the classes, or scores. Where a clip lacks a label,
+        it is the teachers'.
+
+    Raises:
+        AvbError: several tasks, a weight out of range, or a table that cannot be read, or lacks a label or a clip.
+    """
+    if isinstance(task, MultiTask):
+        raise AvbError(f"--teachers and --augment mixup need labels of one task, not of {task.name}: give one --task")
+    if not 0 <= weight <= 1:
+        raise AvbError(f"--teacher_weight {weight:g} is out of range: give 0 to 1")
+    labels = label_rows(task, train["labels"][:])
+    if teachers:
+        scores = np.mean([_read_scores(Path(teacher), train["id"][:], task) for teacher in teachers], axis=0)
+        labels = np.where(np.isnan(labels), scores, (1 - weight) * labels + weight * scores).astype(np.float32)
+    columns = [train.remove_columns("labels"), Dataset.from_dict({"labels": labels})]
+    return datasets.concatenate_datasets(columns, axis=1).with_format(
+        "numpy", columns=["input_values"], output_all_columns=True
+    )
+
+
+def label_rows(task: Task, labels) -> np.ndarray:
+    """Labels as (clips, labels) floats, NaN where missing; of a class, the probability 1."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2:
+        return labels.astype(np.float32)
+    rows = np.eye(task.num_labels, dtype=np.float32)[labels.clip(min=0)]
+    rows[labels < 0] = np.nan
+    return rows
+
+
+def _read_scores(path: Path, ids: Sequence[str], task: Task) -> np.ndarray:
+    """(clips, labels) scores of the clips, in their order."""
+    table = read_table(path)
+    lacking = [column for column in ("id", *task.labels) if column not in table.cells.columns]
+    if lacking:
+        raise AvbError(
+            f"{path}: no column {lacking[0]!r}; --teachers takes what predict_avb.py writes for {task.name!r}"
+        )
+    cells = table.cells.drop_duplicates("id", keep="last").set_index("id")
+    unknown = [clip for clip in ids if clip not in cells.index]
+    if unknown:
+        raise AvbError(
+            f"{path}: no scores of {len(unknown)} of {len(ids)} train clips, such as {unknown[0]!r}; have the teacher "
+            "score the train split (predict_avb.py --split train)"
+        )
+    scores = cells.loc[list(ids), list(task.labels)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    if np.isnan(scores).any():
+        raise AvbError(f"{path}: a score of clip {ids[int(np.isnan(scores).any(1).argmax())]!r} is no number")
+    return scores
