@@ -34,11 +34,14 @@ space: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	$(BIN)/python demo/app.py $(if $(MODELS),--models $(MODELS))
 
+# A file's tests stay in one process, in order: they share what they train.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # The model, scores, tasks and corpora, 95 % of the lines of each. What runs in processes of its own does not count.
 COVERED_BY := modeling losses front_end metrics metric_spaces evaluate_modules tasks corpora emogator decode prepare \
