@@ -20,7 +20,8 @@ from avb import bulk, cluster
 from avb.clips import PathClips
 from avb.tasks import TASKS
 
-CLIPS = 200
+CLIPS = int(os.environ.get("AVB_RAY_CLIPS", "200"))
+POISONED = 20  # of them
 SHARD_CLIPS = 8
 # A cluster of two workers, whatever the machine has; the command finds it connected.
 SCRIPT = """
@@ -42,12 +43,11 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(request, tmp_path_factory) -> tuple[list[str], list[str]]:
-    """Paths of real clips where they are at hand, else of the sample's; every twentieth is poisoned. And those."""
+    """Paths of real clips where they are at hand, else of the sample's, and those of them that are poisoned."""
     folder = tmp_path_factory.mktemp("clips")
     if os.environ.get("AVB_EMOGATOR"):
-        shard = request.getfixturevalue("emogator") / "validation-1.parquet"
-        audio = pq.read_table(shard, columns=["audio"]).slice(0, CLIPS)["audio"].to_pylist()
-        sources = [row["bytes"] for row in audio]
+        shards = sorted(request.getfixturevalue("emogator").glob("validation-*.parquet"))
+        sources = [row["bytes"] for shard in shards for row in pq.read_table(shard)["audio"].to_pylist()][:CLIPS]
     else:
         sample = request.getfixturevalue("sample")
         found = sorted(sample.rglob("*.wav"))
@@ -56,9 +56,9 @@ def clips(request, tmp_path_factory) -> tuple[list[str], list[str]]:
     paths, poisoned = [], []
     for number, source in enumerate(sources):
         path = folder / f"{number:04d}.audio"
-        if number % 20 == 10:
+        if number % (CLIPS // POISONED) == 5:
+            source = poisons[len(poisoned) % len(poisons)]
             poisoned.append(str(path))
-            source = poisons[number // 20 % len(poisons)]
         path.write_bytes(source)
         paths.append(str(path))
     return paths, poisoned
