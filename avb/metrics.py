@@ -22,12 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from avb.bootstrap import interval, resampled_sums, unit_indices
-from avb.tasks import MultiTask, Task
+from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
-
-MISSING_CLASS = -100
 
 # 0/0 is an undefined score, NaN by intent: no warning.
 _quiet = np.errstate(divide="ignore", invalid="ignore")
@@ -282,17 +280,9 @@ def evaluate_predictions(
         raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
     if isinstance(task, MultiTask):
         return _evaluate_tasks(task, y_true, y_pred, groups, num_resamples, seed)
-    if task.kind == "regression":
-        y_true, y_pred = _regression_arrays(task, y_true, y_pred)
-        has_label = ~np.isnan(y_true).all(axis=1)
-        evaluate = _evaluate_regression
-    else:
-        y_true, y_pred = _classification_arrays(task, y_true, y_pred)
-        has_label = y_true != MISSING_CLASS
-        evaluate = _evaluate_classification
-    units = unit_indices(groups, has_label)
-    scores = evaluate(task, y_true[has_label], y_pred[has_label], units, num_resamples, seed)
-    return scores | {
+    y_true, y_pred, units = _labelled_clips(task, y_true, y_pred, groups)
+    evaluate = _evaluate_regression if task.kind == "regression" else _evaluate_classification
+    return evaluate(task, y_true, y_pred, units, num_resamples, seed) | {
         "num_clips": len(units),
         "interval_unit": "clip" if groups is None else "speaker",
         "interval_units": len(np.unique(units)),
@@ -322,12 +312,11 @@ def _point_scores(task: Task | MultiTask, y_true: np.ndarray, y_pred: np.ndarray
         mean = float(np.mean([scores[part.metric] for part, scores in by_part]))
         named = {f"{part.name}_{name}": score for part, scores in by_part for name, score in scores.items()}
         return {task.metric: mean} | named
+    y_true, y_pred = _checked_arrays(task, y_true, y_pred)
     if task.kind == "regression":
-        y_true, y_pred = _regression_arrays(task, y_true, y_pred)
         scores = np.asarray(ccc(y_true, y_pred))  # (labels,)
         per_label = {f"ccc_{label}": float(score) for label, score in zip(task.labels, scores, strict=True)}
         return {"ccc": float(scores.mean()), "pearson": float(np.mean(pearson(y_true, y_pred)))} | per_label
-    y_true, y_pred = _classification_arrays(task, y_true, y_pred)
     return _class_scores(y_true, y_pred, task.num_labels)
 
 
@@ -346,15 +335,14 @@ def _evaluate_tasks(
 ) -> dict:
     tasks = {}
     for part, true, outputs in _parts(task, y_true, y_pred):
-        has_label = ~np.isnan(true).all(axis=1) if part.kind == "regression" else true != MISSING_CLASS
-        if has_label.any():
+        if has_label(part, true).any():
             tasks[part.name] = evaluate_predictions(part, true, outputs, groups, num_resamples, seed)
         else:
             tasks[part.name] = {"num_clips": 0, "note": "no clip has its labels"}
     means = [tasks[part.name][part.metric] for part in task.parts if part.metric in tasks[part.name]]
     return {
         task.metric: float(np.mean(means)),
-        "num_clips": int((~np.isnan(np.asarray(y_true)).all(axis=1)).sum()),
+        "num_clips": int(has_label(task, np.asarray(y_true)).sum()),
         "tasks": tasks,
     }
 
@@ -372,16 +360,10 @@ def resampled_scores(
     The same clips in the same order, groups and seed give the same resamples, so that the scores of two systems can be
     subtracted, resample by resample.
     """
+    y_true, y_pred, units = _labelled_clips(task, y_true, y_pred, groups)
     if task.kind == "regression":
-        y_true, y_pred = _regression_arrays(task, y_true, y_pred)
-        has_label = ~np.isnan(y_true).all(axis=1)
-        units = unit_indices(groups, has_label)
-        return _resampled_ccc(y_true[has_label], y_pred[has_label], units, num_resamples, seed).mean(axis=1)
-    y_true, y_pred = _classification_arrays(task, y_true, y_pred)
-    has_label = y_true != MISSING_CLASS
-    units = unit_indices(groups, has_label)
-    recalls = _resampled_recalls(task.num_labels, y_true[has_label], y_pred[has_label], units, num_resamples, seed)
-    return _mean_over_defined(recalls)
+        return _resampled_ccc(y_true, y_pred, units, num_resamples, seed).mean(axis=1)
+    return _mean_over_defined(_resampled_recalls(task.num_labels, y_true, y_pred, units, num_resamples, seed))
 
 
 def _resampled_ccc(
@@ -461,6 +443,25 @@ def _class_scores(y_true: np.ndarray, y_pred: np.ndarray, num_labels: int) -> di
         "accuracy": accuracy(y_true, y_pred),
         "macro_f1": macro_f1(y_true, y_pred, num_labels),
     }
+
+
+def has_label(task: Task | MultiTask, y_true: np.ndarray) -> np.ndarray:
+    """Which clips have a label, in a regression or multitask at least one of several: (clips,) of booleans."""
+    return y_true != MISSING_CLASS if task.kind == "classification" else ~np.isnan(y_true).all(axis=1)
+
+
+def _labelled_clips(
+    task: Task, y_true: ArrayLike, y_pred: ArrayLike, groups: Sequence | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets and predictions of the clips with a label, and their resampling units."""
+    y_true, y_pred = _checked_arrays(task, y_true, y_pred)
+    is_labelled = has_label(task, y_true)
+    return y_true[is_labelled], y_pred[is_labelled], unit_indices(groups, is_labelled)
+
+
+def _checked_arrays(task: Task, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    check = _regression_arrays if task.kind == "regression" else _classification_arrays
+    return check(task, y_true, y_pred)
 
 
 def _regression_arrays(task: Task, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from avb.errors import AvbError
-from avb.metrics import MISSING_CLASS, evaluate_predictions
-from avb.tasks import Kind, Task
+from avb.metrics import evaluate_predictions, has_label
+from avb.tasks import MISSING_CLASS, Kind, Task
 
 TOLERANCE = 1e-3  # predictions are written with six decimals; a score made of them differs by less
 
@@ -137,14 +137,13 @@ def _predictions(task: Task, columns: dict, split: str, rows: list[dict]) -> Pre
         true_index = task.label2id | {"": MISSING_CLASS}
         y_true = np.array([_class(true_index, row[columns["true"][0]]) for row in rows])
         y_pred = np.array([_class(index, row[columns["predicted"]]) for row in rows])
-        has_label = y_true != MISSING_CLASS
     else:
         y_true = np.array([[float(row[column] or "nan") for column in columns["true"]] for row in rows])
-        y_pred, has_label = scores, ~np.isnan(y_true).all(axis=1)
+        y_pred = scores
     ids = np.array([row["id"] for row in rows])
     groups = np.array([row["speaker"] or row["id"] for row in rows]) if has_speakers else None
     seconds = np.array([float(row["seconds"]) for row in rows]) if has_seconds else None
-    return Predictions(task, split, ids, groups, seconds, y_true, y_pred, scores).select(has_label)
+    return Predictions(task, split, ids, groups, seconds, y_true, y_pred, scores).select(has_label(task, y_true))
 
 
 def _class(index: dict[str, int], label: str) -> int:

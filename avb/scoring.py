@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 
 from audio_avb import SAMPLING_RATE
-from avb.metrics import evaluate_predictions
+from avb.metrics import evaluate_predictions, has_label
 from avb.output import write_table
 from avb.prediction import score_columns, score_row, scores_from_logits
 from avb.tasks import MultiTask, Task
@@ -25,7 +25,7 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
     if "seconds" not in config.label2id:
         known["seconds"] = [round(samples / SAMPLING_RATE, 4) for samples in split["num_samples"]]
     if trainer.is_world_process_zero():
-        columns = zip(split["id"], scores_from_logits(logits, config), labels, strict=True)
+        clips = zip(split["id"], scores_from_logits(logits, config), labels, strict=True)
         extras = zip(*known.values(), strict=True) if known else ([] for _ in labels)
         rows = (
             {
@@ -34,11 +34,11 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
                 **score_row(scores, config),
                 **_true_labels(task, truth),
             }
-            for (clip, scores, truth), extra in zip(columns, extras, strict=True)
+            for (clip, scores, truth), extra in zip(clips, extras, strict=True)
         )
         columns = ["id", *known, *score_columns(config), *_true_labels(task, labels[0])]
         write_table(output_dir / f"predictions_{name}.csv", rows, columns)
-    if (labels < 0).all() if task.kind == "classification" else np.isnan(labels).all():
+    if not has_label(task, labels).any():
         return {"num_clips": 0, "note": "labels are withheld"}
     groups = None
     if "speaker" in known:  # a clip without one stands for itself

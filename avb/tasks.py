@@ -4,7 +4,8 @@ A task is a name, a kind and an ordered tuple of label names; it holds no data. 
 holds wherever targets are arrays:
 
 - regression: floats of shape (clips, labels), NaN for a missing label, scored by the mean CCC over labels;
-- classification: integers of shape (clips,), -100 for a missing label, scored by UAR, the unweighted average recall.
+- classification: integers of shape (clips,), `MISSING_CLASS` (-100) for a missing label, scored by UAR, the unweighted
+  average recall.
 
     >>> get_task("two").labels
     ('Valence', 'Arousal')
@@ -22,6 +23,7 @@ import numpy as np
 from avb.errors import AvbError, did_you_mean
 
 Kind = Literal["regression", "classification"]
+MISSING_CLASS = -100  # what torch's cross entropy ignores
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class MultiTask:
         widths = [part.num_labels if part.kind == "regression" else 1 for part in self.parts]
         columns = np.split(targets, np.cumsum(widths)[:-1], axis=-1)
         return [
-            column if part.kind == "regression" else np.nan_to_num(column[..., 0], nan=-100).astype(np.int64)
+            column if part.kind == "regression" else np.nan_to_num(column[..., 0], nan=MISSING_CLASS).astype(np.int64)
             for part, column in zip(self.parts, columns, strict=True)
         ]
 

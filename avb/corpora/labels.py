@@ -11,10 +11,9 @@ import pandas as pd
 
 from avb.corpora.tables import Table
 from avb.errors import CorpusError, did_you_mean
-from avb.tasks import TASKS, Task
+from avb.tasks import MISSING_CLASS, TASKS, Task
 
 MISSING_CELLS = ("", "nan", "na", "n/a", "null", "?")
-MISSING_CLASS = -100
 
 _ROUNDING = 1e-6  # share of the label range by which a label may overshoot: float32 written as text
 

@@ -6,11 +6,10 @@ from typing import cast
 import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from avb.corpora.labels import MISSING_CLASS
 from avb.corpora.rows import Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.errors import CorpusError
-from avb.tasks import MultiTask, Task
+from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 
 def join(corpora: Sequence[Corpus]) -> Corpus:

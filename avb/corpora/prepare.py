@@ -31,10 +31,9 @@ from tqdm.auto import tqdm
 from audio_avb import SAMPLING_RATE
 from avb.corpora import CORPORA, emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
-from avb.corpora.labels import MISSING_CLASS
 from avb.corpora.rows import Corpus
 from avb.errors import AvbError, CorpusError
-from avb.tasks import Task
+from avb.tasks import MISSING_CLASS, Task
 
 BAD_CLIPS_FILE = "bad_clips.csv"
 
