@@ -26,7 +26,7 @@ import numpy as np
 from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
 from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
-from avb.corpora.labels import MISSING_CELLS, class_labels, parse_numbers, regression_labels
+from avb.corpora.labels import MISSING_CELLS, parse_numbers, read_labels
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split, ranked_splits
 from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, refuse_duplicates, require_column
@@ -107,10 +107,7 @@ def load(
     refuse_duplicates(table, names, "the clip")
     files = _find_files(table, path_column, Path(audio_root) if audio_root else path.parent, skip_missing)
     refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
-    if the_task.kind == "regression":
-        labels = regression_labels(table, columns, the_task, names)
-    else:
-        labels = class_labels(table, columns[0], the_task, names)
+    labels = read_labels(table, columns, the_task, names)
 
     kept = [position for position, file in enumerate(files) if file]
     if not kept:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from audio_avb import AUDIO_SUFFIXES
 from avb.corpora import shards
-from avb.corpora.labels import class_labels, regression_labels
+from avb.corpora.labels import read_labels
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import Table, find_column, read_table, refuse_duplicates, require_column
@@ -67,10 +67,7 @@ def load(
     refuse_duplicates(table, ids, "File_ID", key=_file_key)
     split_of = [_split_of_row(table, position, text) for position, text in enumerate(table.cells[split_column])]
     files = _find_audio(root / audio_dir, table, id_column, skip_missing)
-    if the_task.kind == "regression":
-        labels = regression_labels(table, label_columns, the_task, ids)
-    else:
-        labels = class_labels(table, label_columns[0], the_task, ids)
+    labels = read_labels(table, label_columns, the_task, ids)
     known = {
         "speaker": find_column(table, "Speaker", "Speaker_ID", "Subject", "Subject_ID"),
         "country": find_column(table, "Country"),

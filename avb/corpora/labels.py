@@ -18,6 +18,13 @@ MISSING_CELLS = ("", "nan", "na", "n/a", "null", "?")
 _ROUNDING = 1e-6  # share of the label range by which a label may overshoot: float32 written as text
 
 
+def read_labels(table: Table, columns: Sequence[str], task: Task, ids: Sequence[str]) -> np.ndarray:
+    """The labels of a task, from its columns: `regression_labels`, or `class_labels` of the only one."""
+    if task.kind == "regression":
+        return regression_labels(table, columns, task, ids)
+    return class_labels(table, columns[0], task, ids)
+
+
 def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Sequence[str]) -> np.ndarray:
     """Parse and check numeric labels.
 

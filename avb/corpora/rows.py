@@ -14,6 +14,7 @@ from avb.tasks import MultiTask, Task
 
 # Not datasets.Audio: that needs torchcodec even to hold a path. audio_avb.load_audio decodes either field, when asked.
 AUDIO_FEATURE = {"bytes": Value("binary"), "path": Value("string")}
+AUDIO_TYPE = Features({"audio": AUDIO_FEATURE}).arrow_schema.field("audio").type
 
 
 class Corpus(NamedTuple):
@@ -47,10 +48,9 @@ def build_splits(
     """
     # Columns of Arrow: Dataset.from_dict would encode the 40 labels of 60,000 rows one by one.
     paths = pa.array([str(path) for path in paths], pa.string())
-    audio_type = Features({"audio": AUDIO_FEATURE}).arrow_schema.field("audio").type
     columns = {
         "id": pa.array(ids, pa.string()),
-        "audio": pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], fields=list(audio_type)),
+        "audio": pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], fields=list(AUDIO_TYPE)),
         "labels": _arrow_labels(labels),
         **{name: pa.array(values, pa.string()) for name, values in known.items()},
     }

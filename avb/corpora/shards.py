@@ -22,8 +22,8 @@ import soundfile as sf
 from datasets import Dataset, DatasetDict, Features, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from avb.corpora.labels import class_labels, regression_labels
-from avb.corpora.rows import AUDIO_FEATURE, Corpus, add_labels
+from avb.corpora.labels import read_labels
+from avb.corpora.rows import AUDIO_FEATURE, AUDIO_TYPE, Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.corpora.tables import Table
 from avb.errors import CorpusError, did_you_mean
@@ -141,10 +141,7 @@ def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) ->
         frame = rows.select_columns(["id", *columns]).to_pandas().astype(object)
         cells = frame[columns].where(frame[columns].notna(), "").astype(str)
         table = Table(root / f"{split}-*.parquet", cells.set_index(np.arange(1, len(cells) + 1)), "row")
-        if the_task.kind == "regression":
-            labels = regression_labels(table, columns, the_task, frame["id"])
-        else:
-            labels = class_labels(table, columns[0], the_task, frame["id"])
+        labels = read_labels(table, columns, the_task, frame["id"])
         every_label = [name for _, names in tasks.values() for name in names]
         rows = rows.remove_columns([name for name in rows.column_names if name in every_label])
         splits[split] = add_labels(rows, labels)
@@ -199,8 +196,7 @@ def write_shard(path: Path, rows: Dataset, clips: Iterable[np.ndarray | None], s
             seconds.append(len(waveform) / sampling_rate)
     others = rows.remove_columns([name for name in ("audio", "duration") if name in rows.column_names])
     table = others.select(kept).with_format("arrow")[:]
-    audio_type = Features({"audio": AUDIO_FEATURE}).arrow_schema.field("audio").type
-    table = table.add_column(1, "audio", pa.array(audio, audio_type))
+    table = table.add_column(1, "audio", pa.array(audio, AUDIO_TYPE))
     table = table.append_column("duration", pa.array(seconds, pa.float32()))
     temporary = path.with_name(f"{path.name}.tmp")
     metadata = {_NOTE_KEY: json.dumps(note, ensure_ascii=False).encode()}
