@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
-from avb.corpora.hume_vb import CLASS_COLUMN
+from avb.corpora.hume_vb import ID_COLUMN, SPLIT_COLUMN, columns_of, table_path
 from avb.corpora.shards import find_shards, is_prepared
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import read_table, require_column
@@ -32,7 +32,6 @@ from avb.errors import AvbError, did_you_mean
 from avb.output import make_folder, write_table
 from avb.tasks import TASKS, Task, get_task
 
-ID_COLUMN = "File_ID"
 PROBLEMS_SHOWN = 20
 
 _FILE_ID = re.compile(r"\[\d+\]")
@@ -74,7 +73,7 @@ def file_name(task: str, team: str, number: int) -> str:
 
 def columns(task: Task) -> list[str]:
     """The header of the task's submission."""
-    return [ID_COLUMN, *(task.labels if task.kind == "regression" else [CLASS_COLUMN])]
+    return [ID_COLUMN, *columns_of(task)]
 
 
 def write(
@@ -300,11 +299,9 @@ def read_test_ids(root: str | Path, task: str) -> list[str]:
         shards = find_shards(root).get("test", [])
         ids = [clip_id for path in shards for clip_id in pq.read_table(path, columns=["id"])["id"].to_pylist()]
     else:
-        table = read_table(root / "labels" / f"{task}_info.csv")
-        cells = zip(
-            table.cells[require_column(table, ID_COLUMN)], table.cells[require_column(table, "Split")], strict=True
-        )
-        ids = [clip_id for clip_id, split in cells if parse_split(split) == "test"]
+        table = read_table(table_path(root, task))
+        ids, splits = (table.cells[require_column(table, name)] for name in (ID_COLUMN, SPLIT_COLUMN))
+        ids = [clip_id for clip_id, split in zip(ids, splits, strict=True) if parse_split(split) == "test"]
     if not ids:
         raise AvbError(f"{root}: no clip of the Test split; give the folder of the release")
     return ids

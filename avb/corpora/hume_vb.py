@@ -24,6 +24,7 @@ from avb.corpora.tables import Table, find_column, read_table, refuse_duplicates
 from avb.errors import CorpusError, did_you_mean
 from avb.tasks import TASKS, Task, get_task
 
+ID_COLUMN, SPLIT_COLUMN = "File_ID", "Split"
 CLASS_COLUMN = "Voc_Type"  # of type_info.csv
 
 logger = logging.getLogger(__name__)
@@ -60,11 +61,11 @@ def load(
         return shards.load_prepared(root, task, cache_dir)
     the_task = get_task(task)
     table = read_table(_find_labels(root, task))
-    id_column, split_column = require_column(table, "File_ID"), require_column(table, "Split")
-    label_columns = [require_column(table, name) for name in _label_names(the_task)]  # every error of the header first
+    id_column, split_column = require_column(table, ID_COLUMN), require_column(table, SPLIT_COLUMN)
+    label_columns = [require_column(table, name) for name in columns_of(the_task)]  # every error of the header first
 
     ids = list(table.cells[id_column])
-    refuse_duplicates(table, ids, "File_ID", key=_file_key)
+    refuse_duplicates(table, ids, ID_COLUMN, key=_file_key)
     split_of = [_split_of_row(table, position, text) for position, text in enumerate(table.cells[split_column])]
     files = _find_audio(root / audio_dir, table, id_column, skip_missing)
     labels = read_labels(table, label_columns, the_task, ids)
@@ -91,22 +92,28 @@ def load(
 
 def tasks_in(root: str | Path) -> list[str]:
     """The tasks whose label table is there, in the challenge's order."""
-    return [name for name in TASKS if (Path(root) / "labels" / f"{name}_info.csv").is_file()]
+    return [name for name in TASKS if table_path(root, name).is_file()]
 
 
-def _label_names(task: Task) -> tuple[str, ...]:
-    return task.labels if task.kind == "regression" else (CLASS_COLUMN,)
+def table_path(root: str | Path, task: str) -> Path:
+    """Where a release has the labels of a task."""
+    return Path(root) / "labels" / f"{task}_info.csv"
+
+
+def columns_of(task: Task) -> list[str]:
+    """A task's label columns, in the release's order."""
+    return list(task.labels) if task.kind == "regression" else [CLASS_COLUMN]
 
 
 def _find_labels(root: Path, task: str) -> Path:
     if not root.is_dir():
         raise CorpusError(f"{root}: no such folder; give the folder that holds audio/ and labels/")
-    path = root / "labels" / f"{task}_info.csv"
+    path = table_path(root, task)
     if path.is_file():
         return path
     folder = path.parent if path.parent.is_dir() else root
     there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    misspelled = [name for name in there if name not in [f"{other}_info.csv" for other in TASKS]]
+    misspelled = [name for name in there if name not in [table_path(root, other).name for other in TASKS]]
     near, shown = did_you_mean(path.name, misspelled), ", ".join(there[:10]) or "nothing"
     raise CorpusError(f"{path}: no such label file{near} {folder} holds: {shown}")
 
