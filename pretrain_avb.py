@@ -23,7 +23,7 @@ from avb.errors import AvbError, did_you_mean
 from avb.loading import load_clips
 from avb.output import make_folder, write_json
 from avb.pretraining import OBJECTIVES
-from avb.recipes import read_yaml
+from avb.recipes import SUFFIXES, read_yaml
 from configuration_avb import receptive_field
 
 FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
@@ -79,7 +79,7 @@ def build_model(model_args: PretrainingArguments):
         raise AvbError(f"--objective {model_args.objective!r} is unknown{near}")
     model_class = OBJECTIVES[model_args.objective]
     masking = {"mask_time_prob": model_args.mask_time_prob, "mask_time_length": model_args.mask_time_length}
-    if Path(model_args.encoder).suffix in (".yaml", ".yml"):
+    if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.objective == "layer_clusters":
             raise AvbError("--objective layer_clusters needs an encoder that has learned something: --encoder FOLDER")
         config = Wav2Vec2Config(**read_yaml(Path(model_args.encoder)), **masking, layerdrop=0.0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
 from avb.errors import AvbError
 from avb.prediction import model_class
-from avb.recipes import read_yaml
+from avb.recipes import SUFFIXES, read_yaml
 from avb.reports import RELEASE_CLIPS
 from avb.results import Result
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
@@ -105,7 +105,7 @@ class Run:
     @property
     def encoder_is_random(self) -> bool:
         """Whether it started from random weights: it was made of a YAML file of its fields."""
-        return (self.encoder or "").endswith((".yaml", ".yml"))
+        return (self.encoder or "").endswith(SUFFIXES)
 
     @property
     def freeze(self) -> str | None:

@@ -13,7 +13,7 @@ from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES
 from avb.errors import AvbError, did_you_mean
 from avb.extractors import resolve
-from avb.recipes import read_yaml
+from avb.recipes import SUFFIXES, read_yaml
 from avb.tasks import MultiTask, Task
 from avb.trainer import BurstTrainer
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
@@ -61,7 +61,7 @@ def _build_wav2vec2(
         "label2id": task.label2id,
         "attn_implementation": model_args.attn_implementation,
     }
-    if Path(model_args.encoder).suffix in (".yaml", ".yml"):
+    if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.freeze != "none":
             raise AvbError(f"--freeze {model_args.freeze} would keep random weights as they are: add --freeze none")
         model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**read_yaml(Path(model_args.encoder)) | fields))
