@@ -10,7 +10,6 @@ other source: what was not measured is said to be unknown.
 
 import argparse
 import math
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from avb.card_tables import label_table, model_table, number, score_table, seeds_table
 from avb.errors import AvbError
 from avb.extractors import EXTRACTORS
-from avb.output import make_folder
+from avb.output import make_folder, write_text
 from avb.prediction import load
 from avb.push import REPO_PLACEHOLDER, push_folder
 from avb.results import read_results
@@ -184,9 +183,7 @@ def write_card(
     run = read_run(folder)
     widget = widget_examples(folder, examples)
     card = build_card(run, name or folder.resolve().name, results, watts, grams_per_kwh, widget)
-    temporary = folder / "README.md.tmp"
-    temporary.write_text(str(card).rstrip() + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "README.md")
+    write_text(folder / "README.md", str(card).rstrip() + "\n")
     return folder / "README.md"
 
 

@@ -56,11 +56,16 @@ def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
     os.replace(temporary, path)
 
 
-def write_json(path: str | Path, content: dict):
+def write_json(path: str | Path, content: dict | list):
     """A JSON file for people to read: indented, in the order given."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str):
+    """A text file in UTF-8."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

@@ -14,7 +14,6 @@ A sample or a tree of pseudo-labels in the release's layout has other numbers. A
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,7 +24,7 @@ import numpy as np
 
 from avb.errors import AvbError
 from avb.markdown import markdown_table
-from avb.output import make_folder, write_table
+from avb.output import make_folder, write_table, write_text
 from avb.results import Result, read_results
 
 PAPER_ROWS = Path(__file__).resolve().parents[1] / "recipes" / "paper" / "rows.csv"
@@ -267,13 +266,14 @@ def main(argv: list[str] | None = None) -> int:
             rows, others = compare_with_paper(read_paper_rows(), results)
             text, names = paper_report(rows, others), list(rows[0])
         else:
-            rows = [asdict(summary) for summary in summarize(results)]
-            text, names = "\n".join(runs_table(summarize(results))) + "\n", [field.name for field in fields(Summary)]
+            summaries = summarize(results)
+            rows, names = [asdict(summary) for summary in summaries], [field.name for field in fields(Summary)]
+            text = "\n".join(runs_table(summaries)) + "\n"
         print(text, end="")
         if args.output:
             folder = make_folder(args.output)
             write_table(folder / f"{args.report}.csv", rows, names)
-            _write_text(folder / f"{args.report}.md", text)
+            write_text(folder / f"{args.report}.md", text)
     except AvbError as error:
         print(f"avb.reports: error: {error}", file=sys.stderr)
         return 1
@@ -293,12 +293,6 @@ def _analyse(args: argparse.Namespace) -> Path:
             raise
         raise AvbError('analyse draws with matplotlib: pip install "avb[report]"') from error
     return analyse(args.runs, args.split, args.output, summaries, args.results)
-
-
-def _write_text(path: Path, text: str):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

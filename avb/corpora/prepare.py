@@ -17,7 +17,6 @@ import argparse
 import csv
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from avb.corpora import CORPORA, emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
 from avb.corpora.rows import Corpus
 from avb.errors import AvbError, CorpusError
+from avb.output import write_json
 from avb.tasks import MISSING_CLASS, Task
 
 BAD_CLIPS_FILE = "bad_clips.csv"
@@ -221,18 +221,12 @@ def _start(out: Path, settings: dict) -> None:
             )
     elif any(out.iterdir()):
         raise CorpusError(f"{out}: not empty, and not begun by prepare; give another folder, or empty this one")
-    _write_settings(out, settings | {"finished": False})
+    write_json(settings_file, settings | {"finished": False})
 
 
 def _finish(out: Path) -> None:
     settings = json.loads((out / shards.SETTINGS_FILE).read_text(encoding="utf-8"))
-    _write_settings(out, settings | {"finished": True})
-
-
-def _write_settings(out: Path, settings: dict) -> None:
-    temporary = out / f"{shards.SETTINGS_FILE}.tmp"
-    temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, out / shards.SETTINGS_FILE)
+    write_json(out / shards.SETTINGS_FILE, settings | {"finished": True})
 
 
 def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -27,6 +27,7 @@ from avb.corpora.rows import AUDIO_FEATURE, AUDIO_TYPE, Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.corpora.tables import Table
 from avb.errors import CorpusError, did_you_mean
+from avb.output import write_json
 from avb.tasks import Task
 
 TASKS_FILE = "tasks.json"
@@ -174,7 +175,7 @@ def write_tasks(root: Path, tasks: dict[str, tuple[Task, list[str]]]) -> None:
         {"name": t.name, "kind": t.kind, "labels": t.labels, "label_range": t.label_range, "columns": columns}
         for t, columns in tasks.values()
     ]
-    (root / TASKS_FILE).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(root / TASKS_FILE, entries)
 
 
 def write_shard(path: Path, rows: Dataset, clips: Iterable[np.ndarray | None], sampling_rate: int, note: dict) -> None:
