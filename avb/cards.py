@@ -22,9 +22,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from avb.card_tables import label_table, model_table, number, score_table, seeds_table
 from avb.errors import AvbError
 from avb.extractors import EXTRACTORS
+from avb.hub import REPO_PLACEHOLDER
 from avb.output import make_folder, write_text
 from avb.prediction import load
-from avb.push import REPO_PLACEHOLDER, push_folder
+from avb.push import push_folder
 from avb.results import read_results
 from avb.runs import Run, find_row, read_run
 from pipeline_avb import TASK

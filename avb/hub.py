@@ -22,6 +22,7 @@ from pipeline_avb import TASK, VocalBurstPipeline
 
 NEEDED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 CARD_FILES = ("README.md", "metrics.json")  # the card, and the file that holds the numbers it shows
+REPO_PLACEHOLDER = "ORG/THIS-MODEL"  # stands in a card for the repository, which is not known before the push
 
 
 def save_hub_folder(model: PreTrainedModel, feature_extractor, folder: str | os.PathLike) -> Path:

@@ -20,10 +20,8 @@ from huggingface_hub.errors import (
 )
 
 from avb.errors import AvbError
-from avb.hub import hub_files
+from avb.hub import REPO_PLACEHOLDER, hub_files
 
-# Stands in a card for the repository, which is not known before the push.
-REPO_PLACEHOLDER = "ORG/THIS-MODEL"
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
 

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from avb.errors import AvbError
-from avb.hub import hub_files
+from avb.hub import NEEDED_FILES, REPO_PLACEHOLDER, hub_files
 from avb.prediction import load_model, score_waveforms
 from avb.shipped import FOLDER
 
@@ -33,7 +33,7 @@ It comes with the project, in half precision, and needs no network:
 or `avb.load("{name}")("laugh.wav")`.
 
 """
-FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json")
+FILES = (*NEEDED_FILES, "metrics.json")
 
 
 def ship(run: str | os.PathLike, name: str) -> Path:
@@ -68,7 +68,7 @@ def ship(run: str | os.PathLike, name: str) -> Path:
         Path(temporary).mkdir()  # the context removes it
     for path in (FOLDER / name).iterdir():
         path.chmod(0o644)
-    card = (run / "README.md").read_text(encoding="utf-8").replace("ORG/THIS-MODEL", name)
+    card = (run / "README.md").read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, name)
     (CARDS / f"{name}.md").write_text(USE.sub(HOW_TO_USE.format(name=name), card), encoding="utf-8")
     return FOLDER / name
 

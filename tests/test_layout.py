@@ -88,8 +88,8 @@ LAYERS = {
     "avb/card_tables": {"avb/reports", "avb/results", "avb/runs"},
     "avb/push": {"avb/errors", "avb/hub"},
     "avb/cards": {
-        "avb/card_tables", "avb/errors", "avb/extractors", "avb/output", "avb/prediction", "avb/push", "avb/results",
-        "avb/runs", "pipeline_avb",
+        "avb/card_tables", "avb/errors", "avb/extractors", "avb/hub", "avb/output", "avb/prediction", "avb/push",
+        "avb/results", "avb/runs", "pipeline_avb",
     },
     "avb/__init__": {
         "avb/prediction", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",

@@ -18,8 +18,8 @@ from avb import cards
 from avb.arguments import AvbTrainingArguments
 from avb.cards import write_card
 from avb.errors import AvbError
-from avb.hub import hub_files
-from avb.push import REPO_PLACEHOLDER, files_to_push, looks_like_pickle
+from avb.hub import REPO_PLACEHOLDER, hub_files
+from avb.push import files_to_push, looks_like_pickle
 
 REPO = "org/avb-two"
 # One process for many commands: each line of stdin is [argv, token]; a line of output [exit code, stdout, stderr] each.
