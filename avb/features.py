@@ -33,7 +33,7 @@ from avb.cache import arrow_writer, cache_folder, hash_waveforms
 from avb.collator import BurstCollator, collate_labels, length_batches
 from avb.errors import AvbError
 from configuration_avb import HEAD_FIELDS, Wav2Vec2VocalBurstConfig
-from modeling_avb import Wav2Vec2ForVocalBurst
+from modeling_avb import Wav2Vec2ForVocalBurst, length_mask
 
 _FORMAT = 1  # raise when what the files hold changes
 SHARD_CLIPS = 1024
@@ -222,5 +222,5 @@ class FrameCollator:
         ]
         lengths = torch.tensor([len(clip) for clip in clips])
         frames = pad_sequence(clips, batch_first=True)  # (batch, frames, hidden)
-        mask = torch.arange(frames.shape[1]) < lengths[:, None]
+        mask = length_mask(lengths, frames.shape[1])
         return BatchFeature({"encoder_frames": frames, "frame_mask": mask, **collate_labels(rows)})
