@@ -26,6 +26,7 @@ from huggingface_hub.utils.sha import sha_fileobj
 from transformers.utils import logging
 
 from audio_avb import AUDIO_SUFFIXES, load_audio
+from avb.clips import find_paths
 from avb.errors import AvbError
 from avb.export_check import Difference, compare, made_up_bursts, print_table
 from avb.inference_graph import InferenceGraph
@@ -75,7 +76,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tolerance", type=float, help="largest difference of a score (default: 0.0001 for fp32, 0.01 for the others)"
     )
-    parser.add_argument("--clips", nargs="+", metavar="PATH", default=[], help="audio files or folders to compare on")
+    parser.add_argument(
+        "--clips", nargs="+", metavar="PATH", default=[], help="audio files, folders, globs to compare on"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is an export")
     return parser.parse_args(argv)
 
@@ -190,15 +193,12 @@ def report(differences: list[Difference], backend: str, precision: str, toleranc
 
 
 def find_clips(paths: list[str]) -> list[str]:
-    """Audio files among files and folders, at most `MAX_CLIPS`, evenly taken.
+    """Audio files among files, folders and globs, at most `MAX_CLIPS`, evenly taken.
 
     Raises:
         AvbError: there is no audio among them.
     """
-    found: list[str] = []
-    for path in paths:
-        files = sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-        found += files if os.path.isdir(path) else [path]
+    found = find_paths(paths)
     if paths and not found:
         raise AvbError(f"--clips {' '.join(paths)}: no audio there; suffixes read are {' '.join(AUDIO_SUFFIXES)}")
     if len(found) > MAX_CLIPS:

@@ -66,8 +66,8 @@ LAYERS = {
     "avb/inference_graph": {"modeling_avb"},
     "avb/export_check": {"avb/collator", "avb/runtime", "modeling_avb", "pipeline_avb"},
     "avb/export": {
-        "audio_avb", "avb/errors", "avb/export_check", "avb/inference_graph", "avb/output", "avb/prediction",
-        "avb/quantization", "avb/runtime", "modeling_avb",
+        "audio_avb", "avb/clips", "avb/errors", "avb/export_check", "avb/inference_graph", "avb/output",
+        "avb/prediction", "avb/quantization", "avb/runtime", "modeling_avb",
     },
     "avb/hub": {"avb/errors", "avb/output", "pipeline_avb"},
     "avb/scoring": {"audio_avb", "avb/metrics", "avb/output", "avb/prediction", "avb/tasks", "avb/training"},
@@ -85,11 +85,11 @@ LAYERS = {
         "avb/arguments", "avb/errors", "avb/prediction", "avb/recipes", "avb/reports", "avb/results",
         "configuration_avb",
     },
-    "avb/card_tables": {"avb/reports", "avb/results", "avb/runs"},
+    "avb/card_tables": {"avb/markdown", "avb/reports", "avb/results", "avb/runs"},
     "avb/push": {"avb/errors", "avb/hub"},
     "avb/cards": {
-        "avb/card_tables", "avb/errors", "avb/extractors", "avb/hub", "avb/output", "avb/prediction", "avb/push",
-        "avb/results", "avb/runs", "pipeline_avb",
+        "avb/card_tables", "avb/errors", "avb/extractors", "avb/hub", "avb/markdown", "avb/output", "avb/prediction",
+        "avb/push", "avb/results", "avb/runs", "pipeline_avb",
     },
     "avb/__init__": {
         "avb/prediction", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
