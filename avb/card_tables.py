@@ -1,9 +1,9 @@
-"""The tables of a model card, as Markdown. Scores have three decimals; what is undefined (NaN) is called so."""
+"""The tables of a model card, as Markdown."""
 
-import math
 from collections.abc import Iterable
 
-from avb.reports import markdown_table, summarize
+from avb.markdown import bounds, markdown_table, number
+from avb.reports import summarize
 from avb.results import Result
 from avb.runs import Run
 
@@ -81,17 +81,4 @@ def _has_interval(per_label: dict, key: str) -> bool:
 
 def _score_and_interval(scores: dict, key: str) -> tuple[str, str]:
     low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
-    interval = ""
-    if low is not None and high is not None:
-        is_undefined = math.isnan(low) or math.isnan(high)
-        interval = "undefined" if is_undefined else f"{number(low)} to {number(high)}"
-    return number(scores[key]), interval
-
-
-def number(value: float | int) -> str:
-    """Three decimals; counts as they are."""
-    if isinstance(value, int):
-        return str(value)
-    if math.isnan(value):
-        return "undefined"
-    return f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no minus before zero
+    return number(scores[key]), "" if low is None or high is None else bounds(low, high)

@@ -19,10 +19,11 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from avb.card_tables import label_table, model_table, number, score_table, seeds_table
+from avb.card_tables import label_table, model_table, score_table, seeds_table
 from avb.errors import AvbError
 from avb.extractors import EXTRACTORS
 from avb.hub import REPO_PLACEHOLDER
+from avb.markdown import number
 from avb.output import make_folder, write_text
 from avb.prediction import load
 from avb.push import push_folder

@@ -1,5 +1,6 @@
-"""Tables as Markdown."""
+"""Tables as Markdown, and scores as their cells: three decimals; what is undefined (NaN) is called so."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -11,3 +12,17 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def number(value: float | int) -> str:
+    """Three decimals; counts as they are."""
+    if isinstance(value, int):
+        return str(value)
+    if math.isnan(value):
+        return "undefined"
+    return f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no minus before zero
+
+
+def bounds(low: float, high: float) -> str:
+    """An interval in words."""
+    return "undefined" if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"

@@ -1,7 +1,6 @@
 """The report as Markdown, and as one HTML file with its pictures inside: the same sections, rendered twice."""
 
 import html
-import math
 import os
 import re
 import tempfile
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 from avb.analysis.figures import write_figure
 from avb.analysis.numbers import Estimate
 from avb.errors import AvbError
-from avb.markdown import markdown_table
+from avb.markdown import bounds, markdown_table
 from avb.output import make_folder
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -57,15 +56,9 @@ class Section:
     tables: tuple[Table, ...] = ()
 
 
-def number(value: float) -> str:
-    """Three decimals."""
-    return "undefined" if math.isnan(value) else f"{value:.3f}"
-
-
 def interval(estimate: Estimate) -> str:
     """Lower to upper bound."""
-    is_undefined = math.isnan(estimate.low) or math.isnan(estimate.high)
-    return "undefined" if is_undefined else f"{number(estimate.low)} to {number(estimate.high)}"
+    return bounds(estimate.low, estimate.high)
 
 
 def write_report(title: str, sections: list[Section], folder: str | Path) -> Path:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from avb.analysis import figures
 from avb.analysis.numbers import Curve, Estimate
-from avb.analysis.page import Section, Table, interval, number
+from avb.analysis.page import Section, Table, interval
 from avb.errors import AvbError
+from avb.markdown import number
 from avb.scored import read_metrics
 
 

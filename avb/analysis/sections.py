@@ -19,7 +19,8 @@ from avb.analysis.numbers import (
     row_shares,
     top_k,
 )
-from avb.analysis.page import Section, Table, interval, number
+from avb.analysis.page import Section, Table, interval
+from avb.markdown import number
 from avb.scored import Predictions
 
 MAX_PANELS = 12  # of 40 labels, more than a reader takes in at once
