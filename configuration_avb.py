@@ -8,6 +8,7 @@ Unusual: the class also reads the configuration of a plain wav2vec 2.0 checkpoin
 """
 
 from dataclasses import fields
+from functools import partial
 
 from transformers import Wav2Vec2Config
 
@@ -50,6 +51,37 @@ def _is_whole(value) -> bool:
 
 def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def require_legal(config, legal: bool, field: str, expected: str):
+    """Raises a ValueError that names the field, its value and what is expected, where it is not legal."""
+    if not legal:
+        raise ValueError(f"{field}={getattr(config, field)!r} is not legal: it must be {expected}")
+
+
+def validate_loss(config):
+    """Checks what a configuration, a baseline's too, says of loss and labels; sets the `problem_type` that follows.
+
+    Raises:
+        ValueError: a field has an illegal value, or contradicts another.
+    """
+    require, loss, weights = partial(require_legal, config), config.loss, config.class_weights
+    require(config.ccc_reduction in CCC_REDUCTIONS, "ccc_reduction", f"one of {', '.join(CCC_REDUCTIONS)}")
+    low_high = tuple(config.label_range)
+    require(len(low_high) == 2 and low_high[0] < low_high[1], "label_range", "a pair (low, high) with low < high")
+    require(0 <= config.label_smoothing < 1, "label_smoothing", "in [0, 1)")
+    if loss == "ce":
+        require(config.num_labels >= 2, "num_labels", "2 or more classes with loss='ce'")
+        legal = weights is None or len(weights) == config.num_labels
+        require(legal, "class_weights", f"None or {config.num_labels} numbers, one a class")
+    elif loss != MULTITASK:
+        require(config.num_labels >= 1, "num_labels", f"1 or more with loss={loss!r}")
+        require(weights is None, "class_weights", f"None with loss={loss!r}: classes need loss='ce'")
+        require(config.label_smoothing == 0, "label_smoothing", f"0 with loss={loss!r}: it belongs to loss='ce'")
+    # The stock audio-classification pipeline reads this to decide what to do to logits: nothing, or a softmax.
+    expected = "single_label_classification" if loss == "ce" else "regression"
+    require(config.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={loss!r}")
+    config.problem_type = expected
 
 
 def receptive_field(kernels: list[int], strides: list[int]) -> int:
@@ -124,9 +156,8 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         super().__post_init__(**kwargs)
         self.validate_architecture()
         self._validate_head()
+        validate_loss(self)
         self.num_hidden_layers = self.encoder_layer
-        # The stock audio-classification pipeline reads this to decide what to do to logits: nothing, or a softmax.
-        self.problem_type = "single_label_classification" if self.loss == "ce" else "regression"
 
     def _refuse_absurd_sizes(self, num_labels: int | None):
         """A file with a number that nobody meant must not fill the memory before anything is compared with it."""
@@ -153,16 +184,12 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         require(all(isinstance(name, str) for name in names), "id2label", "a name for each output")
 
     def _validate_head(self):
-        def require(legal: bool, field: str, expected: str):
-            if not legal:
-                raise ValueError(f"{field}={getattr(self, field)!r} is not legal: it must be {expected}")
-
+        require = partial(require_legal, self)
         self._validate_types(require)
         choices = {
             "pooling": POOLINGS,
             "loss": (*LOSSES, MULTITASK),
             "task_weighting": TASK_WEIGHTINGS,
-            "ccc_reduction": CCC_REDUCTIONS,
             "head_norm": HEAD_NORMS,
             "waveform_normalization": WAVEFORM_NORMALIZATIONS,
         }
@@ -176,31 +203,11 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         require(self.rnn_layers >= 0, "rnn_layers", "0 (without RNN) or more")
         require(self.rnn_hidden_size >= 1, "rnn_hidden_size", "1 or more")
         require(0 <= self.head_dropout < 1, "head_dropout", "in [0, 1)")
-        require(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)")
         require(not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
-        low_high = tuple(self.label_range)
-        require(len(low_high) == 2 and low_high[0] < low_high[1], "label_range", "a pair (low, high) with low < high")
         if self.mask_feature_prob > 0:
             require(self.mask_feature_length <= self.hidden_size, "mask_feature_length", f"at most {self.hidden_size}")
         if self.loss == MULTITASK:
             self._validate_tasks(require)
-        elif self.loss == "ce":
-            require(self.num_labels >= 2, "num_labels", "2 or more classes with loss='ce'")
-            require(
-                self.class_weights is None or len(self.class_weights) == self.num_labels,
-                "class_weights",
-                f"None or {self.num_labels} numbers, one a class",
-            )
-        else:
-            require(self.num_labels >= 1, "num_labels", f"1 or more with loss={self.loss!r}")
-            require(
-                self.class_weights is None, "class_weights", f"None with loss={self.loss!r}: classes need loss='ce'"
-            )
-            require(self.label_smoothing == 0, "label_smoothing", f"0 with loss={self.loss!r}: it belongs to loss='ce'")
-        expected = "single_label_classification" if self.loss == "ce" else "regression"
-        require(
-            self.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={self.loss!r}"
-        )
 
     def _validate_tasks(self, require):
         tasks = self.tasks or []
@@ -260,7 +267,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         changes = {key: kwargs.pop(key) for key in own & kwargs.keys() - {"dtype"}}
         # What follows from the loss and the labels is made anew when they change.
         stale = {"problem_type"} if "loss" in changes else set()
-        if changes.keys() & {"id2label"} or kwargs.get("num_labels") is not None:
+        if "id2label" in changes or kwargs.get("num_labels") is not None:
             stale |= {"id2label", "label2id", "num_labels"}
         kept = {key: value for key, value in config_dict.items() if key not in stale}
         return super().from_dict({**kept, **changes}, **kwargs)

@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 try:  # as remote code from the Hub, and as a module of the installed project
-    from .configuration_avb import CCC_REDUCTIONS, LOSSES
+    from .configuration_avb import LOSSES, require_legal, validate_loss
     from .modeling_avb import compute_loss, scores_from_outputs
 except ImportError:
-    from configuration_avb import CCC_REDUCTIONS, LOSSES
+    from configuration_avb import LOSSES, require_legal, validate_loss
     from modeling_avb import compute_loss, scores_from_outputs
 
 
@@ -40,34 +40,8 @@ class BaselineConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self._validate_loss()
-        # The stock audio-classification pipeline reads this to decide what to do to logits: nothing, or a softmax.
-        self.problem_type = "single_label_classification" if self.loss == "ce" else "regression"
-
-    def _require(self, legal: bool, field: str, expected: str):
-        if not legal:
-            raise ValueError(f"{field}={getattr(self, field)!r} is not legal: it must be {expected}")
-
-    def _validate_loss(self):
-        require, is_classifier = self._require, self.loss == "ce"
-        require(self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
-        require(self.ccc_reduction in CCC_REDUCTIONS, "ccc_reduction", f"one of {', '.join(CCC_REDUCTIONS)}")
-        low_high = tuple(self.label_range)
-        require(len(low_high) == 2 and low_high[0] < low_high[1], "label_range", "a pair (low, high) with low < high")
-        require(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)")
-        fewest = 2 if is_classifier else 1
-        require(self.num_labels >= fewest, "num_labels", f"{fewest} or more with loss={self.loss!r}")
-        weights = self.class_weights
-        if is_classifier:
-            legal = weights is None or len(weights) == self.num_labels
-            require(legal, "class_weights", f"None or {self.num_labels} numbers, one a class")
-        else:
-            require(weights is None, "class_weights", f"None with loss={self.loss!r}: classes need loss='ce'")
-            require(self.label_smoothing == 0, "label_smoothing", f"0 with loss={self.loss!r}: it belongs to loss='ce'")
-        expected = "single_label_classification" if is_classifier else "regression"
-        require(
-            self.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={self.loss!r}"
-        )
+        require_legal(self, self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
+        validate_loss(self)
 
 
 class BaselineModel(PreTrainedModel):

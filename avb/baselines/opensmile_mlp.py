@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .baseline import BaselineConfig, BaselineModel
+from .baseline import BaselineConfig, BaselineModel, require_legal
 
 try:  # as remote code from the Hub, and as a module of the installed project
     from .audio_avb import SAMPLING_RATE, AvbError, check_trim, prepare_waveform
@@ -160,7 +160,7 @@ class OpenSmileMLPConfig(BaselineConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self._require(self.feature_set in FEATURE_SETS, "feature_set", f"one of {', '.join(FEATURE_SETS)}")
+        require_legal(self, self.feature_set in FEATURE_SETS, "feature_set", f"one of {', '.join(FEATURE_SETS)}")
 
 
 class Standardization(nn.Module):
