@@ -40,12 +40,13 @@ def ccc_loss(
 
     CCC = 2 s_xy / (s_x² + s_y² + (x̄ - ȳ)²)
 
-    A label that fewer than two clips carry has no concordance and is left out. `eps` keeps the gradient
-    finite where a label and its predictions are constant over the batch.
+    A label that fewer than two clips carry has no concordance and is left out.
 
     Args:
         predictions: (batch, labels)
         targets: (batch, labels); NaN marks a missing label.
+        reduction: over labels, `mean` or `sum`.
+        eps: keeps the gradient finite where a label and its predictions are constant over the batch.
     """
     predictions, targets = predictions.float(), targets.float()
     present = ~targets.isnan()
@@ -89,6 +90,8 @@ def ce_loss(
         logits: (batch, classes)
         targets: (batch,) class indices, -100 where missing; or (batch, classes) probabilities, as mixed clips and
             softened labels have them, NaN where missing.
+        class_weights: one a class; the mean over clips is weighed by them.
+        label_smoothing: in [0, 1).
     """
     logits = logits.float()
     weight = logits.new_ones(logits.shape[-1]) if class_weights is None else logits.new_tensor(class_weights)

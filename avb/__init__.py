@@ -28,7 +28,17 @@ PIPELINE_REGISTRY.register_pipeline(TASK, VocalBurstPipeline, pt_model=AutoModel
 
 
 def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
-    """A trained model as a pipeline; see `avb.prediction.load`."""
+    """A trained model as a pipeline, from a folder or the Hub; with this project's code, none of the repository's.
+
+    Args:
+        name: folder written by train_avb.py or avb.export, a model that comes with the project (`emogator-small`), or a
+            model on the Hub.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        settings: defaults of the calls, see `VocalBurstPipeline`: `top_k`, `window_seconds`, `batch_size`, …
+
+    Raises:
+        AvbError: there is no such model, its files are damaged or do not fit together, or it has no trained head.
+    """
     from avb import prediction  # not needed by who imports the classes only
 
     return prediction.load(name, device, **settings)

@@ -184,16 +184,7 @@ def _check_feature_extractor(name: str, feature_extractor, expected: type):
 
 
 def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
-    """A trained model as a pipeline, from a folder or the Hub; with this project's code, none of the repository's.
-
-    Args:
-        name: folder written by train_avb.py, or a model on the Hub.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
-        settings: defaults of the calls, see `VocalBurstPipeline`: `top_k`, `window_seconds`, `batch_size`, …
-
-    Raises:
-        AvbError: see `load_model`.
-    """
+    """See `avb.load`."""
     model, feature_extractor = load_model(name, device)
     return VocalBurstPipeline(
         model=model, feature_extractor=feature_extractor, task=TASK, device=model.device, **settings

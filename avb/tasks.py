@@ -104,6 +104,9 @@ class MultiTask:
 
     Args:
         parts: at least two tasks of different names.
+
+    Raises:
+        ValueError: fewer, or two of one name.
     """
 
     parts: tuple[Task, ...]
