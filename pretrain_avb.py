@@ -63,13 +63,10 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
         trainer.accelerator.unwrap_model(trainer.model).wav2vec2.save_pretrained(output_dir)
         feature_extractor.save_pretrained(output_dir)
         (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-        write_json(output_dir / "metrics.json", facts(model_args, splits, loss))
+        metrics = {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
+        write_json(output_dir / "metrics.json", metrics)
         print(f"validation loss {loss:.4f} ({model_args.objective}); {len(bad_clips)} unreadable clips; {output_dir}")
     return loss
-
-
-def facts(model_args: PretrainingArguments, splits: dict, loss: float) -> dict:
-    return {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
 
 
 def build_model(model_args: PretrainingArguments):
