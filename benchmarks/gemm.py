@@ -7,6 +7,8 @@ import argparse
 import os
 import time
 
+from harness import Worker
+
 
 def gemm_gflops(dtype: str = "float32", device: str = "cpu", size: int | None = None, seconds: float = 2.0) -> float:
     """GFLOP/s of the best of several (size × size) products, 2 size³ operations each, at the threads in use."""
@@ -32,8 +34,15 @@ def synchronize(device: str):
         torch.cuda.synchronize()
 
 
-def setup(**arguments):
-    """For a `harness.Worker`, so that the process that measures stays small."""
+def limit_gflops(**arguments) -> float:
+    """`gemm_gflops` in a process of its own, so that the one that measures stays small."""
+    worker = Worker(_setup, **arguments)
+    worker.run()
+    worker.close()
+    return worker.times.value
+
+
+def _setup(**arguments):
     return lambda: gemm_gflops(**arguments)
 
 

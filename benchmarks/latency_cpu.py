@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import gemm
+from gemm import limit_gflops
 from harness import Worker, alternate, append, argument_parser, compared, prepare
 from train_step import setup_folder
 
@@ -47,10 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     row.note = f"scores spread over {reference.min():.2f} to {reference.max():.2f}{'; ' * bool(row.note)}{row.note}"
     if "operations" in ours.times.value:  # an engine does not tell
         row.gflops = ours.times.value["operations"] / row.ours_s / 1e9
-    limit = Worker(gemm.setup, dtype="bfloat16" if args.ours.endswith("bf16") else "float32")
-    limit.run()
-    row.limit_gflops = limit.times.value
-    limit.close()
+    row.limit_gflops = limit_gflops(dtype="bfloat16" if args.ours.endswith("bf16") else "float32")
     append(args.results, row)
     return 0
 

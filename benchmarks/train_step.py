@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import gemm
-from gemm import synchronize
+from gemm import limit_gflops, synchronize
 from harness import Worker, alternate, append, argument_parser, compared, prepare
 
 
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     row.peer = "" if args.alone else "stock Transformers, all layers, fp32, eager, Adam on every parameter"
     with TemporaryDirectory() as folder:
-        save(folder, args.shape)
+        Worker(setup_folder, folder=folder, shape=args.shape).close()
         work = {"folder": folder, "shape": args.shape, "batch_size": args.batch_size, "seconds": args.seconds}
         work["device"] = args.device
         ours = Worker(setup_ours, front_end=args.front_end, bf16=args.bf16, compile_model=args.compile, **work)
@@ -46,19 +45,11 @@ def main(argv: list[str] | None = None) -> int:
         compared(row, *alternate(*sides, rounds=args.rounds, warmup=2 if args.compile else 1))
     operations = ours.times.value["operations"]
     row.gflops = operations / row.ours_s / 1e9
-    limit = Worker(gemm.setup, dtype="bfloat16" if args.bf16 else "float32", device=args.device)
-    limit.run()
-    row.limit_gflops = limit.times.value
-    limit.close()
+    row.limit_gflops = limit_gflops(dtype="bfloat16" if args.bf16 else "float32", device=args.device)
     if args.device.startswith("cuda"):
         row.device = ours.times.value["device"]
     append(args.results, row)
     return 0
-
-
-def save(folder: str, shape: str):
-    writer = Worker(setup_folder, folder=folder, shape=shape)
-    writer.close()
 
 
 def setup_folder(folder: str, shape: str, head: str = "random") -> Callable:
