@@ -18,6 +18,11 @@ from transformers.audio_utils import mel_filter_bank
 
 from .baseline import BaselineConfig, BaselineModel
 
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .configuration_avb import require_legal
+except ImportError:
+    from configuration_avb import require_legal
+
 SAMPLING_RATE = 16_000
 WINDOW, HOP, BANDS = 512, 320, 64
 MAX_BANDS_MASKED, MAX_TIME_MASKED, MAX_BANDS_SHIFTED = 12, 0.2, 3  # the second one a share of the clip
@@ -32,7 +37,7 @@ class LogMelCNNConfig(BaselineConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self._require(1 <= self.width <= 1024, "width", "between 1 and 1024")
+        require_legal(self, 1 <= self.width <= 1024, "width", "between 1 and 1024")
 
 
 class Block(nn.Module):
