@@ -16,12 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
-from .baseline import BaselineConfig, BaselineModel
-
-try:  # as remote code from the Hub, and as a module of the installed project
-    from .configuration_avb import require_legal
-except ImportError:
-    from configuration_avb import require_legal
+from .baseline import BaselineConfig, BaselineModel, require_legal
 
 SAMPLING_RATE = 16_000
 WINDOW, HOP, BANDS = 512, 320, 64
