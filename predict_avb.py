@@ -46,7 +46,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        # In one line: it is printed above every error.
+        usage="%(prog)s MODEL (PATH ... | --corpus CORPUS --data_dir DIR) --output OUTPUT [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("model", metavar="MODEL", help="folder written by train_avb.py, or a model on the Hub")
     parser.add_argument(
         "paths", metavar="PATH", nargs="*", help="audio files, folders, globs; - reads paths from stdin"

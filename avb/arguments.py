@@ -4,20 +4,24 @@ The defaults are the `recommended` preset: front end frozen, transformer trained
 over labels, masked pooling. Batch size, epochs and weight decay are the paper's (section IV-B).
 """
 
+import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
+from transformers.hf_argparser import string_to_bool
+from transformers.trainer_utils import SaveStrategy
 
 from avb.errors import AvbError, RecipeError, did_you_mean
-from avb.recipes import read_recipe, recipe_arguments
+from avb.recipes import SUFFIXES, read_recipe, recipe_arguments
 
 
 @dataclass
 class ModelArguments:
+    _argument_group_name = "model"  # of --help
     model: str = field(
         default="wav2vec2",
         metadata={"help": "wav2vec2, or a baseline: egemaps_mlp, compare_mlp, emo18 or log_mel_cnn."},
@@ -75,6 +79,7 @@ class ModelArguments:
 
 @dataclass
 class PretrainingArguments:
+    _argument_group_name = "encoder and objective"  # of --help
     encoder: str = field(
         default="recipes/encoders/small.yaml",
         metadata={"help": "YAML file of Wav2Vec2Config fields, or folder of an encoder to go on from."},
@@ -93,12 +98,17 @@ class PretrainingArguments:
 
 @dataclass
 class DataArguments:
+    _argument_group_name = "data"  # of --help
     corpus: str = field(
         default="folder",
         metadata={"help": "hume_vb (the A-VB release), emogator, or folder (your own table or folder)."},
     )
     data_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet."}
+        default=None,
+        metadata={
+            "help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet table, or a folder with one sub-folder "
+            "a class."
+        },
     )
     task: str | None = field(
         default=None,
@@ -107,16 +117,29 @@ class DataArguments:
             "Several at once are joined by +: high+two."
         },
     )
-    label_columns: list[str] | None = field(default=None, metadata={"help": "folder: the columns to predict."})
+    label_columns: list[str] | None = field(
+        default=None, metadata={"help": "folder: the columns to predict. Default: those left."}
+    )
     label_range: list[float] | None = field(
         default=None, metadata={"help": "folder: lowest and highest score of the labels, e.g. 1 7. Default: 0 1."}
     )
-    path_column: str | None = field(default=None, metadata={"help": "folder: the column of audio paths."})
+    path_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: the column of audio paths. Default: the one called file, path, filename, audio, wav, ..."
+        },
+    )
     split_column: str | None = field(
-        default=None, metadata={"help": "folder: the column of train / validation / test."}
+        default=None,
+        metadata={
+            "help": "folder: the column of train / validation / test. Default: split; without it splits are made."
+        },
     )
     speaker_column: str | None = field(
-        default=None, metadata={"help": "folder: the column of speakers; splits and intervals then go by speaker."}
+        default=None,
+        metadata={
+            "help": "folder: the column of speakers, by whom splits and intervals go. Default: speaker, subject, ..."
+        },
     )
     kind: str | None = field(
         default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
@@ -140,20 +163,24 @@ class DataArguments:
         default=True,
         metadata={"help": "Run a frozen encoder once and train on its frames, kept in cache_dir."},
     )
-    frames_dtype: str = field(default="float16", metadata={"help": "Of these frames on disk: float16 or float32."})
+    frames_dtype: str = field(
+        default="float16", metadata={"help": "Of the frames that cache_frames keeps: float16 or float32."}
+    )
     augment: list[str] | None = field(
         default=None,
         metadata={
             "help": "Random changes to train clips: any of rate pitch shift mix noise gain mixup (avb.augmentation)."
         },
     )
-    augment_prob: float = field(default=0.5, metadata={"help": "Probability of each of them, a clip and epoch."})
+    augment_prob: float = field(
+        default=0.5, metadata={"help": "Probability of each change of augment, a clip and epoch."}
+    )
     teachers: list[str] | None = field(
         default=None,
         metadata={"help": "Distillation: tables of predict_avb.py that other models made of the train clips."},
     )
     teacher_weight: float = field(
-        default=0.5, metadata={"help": "Their share of a train label; the rest is the clip's own."}
+        default=0.5, metadata={"help": "Share of the teachers in a train label; the rest is the clip's own."}
     )
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
     num_decode_workers: int = field(default=1, metadata={"help": "Processes that decode audio into the cache."})
@@ -173,7 +200,10 @@ class DataArguments:
 
 @dataclass
 class AvbTrainingArguments(TrainingArguments):
-    output_dir: str | None = field(default=None, metadata={"help": "Default: runs/ and the recipe's name."})
+    _argument_group_name = "training"  # of --help
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Folder for model, card and scores. Default: runs/ and the recipe's name."}
+    )
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Clips a step and device (section IV-B)."})
     batch_seconds: float | None = field(
         default=None,
@@ -183,15 +213,19 @@ class AvbTrainingArguments(TrainingArguments):
         },
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips a step and device in evaluation."})
-    num_train_epochs: float = field(default=20, metadata={"help": "Section IV-B: 20; Table V: 50 with early stopping."})
+    num_train_epochs: float = field(
+        default=20, metadata={"help": "Epochs (section IV-B: 20; Table V: 50 with early stopping)."}
+    )
     learning_rate: float = field(
-        default=1e-4, metadata={"help": "Of the head, and of all that has no rate of its own."}
+        default=1e-4, metadata={"help": "Learning rate of the head, and of all that has no rate of its own."}
     )
     encoder_learning_rate: float = field(
         default=1e-5,
-        metadata={"help": "Of the encoder, unless it is frozen (the paper's 1e-4 would be learning_rate's)."},
+        metadata={"help": "Learning rate of the encoder, unless it is frozen (the paper has 1e-4 for all)."},
     )
-    weight_decay: float = field(default=0.0625, metadata={"help": "Section IV-B: 1 / batch size."})
+    weight_decay: float = field(
+        default=0.0625, metadata={"help": "Weight decay of AdamW (section IV-B: 1 / batch size)."}
+    )
     decay_biases: bool = field(
         default=False, metadata={"help": "True: weight decay on biases and norms too, as the authors'."}
     )
@@ -200,7 +234,7 @@ class AvbTrainingArguments(TrainingArguments):
     eval_strategy: str = field(default="epoch", metadata={"help": "When the validation split is scored."})
     save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})
     logging_strategy: str = field(default="epoch", metadata={"help": "When the training loss is logged."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept, the best one apart."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept, beside the best one."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch on validation."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better score (Table V)."}
@@ -244,16 +278,56 @@ class AvbTrainingArguments(TrainingArguments):
                     f"--batch_seconds puts clips of like length together, which --train_sampling_strategy "
                     f"{self.train_sampling_strategy} does not: leave one of them out"
                 )
+        scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
+        if self.load_best_model_at_end and saved not in (scored, "best"):
+            raise AvbError(
+                f"--eval_strategy {scored} and --save_strategy {saved} must be the same, so that the best epoch "
+                "is kept: give both, or add --load_best_model_at_end false"
+            )
         if self.push_to_hub and not self.hub_model_id:
             raise AvbError("--push_to_hub true needs --hub_model_id ORG/NAME")
         super().__post_init__()
 
 
+# Arguments of the stock Trainer that a reader of --help looks for among ours, and ours that are none of his business.
+_OFTEN_TYPED = ("seed", "max_steps", "bf16", "gradient_accumulation_steps", "eval_steps", "save_steps", "logging_steps")
+_OFTEN_TYPED += ("torch_compile", "use_cpu", "report_to")
+_LEFT_ALONE = ("length_column_name", "remove_unused_columns", "average_tokens_across_devices", "hub_strategy")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """One spelling an argument and one default: the stock help has `--a_b A_B, --a-b A_B` and `(default: None)`."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        values = "" if action.nargs == 0 else f" {self._format_args(action, '')}"
+        return f"{action.option_strings[0]}{values}"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        value = {int: "N", float: "X", string_to_bool: "true|false"}.get(action.type, "VALUE")
+        return f"{value} ..." if action.nargs in ("+", "*") else value
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_said = action.default is None or "Default:" in (action.help or "")
+        return action.help if is_said else super()._get_help_string(action)
+
+
 class AvbArgumentParser(HfArgumentParser):
-    """One-line errors: the stock usage text of two hundred arguments buries them."""
+    """One-line errors, and a help in which our arguments come before the hundred of the stock Trainer."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, formatter_class=_HelpFormatter, **kwargs)
+        for action in self._actions:
+            if action.option_strings[0].startswith("--no_"):  # HfArgumentParser makes one of each switch that is on
+                action.help = argparse.SUPPRESS
+        training = next(group for group in self._action_groups if group.title == "training")
+        stock = self.add_argument_group("of the stock Trainer", "see transformers.TrainingArguments")
+        ours = [name for name in AvbTrainingArguments.__annotations__ if name not in _LEFT_ALONE] + list(_OFTEN_TYPED)
+        stock._group_actions = [action for action in training._group_actions if action.dest not in ours]
+        training._group_actions = [action for action in training._group_actions if action.dest in ours]
+        training._group_actions.sort(key=lambda action: ours.index(action.dest))
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments) -> tuple:
@@ -273,6 +347,8 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     parser = AvbArgumentParser(
         (model_arguments, DataArguments, AvbTrainingArguments),
         usage="%(prog)s [RECIPE.yaml ...] [--argument value ...]",
+        description="A recipe is a YAML file of these arguments (recipes/README.md). Later recipes win over earlier "
+        "ones, and what is typed wins over all.",
         allow_abbrev=False,
     )
     known = {action.dest for action in parser._actions} - {"help"}
@@ -288,6 +364,10 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
         parser.error(str(error))
 
     namespace, rest = parser.parse_known_args(argv)
+    if rest and Path(rest[0]).suffix in SUFFIXES:
+        parser.error(f"unknown argument {rest[0]!r}; if it is a recipe, it comes before all that begins with --")
+    if rest and not rest[0].startswith("-"):
+        parser.error(f"unknown argument {rest[0]!r}; the one before it takes no such value, or no more of them")
     if rest:
         unknown = rest[0].lstrip("-").split("=")[0]
         parser.error(f"unknown argument {rest[0]!r}{did_you_mean(unknown, known)}")

@@ -209,13 +209,25 @@ def widget_examples(folder: Path, clips: Sequence[str | Path]) -> list[dict]:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="avb.cards", description="Model cards: written from a run, pushed with it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.cards", description="Model cards: written from a run, pushed with it."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("write", help="write DIR/README.md")
     write.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
     write.add_argument("--name", help="the model's name; default: the folder's")
-    write.add_argument("--results", nargs="+", default=[], metavar="FILE", help="tables that have this run's rows")
-    write.add_argument("--watts", type=float, help="mean power of the machine while it trained, if you know it")
+    write.add_argument(
+        "--results",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="tables with this run's rows (train_avb.py --results); the card then shows the recipe's other seeds",
+    )
+    write.add_argument(
+        "--watts",
+        type=float,
+        help="mean power of the machine while it trained, W, if you know it; with it the card states energy",
+    )
     write.add_argument("--grams_per_kwh", type=float, help="carbon intensity of its electricity, g CO2e per kWh")
     write.add_argument(
         "--example", nargs="+", default=[], metavar="CLIP", help="clips to show with their scores; you publish them"

@@ -65,7 +65,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m avb.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m avb.export",
+        usage="%(prog)s MODEL OUT [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="folder written by train_avb.py, or a model on the Hub")
     parser.add_argument("out", metavar="OUT", help="folder to write")

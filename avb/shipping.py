@@ -1,6 +1,8 @@
 """Makes a finished run one of the models that come with the project: half precision, its card in model_cards/.
 
-python -m avb.shipping RUN NAME
+    python -m avb.shipping RUN NAME
+
+It is then a file of the package: `avb.load(NAME)`.
 """
 
 import argparse
@@ -74,7 +76,9 @@ def ship(run: str | os.PathLike, name: str) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.shipping", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", metavar="RUN", help="folder that train_avb.py has finished")
     parser.add_argument("name", metavar="NAME", help="name of the shipped model")
     args = parser.parse_args(argv)

@@ -1,7 +1,6 @@
 """The model a recipe asks for; `avb.trainer` holds the Trainer that fits it."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst
 
 __all__ = ["BurstTrainer", "build_model"]
+
+FREEZABLE = ("none", "feature_encoder", "encoder")
 
 
 def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task | MultiTask, train: Dataset):
@@ -52,6 +53,8 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
 def _build_wav2vec2(
     model_args: ModelArguments, audio_settings: dict, task: Task | MultiTask, class_weights: list[float] | None
 ):
+    if model_args.freeze not in FREEZABLE:
+        raise AvbError(f"--freeze {model_args.freeze!r} is not legal: it must be one of {', '.join(FREEZABLE)}")
     config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
     fields = {key: value for key, value in vars(model_args).items() if key in config_fields and value is not None}
     fields |= {
@@ -114,14 +117,10 @@ def _load_encoder(name: str, fields: dict):
 
 
 def _freeze(model: Wav2Vec2ForVocalBurst, part: str):
-    freezers: dict[str, Callable] = {
-        "none": lambda: None,
-        "feature_encoder": model.freeze_feature_encoder,
-        "encoder": model.freeze_encoder,
-    }
-    if part not in freezers:
-        raise AvbError(f"--freeze {part!r} is not legal: it must be one of {', '.join(freezers)}")
-    freezers[part]()
+    if part == "feature_encoder":
+        model.freeze_feature_encoder()
+    elif part == "encoder":
+        model.freeze_encoder()
 
 
 def _class_weights(kind: str | None, task: Task | MultiTask, train: Dataset) -> list[float] | None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -129,6 +130,8 @@ def test_later_recipes_win(tmp_path):
         (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["RECIPE", "--task", "high"], "unknown argument 'learning_rat' in the recipe; did you mean 'learning_rate'?"),
         (["--eval_strategy", "often"], "often is not a valid IntervalStrategy"),
+        (["--save_strategy", "steps"], "--eval_strategy epoch and --save_strategy steps must be the same"),
+        (["--seed", "1", "RECIPE"], "wrong.yaml'; if it is a recipe, it comes before all"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(argv, message, tmp_path, capsys):
@@ -138,6 +141,18 @@ def test_wrong_arguments_end_in_one_line(argv, message, tmp_path, capsys):
         parse_arguments(argv)
     printed = capsys.readouterr().err
     assert stop.value.code == 2 and message in printed and printed.count("\n") == 1
+
+
+def test_help_has_our_arguments_before_the_stock_ones(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    printed = capsys.readouterr().out
+    groups = [printed.index(f"\n{title}:\n") for title in ("model", "data", "training", "of the stock Trainer")]
+    assert groups == sorted(groups)
+    ours, stock = printed[: groups[-1]], printed[groups[-1] :]
+    assert all(f"  --{field.name} " in ours for kind in (ModelArguments, DataArguments) for field in fields(kind))
+    assert "  --batch_seconds X" in ours and "  --max_steps N" in ours and "  --adam_beta1 X" in stock
+    assert "--no_" not in printed and "--max-steps" not in printed and "(default: None)" not in printed
 
 
 @pytest.mark.slow

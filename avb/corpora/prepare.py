@@ -232,18 +232,27 @@ def _finish(out: Path) -> None:
 def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m avb.corpora.prepare",
+        usage="%(prog)s {hume_vb,emogator,folder} ROOT OUT [options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("corpus", choices=CORPORA)
-    parser.add_argument("root", type=Path, help="where the corpus lies")
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("corpus", choices=CORPORA, help="what ROOT is; see data/README.md")
+    parser.add_argument(
+        "root", metavar="ROOT", type=Path, help="where the corpus lies; for folder a table, or a folder of classes"
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     parser.add_argument("--tasks", nargs="+", help="whose labels are written (all)")
-    parser.add_argument("--sampling-rate", type=int, default=SAMPLING_RATE, help="of the clips written, Hz (16000)")
-    parser.add_argument("--peak-db", type=_number_or_none, default=-3.0, help="peak level, dBFS, or none (-3)")
-    parser.add_argument("--trim-top-db", type=_number_or_none, help="cut the ends this far below the loudest frame, dB")
-    parser.add_argument("--num-workers", type=int, help="processes that decode (1)")
-    parser.add_argument("--shard-rows", type=int, default=8000, help="clips a shard, at most (8000)")
+    parser.add_argument(
+        "--sampling-rate", "--sampling_rate", type=int, default=SAMPLING_RATE, help="of the clips written, Hz (16000)"
+    )
+    parser.add_argument(
+        "--peak-db", "--peak_db", type=_number_or_none, default=-3.0, help="peak level, dBFS, or none (-3)"
+    )
+    parser.add_argument(
+        "--trim-top-db", "--trim_top_db", type=_number_or_none, help="cut the ends this far below the loudest frame, dB"
+    )
+    parser.add_argument("--num-workers", "--num_workers", type=int, help="processes that decode (1)")
+    parser.add_argument("--shard-rows", "--shard_rows", type=int, default=8000, help="clips a shard, at most (8000)")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be decoded")
     parser.add_argument(
         "--option",
