@@ -365,6 +365,26 @@ def test_made_splits_keep_speakers_apart(tmp_path):
     )
 
 
+def test_splits_made_clip_by_clip_are_told(tmp_path, caplog):
+    path = write_table(tmp_path, clips=40, joy=[0.5] * 40, Sprecher=[f"s{i // 4}" for i in range(40)])
+    load_bursts("folder", path, label_columns=["joy"])
+    assert "no speaker column is known" in caplog.text and "--speaker_column names it" in caplog.text
+    caplog.clear()
+    for column in ("Sprecher", ""):
+        load_bursts("folder", path, label_columns=["joy"], speaker_column=column)
+    assert not caplog.text
+
+
+def test_first_line_of_a_spreadsheet(tmp_path):
+    path = write_table(tmp_path, joy=[0.5] * 10)
+    lines = ["sep=;", "file;joy", *(f"c{i}.wav;0,{i}" for i in range(10))]
+    path.write_text("\r\n".join(lines), encoding="utf-8-sig")
+    task, splits = load_bursts("folder", path)
+    assert task.labels == ("joy",) and sum(splits.num_rows.values()) == 10
+    path.write_text("\n".join([*lines, "c1.wav;0,5;7"]))
+    assert "line 13: 3 fields where the header has 2" in message("folder", path)
+
+
 def test_roots(tmp_path):
     assert "nowhere: no such file or folder" in message("folder", tmp_path / "nowhere")
     write_table(tmp_path, joy=[0.5] * 10)
@@ -387,6 +407,15 @@ def test_audiofolder(tmp_path, with_splits):
     for row in splits["train"]:
         assert task.labels[row["labels"]] in row["id"].split("/")
     assert os.path.isfile(splits["test"][0]["audio"]["path"])
+
+
+@pytest.mark.parametrize(
+    "options", [{"task": "high"}, {"label_columns": ["joy"]}, {"label_range": (1, 7)}, {"speaker_column": "who"}]
+)
+def test_audiofolder_has_no_columns(tmp_path, options):
+    for name in ("laugh", "cry"):
+        write_clip(tmp_path / name / "1.wav")
+    assert f"leave out --{next(iter(options))}" in message("folder", tmp_path, **options)
 
 
 def test_folder_of_nothing(tmp_path):

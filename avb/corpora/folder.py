@@ -87,6 +87,20 @@ def load(
         return shards.load_prepared(root, task, cache_dir)
     path = _find_table(root)
     if path is None:
+        given: dict[str, object] = {
+            "task": task,
+            "path_column": path_column,
+            "label_columns": label_columns,
+            "kind": kind,
+        }
+        given |= {"split_column": split_column, "speaker_column": speaker_column, "audio_root": audio_root}
+        given["label_range"] = None if tuple(label_range) == (0, 1) else label_range
+        for name, value in given.items():
+            if value:
+                raise CorpusError(
+                    f"{root}: it holds no table (.csv, .tsv, .parquet), only folders, which are its classes: leave out "
+                    f"--{name}, or give the path of a table"
+                )
         return load_audiofolder(root)
 
     table = read_table(path)
@@ -116,6 +130,12 @@ def load(
     if split_column:
         split_of = [_split_of_row(table, split_column, position) for position in kept]
     else:
+        if speakers is None and not by_clip:
+            logger.warning(
+                "%s: no speaker column is known, so splits are made clip by clip, and a speaker may be in two of them; "
+                '--speaker_column names it (--speaker_column "" where there is none)',
+                path,
+            )
         # A clip of an unknown speaker is a group of its own.
         groups = [(speakers and speakers[position]) or f"clip {names[position]}" for position in kept]
         split_of = ranked_splits(groups, str(path))
@@ -128,7 +148,9 @@ def _find_table(root: Path) -> Path | None:
     """The table at root; None where root is a folder without one."""
     if root.is_file():
         if root.suffix.lower() not in TABLE_SUFFIXES:
-            raise CorpusError(f"{root}: a label table must be one of {', '.join(TABLE_SUFFIXES)}")
+            raise CorpusError(
+                f"{root}: a label table must be one of {', '.join(TABLE_SUFFIXES)}; save a spreadsheet as 'CSV UTF-8'"
+            )
         return root
     tables = sorted(p for p in root.iterdir() if p.suffix.lower() in TABLE_SUFFIXES and not p.name.startswith("."))
     if len(tables) > 1:
@@ -172,7 +194,7 @@ def _make_task(
             text = [name for name in columns if name not in numeric]
             raise CorpusError(
                 f"{table.path}: which columns are the labels? {_listed('numeric', numeric)}{_listed('text', text)}"
-                f"give label_columns=[...] (--label_columns {(numeric or text)[0]})"
+                f"give label_columns=[...] (--label_columns {' '.join(numeric or text[:1])})"
             )
         else:
             kind = "classification"
@@ -191,7 +213,7 @@ def _label_candidates(table: Table, given: Sequence[str] | None, special: Sequen
     if not left:
         raise CorpusError(
             f"{table.path}: no label columns: beside {', '.join(name for name in special if name)} there are none; add "
-            "them, or name them in label_columns=[...]"
+            "them, or name them in label_columns=[...] (--label_columns)"
         )
     return left
 
@@ -230,7 +252,7 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
     if len(classes) == len(cells) > 2:
         raise CorpusError(
             f"{table.path}, column {column!r}: every row has a class of its own, such as {classes[0]!r}; if it is no "
-            "label, name the label in label_columns=[...]"
+            "label, name the label in label_columns=[...] (--label_columns)"
         )
     return tuple(classes)
 
@@ -248,7 +270,9 @@ def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool)
         first = ", ".join(missing[:3])
         message = f"{table.path}: {len(missing)} of {len(files)} audio files are not in {audio_root}, such as {first}"
         if not skip_missing:
-            raise CorpusError(f"{message}; give audio_root=..., or leave them out (skip_missing=True)")
+            raise CorpusError(
+                f"{message}; give audio_root=... (--audio_root), or leave them out: skip_missing=True (--skip_missing)"
+            )
         logger.warning("%s; left out", message)
     return files
 
@@ -262,7 +286,7 @@ def _resolve(table: Table, position: int, column: str, name: str, audio_root: Pa
     if ".." in relative.parts or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(audio_root)):
         raise CorpusError(
             f"{table.where(position)}, column {column!r}: {name!r} lies outside {audio_root}; give the folder that "
-            "holds all clips as audio_root=..., and paths without '..'"
+            "holds all clips as audio_root=... (--audio_root), and paths without '..'"
         )
     suffixes = ("",) if relative.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
     # os.path's, not Path's: a name too long for a file is the name of no file, and no error.

@@ -98,5 +98,6 @@ def _range_hint(task: Task, lowest: float, highest: float) -> str:
     low, high = int(np.floor(lowest)), int(np.ceil(highest))
     return (
         f"; if that is the scale, give label_range=({low}, {high}) (--label_range {low} {high}); if the numbers are "
-        "classes, kind='classification'; if this is no label, name those that are in label_columns=[...]"
+        "classes, kind='classification' (--kind); if this is no label, name the labels in label_columns=[...] "
+        "(--label_columns)"
     )

@@ -77,7 +77,12 @@ def _read_csv(path: Path) -> Table:
         first_line = file.readline(MAX_LINE)
         if len(first_line) == MAX_LINE:
             raise CorpusError(f"{path}: its first line is longer than {MAX_LINE:,} characters; it is no label table")
-        header_of = {sep: next(csv.reader([first_line], delimiter=sep), []) for sep in _separators(path)}
+        # The first line of a spreadsheet's file may say what separates the fields: `sep=;`.
+        announced = re.fullmatch(r'"?sep=([,;|\t])"?\r?\n?', first_line)
+        if announced:
+            first_line = file.readline(MAX_LINE)
+        separators = announced[1] if announced else _separators(path)
+        header_of = {sep: next(csv.reader([first_line], delimiter=sep), []) for sep in separators}
         separator = max(header_of, key=lambda sep: len(header_of[sep]))  # the first of equals: the comma
         header = [name.strip() for name in header_of[separator]]
         if not any(header):
@@ -85,7 +90,7 @@ def _read_csv(path: Path) -> Table:
         reader = csv.reader(file, delimiter=separator)
         rows, lines = [], []
         for fields in reader:
-            line = reader.line_num + 1  # the header was read apart
+            line = reader.line_num + (2 if announced else 1)  # those before were read apart
             if not any(field.strip() for field in fields):  # a blank line, or the ",,," of a spreadsheet
                 continue
             if len(fields) != len(header):
