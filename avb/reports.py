@@ -235,11 +235,17 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="avb.reports", description="Tables and pictures of the results of runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.reports", description="Tables and pictures of the results of runs."
+    )
     commands = parser.add_subparsers(dest="report", required=True)
     for name, what in (("paper", "the paper's Tables I-V and ours"), ("runs", "all runs")):
         command = commands.add_parser(name, help=what)
-        command.add_argument("--results", default="results/runs.csv", help="where train_avb.py noted its runs")
+        command.add_argument(
+            "--results",
+            default="results/runs.csv",
+            help="table of runs, as train_avb.py --results writes it; default: results/runs.csv",
+        )
         default = "results" if name == "paper" else None
         command.add_argument(
             "--output", default=default, help=f"folder for {name}.md and {name}.csv; default: {default or 'none'}"
@@ -265,6 +271,12 @@ def main(argv: list[str] | None = None) -> int:
         if args.report == "paper":
             rows, others = compare_with_paper(read_paper_rows(), results)
             text, names = paper_report(rows, others), list(rows[0])
+            if not any(row["num_seeds"] for row in rows):
+                print(
+                    f"avb.reports: no run in {args.results} is a row of the paper; train_avb.py notes its run there "
+                    f"with --results {args.results}",
+                    file=sys.stderr,
+                )
         else:
             summaries = summarize(results)
             rows, names = [asdict(summary) for summary in summaries], [field.name for field in fields(Summary)]
