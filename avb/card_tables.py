@@ -24,7 +24,11 @@ def model_table(run: Run) -> str:
     config = run.config
     rows = [("model type", f"`{config['model_type']}`")]
     if run.is_wav2vec2:
-        lstm = f"{config['rnn_layers']} layers of {config['rnn_hidden_size']} units" if config["rnn_layers"] else "none"
+        lstm = (
+            f"{config['rnn_layers']} layer{'s' * (config['rnn_layers'] != 1)} of {config['rnn_hidden_size']} units"
+            if config["rnn_layers"]
+            else "none"
+        )
         rows += [
             ("encoder", run.encoder or "not on file"),
             ("transformer layer that feeds the head", str(config["encoder_layer"])),

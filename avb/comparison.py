@@ -53,7 +53,10 @@ def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str
     for system, folders in zip(systems, (runs, others), strict=True):
         for run, folder in zip(system, folders, strict=True):
             if len(run) != len(first) or not all(_is_same(*pair) for pair in zip(run, first, strict=True)):
-                raise AvbError(f"{folder}: its {split} clips or labels are not those of {runs[0]}")
+                raise AvbError(
+                    f"{folder}: its {split} clips or labels are not those of {runs[0]}; compare "
+                    "runs of one table, task and way of making splits (see their recipe.yaml)"
+                )
     return [_compare(*([run[part] for run in system] for system in systems)) for part in range(len(first))]
 
 
@@ -88,20 +91,23 @@ def _resampled(system: Sequence[Predictions]) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.comparison", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of one system's runs")
     parser.add_argument("--against", metavar="RUN", nargs="+", required=True, help="folders of the other system's runs")
-    parser.add_argument("--split", default="validation", help="validation (default) or test")
+    parser.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
     args = parser.parse_args(argv)
     try:
         found = compare(args.runs, args.against, args.split)
     except AvbError as error:
         print(f"avb.comparison: error: {error}", file=sys.stderr)
         return 1
+    runs = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
     for part in found:
         task = f"{part.task}: " if len(found) > 1 else ""
         print(
-            f"{task}{part.metric.upper()} {part.score:.3f} ({len(args.runs)} runs) against {part.other:.3f} "
+            f"{task}{part.metric.upper()} {part.score:.3f} ({runs}) against {part.other:.3f} "
             f"({len(args.against)}): difference {part.difference:+.3f}, 95 % interval {part.low:+.3f} to "
             f"{part.high:+.3f} by {part.unit} ({part.num_clips} clips)"
         )

@@ -90,7 +90,7 @@ def finish(journal: Path, output: Path, config) -> int:
         write_table(report, bad, ["id", "error"])
     with open(journal, encoding="utf-8") as file:
         scored = sum(1 for _ in file) - 1 - len(bad)
-    print(f"{scored} clips scored: {output}")
+    print(f"{scored} clip{'s' * (scored != 1)} scored: {output}")
     if bad:
-        print(f"{len(bad)} clips skipped: {report}", file=sys.stderr)
+        print(f"{len(bad)} clip{'s' * (len(bad) != 1)} skipped: {report}", file=sys.stderr)
     return len(bad)

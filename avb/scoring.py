@@ -74,7 +74,9 @@ def summary(task: Task | MultiTask, results: dict, num_bad_clips: int, output_di
         elif isinstance(task, Task) and task.metric in scores:
             lines += _summarize(name, task, scores)
     if num_bad_clips:
-        lines.append(f"{num_bad_clips} clips could not be read: {output_dir / 'bad_clips.csv'}")
+        lines.append(
+            f"{num_bad_clips} clip{'s' * (num_bad_clips != 1)} could not be read: {output_dir / 'bad_clips.csv'}"
+        )
     lines.append(f"model, metrics and predictions: {output_dir}")
     return "\n".join(lines)
 

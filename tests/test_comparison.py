@@ -77,7 +77,9 @@ def test_resampled_scores_are_those_of_the_interval(classes):
 def test_runs_that_do_not_belong_together(tmp_path, classes, capsys):
     a = write_run(tmp_path / "a", classes, classes)
     b = write_run(tmp_path / "b", classes, classes, ids=[f"other{place}" for place in range(300)])
-    with pytest.raises(AvbError, match="b: its validation clips or labels are not those of .*a"):
+    with pytest.raises(
+        AvbError, match="b: its validation clips or labels are not those of .*a; compare runs of one table"
+    ):
         compare([a], [b])
     assert main([str(a), "--against", str(tmp_path / "none")]) == 1
     assert "give the folder of a finished run" in capsys.readouterr().err
