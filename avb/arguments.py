@@ -30,7 +30,8 @@ class ModelArguments:
         default="facebook/wav2vec2-large-lv60",
         metadata={
             "help": "BASE, LARGE, LARGE-LV60K or XLSR53; Hub name or folder of a wav2vec 2.0 checkpoint or of a model "
-            "trained here; or a YAML file of Wav2Vec2Config fields, to start from random weights."
+            "trained here; emogator-small, which comes with the project;"
+            " or a YAML file of Wav2Vec2Config fields, to start from random weights."
         },
     )
     encoder_layer: int = field(
