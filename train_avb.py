@@ -32,7 +32,7 @@ from avb.hub import save_hub_folder
 from avb.loading import load_clips
 from avb.output import make_folder, write_json, write_table
 from avb.push import open_repository, push_folder
-from avb.results import append_result, failed_run, run_results
+from avb.results import append_result, check_table, failed_run, run_results
 from avb.runs import corpus_name
 from avb.scoring import score_split, summary
 from avb.training import BurstTrainer, build_model
@@ -66,6 +66,12 @@ def run(argv: list[str] | None) -> int:
         if is_main_process:
             print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains anew)")
         return 0
+    if args.results and is_main_process:
+        try:
+            check_table(args.results)
+        except AvbError as error:
+            print(f"train_avb.py: error: {error}", file=sys.stderr)
+            return 1
     try:
         if repo_id and is_main_process:
             open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours

@@ -221,23 +221,36 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def append_result(path: str | Path, result: Result):
-    """Adds a row to the table, which is made if need be.
+def check_table(path: str | Path):
+    """Makes the table if need be. Called before a training, it saves hours that would end in an error.
 
     Raises:
         AvbError: the file has other columns, or cannot be written.
     """
     path = Path(path)
-    row = _csv_line(["" if value is None else value for value in asdict(result).values()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_table(path)
+        with open(path, "ab+") as file:  # for appending: it can be written
+            file.seek(0)
+            header = file.readline().decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be written ({error.strerror}); give another --results") from error
+    if header != ",".join(COLUMNS):
+        raise AvbError(f"{path}: not the columns of this version: move the file away. Columns: {', '.join(COLUMNS)}")
+
+
+def append_result(path: str | Path, result: Result):
+    """Adds a row to the table, which is made if need be.
+
+    Raises:
+        AvbError: see `check_table`; or the disk is full.
+    """
+    path = Path(path)
+    row = _csv_line(["" if value is None else value for value in asdict(result).values()])
+    check_table(path)
+    try:
         with open(path, "rb") as file:
-            header = file.readline().decode("utf-8").strip()
-            if header != ",".join(COLUMNS):
-                raise AvbError(
-                    f"{path}: not the columns of this version: move the file away. Columns: {', '.join(COLUMNS)}"
-                )
             file.seek(-1, os.SEEK_END)
             whole = file.read(1) == b"\n"
         # A line that was cut off (a full disk) stays one bad line, and takes no other with it.

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from avb.cards import build_card
 from avb.errors import AvbError
 from avb.hub import NEEDED_FILES, REPO_PLACEHOLDER, hub_files
 from avb.prediction import load_model, score_waveforms
+from avb.runs import read_run
 from avb.shipped import FOLDER
 
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"
@@ -70,7 +72,7 @@ def ship(run: str | os.PathLike, name: str) -> Path:
         Path(temporary).mkdir()  # the context removes it
     for path in (FOLDER / name).iterdir():
         path.chmod(0o644)
-    card = (run / "README.md").read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, name)
+    card = str(build_card(read_run(run), name)).replace(REPO_PLACEHOLDER, name).rstrip() + "\n"
     (CARDS / f"{name}.md").write_text(USE.sub(HOW_TO_USE.format(name=name), card), encoding="utf-8")
     return FOLDER / name
 

@@ -37,6 +37,7 @@ def test_a_run_is_shipped_in_half_precision_with_its_card(run, folders):
     assert {str(tensor.dtype) for tensor in weights.values() if tensor.is_floating_point()} == {"torch.float16"}
     assert "ORG/THIS-MODEL" in (run / "README.md").read_text()
     assert "ORG/THIS-MODEL" not in (folders / "mini.md").read_text()
+    assert "\n# mini\n" in (folders / "mini.md").read_text() and "- name: mini" in (folders / "mini.md").read_text()
     assert 'avb.load("mini")' in (folders / "mini.md").read_text()
     assert "trust_remote_code" not in (folders / "mini.md").read_text()
     assert shipped.names() == ["mini"]

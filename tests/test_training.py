@@ -358,3 +358,11 @@ def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
     fitted = BurstTrainer(model, args, corpus.task, feature_extractor, collator, train_dataset=data, eval_dataset=data)
     fitted.train()
     assert fitted.evaluate()[f"eval_{corpus.task.metric}"] >= 0.95
+
+
+def test_a_table_of_results_that_cannot_take_a_row_is_refused_before_training(tmp_path, capsys):
+    (tmp_path / "runs.csv").write_text("name,score\nmine,0.5\n")
+    argv = ["--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run"), "--results", str(tmp_path / "runs.csv")]
+    assert train_avb.main(argv) == 1
+    assert "runs.csv: not the columns of this version: move the file away" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
