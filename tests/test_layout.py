@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,22 @@ def test_a_baseline_taken_along_to_the_hub_imports_nothing_of_avb(name):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_fit_in_the_head(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_what_is_imported_is_declared():
+    """A package that only comes along with another one is gone the day that one does without it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = sum(project["optional-dependencies"].values(), project["dependencies"])
+    declared = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in requirements}
+    distributions = packages_distributions()
+    own = {path.stem for path in ROOT.glob("*.py")} | {"avb", "data", "markupsafe"}  # the last is jinja2's own
+    for path in [*MODULES, *ROOT.glob("*_avb.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+        for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names - own:
+            comes_from = {distribution.lower() for distribution in distributions[name]}
+            assert comes_from & declared, f"{path}: {name} of {comes_from} is in no list of pyproject.toml"
 
 
 def test_nothing_binary_and_no_recording_is_tracked():
