@@ -332,6 +332,8 @@ def wav_bytes(waveform: np.ndarray) -> bytes:
         ("http://127.0.0.1:9/clip.wav", "http://127.0.0.1:9/clip.wav: cannot be downloaded"),
         ("http://[/clip.wav", r"http://\[/clip.wav: cannot be downloaded"),
     ],
+    # Not the bytes of a recording, which hold its date: every process must call a test by the same name.
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_bad_audio_is_one_line(pipe, source, message):
     for inputs in (source, [source]):
