@@ -46,9 +46,7 @@ def shift_in_time(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarr
 
 def mix_in(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
     """Lays another train clip under this one, 10 to 25 dB lower; where it begins is random."""
-    second = other()
-    start = draw.integers(max(1, len(second) - len(waveform) + 1))
-    second = second[start : start + len(waveform)]
+    second = _excerpt(other(), len(waveform), draw)
     return waveform + _at_level(waveform, second, draw.uniform(10, 25), pad_to=len(waveform))
 
 
@@ -134,9 +132,8 @@ def mix_labels(waveform: np.ndarray, labels, other: dict, draw: Draw) -> tuple[n
     """Mixup of a clip with another row: the waveform and its labels, which are missing where either's is."""
     share = draw.beta(MIXUP_ALPHA, MIXUP_ALPHA)
     share = max(share, 1 - share)
-    second = _waveform(other)
-    start = draw.integers(max(1, len(second) - len(waveform) + 1))
-    second = _at_level(waveform, second[start : start + len(waveform)], 0, pad_to=len(waveform))
+    second = _excerpt(_waveform(other), len(waveform), draw)
+    second = _at_level(waveform, second, 0, pad_to=len(waveform))
     mixed = [
         share * np.asarray(first) + (1 - share) * np.asarray(last)
         for first, last in ((waveform, second), (labels, other["labels"]))
@@ -146,6 +143,12 @@ def mix_labels(waveform: np.ndarray, labels, other: dict, draw: Draw) -> tuple[n
 
 def _waveform(row: dict) -> np.ndarray:
     return np.asarray(row["input_values"], dtype=np.float32)
+
+
+def _excerpt(waveform: np.ndarray, samples: int, draw: Draw) -> np.ndarray:
+    """At most so many samples, from anywhere."""
+    start = draw.integers(max(1, len(waveform) - samples + 1))
+    return waveform[start : start + samples]
 
 
 def _at_level(waveform: np.ndarray, addition: np.ndarray, decibels: float, pad_to: int) -> np.ndarray:

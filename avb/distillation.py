@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from avb.corpora.tables import read_table
 from avb.errors import AvbError
-from avb.tasks import MultiTask, Task
+from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 
 def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weight: float) -> Dataset:
@@ -58,7 +58,7 @@ def label_rows(task: Task, labels) -> np.ndarray:
     if labels.ndim == 2:
         return labels.astype(np.float32)
     rows = np.eye(task.num_labels, dtype=np.float32)[labels.clip(min=0)]
-    rows[labels < 0] = np.nan
+    rows[labels == MISSING_CLASS] = np.nan
     return rows
 
 

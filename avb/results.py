@@ -248,7 +248,10 @@ def append_result(path: str | Path, result: Result):
     """
     path = Path(path)
     row = _csv_line(["" if value is None else value for value in asdict(result).values()])
-    check_table(path)
+    try:
+        check_table(path)
+    except AvbError as error:
+        raise AvbError(f"{error}; the result was: {row}") from error
     try:
         with open(path, "rb") as file:
             file.seek(-1, os.SEEK_END)
