@@ -20,10 +20,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments, parse_arguments
 from avb.collator import BurstCollator
 from avb.errors import AvbError, did_you_mean
+from avb.filterbank import read_encoder, start_filters
 from avb.loading import load_clips
 from avb.output import make_folder, write_json
 from avb.pretraining import OBJECTIVES
-from avb.recipes import SUFFIXES, read_yaml
+from avb.recipes import SUFFIXES
 from configuration_avb import receptive_field
 
 FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
@@ -79,8 +80,10 @@ def build_model(model_args: PretrainingArguments):
     if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.objective == "layer_clusters":
             raise AvbError("--objective layer_clusters needs an encoder that has learned something: --encoder FOLDER")
-        config = Wav2Vec2Config(**read_yaml(Path(model_args.encoder)), **masking, layerdrop=0.0)
-        return model_class(config, model_args.num_mel_bins)
+        fields, first_filters = read_encoder(model_args.encoder)
+        model = model_class(Wav2Vec2Config(**fields, **masking, layerdrop=0.0), model_args.num_mel_bins)
+        start_filters(model.wav2vec2, first_filters)
+        return model
     try:
         return model_class.from_pretrained(
             model_args.encoder, num_mel_bins=model_args.num_mel_bins, **masking, layerdrop=0.0

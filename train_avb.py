@@ -25,7 +25,7 @@ from avb.augmentation import MIXUP, AugmentedClips
 from avb.cards import write_card
 from avb.checkpoints import FINISHED, clear, starting_point
 from avb.corpora.decode import BadClip
-from avb.distillation import soften
+from avb.distillation import ModelTeachers, are_models, soften
 from avb.errors import AvbError
 from avb.features import training_inputs
 from avb.hub import save_hub_folder
@@ -118,15 +118,20 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         )
 
     model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
-    if data_args.teachers or MIXUP in (data_args.augment or []):
-        splits["train"] = soften(splits["train"], task, data_args.teachers or [], data_args.teacher_weight)
+    teachers, model_teachers = data_args.teachers or [], None
+    if are_models(teachers):
+        weight = data_args.teacher_weight
+        model_teachers = ModelTeachers(teachers, task, feature_extractor, weight, args.device)
+    if teachers or MIXUP in (data_args.augment or []):
+        tables = [] if model_teachers else teachers
+        splits["train"] = soften(splits["train"], task, tables, data_args.teacher_weight)
     with args.main_process_first(desc="computing features"):
         splits, collator = training_inputs(
             model.to(args.device),
             feature_extractor,
             splits,
             cache_frames=data_args.cache_frames,
-            is_augmented=bool(data_args.augment),
+            is_augmented=bool(data_args.augment or model_teachers),
             dtype=data_args.frames_dtype,
             autocast=args.bf16,
             num_proc=data_args.num_decode_workers,
@@ -141,6 +146,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
         task,
         feature_extractor,
         collator,
+        model_teachers,
         train_dataset=train_clips,
         eval_dataset=splits["validation"],
     )

@@ -178,7 +178,7 @@ class DataArguments:
     )
     teachers: list[str] | None = field(
         default=None,
-        metadata={"help": "Distillation: tables of predict_avb.py that other models made of the train clips."},
+        metadata={"help": "Distillation: models, or tables of predict_avb.py that they made of the train clips."},
     )
     teacher_weight: float = field(
         default=0.5, metadata={"help": "Share of the teachers in a train label; the rest is the clip's own."}

@@ -1,24 +1,33 @@
 """Train labels softened by what other models say of the same clips: knowledge distillation (Hinton et al. 2015,
-arXiv:1503.02531).
+arXiv:1503.02531). Several teachers are averaged.
+
+    python train_avb.py RECIPE --data_dir ROOT --teachers runs/teacher emogator-cnn --teacher_weight 0.7
+
+Teachers are models, which hear each clip just as the student does, its random changes included ("function matching",
+Beyer et al. 2022, arXiv:2106.05237); or, for those of another input, tables of their scores of the clips as recorded:
 
     python predict_avb.py runs/teacher --corpus emogator --data_dir ROOT --split train --output teacher.parquet
     python train_avb.py RECIPE --data_dir ROOT --teachers teacher.parquet --teacher_weight 0.7
-
-Unusual: teachers are tables. Any model of this project can have written them, a baseline too; several are averaged; and
-none of them runs while the student learns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
+import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
-from avb.corpora.tables import read_table
+from avb.corpora.tables import TABLE_SUFFIXES, read_table
 from avb.errors import AvbError
+from avb.prediction import load_model
 from avb.tasks import MISSING_CLASS, MultiTask, Task
+from feature_extraction_avb import VocalBurstFeatureExtractor
+
+# Of a feature extractor: what a waveform is made of it for a model.
+_WAVEFORM_SETTINGS = ("sampling_rate", "do_normalize", "peak_db", "trim_top_db")
 
 
 def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weight: float) -> Dataset:
@@ -40,8 +49,7 @@ def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weig
     """
     if isinstance(task, MultiTask):
         raise AvbError(f"--teachers and --augment mixup need labels of one task, not of {task.name}: give one --task")
-    if not 0 <= weight <= 1:
-        raise AvbError(f"--teacher_weight {weight:g} is out of range: give 0 to 1")
+    _check_weight(weight)
     labels = label_rows(task, train["labels"][:])
     if teachers:
         scores = np.mean([_read_scores(Path(teacher), train["id"][:], task) for teacher in teachers], axis=0)
@@ -50,6 +58,85 @@ def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weig
     return datasets.concatenate_datasets(columns, axis=1).with_format(
         "numpy", columns=["input_values"], output_all_columns=True
     )
+
+
+class ModelTeachers:
+    """Models that say of each train batch what its labels shall be.
+
+    Args:
+        names: models in torch: folders, shipped models or names on the Hub.
+        task: of the student, and of each of them.
+        feature_extractor: the student's; theirs must make the same waveforms of a clip.
+        weight: of the teachers in a label, in [0, 1].
+        device: where they run.
+
+    Raises:
+        AvbError: a weight out of range, no such model, or one of other labels or another input.
+    """
+
+    def __init__(
+        self, names: Sequence[str], task: Task | MultiTask, feature_extractor, weight: float, device: torch.device
+    ):
+        _check_weight(weight)
+        self.weight = weight
+        self.models = [_load_teacher(name, task, feature_extractor, device) for name in names]
+
+    @torch.no_grad()
+    def soften(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The labels (batch, labels) of a batch of waveforms that has `labels`, as `soften` makes them of rows."""
+        inputs = {name: values for name, values in batch.items() if name != "labels"}
+        scores = torch.stack([_scores(model, inputs) for model in self.models]).mean(0)
+        labels = batch["labels"]
+        return torch.where(labels.isnan(), scores, (1 - self.weight) * labels + self.weight * scores)
+
+
+def are_models(teachers: Sequence[str]) -> bool:
+    """Whether all of them are models; else all are tables.
+
+    Raises:
+        AvbError: there are both.
+    """
+    tables = [teacher for teacher in teachers if Path(teacher).suffix.lower() in TABLE_SUFFIXES]
+    if tables and len(tables) < len(teachers):
+        raise AvbError(
+            f"--teachers are models and tables ({tables[0]}): give models only, or have each of them score the train "
+            "split (predict_avb.py --split train) and give tables only"
+        )
+    return bool(teachers) and not tables
+
+
+def _load_teacher(name: str, task: Task | MultiTask, feature_extractor, device: torch.device) -> PreTrainedModel:
+    model, own = load_model(name, str(device))
+    if not isinstance(model, PreTrainedModel):
+        raise AvbError(f"--teachers {name}: an export cannot teach; give the model that it was made of")
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if labels != list(task.labels):
+        raise AvbError(
+            f"--teachers {name}: its labels are {', '.join(labels):.200}, not those of task {task.name!r} "
+            f"({', '.join(task.labels):.200})"
+        )
+    if not (isinstance(own, VocalBurstFeatureExtractor) and isinstance(feature_extractor, VocalBurstFeatureExtractor)):
+        raise AvbError(
+            f"--teachers {name}: teacher and student do not hear the same input; have it score the train split "
+            "(predict_avb.py --split train) and give the table"
+        )
+    for setting in _WAVEFORM_SETTINGS:
+        if (theirs := getattr(own, setting)) != (ours := getattr(feature_extractor, setting)):
+            raise AvbError(
+                f"--teachers {name}: it was trained with {setting} {theirs}, and here that is {ours}: change it, or "
+                "have the teacher score the train split (predict_avb.py --split train) and give the table"
+            )
+    return model
+
+
+def _scores(model: PreTrainedModel, inputs: dict) -> torch.Tensor:
+    logits = model(**inputs).logits.float()
+    return logits.softmax(-1) if model.config.loss == "ce" else logits
+
+
+def _check_weight(weight: float):
+    if not 0 <= weight <= 1:
+        raise AvbError(f"--teacher_weight {weight:g} is out of range: give 0 to 1")
 
 
 def label_rows(task: Task, labels) -> np.ndarray:

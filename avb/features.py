@@ -64,7 +64,8 @@ def training_inputs(
         feature_extractor: that of the model.
         splits: decoded splits, rows with `input_values` waveforms; one of them is `train`.
         cache_frames: False runs a frozen encoder in every epoch.
-        is_augmented: the train clips' waveforms will change from epoch to epoch, which runs it in every epoch too.
+        is_augmented: the train clips' waveforms will change from epoch to epoch, or teachers hear them: it runs in
+            every epoch too.
         dtype: see `encoder_frames`.
         autocast: see `encoder_frames`.
         num_proc: processes that compute functionals.
@@ -75,7 +76,7 @@ def training_inputs(
     is_frozen = not any(parameter.requires_grad for parameter in model.wav2vec2.parameters())
     if not cache_frames or not is_frozen:
         return splits, BurstCollator(feature_extractor)
-    if reason := "train clips are augmented (augment)" if is_augmented else reason_against(model):
+    if reason := "train clips are augmented, or teachers hear them" if is_augmented else reason_against(model):
         logger.warning("the frozen encoder runs in every epoch: %s", reason)
         return splits, BurstCollator(feature_extractor)
     settings: dict[str, Any] = {"dtype": dtype, "cache_dir": cache_dir, "autocast": autocast}

@@ -24,6 +24,7 @@ from avb.arguments import AvbTrainingArguments
 from avb.augmentation import AugmentedClips
 from avb.batches import STRATEGIES, JoinedBatches
 from avb.collator import BurstCollator
+from avb.distillation import ModelTeachers
 from avb.errors import AvbError
 from avb.metrics import compute_metrics
 from avb.resumption import CheckpointTrainer
@@ -51,6 +52,9 @@ class _Step:
 class BurstTrainer(CheckpointTrainer):
     """The Trainer with an exact loss at any scale, a learning rate for the encoder, and predictions in order.
 
+    Args:
+        teachers: soften the labels of each train batch, which are rows of (labels,) floats then.
+
     Raises:
         AvbError: the model makes the predictions of a clip depend on its batch, which is cut up here.
     """
@@ -59,7 +63,14 @@ class BurstTrainer(CheckpointTrainer):
     loss_is_scaled_for_ga = True  # the stock Trainer would divide it by the number of micro-batches
 
     def __init__(
-        self, model, args: AvbTrainingArguments, task: Task | MultiTask, feature_extractor, data_collator, **kwargs
+        self,
+        model,
+        args: AvbTrainingArguments,
+        task: Task | MultiTask,
+        feature_extractor,
+        data_collator,
+        teachers: ModelTeachers | None = None,
+        **kwargs,
     ):
         is_cut_up = args.gradient_accumulation_steps > 1 or args.world_size > 1
         if is_cut_up and (reason := batch_dependence(model)):
@@ -78,7 +89,7 @@ class BurstTrainer(CheckpointTrainer):
         self.loss_parameters = {"log_variances": model.log_variances} if learns_weights else {}
         names = [name for key in self.loss_parameters for name in (key, f".{key}")]  # with a dot where DDP looks
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
-        self._step = _Step([])
+        self._step, self.teachers = _Step([]), teachers
         args.metric_for_best_model = f"eval_{task.metric}"
         args.greater_is_better = True
         patience = args.early_stopping_patience
@@ -147,6 +158,11 @@ class BurstTrainer(CheckpointTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         micro_batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.teachers is not None:
+            micro_batches = [self._prepare_inputs(inputs) for inputs in micro_batches]
+            with self.compute_loss_context_manager():
+                for inputs in micro_batches:
+                    inputs["labels"] = self.teachers.soften(inputs)
         self._step = _Step(micro_batches)
         return micro_batches, num_items
 

@@ -12,7 +12,8 @@ from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES
 from avb.errors import AvbError, did_you_mean
 from avb.extractors import resolve
-from avb.recipes import SUFFIXES, read_yaml
+from avb.filterbank import read_encoder, start_filters
+from avb.recipes import SUFFIXES
 from avb.tasks import MultiTask, Task
 from avb.trainer import BurstTrainer
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
@@ -67,7 +68,9 @@ def _build_wav2vec2(
     if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.freeze != "none":
             raise AvbError(f"--freeze {model_args.freeze} would keep random weights as they are: add --freeze none")
-        model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**read_yaml(Path(model_args.encoder)) | fields))
+        encoder_fields, first_filters = read_encoder(model_args.encoder)
+        model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**encoder_fields | fields))
+        start_filters(model.wav2vec2, first_filters)
         feature_extractor = VocalBurstFeatureExtractor()
     else:
         model, feature_extractor = _load_encoder(resolve(model_args.encoder), fields)

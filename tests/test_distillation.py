@@ -1,4 +1,4 @@
-"""Labels softened by teachers' tables: the numbers, what is refused, and the real commands from teacher to student."""
+"""Labels softened by teachers, tables and models: the numbers, what is refused, and the real commands to a student."""
 
 import csv
 import json
@@ -7,13 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from datasets import Dataset
 
 import train_avb
-from avb.distillation import label_rows, soften
+from avb.baselines import BASELINES
+from avb.collator import BurstCollator
+from avb.distillation import ModelTeachers, are_models, label_rows, soften
 from avb.errors import AvbError
-from avb.tasks import MultiTask, Task
+from avb.hub import save_hub_folder
+from avb.prediction import load_model, score_waveforms
+from avb.tasks import TASKS, MultiTask, Task
+from feature_extraction_avb import VocalBurstFeatureExtractor
 
 MOOD = Task("mood", "classification", ("calm", "glad", "sad"))
 RATINGS = Task("ratings", "regression", ("valence", "arousal"))
@@ -74,6 +80,82 @@ def test_other_labels_and_other_tasks_are_refused(tmp_path):
         soften(split([0, 1]), MOOD, [table], 0.5)
     with pytest.raises(AvbError, match="one task, not of mood\\+ratings"):
         soften(split([0, 1]), MultiTask((MOOD, RATINGS)), [table], 0.5)
+
+
+def save_model(folder, task: Task, seed: int = 0, **settings) -> str:
+    """A log-mel CNN with random weights, and its feature extractor, as train_avb.py writes them."""
+    torch.manual_seed(seed)
+    model, feature_extractor = BASELINES["log_mel_cnn"](task, None, peak_db=-3.0, trim_top_db=None)
+    torch.nn.init.normal_(model.head.weight)  # so that its scores differ from clip to clip
+    for name, value in settings.items():
+        setattr(feature_extractor, name, value)
+    save_hub_folder(model, feature_extractor, folder)
+    return str(folder)
+
+
+HEARD = VocalBurstFeatureExtractor(peak_db=-3.0)
+CPU = torch.device("cpu")
+
+
+def test_models_say_of_a_batch_what_they_say_of_its_clips_alone(tmp_path, waveforms):
+    names = [save_model(tmp_path / str(seed), MOOD, seed) for seed in range(2)]
+    clips = [waveforms[-1].numpy(), waveforms[-2].numpy()]
+    labels = [[0.0, 1.0, 0.0], [float("nan")] * 3]
+    rows = [{"input_values": clip, "labels": row} for clip, row in zip(clips, labels, strict=True)]
+    softened = ModelTeachers(names, MOOD, HEARD, 0.25, CPU).soften(BurstCollator(HEARD)(rows))
+    scores = np.mean([score_waveforms(*load_model(name, "cpu"), clips) for name in names], axis=0)
+    assert np.abs(scores[0] - scores[1]).max() > 0.01
+    np.testing.assert_allclose(softened[0], 0.25 * scores[0] + 0.75 * np.array([0, 1, 0]), atol=1e-5)
+    np.testing.assert_allclose(softened[1], scores[1], atol=1e-5)
+    assert not softened.requires_grad
+
+
+def test_teachers_are_models_or_tables():
+    assert are_models(["emogator-cnn", "runs/a.b"]) and not are_models(["a.csv", "b.PARQUET"]) and not are_models([])
+    with pytest.raises(AvbError, match=r"models and tables \(a\.csv\)"):
+        are_models(["emogator-cnn", "a.csv"])
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "message"),
+    [
+        (MOOD, {"trim_top_db": 30.0}, "it was trained with trim_top_db 30.0, and here that is None"),
+        (MOOD, {"do_normalize": False}, "it was trained with do_normalize False, and here that is True"),
+        (Task("mood", "classification", ("calm", "sad", "glad")), {}, "its labels are calm, sad, glad, not those of"),
+    ],
+)
+def test_a_model_of_other_labels_or_another_input_cannot_teach(task, settings, message, tmp_path):
+    name = save_model(tmp_path / "teacher", task, **settings)
+    with pytest.raises(AvbError, match=message):
+        ModelTeachers([name], MOOD, HEARD, 0.5, CPU)
+
+
+def test_a_weight_out_of_range_and_a_model_that_is_not_there_are_refused():
+    with pytest.raises(AvbError, match="--teacher_weight 2 is out of range"):
+        ModelTeachers([], MOOD, HEARD, 2, CPU)
+    with pytest.raises(AvbError, match="nowhere: no such model"):
+        ModelTeachers(["./nowhere"], MOOD, HEARD, 0.5, CPU)
+
+
+@pytest.mark.slow
+def test_a_model_teaches_by_the_real_command(sample, tmp_path):
+    """The first step's loss is that of labels which are the teacher's own scores; the clips' labels play no part."""
+    corpus = ["--corpus", "hume_vb", "--data_dir", str(sample), "--task", "type"]
+    common = [*corpus, "--save_strategy", "no", "--load_best_model_at_end", "false", "--report_to", "none"]
+    name = save_model(tmp_path / "teacher", TASKS["type"])
+    argv = [*common, "--encoder", "recipes/encoders/tiny.yaml", "--freeze", "none", "--encoder_layer", "1"]
+    argv += ["--rnn_layers", "0", "--max_steps", "2", "--logging_steps", "1", "--logging_strategy", "steps"]
+    losses = []
+    for weight in ("0", "1"):
+        output_dir = str(tmp_path / weight)
+        assert train_avb.main([*argv, "--teachers", name, "--teacher_weight", weight, "--output_dir", output_dir]) == 0
+        history = json.loads((tmp_path / weight / "trainer_state.json").read_text())["log_history"]
+        losses.append([row["loss"] for row in history if "loss" in row])
+    assert train_avb.main([*argv, "--output_dir", str(tmp_path / "plain")]) == 0
+    history = json.loads((tmp_path / "plain" / "trainer_state.json").read_text())["log_history"]
+    plain = [row["loss"] for row in history if "loss" in row]
+    np.testing.assert_allclose(losses[0], plain, rtol=1e-5)
+    assert np.abs(np.subtract(losses[1], plain)).max() > 1e-3
 
 
 @pytest.mark.slow
