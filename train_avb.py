@@ -35,7 +35,8 @@ from avb.push import open_repository, push_folder
 from avb.results import append_result, check_table, failed_run, run_results
 from avb.runs import corpus_name
 from avb.scoring import score_split, summary
-from avb.training import BurstTrainer, build_model
+from avb.trainer import BurstTrainer
+from avb.training import build_model
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE_RECIPE = ROOT / "recipes" / "sample.yaml"

@@ -235,7 +235,7 @@ def finish(folder: Path, shards: list[Shard]) -> int:
     if skipped:
         write_table(report, _bad_rows(found), ["id", "error"])
     write_json(folder / FINISHED_FILE, {"shards": len(shards), "scored": scored, "skipped": skipped})
-    print(f"{scored} clips scored, in {len(shards)} shards: {folder}")
+    print(f"{scored} clips scored; shards in {folder}: {len(shards)}")
     if skipped:
         print(f"{skipped} clips skipped: {report}", file=sys.stderr)
     return skipped

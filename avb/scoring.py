@@ -10,7 +10,7 @@ from avb.metrics import evaluate_predictions, has_label
 from avb.output import write_table
 from avb.prediction import score_columns, score_row, scores_from_logits
 from avb.tasks import MultiTask, Task
-from avb.training import BurstTrainer
+from avb.trainer import BurstTrainer
 
 
 def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split: Dataset, output_dir: Path) -> dict:

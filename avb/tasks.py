@@ -79,6 +79,19 @@ class Task:
         """Key of the score that ranks models: "ccc" for regression, "uar" for classification."""
         return "ccc" if self.kind == "regression" else "uar"
 
+    def loss(self, given: str | None, default: str = "ccc") -> str:
+        """The loss of a model of this task: the one that is `given`, else cross entropy or a regression's `default`.
+
+        Raises:
+            AvbError: the given one does not fit.
+        """
+        is_classification = self.kind == "classification"
+        loss = given or ("ce" if is_classification else default)
+        if (loss == "ce") != is_classification:
+            legal = "ce" if is_classification else "ccc or mse"
+            raise AvbError(f"--loss {loss} does not fit task {self.name!r}, a {self.kind}: use {legal}")
+        return loss
+
     @property
     def num_labels(self: "Task | MultiTask") -> int:
         """Number of the model's outputs."""

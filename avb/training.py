@@ -15,12 +15,9 @@ from avb.extractors import resolve
 from avb.filterbank import read_encoder, start_filters
 from avb.recipes import SUFFIXES
 from avb.tasks import MultiTask, Task
-from avb.trainer import BurstTrainer
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst
-
-__all__ = ["BurstTrainer", "build_model"]
 
 FREEZABLE = ("none", "feature_encoder", "encoder")
 
@@ -90,11 +87,7 @@ def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
             for part in task.parts
         ]
         return {"loss": MULTITASK, "tasks": parts}
-    loss = loss or ("ce" if task.kind == "classification" else "ccc")
-    if (loss == "ce") != (task.kind == "classification"):
-        legal = "ce" if task.kind == "classification" else "ccc or mse"
-        raise AvbError(f"--loss {loss} does not fit task {task.name!r}, a {task.kind}: use {legal}")
-    return {"loss": loss, "label_range": list(task.label_range)}
+    return {"loss": task.loss(loss), "label_range": list(task.label_range)}
 
 
 def _load_encoder(name: str, fields: dict):

@@ -380,6 +380,7 @@ def test_withheld_labels_and_other_runs_files(classes, values, tmp_path, capsys)
         read_predictions(other, "validation")
 
 
+@pytest.mark.slow
 def test_without_matplotlib_the_way_out_is_named(classes, tmp_path):
     run = write_run(tmp_path / "run", classes)
     code = "import sys; sys.modules['matplotlib'] = None; from avb.reports import main; sys.exit(main(sys.argv[1:]))"

@@ -316,7 +316,7 @@ def test_loss_follows_from_the_task(name, request):
     assert (config.loss, config.ccc_reduction) == ("ccc", "sum")
     assert (extract.peak_db, extract.trim_top_db) == (None, 40.0)
     assert list(config.label_range) == [1, 7] and config.id2label == {0: "calm", 1: "tense"}
-    with pytest.raises(AvbError, match="use mse or ccc"):
+    with pytest.raises(AvbError, match="use ccc or mse"):
         build(RATINGS, "ce")
     with pytest.raises(AvbError, match="use ce"):
         build(TYPE, "mse")

@@ -219,6 +219,7 @@ def test_without_ray_one_line_names_the_extra(command, tmp_path, monkeypatch, ca
     assert not (tmp_path / "scores").exists()
 
 
+@pytest.mark.slow
 def test_the_command_loads_neither_ray_nor_datasets_before_they_are_used():
     code = (
         "import sys, predict_avb; print({'ray', 'datasets', 'pandas', 'avb.corpora', 'avb.cluster'} & {*sys.modules})"

@@ -186,7 +186,7 @@ def test_bad_clips(tmp_path, release, capsys):
         prepare("hume_vb", release, out, strict=True)
     for _ in range(2):  # the second run skips the finished shards, and still knows
         main(["hume_vb", str(release), str(out), "--shard-rows", "8000"])
-        assert "1 clips could not be decoded and were left out" in capsys.readouterr().err
+        assert "clips left out that could not be decoded: 1, see" in capsys.readouterr().err
         report = pd.read_csv(out / "bad_clips.csv")
         assert list(report.columns) == ["split", "id", "path", "reason"]
         assert report.iloc[0, :3].tolist() == ["train", "[10001]", str(bad_path)]

@@ -18,7 +18,8 @@ from transformers import Wav2Vec2Model
 from avb.arguments import parse_arguments
 from avb.collator import BurstCollator
 from avb.tasks import TASKS
-from avb.training import BurstTrainer, build_model
+from avb.trainer import BurstTrainer
+from avb.training import build_model
 
 PRESET = ROOT / "recipes" / "paper"
 STEPS, BATCH = 5, 8

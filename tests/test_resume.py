@@ -165,6 +165,7 @@ def test_older_checkpoints_go(limit, kept, tmp_path):
     assert (tmp_path / "checkpoint-99").is_dir()
 
 
+@pytest.mark.slow
 def test_no_room_for_a_checkpoint(tmp_path):
     """Files may not grow past 100 kB from step 3 on, as on a full disk: one clear error, the one before intact."""
     undisturbed = make_trainer(tmp_path / "a", **SHORT)

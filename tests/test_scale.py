@@ -111,6 +111,7 @@ def test_a_batch_that_is_not_cut_up_runs_once(tmp_path):
     assert runs == [True, True]
 
 
+@pytest.mark.slow
 def test_bfloat16_and_clipping_under_accumulation(tmp_path):
     """bf16 autocast rounds each product, not the loss: weights stay near those of the large batch."""
     fields = {"bf16": True, "max_grad_norm": 0.1, "max_steps": 5, "optim": "sgd"}

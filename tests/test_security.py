@@ -99,6 +99,7 @@ def test_the_search_finds_what_it_looks_for():
 # ---------------------------------------------------------------------------------------------------- models
 
 
+@pytest.mark.slow
 def test_code_of_a_models_folder_runs_by_explicit_choice_only(tmp_path):
     """The project's own ways never run it; Transformers does when it is told to, and only then."""
     folder = checkpoints.save_model(tmp_path / "model")
@@ -126,6 +127,7 @@ def test_code_of_a_models_folder_runs_by_explicit_choice_only(tmp_path):
         assert mark.exists() == runs, choice
 
 
+@pytest.mark.slow
 def test_a_pickle_is_not_loaded_by_any_of_the_ways_in(tmp_path):
     folder = checkpoints.save_model(tmp_path / "model")
     checkpoints.evil_pickle(folder)
@@ -304,6 +306,7 @@ def test_the_demo_serves_none_of_the_machines_files(server):
             assert refused.value.code in (403, 404)
 
 
+@pytest.mark.slow
 def test_the_demo_bounds_concurrency_and_waiting():
     """Read from the app that is built, not from its constants."""
     pytest.importorskip("gradio", reason="the extra demo is not installed")

@@ -19,7 +19,8 @@ import train_avb
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from avb.collator import BurstCollator
 from avb.tasks import TASKS
-from avb.training import BurstTrainer, build_model
+from avb.trainer import BurstTrainer
+from avb.training import build_model
 
 SAMPLE_RECIPE = str(ROOT / "recipes" / "sample.yaml")
 # Losses of five steps of the command below. In the stock Trainer's order of clips the same code gives those that were

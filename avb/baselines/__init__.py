@@ -26,7 +26,6 @@ from avb.baselines.features import FeatureCollator, opensmile_features
 from avb.baselines.log_mel_cnn import LogMelCNN, LogMelCNNConfig
 from avb.baselines.opensmile_mlp import OpenSmileFeatureExtractor, OpenSmileMLP, OpenSmileMLPConfig
 from avb.collator import BurstCollator
-from avb.errors import AvbError
 from avb.tasks import Task
 from feature_extraction_avb import VocalBurstFeatureExtractor
 
@@ -110,13 +109,8 @@ def build_log_mel_cnn(
 
 
 def _task_fields(task: Task, loss: str | None) -> dict:
-    is_classification = task.kind == "classification"
-    loss = loss or ("ce" if is_classification else "mse")
-    if (loss == "ce") != is_classification:
-        legal = "ce" if is_classification else "mse or ccc"
-        raise AvbError(f"--loss {loss} does not fit task {task.name!r}, a {task.kind}: use {legal}")
     return {
-        "loss": loss,
+        "loss": task.loss(loss, default="mse"),
         "label_range": list(task.label_range),
         "id2label": task.id2label,
         "label2id": task.label2id,

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}; the finished shards are kept: run the same command again")
     if bad_clips:
         report = args.out / BAD_CLIPS_FILE
-        print(f"{len(bad_clips)} clips could not be decoded and were left out: {report}", file=sys.stderr)
+        print(f"clips left out that could not be decoded: {len(bad_clips)}, see {report}", file=sys.stderr)
 
 
 def prepare(
