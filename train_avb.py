@@ -60,6 +60,7 @@ def run(argv: list[str] | None) -> int:
         "corpus": data_args.corpus,
         "data_dir": data_args.data_dir,
     }
+    made_by = versions()  # as it starts: the working tree may have another commit at its end
     repo_id = args.hub_model_id if args.push_to_hub else None
     args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
     is_main_process = args.process_index == 0
@@ -76,7 +77,7 @@ def run(argv: list[str] | None) -> int:
     try:
         if repo_id and is_main_process:
             open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours
-        metrics, epochs = train(model_args, data_args, args, recipe)
+        metrics, epochs = train(model_args, data_args, args, recipe, made_by)
     except ValueError as error:
         print(f"train_avb.py: error: {error}", file=sys.stderr)
         if args.results and is_main_process:
@@ -86,7 +87,7 @@ def run(argv: list[str] | None) -> int:
         return 0
     try:
         if args.results:
-            for row in run_results(argv, metrics, epochs=epochs, versions=versions(), **facts):
+            for row in run_results(argv, metrics, epochs=epochs, versions=made_by, **facts):
                 append_result(args.results, row)
         name = repo_id.rpartition("/")[2] if repo_id else None
         is_scored = any(metrics["metric"] in scores for scores in metrics.values() if isinstance(scores, dict))
@@ -99,7 +100,9 @@ def run(argv: list[str] | None) -> int:
     return 0
 
 
-def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict):
+def train(
+    model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict, made_by: dict
+):
     """Corpus → model → trainer → metrics, predictions and model on disk. Returns the metrics and the epochs trained."""
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
@@ -171,7 +174,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AvbTrainin
             rows = (clip._asdict() for clip in bad_clips)
             write_table(output_dir / "bad_clips.csv", rows, list(BadClip._fields))
         (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-        write_json(output_dir / "versions.json", versions())
+        write_json(output_dir / "versions.json", made_by)
         write_json(output_dir / FINISHED, metrics)
         print(summary(task, metrics, len(bad_clips), output_dir))
     return metrics, trainer.state.epoch

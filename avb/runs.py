@@ -193,7 +193,9 @@ def find_row(run: Run, rows: Iterable[Result], tables: Sequence[str | Path]) -> 
 
 
 def _without_folders(value):
-    """A path's last part; anything else as it is."""
+    """A path's last part, also in a list; anything else as it is."""
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
     is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("./", "../", "~")))
     return Path(value).name if is_path else value
 

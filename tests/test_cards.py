@@ -273,6 +273,13 @@ def append_rows(table, folder, argv, **changes):
         append_result(table, row)
 
 
+def test_a_card_names_no_folder_of_the_machine_it_was_made_on(folder):
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"teachers": ["/home/me/a.csv", "emogator-cnn"]}))
+    card = str(build_card(read_run(folder), "x"))
+    assert "- a.csv" in card and "- emogator-cnn" in card and "/home" not in card
+
+
 def test_seeds_of_the_same_recipe_are_summarised(folder, tmp_path):
     table, argv = tmp_path / "runs.csv", ["recipes/emogator/attention.yaml"]
     append_rows(table, folder, argv)
