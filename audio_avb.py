@@ -75,7 +75,7 @@ def load_audio(
         AudioError: the file is missing, unreadable, empty, truncated, damaged, no audio, of a format soundfile cannot
             read, longer than `max_seconds`, without samples, or holds NaN or infinity; or an argument is illegal.
     """
-    check_trim(trim_top_db)
+    check_preparation(trim_top_db, peak_db)
     name, file, handle = _open(source)
     with file:
         try:
@@ -151,8 +151,10 @@ def prepare_waveform(waveform: np.ndarray, *, trim_top_db: float | None, peak_db
     return np.ascontiguousarray(waveform, dtype=np.float32)  # (samples,)
 
 
-def check_trim(trim_top_db: float | None) -> None:
-    """Raises an AudioError where `trim_top_db` is neither positive nor None."""
+def check_preparation(trim_top_db: float | None, peak_db: float | None) -> None:
+    """Raises an AudioError where `trim_top_db` is neither positive nor None, or `peak_db` is above full scale."""
+    if isinstance(peak_db, (int, float)) and not peak_db <= 0:
+        raise AudioError(f"peak_db must be at most 0 (dBFS) or None, got {peak_db!r}")
     if trim_top_db is not None and not trim_top_db > 0:
         raise AudioError(f"trim_top_db must be positive (dB below the loudest frame) or None, got {trim_top_db!r}")
 

@@ -11,9 +11,9 @@ import numpy as np
 from transformers import BatchFeature, Wav2Vec2FeatureExtractor
 
 try:  # as remote code from the Hub, and as a module of the installed project
-    from .audio_avb import check_trim, prepare_waveform
+    from .audio_avb import check_preparation, prepare_waveform
 except ImportError:
-    from audio_avb import check_trim, prepare_waveform
+    from audio_avb import check_preparation, prepare_waveform
 
 
 class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
@@ -37,7 +37,7 @@ class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
-        check_trim(trim_top_db)
+        check_preparation(trim_top_db, peak_db)
         super().__init__(return_attention_mask=return_attention_mask, **kwargs)
         self.peak_db = peak_db
         self.trim_top_db = trim_top_db

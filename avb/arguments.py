@@ -271,6 +271,8 @@ class AvbTrainingArguments(TrainingArguments):
         self.use_cpu: bool = self.use_cpu or not torch.accelerator.is_available()
         if self.hub_token:
             raise AvbError("--hub_token would end up in recipe.yaml: log in by `hf auth login`, or set HF_TOKEN")
+        if self.label_smoothing_factor:
+            raise AvbError("--label_smoothing_factor of the stock Trainer has no effect here: give --label_smoothing")
         if self.batch_seconds is not None:
             if self.batch_seconds <= 0:
                 raise AvbError(f"--batch_seconds {self.batch_seconds:g} must be positive, in seconds of audio")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from avb.errors import AvbError
-from avb.shipped import locate
+from avb.shipped import locate, refuse_missing_folder
 
 EXTRACTORS: dict[str, str] = {
     "BASE": "facebook/wav2vec2-base",
@@ -30,11 +30,12 @@ def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
             its Hub name (`wav2vec2-large-lv60`), goes before the Hub.
 
     Raises:
-        AvbError: the folder of checkpoints does not exist.
+        AvbError: the folder of checkpoints does not exist, or a folder of models has no such one.
     """
     checkpoint = EXTRACTORS.get(name, name)
     if Path(name).exists() or checkpoint.count("/") != 1:
         return locate(name)
+    refuse_missing_folder(name)
     root = encoders_dir or os.environ.get(ENCODERS_VARIABLE)
     if not root:
         return checkpoint

@@ -70,6 +70,13 @@ def test_an_illegal_trim_is_refused_before_any_audio():
         VocalBurstFeatureExtractor(trim_top_db=-30)
 
 
+@pytest.mark.parametrize("peak_db", [200, 0.1, float("nan")])
+def test_a_level_above_full_scale_is_refused_before_any_audio(peak_db):
+    with pytest.raises(AudioError, match="peak_db must be at most 0"):
+        VocalBurstFeatureExtractor(peak_db=peak_db)
+    VocalBurstFeatureExtractor(peak_db=0)
+
+
 def test_functionals_are_those_of_prepared_clips_and_of_a_cache_filled_with_them(clips, tmp_path):
     pytest.importorskip("opensmile", reason="the openSMILE baselines are an extra: avb[opensmile]")
     settings = {"peak_db": -6.0, "trim_top_db": 15.0}

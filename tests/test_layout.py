@@ -54,7 +54,7 @@ LAYERS = {
         "avb/recipes", "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
     "avb/runtime": {"avb/errors"},
-    "avb/shipped": set(),
+    "avb/shipped": {"avb/errors"},
     "avb/weights": {"avb/errors", "configuration_avb"},
     "avb/prediction": {
         "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/runtime", "avb/shipped", "avb/weights",

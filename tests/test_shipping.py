@@ -11,6 +11,7 @@ import avb
 from avb import shipped, shipping
 from avb.cards import write_card
 from avb.errors import AvbError
+from avb.extractors import resolve
 from avb.shipped import locate
 
 
@@ -56,6 +57,18 @@ def test_a_folder_of_that_name_comes_first(run, folders, monkeypatch):
     (folders / "mini").mkdir()
     assert locate("mini") == "mini"
     assert locate("other") == "other" and locate("models/mini") == "models/mini"
+
+
+def test_a_mistyped_folder_of_runs_is_no_name_on_the_hub(run, tmp_path, monkeypatch):
+    """Without a network the Hub would be asked for more than a minute."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert locate("runs/mien") == "runs/mien"  # no folder of models: it may be on the Hub
+    shutil.copytree(run, tmp_path / "runs" / "mine")
+    for find in (locate, resolve):
+        with pytest.raises(AvbError, match="runs/mien: no such folder; did you mean 'mine'\\? In runs there are: mine"):
+            find("runs/mien")
+        assert find("runs/mine") == "runs/mine" and find("org/avb-high") == "org/avb-high"
 
 
 def test_what_cannot_be_shipped(run, folders, monkeypatch):

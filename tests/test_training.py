@@ -18,6 +18,7 @@ from transformers import Wav2Vec2FeatureExtractor
 import train_avb
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from avb.collator import BurstCollator
+from avb.errors import AvbError
 from avb.tasks import TASKS
 from avb.trainer import BurstTrainer
 from avb.training import build_model
@@ -359,6 +360,11 @@ def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
     fitted = BurstTrainer(model, args, corpus.task, feature_extractor, collator, train_dataset=data, eval_dataset=data)
     fitted.train()
     assert fitted.evaluate()[f"eval_{corpus.task.metric}"] >= 0.95
+
+
+def test_a_stock_argument_without_effect_is_refused(tmp_path):
+    with pytest.raises(AvbError, match="has no effect here: give --label_smoothing"):
+        AvbTrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=0.1)
 
 
 def test_a_table_of_results_that_cannot_take_a_row_is_refused_before_training(tmp_path, capsys):

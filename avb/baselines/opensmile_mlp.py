@@ -26,9 +26,9 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from .baseline import BaselineConfig, BaselineModel, require_legal
 
 try:  # as remote code from the Hub, and as a module of the installed project
-    from .audio_avb import SAMPLING_RATE, AvbError, check_trim, prepare_waveform
+    from .audio_avb import SAMPLING_RATE, AvbError, check_preparation, prepare_waveform
 except ImportError:
-    from audio_avb import SAMPLING_RATE, AvbError, check_trim, prepare_waveform
+    from audio_avb import SAMPLING_RATE, AvbError, check_preparation, prepare_waveform
 
 FEATURE_SETS = {"eGeMAPSv02": 88, "ComParE_2016": 6373}  # functionals of a clip
 MIN_SAMPLES = 960  # one 60 ms window, the longest (of pitch) in both sets; openSMILE gives NaN for anything shorter
@@ -85,7 +85,7 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"feature_set={feature_set!r} is not legal: it must be one of {', '.join(FEATURE_SETS)}")
         if sampling_rate != SAMPLING_RATE:
             raise ValueError(f"sampling_rate={sampling_rate!r} is not legal: it must be {SAMPLING_RATE} (Hz)")
-        check_trim(trim_top_db)
+        check_preparation(trim_top_db, peak_db)
         import_opensmile()  # fails here, before any audio is decoded
         super().__init__(**kwargs)
         self.feature_set = feature_set
