@@ -12,6 +12,7 @@ from functools import partial
 
 from transformers import Wav2Vec2Config
 
+PAPERS_LAYER = 12
 POOLINGS = ("last", "first", "max", "avg", "attention")
 LOSSES = ("ccc", "mse", "ce")  # of one task
 MULTITASK = "multitask"  # the loss of several
@@ -99,7 +100,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
 
     Args:
         encoder_layer: transformer layer that feeds the head, counted from 1; the layers above it are cut off, so
-            `num_hidden_layers` becomes `encoder_layer` (section IV-B: 12).
+            `num_hidden_layers` becomes `encoder_layer`. None: 12 (section IV-B), or the last of a smaller encoder.
         rnn_layers: LSTM layers; 0 is the paper's "without RNN" (Table IV).
         rnn_hidden_size: units of each LSTM layer (section IV-B: 512).
         head_dropout: dropout before the LSTM, between its layers and before the linear layer. The paper has none.
@@ -132,7 +133,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     layerdrop: float = 0.0
     mask_time_prob: float = 0.0
 
-    encoder_layer: int = 12
+    encoder_layer: int | None = None
     rnn_layers: int = 2
     rnn_hidden_size: int = 512
     head_dropout: float = 0.0
@@ -152,12 +153,18 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     frozen_encoder_dropout: bool = False
 
     def __post_init__(self, **kwargs):
+        if self.encoder_layer is None:
+            self.encoder_layer = self._default_layer()
         self._refuse_absurd_sizes(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
         self.validate_architecture()
         self._validate_head()
         validate_loss(self)
         self.num_hidden_layers = self.encoder_layer
+
+    def _default_layer(self) -> int:
+        layers = self.num_hidden_layers
+        return min(PAPERS_LAYER, layers) if _is_whole(layers) else PAPERS_LAYER
 
     def _refuse_absurd_sizes(self, num_labels: int | None):
         """A file with a number that nobody meant must not fill the memory before anything is compared with it."""
@@ -195,6 +202,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         }
         for field, legal in choices.items():
             require(getattr(self, field) in legal, field, f"one of {', '.join(map(str, legal))}")
+        assert self.encoder_layer is not None  # since __post_init__
         require(
             1 <= self.encoder_layer <= self.num_hidden_layers,
             "encoder_layer",

@@ -34,8 +34,12 @@ class ModelArguments:
             " or a YAML file of Wav2Vec2Config fields, to start from random weights."
         },
     )
-    encoder_layer: int = field(
-        default=12, metadata={"help": "Transformer layer that feeds the head (section IV-B); those above are cut off."}
+    encoder_layer: int | None = field(
+        default=None,
+        metadata={
+            "help": "Transformer layer that feeds the head; those above are cut off. Default: 12 (section IV-B), or "
+            "the last one of a smaller encoder."
+        },
     )
     rnn_layers: int = field(default=2, metadata={"help": "LSTM layers; 0 is the paper's 'without RNN' (Table IV)."})
     rnn_hidden_size: int = field(default=512, metadata={"help": "Units of an LSTM layer (section IV-B)."})

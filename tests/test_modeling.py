@@ -178,6 +178,14 @@ def test_default_head_is_the_papers():
     assert (config.pooling, config.loss) == ("last", "ccc")
 
 
+@pytest.mark.parametrize(("layers", "expected"), [(24, 12), (12, 12), (4, 4)])
+def test_the_layer_is_the_papers_or_the_last_of_a_smaller_encoder(layers, expected, tmp_path):
+    config = Wav2Vec2VocalBurstConfig(num_hidden_layers=layers)
+    assert (config.encoder_layer, config.num_hidden_layers) == (expected, expected)
+    config.save_pretrained(tmp_path)
+    assert Wav2Vec2VocalBurstConfig.from_pretrained(tmp_path).encoder_layer == expected
+
+
 def test_frames_of_the_encoder_go_in_place_of_the_waveforms(waveforms):
     model = tiny_model(pooling="attention")
     batch, mask = pad(waveforms)
