@@ -40,6 +40,12 @@ def check_whole(row: dict):
     assert row["rounds"] == "2"
 
 
+def test_the_readme_has_the_table_of_results(capsys):
+    assert importlib.import_module("table").main() == 0
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out in text, "python benchmarks/table.py, and put it under Measured"
+
+
 @pytest.mark.slow
 def test_train_step(tmp_path):
     (row,) = run("train_step", tmp_path, "--batch_size", "2", "--seconds", "0.5")
