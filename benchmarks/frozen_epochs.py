@@ -28,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rnn_layers", type=int, default=2, help="LSTM layers (section IV-B: 2; 0: without RNN)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args(argv)
+    if args.clips < 32:
+        parser.error(f"--clips {args.clips}: give 32 or more, half of which are a training batch of 16")
     row = prepare(args)
     row.benchmark = "frozen_epochs"
     row.setting = (

@@ -4,7 +4,7 @@
 # What is asked of it: four times the peer at batch 16 (the first row's ratio), and a quarter of the chip at batch 128
 # (the share of a matrix product's rate that the rows without a peer print). Exit code 1 where a row failed.
 # Dry run of the same lines on a CPU, at toy size:
-#   DEVICE=cpu SHAPE=TOY BATCH=2 LARGE_BATCH=4 EPOCHS=1 CLIPS=24 ROUNDS=1 RESULTS=/tmp/dry.csv benchmarks/gpu.sh
+#   DEVICE=cpu SHAPE=TOY BATCH=2 LARGE_BATCH=4 EPOCHS=1 CLIPS=32 ROUNDS=1 RESULTS=/tmp/dry.csv benchmarks/gpu.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD"

@@ -90,7 +90,7 @@ def test_score_folder_memory(tmp_path):
 
 @pytest.mark.slow
 def test_frozen_epochs(tmp_path):
-    (row,) = run("frozen_epochs", tmp_path, "--clips", "24", "--epochs", "1", "--seconds", "0.3")
+    (row,) = run("frozen_epochs", tmp_path, "--clips", "32", "--epochs", "1", "--seconds", "0.3")
     check_whole(row)
 
 
@@ -114,7 +114,7 @@ def test_import_time(tmp_path):
 @pytest.mark.timeout(1200)
 def test_every_gpu_row_runs_on_a_cpu_at_toy_size(tmp_path):
     results = tmp_path / "benchmarks.csv"
-    sizes = {"DEVICE": "cpu", "SHAPE": "TOY", "BATCH": "2", "LARGE_BATCH": "4", "EPOCHS": "1", "CLIPS": "24"}
+    sizes = {"DEVICE": "cpu", "SHAPE": "TOY", "BATCH": "2", "LARGE_BATCH": "4", "EPOCHS": "1", "CLIPS": "32"}
     environment = {**os.environ, **sizes, "ROUNDS": "1", "LIMIT": "600", "RESULTS": str(results)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run([ROOT / "benchmarks" / "gpu.sh"], env=environment, capture_output=True, text=True)
