@@ -276,6 +276,7 @@ def test_a_classification_is_reported(classes, tmp_path, capsys):
     assert re.search(r"^\| b +\| 1 ", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_regression_is_reported_in_the_same_bytes(values, tmp_path):
     run = write_run(tmp_path / "run", values)
     for name in ("first", "second"):
@@ -288,6 +289,7 @@ def test_a_regression_is_reported_in_the_same_bytes(values, tmp_path):
         assert re.search(rf"^\| {label} +\| {scores['ccc']:.3f} \| {scores['ccc_low']:.3f} to ", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_several_tasks_are_reported_one_by_one(values, classes, tmp_path):
     run = write_run(tmp_path / "run", values, classes)
     assert [len(found) for found in read_predictions(run, "validation")] == [CLIPS, CLIPS]

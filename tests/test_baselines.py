@@ -407,6 +407,7 @@ def test_what_the_log_mel_network_hides_in_training():
 # ---- learning --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [TYPE, RATINGS], ids=["class", "regression"])
 @pytest.mark.parametrize("name", ["egemaps_mlp", "emo18", "log_mel_cnn"])
 def test_a_small_task_is_learned(name, task, request, tmp_path):

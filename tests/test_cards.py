@@ -83,6 +83,7 @@ def test_every_number_is_in_a_file_of_the_run(runs, name):
     assert len(numbers) > 4 * len(metrics_of(runs[name])["labels"])  # the pattern does find the tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_score_that_changes_changes_the_card(runs, name):
     run = read_run(runs[name])

@@ -250,6 +250,7 @@ def test_command_says_in_one_line_what_is_wrong(trained, exported, tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_an_export(trained, tmp_path):
     export_model(trained, tmp_path / "out")
     (tmp_path / "out" / "model.onnx").write_bytes(b"old")

@@ -184,6 +184,7 @@ def test_negatives_are_other_hidden_frames_of_the_same_clip():
     assert set(negatives[1, 7].tolist()) == {17}  # its only hidden frame: the stock loss leaves equals out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_learns_and_ignores_the_padding(objective, waveforms, monkeypatch):
     monkeypatch.setattr(LayerClusterPrediction, "num_clusters", 8)

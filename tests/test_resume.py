@@ -87,6 +87,7 @@ def test_every_checkpoint_leads_to_the_same_end(settings, tmp_path):
         assert undisturbed.state.best_global_step == resumed.state.best_global_step
 
 
+@pytest.mark.slow
 def test_a_run_that_had_stopped_early_has_stopped(tmp_path):
     """Killed after its last checkpoint: the stock Trainer would forget the counter, and train on."""
     fields = {**SHORT, "max_steps": 12, "early_stopping_patience": 2, "learning_rate": 0.3}
@@ -108,6 +109,7 @@ def test_a_run_that_had_stopped_early_has_stopped(tmp_path):
         assert counters == [2]
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_moved_keeps_its_best_checkpoint(tmp_path):
     # At this rate the best step is an early one.
     fields = {**SHORT, "learning_rate": 0.3, "encoder_learning_rate": 0.3, "lr_scheduler_type": "constant"}
