@@ -153,6 +153,7 @@ def prepare_waveform(waveform: np.ndarray, *, trim_top_db: float | None, peak_db
 
 def check_preparation(trim_top_db: float | None, peak_db: float | None) -> None:
     """Raises an AudioError where `trim_top_db` is neither positive nor None, or `peak_db` is above full scale."""
+    # A word is refused where a file's settings are read, which can name the file.
     if isinstance(peak_db, (int, float)) and not peak_db <= 0:
         raise AudioError(f"peak_db must be at most 0 (dBFS) or None, got {peak_db!r}")
     if trim_top_db is not None and not trim_top_db > 0:

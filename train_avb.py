@@ -60,7 +60,6 @@ def run(argv: list[str] | None) -> int:
         "corpus": data_args.corpus,
         "data_dir": data_args.data_dir,
     }
-    made_by = versions()  # as it starts: the working tree may have another commit at its end
     repo_id = args.hub_model_id if args.push_to_hub else None
     args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
     is_main_process = args.process_index == 0
@@ -74,6 +73,7 @@ def run(argv: list[str] | None) -> int:
         except AvbError as error:
             print(f"train_avb.py: error: {error}", file=sys.stderr)
             return 1
+    made_by = versions()  # as it starts: the working tree may have another commit at its end
     try:
         if repo_id and is_main_process:
             open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours

@@ -53,7 +53,7 @@ def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weig
     labels = label_rows(task, train["labels"][:])
     if teachers:
         scores = np.mean([_read_scores(Path(teacher), train["id"][:], task) for teacher in teachers], axis=0)
-        labels = np.where(np.isnan(labels), scores, (1 - weight) * labels + weight * scores).astype(np.float32)
+        labels = _blend(torch.from_numpy(labels), torch.from_numpy(scores), weight).numpy()
     columns = [train.remove_columns("labels"), Dataset.from_dict({"labels": labels})]
     return datasets.concatenate_datasets(columns, axis=1).with_format(
         "numpy", columns=["input_values"], output_all_columns=True
@@ -86,8 +86,7 @@ class ModelTeachers:
         """The labels (batch, labels) of a batch of waveforms that has `labels`, as `soften` makes them of rows."""
         inputs = {name: values for name, values in batch.items() if name != "labels"}
         scores = torch.stack([_scores(model, inputs) for model in self.models]).mean(0)
-        labels = batch["labels"]
-        return torch.where(labels.isnan(), scores, (1 - self.weight) * labels + self.weight * scores)
+        return _blend(batch["labels"], scores, self.weight)
 
 
 def are_models(teachers: Sequence[str]) -> bool:
@@ -132,6 +131,11 @@ def _load_teacher(name: str, task: Task | MultiTask, feature_extractor, device: 
 def _scores(model: PreTrainedModel, inputs: dict) -> torch.Tensor:
     logits = model(**inputs).logits.float()
     return logits.softmax(-1) if model.config.loss == "ce" else logits
+
+
+def _blend(labels: torch.Tensor, scores: torch.Tensor, weight: float) -> torch.Tensor:
+    """(clips, labels) each; where a label is missing, it is the teachers'."""
+    return torch.where(labels.isnan(), scores, (1 - weight) * labels + weight * scores)
 
 
 def _check_weight(weight: float):

@@ -22,8 +22,10 @@ def refuse_missing_folder(name: str | os.PathLike):
     The Hub would be asked for it, and, without a network, for more than a minute.
     """
     path = Path(name)
+    if len(path.parts) == 1 or path.exists():
+        return
     models = sorted(found.parent.name for found in path.parent.glob("*/config.json"))
-    if len(path.parts) > 1 and models and not path.exists():
+    if models:
         raise AvbError(f"{name}: no such folder{did_you_mean(path.name, models, f'In {path.parent} there are')}")
 
 
