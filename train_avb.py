@@ -4,8 +4,9 @@
     accelerate launch train_avb.py recipes/X.yaml --data_dir ROOT --any_argument value
 
 Into `output_dir` go the model and its feature extractor, `metrics.json` (with 95 % intervals), `predictions_SPLIT.csv`
-for each split that was scored, the recipe as it was run, the versions, the clips that could not be read, and the model
-card. `--push_to_hub true --hub_model_id ORG/NAME` uploads what of it belongs on the Hub.
+for each split that was scored, `results.csv` (the rows that `--results` adds to a table), the recipe as it was run, the
+versions, the clips that could not be read, and the model card. `--push_to_hub true --hub_model_id ORG/NAME` uploads
+what of it belongs on the Hub.
 """
 
 import platform
@@ -32,7 +33,7 @@ from avb.hub import save_hub_folder
 from avb.loading import load_clips
 from avb.output import make_folder, write_json, write_table
 from avb.push import open_repository, push_folder
-from avb.results import append_result, check_table, failed_run, run_results
+from avb.results import RUN_TABLE, append_result, check_table, failed_run, run_results, write_results
 from avb.runs import corpus_name
 from avb.scoring import score_split, summary
 from avb.trainer import BurstTrainer
@@ -86,9 +87,10 @@ def run(argv: list[str] | None) -> int:
     if not is_main_process:
         return 0
     try:
-        if args.results:
-            for row in run_results(argv, metrics, epochs=epochs, versions=made_by, **facts):
-                append_result(args.results, row)
+        rows = run_results(argv, metrics, epochs=epochs, versions=made_by, **facts)
+        write_results(Path(args.output_dir) / RUN_TABLE, rows)
+        for row in rows if args.results else ():
+            append_result(args.results, row)
         name = repo_id.rpartition("/")[2] if repo_id else None
         is_scored = any(metrics["metric"] in scores for scores in metrics.values() if isinstance(scores, dict))
         write_card(args.output_dir, name, [args.results] if args.results and is_scored else [])

@@ -98,7 +98,7 @@ class PretrainingArguments:
     )
     num_mel_bins: int = field(default=64, metadata={"help": "Bands of the spectra that targets are made of."})
     mask_time_prob: float = field(default=0.5, metadata={"help": "Share of frames hidden from the encoder."})
-    mask_time_length: int = field(default=8, metadata={"help": "Frames of a hidden span (20 ms each)."})
+    mask_time_length: int = field(default=8, metadata={"help": "Frames of a hidden span (of 20 ms, as a rule)."})
 
 
 @dataclass

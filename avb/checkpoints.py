@@ -14,6 +14,7 @@ from pathlib import Path
 from transformers.trainer_utils import sort_checkpoints
 
 from avb.errors import AvbError
+from avb.results import RUN_TABLE
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,9 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def clear(output_dir: str | Path):
-    """Takes an earlier run's checkpoints and mark of completion away: no resumption shall go on from them."""
-    (Path(output_dir) / FINISHED).unlink(missing_ok=True)
+    """Takes an earlier run's checkpoints, mark of completion and results away: nothing shall go on from them."""
+    for name in (FINISHED, RUN_TABLE):
+        (Path(output_dir) / name).unlink(missing_ok=True)
     for path in sort_checkpoints(str(output_dir)):
         discard(Path(path))
     shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)

@@ -2,6 +2,7 @@
 
     python -m avb.reports paper [--results results/runs.csv] [--output results]
     python -m avb.reports runs  [--results results/runs.csv] [--output results]
+    python -m avb.reports add RUN [RUN ...] [--results results/runs.csv]        # rows of finished runs into the table
     python -m avb.reports analyse RUN [RUN ...] [--results results/runs.csv]    # RUN/analysis: see avb.analysis
 
 Scores are percentages, as in the paper. Over several seeds: the mean, its standard deviation, and an interval from the
@@ -25,7 +26,7 @@ import numpy as np
 from avb.errors import AvbError
 from avb.markdown import markdown_table
 from avb.output import make_folder, write_table, write_text
-from avb.results import Result, read_results
+from avb.results import Result, add_runs, read_results
 
 PAPER_ROWS = Path(__file__).resolve().parents[1] / "recipes" / "paper" / "rows.csv"
 RELEASE_CLIPS = {"train": 19_990, "validation": 19_396, "test": 19_815}
@@ -250,6 +251,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument(
             "--output", default=default, help=f"folder for {name}.md and {name}.csv; default: {default or 'none'}"
         )
+    command = commands.add_parser("add", help="finished runs into the table, where --results was left out")
+    command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run")
+    command.add_argument("--results", default="results/runs.csv", help="table of runs; default: results/runs.csv")
     command = commands.add_parser("analyse", help="figures and a page about a run: errors, calibration, speakers, …")
     command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run; others are set beside it")
     command.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
@@ -264,6 +268,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.report == "analyse":
             print(_analyse(args))
+            return 0
+        if args.report == "add":
+            added, known = add_runs(args.results, args.runs)
+            print(f"{args.results}: {added} rows added, {known} were there")
             return 0
         results = read_results(args.results)
         if not results:

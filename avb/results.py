@@ -13,13 +13,16 @@ import io
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import Field, asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from avb.errors import AvbError
+from avb.output import write_table
+
+RUN_TABLE = "results.csv"  # a finished run's own rows, in its folder
 
 # Where a run reads and writes, and how fast: none of it changes what is measured.
 _RUN_OPTIONS = {
@@ -264,6 +267,30 @@ def append_result(path: str | Path, result: Result):
         raise AvbError(f"{path}: cannot be written ({error.strerror}); the result was: {row}") from error
 
 
+def write_results(path: str | Path, rows: Iterable[Result]):
+    """A table of these rows alone, in place of what the file held."""
+    write_table(path, map(asdict, rows), COLUMNS)
+
+
+def add_runs(path: str | Path, folders: Iterable[str | Path]) -> tuple[int, int]:
+    """Adds to a table the rows of finished runs that it lacks; returns how many it got, and how many it had.
+
+    Raises:
+        AvbError: a folder holds no table of its run, and nothing is added then; or see `append_result`.
+    """
+    rows = []
+    for folder in folders:
+        own = read_results(Path(folder) / RUN_TABLE)
+        if not own:
+            raise AvbError(f"{folder}: no {RUN_TABLE}; give the folder of a run that train_avb.py has finished")
+        rows += own
+    known = {_csv_line(asdict(row).values()) for row in read_results(path)}
+    new = [row for row in rows if _csv_line(asdict(row).values()) not in known]
+    for row in new:
+        append_result(path, row)
+    return len(new), len(rows) - len(new)
+
+
 def _make_table(path: Path):
     if path.exists():
         return
@@ -277,7 +304,7 @@ def _make_table(path: Path):
         temporary.unlink()
 
 
-def _csv_line(cells: Sequence) -> str:
+def _csv_line(cells: Iterable) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()

@@ -39,7 +39,7 @@ LAYERS = {
         "avb/baselines", "avb/cache", "avb/collator", "avb/errors", "configuration_avb", "modeling_avb",
     },
     "avb/pretraining": {"audio_avb", "configuration_avb", "modeling_avb"},
-    "avb/checkpoints": {"avb/errors"},
+    "avb/checkpoints": {"avb/errors", "avb/results"},
     "avb/resumption": {"avb/checkpoints", "avb/errors"},
     "avb/batches": set(),
     "avb/augmentation": {"audio_avb", "avb/errors"},

@@ -11,7 +11,17 @@ import pytest
 from avb import reports
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions
-from avb.results import COLUMNS, Result, append_result, failed_run, read_results, run_results, split_command
+from avb.results import (
+    COLUMNS,
+    RUN_TABLE,
+    Result,
+    append_result,
+    failed_run,
+    read_results,
+    run_results,
+    split_command,
+    write_results,
+)
 from avb.tasks import TASKS
 
 RELEASE = Result(
@@ -308,6 +318,33 @@ def test_why_there_is_no_score_is_said():
     assert rows["I", "paper/two-base", "val"]["note"] == "failed: out of memory"
     assert others == []
     assert "| failed: out of memory |" in reports.paper_report(list(rows.values()), [])
+
+
+# ------------------------------------------------------------------------------------------------- runs added later
+
+
+def test_finished_runs_are_added_once(tmp_path, capsys):
+    table, runs = tmp_path / "runs.csv", [tmp_path / "one", tmp_path / "two"]
+    rows = [replace(SAMPLE, seed=1), replace(SAMPLE, seed=2, score=float("nan"), note="undefined")]
+    for run, row in zip(runs, rows, strict=True):
+        run.mkdir()
+        write_results(run / RUN_TABLE, [row, replace(row, split="test")])
+    argv = ["add", *map(str, runs), "--results", str(table)]
+    append_result(table, rows[0])
+    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 3 rows added, 1 were there\n"
+    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 0 rows added, 4 were there\n"
+    assert [(row.seed, row.split) for row in read_results(table)] == [
+        (1, "validation"), (1, "test"), (2, "validation"), (2, "test"),
+    ]  # fmt: skip
+
+
+def test_nothing_is_added_where_one_folder_is_no_finished_run(tmp_path, capsys):
+    table, run = tmp_path / "runs.csv", tmp_path / "one"
+    run.mkdir()
+    write_results(run / RUN_TABLE, [SAMPLE])
+    assert reports.main(["add", str(run), str(tmp_path / "two"), "--results", str(table)]) == 1
+    assert f"{tmp_path / 'two'}: no results.csv; give the folder of a run" in capsys.readouterr().err
+    assert not table.exists()
 
 
 # ----------------------------------------------------------------------------------------------------- runs report

@@ -328,6 +328,7 @@ def test_two_processes_through_the_command_are_one_run(sample, tmp_path):
     assert done.stdout.count("model, metrics and predictions") == 1
     with open(tmp_path / "runs.csv", newline="") as file:
         assert [row["split"] for row in csv.DictReader(file)] == ["validation", "test"]
+    assert (tmp_path / "run" / "results.csv").read_text() == (tmp_path / "runs.csv").read_text()
     state = json.loads(next((tmp_path / "run").glob("checkpoint-*/trainer_state.json")).read_text())
     assert state["epoch"] == 0.5  # two steps of 2 x 8 clips of 64
     with open(tmp_path / "run" / "predictions_validation.csv", newline="") as file:
