@@ -49,6 +49,11 @@ def ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
 
     Raises:
         ValueError: the shapes differ or are neither of the two.
+
+    >>> ccc([0.0, 1.0, 2.0], [0.0, 1.0, 1.0])
+    0.6666666666666666
+    >>> ccc([[0.0, 0.5], [1.0, 0.5], [float("nan"), 0.5]], [[0.0, 0.5], [1.0, 0.5], [7.0, 0.5]])
+    array([ 1., nan])
     """
     return _scalar_or_array(_ccc(_moments(*_total_terms(y_true, y_pred))))
 
@@ -57,6 +62,9 @@ def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
     """Pearson correlation s_xy / (s_x s_y); shapes, missing targets and errors as `ccc`.
 
     NaN where either side is constant.
+
+    >>> round(pearson([0.0, 1.0, 2.0], [0.0, 10.0, 10.0]), 4)
+    0.866
     """
     return _scalar_or_array(_pearson(_moments(*_total_terms(y_true, y_pred))))
 
@@ -163,6 +171,10 @@ def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | Non
 
     Raises:
         ValueError: an array is not (clips,) integers, the lengths differ, or an index lies outside 0 .. num_labels - 1.
+
+    >>> confusion_matrix([0, 0, 1, -100], [0, 1, 1, 1])
+    array([[1, 1],
+           [0, 1]])
     """
     y_true, y_pred, num_labels = _class_pairs(y_true, y_pred, num_labels)
     return np.bincount(y_true * num_labels + y_pred, minlength=num_labels**2).reshape(num_labels, num_labels)
@@ -183,6 +195,9 @@ def uar(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> 
 
     A class without a clip has no recall and is left out of the mean, so chance is 1 / (classes that occur). NaN for no
     clip at all. Arguments and errors as `confusion_matrix`.
+
+    >>> uar([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1])  # the mean of 3/4 and 1/2
+    0.625
     """
     return float(_mean_over_defined(recalls(y_true, y_pred, num_labels)))
 

@@ -1,6 +1,8 @@
 """Imports go one way: corpus → task → model → metrics → reports. And what the Hub serves stands on its own."""
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -139,6 +141,12 @@ def test_a_baseline_taken_along_to_the_hub_imports_nothing_of_avb(name):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_fit_in_the_head(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+@pytest.mark.parametrize("name", ["avb.metrics", "avb.results", "avb.tasks"])
+def test_what_a_docstring_shows_is_what_comes_out(name):
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted and not outcome.failed
 
 
 def test_what_is_imported_is_declared():
