@@ -48,7 +48,7 @@ COVERED_BY := modeling losses front_end metrics metric_spaces evaluate_modules t
 	multitask hub
 coverage: install
 	$(BIN)/python -m pytest $(COVERED_BY:%=tests/test_%.py) --cov --cov-report=term
-	for part in modeling_avb.py avb/metrics.py avb/tasks.py "avb/corpora/*"; do \
+	for part in modeling_avb.py "avb/metrics/*" avb/tasks.py "avb/corpora/*"; do \
 		$(BIN)/coverage report --include="$$part" --fail-under=95 || exit 1; \
 	done
 

@@ -143,7 +143,7 @@ def test_files_fit_in_the_head(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
-@pytest.mark.parametrize("name", ["avb.metrics", "avb.results", "avb.tasks"])
+@pytest.mark.parametrize("name", ["avb.metrics.classification", "avb.metrics.regression", "avb.results", "avb.tasks"])
 def test_what_a_docstring_shows_is_what_comes_out(name):
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted and not outcome.failed

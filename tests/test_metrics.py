@@ -283,7 +283,7 @@ def test_chunks_do_not_change_the_resamples(monkeypatch):
     whole = metrics.evaluate_predictions(TWO, y_true, y_pred, num_resamples=30)
     drawn = []
     counted = np.bincount
-    monkeypatch.setattr(metrics.np, "bincount", lambda *args, **kwargs: drawn.append(1) or counted(*args, **kwargs))
+    monkeypatch.setattr(np, "bincount", lambda *args, **kwargs: drawn.append(1) or counted(*args, **kwargs))
     monkeypatch.setattr(bootstrap, "RESAMPLED_COUNTS_AT_ONCE", 50 * 7)  # 30 resamples as 7 + 7 + 7 + 7 + 2
     in_chunks = metrics.evaluate_predictions(TWO, y_true, y_pred, num_resamples=30)
     assert len(drawn) == 30

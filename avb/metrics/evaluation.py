@@ -1,17 +1,4 @@
-"""Scores of vocal-burst predictions: CCC and Pearson correlation for regression, UAR for classification.
-
-Pure functions over arrays, in float64, with population moments (divisor n). Unusual:
-
-- an undefined score is NaN and stays NaN, in a mean over labels too;
-- a missing target (NaN, or -100 for a class) is left out; a NaN *prediction* is not: it makes the score NaN;
-- `evaluate_predictions` adds bootstrap intervals that resample whole speakers where they are known, because clips of
-  one speaker are not independent. No clip is copied: each unit is summed up once, and a resample is a row of counts
-  times those sums.
-
-Sources: Lin (1989), "A concordance correlation coefficient to evaluate reproducibility", Biometrics 45(1), 255-268;
-Baird et al. (2022), arXiv:2207.03572 (the challenge scores by CCC and UAR); Field & Welsh (2007), "Bootstrapping
-clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
-"""
+"""All scores of a task's predictions, with 95 % bootstrap intervals by speaker."""
 
 from __future__ import annotations
 
@@ -22,236 +9,30 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from avb.bootstrap import interval, resampled_sums, unit_indices
+from avb.metrics.classification import (
+    accuracy,
+    class_indices,
+    class_pairs,
+    confusion_matrix,
+    macro_f1,
+    mean_over_defined,
+    recalls,
+    uar,
+)
+from avb.metrics.regression import (
+    ccc,
+    ccc_of_moments,
+    clip_terms,
+    moments_of_totals,
+    official_ccc,
+    pearson,
+    pearson_of_moments,
+    quiet,
+)
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
-
-# 0/0 is an undefined score, NaN by intent: no warning.
-_quiet = np.errstate(divide="ignore", invalid="ignore")
-
-
-# ---------------------------------------------------------------------------------------------------- regression
-
-
-def ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
-    """Concordance correlation coefficient (Lin, 1989), label by label.
-
-    CCC = 2 s_xy / (s_x² + s_y² + (x̄ - ȳ)²), population moments. In [-1, 1]; 0 for a constant prediction; NaN without a
-    single pair, and where both sides are the same constant (0/0).
-
-    Args:
-        y_true: targets, (clips,) or (clips, labels); a NaN target is left out of its label.
-        y_pred: predictions of the same shape.
-
-    Returns:
-        A float for (clips,), an array (labels,) for (clips, labels).
-
-    Raises:
-        ValueError: the shapes differ or are neither of the two.
-
-    >>> ccc([0.0, 1.0, 2.0], [0.0, 1.0, 1.0])
-    0.6666666666666666
-    >>> ccc([[0.0, 0.5], [1.0, 0.5], [float("nan"), 0.5]], [[0.0, 0.5], [1.0, 0.5], [7.0, 0.5]])
-    array([ 1., nan])
-    """
-    return _scalar_or_array(_ccc(_moments(*_total_terms(y_true, y_pred))))
-
-
-def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
-    """Pearson correlation s_xy / (s_x s_y); shapes, missing targets and errors as `ccc`.
-
-    NaN where either side is constant.
-
-    >>> round(pearson([0.0, 1.0, 2.0], [0.0, 10.0, 10.0]), 4)
-    0.866
-    """
-    return _scalar_or_array(_pearson(_moments(*_total_terms(y_true, y_pred))))
-
-
-@_quiet
-def official_ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
-    """The challenge's own CCC, for comparison with published numbers only; shapes and errors as `ccc`.
-
-    Its baseline code divides the variances by n - 1 and the covariance by n, so a perfect prediction scores below 1:
-    official_ccc(y, y) = (n - 1) / n, .9375 at n = 16. From a thousand clips on it differs from `ccc` by less than .001.
-    """
-    offset, totals = _total_terms(y_true, y_pred)
-    difference, var_true, var_pred, covariance = _moments(offset, totals)
-    count = totals[0]
-    sample = count / (count - 1)
-    return _scalar_or_array(_ccc((difference, var_true * sample, var_pred * sample, covariance)))
-
-
-@_quiet
-def _ccc(moments: tuple[np.ndarray, ...]) -> np.ndarray:
-    difference, var_true, var_pred, covariance = moments
-    return 2 * covariance / (var_true + var_pred + difference**2)
-
-
-@_quiet
-def _pearson(moments: tuple[np.ndarray, ...]) -> np.ndarray:
-    _, var_true, var_pred, covariance = moments
-    return np.clip(covariance / (np.sqrt(var_true) * np.sqrt(var_pred)), -1.0, 1.0)
-
-
-@_quiet
-def _terms(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Each clip's share in the sums that moments are made of.
-
-    Returns:
-        offset: mean target - mean prediction, (labels,), or () for arrays of shape (clips,).
-        terms: (6, clips, labels) or (6, clips): presence, t, p, t², p², tp, with t and p centred label by label (so
-            that one-pass variances lose no digits) and all six 0 where the target is missing.
-    """
-    y_true, y_pred = np.asarray(y_true, dtype=np.float64), np.asarray(y_pred, dtype=np.float64)
-    if y_true.shape != y_pred.shape or y_true.ndim not in (1, 2):
-        raise ValueError(
-            f"y_true and y_pred must have one shape, (clips,) or (clips, labels), got {y_true.shape} and {y_pred.shape}"
-        )
-    present = ~np.isnan(y_true)
-    count = present.sum(axis=0)
-
-    def centre(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # The lowest value goes first: a constant then becomes exactly 0, which `values - mean` alone does not grant.
-        lowest = np.min(values, axis=0, where=present, initial=np.inf)
-        above = np.where(present, values - lowest, 0.0)
-        mean = above.sum(axis=0) / count
-        return lowest + mean, np.where(present, above - mean, 0.0)
-
-    mean_true, true = centre(y_true)
-    mean_pred, pred = centre(y_pred)
-    return mean_true - mean_pred, np.stack([present, true, pred, true * true, pred * pred, true * pred])
-
-
-def _total_terms(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    offset, terms = _terms(y_true, y_pred)
-    return offset, terms.sum(axis=1)  # (6, clips, labels) -> (6, labels)
-
-
-@_quiet
-def _moments(offset: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Difference of means, variance of targets, variance of predictions, covariance.
-
-    Args:
-        offset: as `_terms` returns it.
-        totals: (6, ..., labels), sums of the terms over clips.
-    """
-    count, true, pred, true_true, pred_pred, true_pred = totals
-    mean_true, mean_pred = true / count, pred / count
-    var_true = _variance(true_true / count, mean_true)
-    var_pred = _variance(pred_pred / count, mean_pred)
-    covariance = np.where((var_true == 0) | (var_pred == 0), 0.0, true_pred / count - mean_true * mean_pred)
-    return offset + mean_true - mean_pred, var_true, var_pred, covariance
-
-
-def _variance(mean_square: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    # A resample may hold one value many times; what the subtraction then leaves is rounding, not variance.
-    variance = mean_square - mean**2
-    return np.where(variance <= 1e-12 * mean_square, 0.0, variance)
-
-
-def _scalar_or_array(score: np.ndarray) -> float | np.ndarray:
-    return score if score.ndim else float(score)
-
-
-# ------------------------------------------------------------------------------------------------ classification
-
-
-def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
-    """How often class i (row) was called class j (column).
-
-    Args:
-        y_true: class indices, (clips,); clips with -100 are left out.
-        y_pred: predicted class indices, (clips,).
-        num_labels: number of classes; by default one more than the highest index that occurs.
-
-    Returns:
-        Counts of shape (num_labels, num_labels), integers.
-
-    Raises:
-        ValueError: an array is not (clips,) integers, the lengths differ, or an index lies outside 0 .. num_labels - 1.
-
-    >>> confusion_matrix([0, 0, 1, -100], [0, 1, 1, 1])
-    array([[1, 1],
-           [0, 1]])
-    """
-    y_true, y_pred, num_labels = _class_pairs(y_true, y_pred, num_labels)
-    return np.bincount(y_true * num_labels + y_pred, minlength=num_labels**2).reshape(num_labels, num_labels)
-
-
-@_quiet
-def recalls(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
-    """Recall of each class, (num_labels,): true positives / clips of that class; NaN for a class not in y_true.
-
-    Arguments and errors as `confusion_matrix`.
-    """
-    confusion = confusion_matrix(y_true, y_pred, num_labels)
-    return np.diagonal(confusion) / confusion.sum(axis=1)
-
-
-def uar(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
-    """Unweighted average recall: the mean recall over the classes that occur in y_true.
-
-    A class without a clip has no recall and is left out of the mean, so chance is 1 / (classes that occur). NaN for no
-    clip at all. Arguments and errors as `confusion_matrix`.
-
-    >>> uar([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1])  # the mean of 3/4 and 1/2
-    0.625
-    """
-    return float(_mean_over_defined(recalls(y_true, y_pred, num_labels)))
-
-
-@_quiet
-def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Share of clips whose class is right; NaN for no clip. Arguments and errors as `confusion_matrix`."""
-    confusion = confusion_matrix(y_true, y_pred)
-    return float(np.trace(confusion) / confusion.sum())
-
-
-@_quiet
-def macro_f1(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
-    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); arguments and errors as `confusion_matrix`.
-
-    As in scikit-learn, the mean is over the classes that occur in y_true or y_pred; NaN for no clip.
-    """
-    confusion = confusion_matrix(y_true, y_pred, num_labels)
-    return float(_mean_over_defined(2 * np.diagonal(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))))
-
-
-@_quiet
-def _mean_over_defined(values: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
-
-
-def _class_pairs(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None) -> tuple[np.ndarray, np.ndarray, int]:
-    y_true, y_pred = _class_indices("y_true", y_true), _class_indices("y_pred", y_pred)
-    if len(y_true) != len(y_pred):
-        raise ValueError(f"y_true and y_pred must be equally long, got {len(y_true)} and {len(y_pred)} clips")
-    present = y_true != MISSING_CLASS
-    y_true, y_pred = y_true[present], y_pred[present]
-    if num_labels is None:
-        num_labels = int(max(y_true.max(initial=-1), y_pred.max(initial=-1))) + 1
-    for name, values in (("y_true", y_true), ("y_pred", y_pred)):
-        outside = values[(values < 0) | (values >= num_labels)]
-        if outside.size:
-            raise ValueError(
-                f"{name} must hold class indices from 0 to {num_labels - 1}, got {outside[0]} "
-                f"({MISSING_CLASS} marks a missing label, in y_true only)"
-            )
-    return y_true, y_pred, num_labels
-
-
-def _class_indices(name: str, values: ArrayLike) -> np.ndarray:
-    values = np.asarray(values)
-    # An empty list arrives as float64.
-    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
-        raise ValueError(f"{name} must be integers of shape (clips,), got {values.dtype} of shape {values.shape}")
-    return values.astype(np.int64)
-
-
-# ------------------------------------------------------------------------------------------- a task's whole score
 
 
 def evaluate_predictions(
@@ -378,21 +159,21 @@ def resampled_scores(
     y_true, y_pred, units = _labelled_clips(task, y_true, y_pred, groups)
     if task.kind == "regression":
         return _resampled_ccc(y_true, y_pred, units, num_resamples, seed).mean(axis=1)
-    return _mean_over_defined(_resampled_recalls(task.num_labels, y_true, y_pred, units, num_resamples, seed))
+    return mean_over_defined(_resampled_recalls(task.num_labels, y_true, y_pred, units, num_resamples, seed))
 
 
 def _resampled_ccc(
     y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> np.ndarray:
     """(resamples, labels)"""
-    offset, terms = _terms(y_true, y_pred)  # (labels,), (6, clips, labels)
+    offset, terms = clip_terms(y_true, y_pred)  # (labels,), (6, clips, labels)
     num_labels = y_true.shape[1]
     columns = np.moveaxis(terms, 0, 1).reshape(len(y_true), 6 * num_labels)
     totals = resampled_sums(columns, units, num_resamples, seed).reshape(num_resamples, 6, num_labels)
-    return _ccc(_moments(offset, totals.swapaxes(0, 1)))
+    return ccc_of_moments(moments_of_totals(offset, totals.swapaxes(0, 1)))
 
 
-@_quiet
+@quiet
 def _resampled_recalls(
     num_labels: int, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> np.ndarray:
@@ -408,9 +189,9 @@ def _resampled_recalls(
 def _evaluate_regression(
     task: Task, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> dict:
-    offset, terms = _terms(y_true, y_pred)  # (labels,), (6, clips, labels)
-    moments = _moments(offset, terms.sum(axis=1))
-    label_ccc, label_pearson = _ccc(moments), _pearson(moments)  # (labels,)
+    offset, terms = clip_terms(y_true, y_pred)  # (labels,), (6, clips, labels)
+    moments = moments_of_totals(offset, terms.sum(axis=1))
+    label_ccc, label_pearson = ccc_of_moments(moments), pearson_of_moments(moments)  # (labels,)
     resampled = _resampled_ccc(y_true, y_pred, units, num_resamples, seed)  # (resamples, labels)
     low, high = interval(resampled.mean(axis=1))
     label_low, label_high = interval(resampled)
@@ -426,7 +207,7 @@ def _evaluate_regression(
     }
 
 
-@_quiet
+@quiet
 def _evaluate_classification(
     task: Task, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> dict:
@@ -434,7 +215,7 @@ def _evaluate_classification(
     label_recalls = recalls(y_true, y_pred, task.num_labels)
 
     resampled = _resampled_recalls(task.num_labels, y_true, y_pred, units, num_resamples, seed)  # (resamples, labels)
-    low, high = interval(_mean_over_defined(resampled))
+    low, high = interval(mean_over_defined(resampled))
     label_low, label_high = interval(resampled)
     return _class_scores(y_true, y_pred, task.num_labels) | {
         "uar_low": float(low),
@@ -498,6 +279,6 @@ def _classification_arrays(task: Task, y_true: ArrayLike, y_pred: ArrayLike) -> 
         if np.isnan(y_pred).any():
             raise ValueError(f"y_pred has NaN logits in {np.isnan(y_pred).any(axis=1).sum()} of {len(y_pred)} clips")
         y_pred = y_pred.argmax(axis=1)  # (clips, labels) -> (clips,)
-    y_true, y_pred = _class_indices("y_true", y_true), _class_indices("y_pred", y_pred)
-    _class_pairs(y_true, y_pred, task.num_labels)  # raises for unequal lengths and indices out of range
+    y_true, y_pred = class_indices("y_true", y_true), class_indices("y_pred", y_pred)
+    class_pairs(y_true, y_pred, task.num_labels)  # raises for unequal lengths and indices out of range
     return y_true, y_pred

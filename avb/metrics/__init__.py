@@ -1,0 +1,33 @@
+"""Scores of vocal-burst predictions: CCC and Pearson correlation for regression, UAR for classification.
+
+Pure functions over arrays, in float64, with population moments (divisor n). Unusual:
+
+- an undefined score is NaN and stays NaN, in a mean over labels too;
+- a missing target (NaN, or -100 for a class) is left out; a NaN *prediction* is not: it makes the score NaN;
+- `evaluate_predictions` adds bootstrap intervals that resample whole speakers where they are known, because clips of
+  one speaker are not independent. No clip is copied: each unit is summed up once, and a resample is a row of counts
+  times those sums.
+
+Sources: Lin (1989), "A concordance correlation coefficient to evaluate reproducibility", Biometrics 45(1), 255-268;
+Baird et al. (2022), arXiv:2207.03572 (the challenge scores by CCC and UAR); Field & Welsh (2007), "Bootstrapping
+clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
+"""
+
+from avb.metrics.classification import accuracy, confusion_matrix, macro_f1, recalls, uar
+from avb.metrics.evaluation import compute_metrics, evaluate_predictions, has_label, resampled_scores
+from avb.metrics.regression import ccc, official_ccc, pearson
+
+__all__ = [
+    "accuracy",
+    "ccc",
+    "compute_metrics",
+    "confusion_matrix",
+    "evaluate_predictions",
+    "has_label",
+    "macro_f1",
+    "official_ccc",
+    "pearson",
+    "recalls",
+    "resampled_scores",
+    "uar",
+]

@@ -1,0 +1,100 @@
+"""Recall by class, UAR, accuracy, macro F1 and the confusion matrix."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from avb.metrics.regression import quiet
+from avb.tasks import MISSING_CLASS
+
+
+def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
+    """How often class i (row) was called class j (column).
+
+    Args:
+        y_true: class indices, (clips,); clips with -100 are left out.
+        y_pred: predicted class indices, (clips,).
+        num_labels: number of classes; by default one more than the highest index that occurs.
+
+    Returns:
+        Counts of shape (num_labels, num_labels), integers.
+
+    Raises:
+        ValueError: an array is not (clips,) integers, the lengths differ, or an index lies outside 0 .. num_labels - 1.
+
+    >>> confusion_matrix([0, 0, 1, -100], [0, 1, 1, 1])
+    array([[1, 1],
+           [0, 1]])
+    """
+    y_true, y_pred, num_labels = class_pairs(y_true, y_pred, num_labels)
+    return np.bincount(y_true * num_labels + y_pred, minlength=num_labels**2).reshape(num_labels, num_labels)
+
+
+@quiet
+def recalls(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
+    """Recall of each class, (num_labels,): true positives / clips of that class; NaN for a class not in y_true.
+
+    Arguments and errors as `confusion_matrix`.
+    """
+    confusion = confusion_matrix(y_true, y_pred, num_labels)
+    return np.diagonal(confusion) / confusion.sum(axis=1)
+
+
+def uar(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
+    """Unweighted average recall: the mean recall over the classes that occur in y_true.
+
+    A class without a clip has no recall and is left out of the mean, so chance is 1 / (classes that occur). NaN for no
+    clip at all. Arguments and errors as `confusion_matrix`.
+
+    >>> uar([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1])  # the mean of 3/4 and 1/2
+    0.625
+    """
+    return float(mean_over_defined(recalls(y_true, y_pred, num_labels)))
+
+
+@quiet
+def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Share of clips whose class is right; NaN for no clip. Arguments and errors as `confusion_matrix`."""
+    confusion = confusion_matrix(y_true, y_pred)
+    return float(np.trace(confusion) / confusion.sum())
+
+
+@quiet
+def macro_f1(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
+    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); arguments and errors as `confusion_matrix`.
+
+    As in scikit-learn, the mean is over the classes that occur in y_true or y_pred; NaN for no clip.
+    """
+    confusion = confusion_matrix(y_true, y_pred, num_labels)
+    return float(mean_over_defined(2 * np.diagonal(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))))
+
+
+@quiet
+def mean_over_defined(values: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
+
+
+def class_pairs(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    y_true, y_pred = class_indices("y_true", y_true), class_indices("y_pred", y_pred)
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"y_true and y_pred must be equally long, got {len(y_true)} and {len(y_pred)} clips")
+    present = y_true != MISSING_CLASS
+    y_true, y_pred = y_true[present], y_pred[present]
+    if num_labels is None:
+        num_labels = int(max(y_true.max(initial=-1), y_pred.max(initial=-1))) + 1
+    for name, values in (("y_true", y_true), ("y_pred", y_pred)):
+        outside = values[(values < 0) | (values >= num_labels)]
+        if outside.size:
+            raise ValueError(
+                f"{name} must hold class indices from 0 to {num_labels - 1}, got {outside[0]} "
+                f"({MISSING_CLASS} marks a missing label, in y_true only)"
+            )
+    return y_true, y_pred, num_labels
+
+
+def class_indices(name: str, values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values)
+    # An empty list arrives as float64.
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
+        raise ValueError(f"{name} must be integers of shape (clips,), got {values.dtype} of shape {values.shape}")
+    return values.astype(np.int64)
