@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         # In one line: it is printed above every error.
         usage="%(prog)s MODEL (PATH ... | --corpus CORPUS --data_dir DIR) --output OUTPUT [options]",
@@ -90,6 +90,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="score on a Ray cluster: HOST:PORT; without ADDRESS that of RAY_ADDRESS or one on this machine",
     )
     shards.add_argument("--ray_workers", type=int, help="processes of --ray (default: one each GPU, or each CPU)")
+    return parser
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args(argv)
     if args.ray and (os.path.exists(args.ray) or args.ray == "-"):
         parser.error(f"--ray takes an address, and {args.ray} is a path: type --ray behind the PATHs")

@@ -337,6 +337,17 @@ class AvbArgumentParser(HfArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
+def make_parser(model_arguments: type = ModelArguments) -> AvbArgumentParser:
+    """The arguments of `train_avb.py`, or with `PretrainingArguments` those of `pretrain_avb.py`."""
+    return AvbArgumentParser(
+        (model_arguments, DataArguments, AvbTrainingArguments),
+        usage="%(prog)s [RECIPE.yaml ...] [--argument value ...]",
+        description="A recipe is a YAML file of these arguments (recipes/README.md). Later recipes win over earlier "
+        "ones, and what is typed wins over all.",
+        allow_abbrev=False,
+    )
+
+
 def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments) -> tuple:
     """Reads `[RECIPE.yaml ...] [--argument value ...]`; later recipes win, and the command line over all.
 
@@ -351,13 +362,7 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     An error ends the program with exit code 2 and one line.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = AvbArgumentParser(
-        (model_arguments, DataArguments, AvbTrainingArguments),
-        usage="%(prog)s [RECIPE.yaml ...] [--argument value ...]",
-        description="A recipe is a YAML file of these arguments (recipes/README.md). Later recipes win over earlier "
-        "ones, and what is typed wins over all.",
-        allow_abbrev=False,
-    )
+    parser = make_parser(model_arguments)
     known = {action.dest for action in parser._actions} - {"help"}
     recipe: dict[str, Any] = {}
     names: list[str] = []
