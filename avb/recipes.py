@@ -6,7 +6,9 @@ A recipe becomes a command line, which the real one follows: types and names are
 typed by hand wins.
 """
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import yaml
@@ -82,10 +84,8 @@ def read_recipe(path: str | Path) -> dict:
 
 
 def _read_recipe(path: Path, reading: tuple[Path, ...], known: dict[Path, dict]) -> dict:
-    try:
-        path = path.resolve()
-    except (RuntimeError, OSError, ValueError) as error:  # a link to itself, a name with a zero byte
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    with contextlib.suppress(ValueError):  # a name with a zero byte: the error is read_yaml's
+        path = Path(os.path.realpath(path))  # not resolve(), which raises for a link to itself before Python 3.13
     if path in reading:
         raise RecipeError(f"{path}: extends itself, through {' → '.join(p.name for p in (*reading, path))}")
     if path in known:

@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 
 import predict_avb
-from avb.arguments import make_parser, parse_arguments
+from avb.arguments import ModelArguments, PretrainingArguments, make_parser, parse_arguments
 from avb.errors import AvbError, RecipeError
 from avb.extractors import EXTRACTORS, resolve
 from avb.recipes import read_recipe
@@ -27,9 +27,10 @@ with open(RECIPES / "paper" / "rows.csv", newline="", encoding="utf-8") as file:
 RUNS = {row["recipe"]: row for row in ROWS}
 
 
-def parse(*argv):
+def parse(*argv, model_arguments=ModelArguments):
     """All arguments as one dict."""
-    *parts, _ = parse_arguments([*map(str, argv), "--data_dir", "no-such-folder", "--output_dir", "unused"])
+    argv = [*map(str, argv), "--data_dir", "no-such-folder", "--output_dir", "unused"]
+    *parts, _ = parse_arguments(argv, model_arguments)
     return {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
 
 
@@ -123,7 +124,7 @@ def test_emo18_trains_as_the_baseline_paper_says():
 def test_every_recipe_reads_and_states_no_data_of_ones_own(path):
     if path.parent.name == "encoders":
         return
-    parse(path)
+    parse(path, model_arguments=PretrainingArguments if path.parent.name == "pretraining" else ModelArguments)
     if path.name != "sample.yaml":
         assert "data_dir" not in read_recipe(path)
 
