@@ -284,9 +284,10 @@ def add_runs(path: str | Path, folders: Iterable[str | Path]) -> tuple[int, int]
         if not own:
             raise AvbError(f"{folder}: no {RUN_TABLE}; give the folder of a run that train_avb.py has finished")
         rows += own
+    lines = [_csv_line(asdict(row).values()) for row in rows]  # compared as written: NaN is equal to itself there
     known = {_csv_line(asdict(row).values()) for row in read_results(path)}
-    new = [row for row in rows if _csv_line(asdict(row).values()) not in known]
-    for row in new:
+    new = {line: row for line, row in zip(lines, rows, strict=True) if line not in known}
+    for row in new.values():
         append_result(path, row)
     return len(new), len(rows) - len(new)
 

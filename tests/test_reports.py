@@ -329,10 +329,10 @@ def test_finished_runs_are_added_once(tmp_path, capsys):
     for run, row in zip(runs, rows, strict=True):
         run.mkdir()
         write_results(run / RUN_TABLE, [row, replace(row, split="test")])
-    argv = ["add", *map(str, runs), "--results", str(table)]
+    argv = ["add", *map(str, runs), str(runs[0]), "--results", str(table)]  # one of them is named twice
     append_result(table, rows[0])
-    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 3 rows added, 1 were there\n"
-    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 0 rows added, 4 were there\n"
+    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 3 rows added, 3 were there\n"
+    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 0 rows added, 6 were there\n"
     assert [(row.seed, row.split) for row in read_results(table)] == [
         (1, "validation"), (1, "test"), (2, "validation"), (2, "test"),
     ]  # fmt: skip
