@@ -89,8 +89,9 @@ def run(argv: list[str] | None) -> int:
     try:
         rows = run_results(argv, metrics, epochs=epochs, versions=made_by, **facts)
         write_results(Path(args.output_dir) / RUN_TABLE, rows)
-        for row in rows if args.results else ():
-            append_result(args.results, row)
+        if args.results:
+            for row in rows:
+                append_result(args.results, row)
         name = repo_id.rpartition("/")[2] if repo_id else None
         is_scored = any(metrics["metric"] in scores for scores in metrics.values() if isinstance(scores, dict))
         write_card(args.output_dir, name, [args.results] if args.results and is_scored else [])

@@ -250,7 +250,7 @@ def append_result(path: str | Path, result: Result):
         AvbError: see `check_table`; or the disk is full.
     """
     path = Path(path)
-    row = _csv_line(["" if value is None else value for value in asdict(result).values()])
+    row = _csv_line(asdict(result).values())
     try:
         check_table(path)
     except AvbError as error:
@@ -284,9 +284,8 @@ def add_runs(path: str | Path, folders: Iterable[str | Path]) -> tuple[int, int]
         if not own:
             raise AvbError(f"{folder}: no {RUN_TABLE}; give the folder of a run that train_avb.py has finished")
         rows += own
-    lines = [_csv_line(asdict(row).values()) for row in rows]  # compared as written: NaN is equal to itself there
-    known = {_csv_line(asdict(row).values()) for row in read_results(path)}
-    new = {line: row for line, row in zip(lines, rows, strict=True) if line not in known}
+    known = {repr(row) for row in read_results(path)}  # as text, in which NaN is equal to itself
+    new = {repr(row): row for row in rows if repr(row) not in known}
     for row in new.values():
         append_result(path, row)
     return len(new), len(rows) - len(new)
