@@ -178,7 +178,7 @@ def _encode(rows, model, feature_extractor, dtype, batch_seconds, autocast, prog
     waveforms = rows.select_columns("input_values").with_format("numpy")
     frames = [np.empty(0)] * len(rows)
     budget = int(batch_seconds * feature_extractor.sampling_rate)
-    for indices in length_batches(rows["num_samples"], budget):
+    for indices in length_batches(rows["num_samples"][:], budget):
         inputs = collate([{"input_values": waveforms[index]["input_values"]} for index in indices]).to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
             outputs, mask = model.encode(**inputs)

@@ -114,7 +114,7 @@ class BurstTrainer(CheckpointTrainer):
         is_grouped = args.train_sampling_strategy == "group_by_length"
         sampler = JoinedBatches(
             len(data),
-            data[args.length_column_name] if is_grouped else None,
+            data[args.length_column_name][:] if is_grouped else None,  # one read: a column reads each item anew
             args.train_sampling_strategy,
             batch_size=self._train_batch_size,
             budget=None if args.batch_seconds is None else args.batch_seconds * SAMPLING_RATE,
