@@ -4,9 +4,9 @@
     accelerate launch train_avb.py recipes/X.yaml --data_dir ROOT --any_argument value
 
 Into `output_dir` go the model and its feature extractor, `metrics.json` (with 95 % intervals), `predictions_SPLIT.csv`
-for each split that was scored, `results.csv` (the rows that `--results` adds to a table), the recipe as it was run, the
-versions, the clips that could not be read, and the model card. `--push_to_hub true --hub_model_id ORG/NAME` uploads
-what of it belongs on the Hub.
+for each split that was scored, `results.csv` (the rows that `--results` adds to a table), `train_set.json` (what it was
+trained on, in numbers), the recipe as it was run, the versions, the clips that could not be read, and the model card.
+`--push_to_hub true --hub_model_id ORG/NAME` uploads what of it belongs on the Hub.
 """
 
 import platform
@@ -36,6 +36,7 @@ from avb.push import open_repository, push_folder
 from avb.results import RUN_TABLE, append_result, check_table, failed_run, run_results, write_results
 from avb.runs import corpus_name
 from avb.scoring import score_split, summary
+from avb.train_set import TRAIN_SET, describe_clips
 from avb.trainer import BurstTrainer
 from avb.training import build_model
 
@@ -124,6 +125,7 @@ def train(
             "--per_device_train_batch_size or add --dataloader_drop_last false"
         )
 
+    train_set = describe_clips(task, splits["train"])
     model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
     teachers, model_teachers = data_args.teachers or [], None
     if are_models(teachers):
@@ -178,6 +180,7 @@ def train(
             write_table(output_dir / "bad_clips.csv", rows, list(BadClip._fields))
         (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         write_json(output_dir / "versions.json", made_by)
+        write_json(output_dir / TRAIN_SET, train_set)
         write_json(output_dir / FINISHED, metrics)
         print(summary(task, metrics, len(bad_clips), output_dir))
     return metrics, trainer.state.epoch

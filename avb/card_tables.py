@@ -61,6 +61,21 @@ def label_table(scores: dict) -> str:
     return "\n".join(markdown_table(header, rows))
 
 
+def train_tables(train_set: dict) -> dict[str, str]:
+    """Task name to what it was trained on, label by label; see `avb.train_set.describe_clips`."""
+    return {task: _train_table(labels) for task, labels in train_set.get("tasks", {}).items()}
+
+
+def _train_table(labels: dict[str, dict]) -> str:
+    columns = {"clips": "train clips", "mean": "mean", "standard_deviation": "standard deviation"}
+    keys = [key for key in columns if all(key in values for values in labels.values())]
+    counts = {values["clips"] for values in labels.values()}
+    if keys == ["clips"] and len(counts) == 1:
+        return f"Of each label: {counts.pop()}."
+    rows = [(label, *(number(values[key]) for key in keys)) for label, values in labels.items()]
+    return "\n".join(markdown_table(("label", *(columns[key] for key in keys)), rows))
+
+
 def seeds_table(row: Result, rows: Iterable[Result]) -> str:
     """All seeds of a row's recipe, on the same clips and with the same changes; empty where there is only one."""
     names = ("recipe", "changes", "corpus", "data_dir", "train_clips", "task", "metric")

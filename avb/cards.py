@@ -4,8 +4,8 @@
     python -m avb.cards push runs/high org/avb-high                     # the model with its card, private
 
 The words are in `model_card.md`, a Jinja template; the numbers come from the run's own files (config.json,
-metrics.json, recipe.yaml, versions.json) and, where a table of results is given, from the rows of this run. There is no
-other source: what was not measured is said to be unknown.
+metrics.json, train_set.json, recipe.yaml, versions.json) and, where a table of results is given, from the rows of this
+run. There is no other source: what was not measured is said to be unknown.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from avb.card_tables import label_table, model_table, score_table, seeds_table
+from avb.card_tables import label_table, model_table, score_table, seeds_table, train_tables
 from avb.errors import AvbError
 from avb.extractors import EXTRACTORS
 from avb.hub import REPO_PLACEHOLDER
@@ -109,6 +109,8 @@ def build_card(
         corpus=run.corpus,
         is_release=run.is_release,
         train_clips=run.metrics.get("train_clips"),
+        train_set=run.train_set,
+        train_tables=train_tables(run.train_set),
         train_seconds=seconds,
         watts=None if watts is None else f"{watts:g}",
         kwh=None if kwh is None else f"{kwh:.3g}",

@@ -16,6 +16,7 @@ from avb.prediction import model_class
 from avb.recipes import SUFFIXES, read_yaml
 from avb.reports import RELEASE_CLIPS
 from avb.results import Result
+from avb.train_set import TRAIN_SET
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 
 # Of no use to a reader elsewhere, or none of his business: where a run reads and writes, and how it was pushed.
@@ -44,9 +45,10 @@ class Run:
 
     Attributes:
         config: of config.json.
-        metrics: of metrics.json; empty where there is none, as the two below.
+        metrics: of metrics.json; empty where there is none, as the three below.
         recipe: of recipe.yaml, without paths: of those that matter the last part is kept.
         versions: of versions.json.
+        train_set: of train_set.json.
         corpus: hume_vb, emogator, folder, or sample for the synthetic one; None where it is unknown.
     """
 
@@ -54,6 +56,7 @@ class Run:
     metrics: dict
     recipe: dict
     versions: dict
+    train_set: dict
     corpus: str | None
 
     @property
@@ -154,14 +157,14 @@ def read_run(folder: str | Path) -> Run:
         raise AvbError(
             f"{folder}: a model of type {config.get('model_type')!r}; cards are for those that train_avb.py makes"
         )
-    metrics, versions = (_read_json(folder / name) for name in ("metrics.json", "versions.json"))
+    metrics, versions, train_set = (_read_json(folder / name) for name in ("metrics.json", "versions.json", TRAIN_SET))
     recipe = read_yaml(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else {}
     # Older runs say in recipe.yaml only what they were trained on.
     corpus = metrics.get("corpus") or (corpus_name(**_corpus(recipe)) if recipe else None)
     kept = {name: _without_folders(value) for name, value in recipe.items() if name not in _PRIVATE_ARGUMENTS}
     if Path(str(recipe.get("encoder"))).is_dir():  # runs/encoder looks like a name on the Hub
         kept["encoder"] = Path(recipe["encoder"]).name
-    return Run(config, metrics, kept, versions, corpus)
+    return Run(config, metrics, kept, versions, train_set, corpus)
 
 
 def _corpus(recipe: dict) -> dict:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 import yaml
 from conftest import ENCODER_SHAPES, TINY, stir
+from datasets import Dataset
 
 from avb.baselines import BASELINES
 from avb.hub import save_hub_folder
 from avb.metrics import evaluate_predictions
 from avb.output import write_json
 from avb.tasks import TASKS, MultiTask, Task
+from avb.train_set import TRAIN_SET, describe_clips
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
@@ -58,8 +60,9 @@ def make_run(
     metrics = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
     metrics["validation"] = random_scores(task, seed)
     metrics["test"] = {"num_clips": 0, "note": "labels are withheld"}
-    metrics |= {"train_clips": 4711, "train_seconds": 1234.5, "seed": seed, "corpus": corpus}
+    metrics |= {"train_clips": 230, "train_seconds": 1234.5, "seed": seed, "corpus": corpus}
     write_json(folder / "metrics.json", metrics)
+    write_json(folder / TRAIN_SET, describe_clips(task, random_clips(task, seed)))
     write_json(folder / "versions.json", {"commit": "0123abc", "python": "3.11.7", "torch": "2.13.0+cpu"})
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     for name in STAY_AT_HOME:
@@ -74,6 +77,15 @@ def random_scores(task: Task | MultiTask, seed: int) -> dict:
     speakers = rng.integers(9, size=230).tolist()
     y_true, y_pred = random_predictions(task, rng)
     return evaluate_predictions(task, y_true, y_pred, speakers)
+
+
+def random_clips(task: Task | MultiTask, seed: int) -> Dataset:
+    """Train clips of 9 speakers, 0.1 to 4 s long."""
+    rng = np.random.default_rng(seed)
+    labels, _ = random_predictions(task, rng)
+    num_samples = rng.integers(1_600, 64_000, size=len(labels))
+    speakers = [f"s{number}" for number in rng.integers(9, size=len(labels))]
+    return Dataset.from_dict({"labels": labels, "num_samples": num_samples, "speaker": speakers})
 
 
 def random_predictions(task: Task | MultiTask, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -77,6 +77,7 @@ LAYERS = {
     "avb/hub": {"avb/errors", "avb/output", "pipeline_avb"},
     "avb/scoring": {"audio_avb", "avb/metrics", "avb/output", "avb/prediction", "avb/tasks", "avb/trainer"},
     "avb/submission": {"avb/errors", "avb/output", "avb/tasks", "avb/corpora"},
+    "avb/train_set": {"audio_avb", "avb/tasks"},
     "avb/results": {"avb/errors", "avb/output"},
     "avb/scored": {"avb/errors", "avb/metrics", "avb/tasks"},
     "avb/comparison": {"avb/bootstrap", "avb/errors", "avb/metrics", "avb/scored"},
@@ -88,7 +89,7 @@ LAYERS = {
     "avb/reports": {"avb/analysis", "avb/errors", "avb/markdown", "avb/output", "avb/results", "avb/tasks"},
     "avb/runs": {
         "avb/arguments", "avb/errors", "avb/prediction", "avb/recipes", "avb/reports", "avb/results",
-        "configuration_avb",
+        "avb/train_set", "configuration_avb",
     },
     "avb/card_tables": {"avb/markdown", "avb/reports", "avb/results", "avb/runs"},
     "avb/push": {"avb/errors", "avb/hub"},
