@@ -21,7 +21,7 @@ from avb.output import make_folder
 from pipeline_avb import TASK, VocalBurstPipeline
 
 NEEDED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-CARD_FILES = ("README.md", "metrics.json")  # the card, and the file that holds the numbers it shows
+CARD_FILES = ("README.md", "metrics.json", "train_set.json")  # the card, and the files that hold the numbers it shows
 REPO_PLACEHOLDER = "ORG/THIS-MODEL"  # stands in a card for the repository, which is not known before the push
 
 

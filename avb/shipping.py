@@ -23,6 +23,7 @@ from avb.hub import NEEDED_FILES, REPO_PLACEHOLDER, hub_files
 from avb.prediction import load_model, score_waveforms
 from avb.runs import read_run
 from avb.shipped import FOLDER
+from avb.train_set import TRAIN_SET
 
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"
 MAX_BYTES = 16 * 2**20
@@ -37,7 +38,7 @@ It comes with the project, in half precision, and needs no network:
 or `avb.load("{name}")("laugh.wav")`.
 
 """
-FILES = (*NEEDED_FILES, "metrics.json")
+FILES = (*NEEDED_FILES, "metrics.json", TRAIN_SET)
 
 
 def ship(run: str | os.PathLike, name: str) -> Path:

@@ -126,7 +126,7 @@ def test_withheld_labels_are_no_score(folder):
 
 
 def test_config_alone_is_enough_and_everything_else_is_unknown(folder):
-    for name in ("metrics.json", "recipe.yaml", "versions.json"):
+    for name in ("metrics.json", "train_set.json", "recipe.yaml", "versions.json"):
         (folder / name).unlink()
     card = build_card(read_run(folder), "x")
     for words in (

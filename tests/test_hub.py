@@ -76,9 +76,9 @@ def test_a_pipeline_saves_the_same_files(folder, tmp_path):
 def test_what_else_a_run_leaves_stays_at_home(folder):
     (folder / "checkpoint-7").mkdir()
     at_home = ("training_args.bin", "recipe.yaml", "predictions_test.csv", "notes.py", "model.safetensors.tmp", ".env")
-    for name in (*at_home, "checkpoint-7/optimizer.pt", "README.md", "metrics.json"):
+    for name in (*at_home, "checkpoint-7/optimizer.pt", "README.md", "metrics.json", "train_set.json"):
         (folder / name).write_text("{}")
-    assert hub_files(folder) == ["README.md", "metrics.json", *SETTINGS, *CODE]
+    assert hub_files(folder) == ["README.md", "metrics.json", "train_set.json", *SETTINGS, *CODE]
 
 
 def test_code_of_another_model_in_the_folder_stays_at_home(folder):

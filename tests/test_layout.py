@@ -62,7 +62,9 @@ LAYERS = {
         "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/runtime", "avb/shipped", "avb/weights",
         "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
-    "avb/shipping": {"avb/cards", "avb/errors", "avb/hub", "avb/prediction", "avb/runs", "avb/shipped"},
+    "avb/shipping": {
+        "avb/cards", "avb/errors", "avb/hub", "avb/prediction", "avb/runs", "avb/shipped", "avb/train_set",
+    },
     "avb/clips": {"audio_avb", "avb/corpora", "avb/errors", "avb/prediction"},
     "avb/journal": {"avb/clips", "avb/errors", "avb/output", "avb/prediction"},
     "avb/bulk": {"avb/clips", "avb/errors", "avb/output", "avb/prediction"},
