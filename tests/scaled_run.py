@@ -1,4 +1,4 @@
-"""A short training for tests, one process of possibly several: `scaled_run.py OUTPUT_DIR JSON`.
+"""Short trainings for tests, one process of possibly several: `scaled_run.py JSON`, an output folder's settings each.
 
 Writes the final weights, the logged losses, and what evaluation says of every clip. With `double` all arithmetic is in
 float64, so that what is left of a difference is no rounding error of the model's own.
@@ -84,11 +84,17 @@ def make_trainer(
     return BurstTrainer(fitted, args, task, feature_extractor, collator, train_dataset=data, eval_dataset=scored)
 
 
-def main(output_dir: str, settings: dict):
+def main(runs: dict[str, dict]):
     torch.set_num_threads(1)
-    if settings.get("double"):
+    (double,) = {settings.get("double", False) for settings in runs.values()}  # it is the whole process's
+    if double:
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double
+    for output_dir, settings in runs.items():
+        run(output_dir, settings)
+
+
+def run(output_dir: str, settings: dict):
     ids = []
     log_ids = settings.pop("log_ids", False)
     trainer = make_trainer(output_dir, **settings)
@@ -120,7 +126,7 @@ def main(output_dir: str, settings: dict):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    main(json.loads(sys.argv[1]))
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         sys.stdout.flush()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scaled_run import make_trainer
 from test_resume import EVERY_STEP, NOISY, is_same, log, weights
-from test_scale import difference, scaled_run
+from test_scale import difference, scaled_runs
 
 from avb.arguments import AvbTrainingArguments
 from avb.batches import JoinedBatches, length_bands
@@ -119,10 +119,10 @@ def test_a_resumed_run_is_the_undisturbed_one(accumulation, tmp_path):
 def test_two_processes_train_as_one(tmp_path):
     """In float64; one process cuts its steps in two, as the two processes do."""
     common = {**CLIPS, "double": True, "max_steps": 8, "dataloader_drop_last": False}
-    one, start, expected = scaled_run(tmp_path / "1", gradient_accumulation_steps=2, **common)
-    two, _, seen = scaled_run(tmp_path / "2", 2, **common)
-    assert difference(one, start) > 1e-3 and difference(one, two) < 1e-11
-    assert seen["losses"] == pytest.approx(expected["losses"], abs=1e-12)
+    (one,) = scaled_runs(tmp_path, 1, {**common, "gradient_accumulation_steps": 2})
+    (two,) = scaled_runs(tmp_path, 2, common)
+    assert difference(one.weights, one.start) > 1e-3 and difference(one.weights, two.weights) < 1e-11
+    assert two.seen["losses"] == pytest.approx(one.seen["losses"], abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -333,7 +333,7 @@ def kill_and_resume(output_dir: Path, table: Path, processes: int, seed: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(int(os.environ.get("AVB_KILLS", "3"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("AVB_KILLS", "2"))))
 def test_killed_at_a_random_moment(seed, table, undisturbed, tmp_path):
     """Weights, metrics, predictions and log are those of the undisturbed run, to the bit."""
     kill_and_resume(tmp_path / "run", table, 1, seed)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,15 +20,31 @@ from avb.errors import AvbError
 SCRIPT = str(ROOT / "tests" / "scaled_run.py")
 
 
-def scaled_run(output_dir: Path, processes: int = 1, **settings) -> tuple[dict, dict, dict]:
-    """Final weights, those at the start, and `run.json` of a training in so many processes."""
+class Scaled(NamedTuple):
+    """What a training in one or several processes left."""
+
+    weights: dict
+    start: dict  # the weights before
+    seen: dict  # run.json
+
+
+def scaled_runs(folder: Path, processes: int, *runs: dict) -> list[Scaled]:
+    """Trainings with these settings, one after the other in the same processes: to start them takes longer."""
+    folders = [folder / f"{processes}-{number}" for number in range(len(runs))]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, str(output_dir), json.dumps(settings)]
+    settings = json.dumps({str(path): run for path, run in zip(folders, runs, strict=True)})
+    command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    weights, start = (load_file(output_dir / f"{name}.safetensors") for name in ("weights", "start"))
-    return weights, start, json.loads((output_dir / "run.json").read_text())
+    return [
+        Scaled(
+            load_file(path / "weights.safetensors"),
+            load_file(path / "start.safetensors"),
+            json.loads((path / "run.json").read_text()),
+        )
+        for path in folders
+    ]
 
 
 def difference(first: dict, second: dict) -> float:
@@ -179,23 +196,24 @@ def test_steps_hold_the_same_clips_on_any_number_of_devices(strategy, num_clips,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "model"), [("two", {}), ("type", {}), ("two+type", {"task_weighting": "uncertainty"})]
-)
-def test_two_and_three_processes_train_as_one(task, model, tmp_path):
+def test_two_and_three_processes_train_as_one(tmp_path):
     """Twenty steps in float64, five an epoch, the last of 5 clips: 2 + 3, or 2 + 2 + 1."""
-    common = {"task": task, "model": model, "double": True, "num_clips": 53, "missing": 5, "max_steps": 20}
-    common |= {"dataloader_drop_last": False}
-    one, start, expected = scaled_run(tmp_path / "1", per_device_train_batch_size=12, **common)
-    assert difference(one, start) > 5e-3 and len(expected["losses"]) == 20
-    for processes, accumulation in ((2, 1), (3, 1), (2, 2)):
+    models = {"two": {}, "type": {}, "two+type": {"task_weighting": "uncertainty"}}
+    common = {"double": True, "num_clips": 53, "missing": 5, "max_steps": 20, "dataloader_drop_last": False}
+
+    def train(processes: int, accumulation: int) -> list[dict]:
         size = {"per_device_train_batch_size": 12 // (processes * accumulation)}
-        weights, _, seen = scaled_run(
-            tmp_path / f"{processes}-{accumulation}", processes, gradient_accumulation_steps=accumulation,
-            **size, **common,
-        )  # fmt: skip
-        assert difference(one, weights) < 1e-11
-        assert seen["losses"] == pytest.approx(expected["losses"], abs=1e-12)
+        size["gradient_accumulation_steps"] = accumulation
+        return [{"task": task, "model": model, **size, **common} for task, model in models.items()]
+
+    one = scaled_runs(tmp_path, 1, *train(1, 1))
+    for run in one:
+        assert difference(run.weights, run.start) > 5e-3 and len(run.seen["losses"]) == 20
+    for processes, accumulations in ((2, (1, 2)), (3, (1,))):
+        runs = scaled_runs(tmp_path, processes, *(run for number in accumulations for run in train(processes, number)))
+        for expected, run in zip(one * len(accumulations), runs, strict=True):
+            assert difference(expected.weights, run.weights) < 1e-11
+            assert run.seen["losses"] == pytest.approx(expected.seen["losses"], abs=1e-12)
 
 
 @pytest.mark.slow
@@ -203,40 +221,49 @@ def test_single_precision_differs_by_rounding_only(tmp_path):
     """Plain gradient descent: Adam divides rounding errors by themselves where a gradient is zero (key biases)."""
     common = {"optim": "sgd", "learning_rate": 1e-2, "encoder_learning_rate": 1e-2, "num_clips": 53}
     common |= {"max_steps": 20, "dataloader_drop_last": False}
-    one, start, _ = scaled_run(tmp_path / "1", per_device_train_batch_size=12, **common)
-    assert difference(one, start) > 5e-3
-    for processes, accumulation in ((1, 2), (1, 4), (2, 1), (3, 1)):
-        size = {"per_device_train_batch_size": 12 // (processes * accumulation)}
-        output_dir = tmp_path / f"{processes}-{accumulation}"
-        weights = scaled_run(output_dir, processes, gradient_accumulation_steps=accumulation, **size, **common)[0]
-        assert difference(one, weights) <= 1e-6
+
+    def train(processes: int, *accumulations: int) -> list[Scaled]:
+        sizes = [(number, 12 // (processes * number)) for number in accumulations]
+        runs = [{"gradient_accumulation_steps": n, "per_device_train_batch_size": size} for n, size in sizes]
+        return scaled_runs(tmp_path, processes, *(common | run for run in runs))
+
+    one, *cut_up = train(1, 1, 2, 4)
+    assert difference(one.weights, one.start) > 5e-3
+    for run in (*cut_up, *train(2, 1), *train(3, 1)):
+        assert difference(one.weights, run.weights) <= 1e-6
 
 
 @pytest.mark.slow
 def test_processes_draw_one_order_although_their_random_numbers_differ(tmp_path):
     """Dropout draws more numbers on the device with the longer clips: the stock sampler's next epoch then differs."""
-    common = {"double": True, "model": {"hidden_dropout": 0.2, "mask_time_prob": 0.3}, "num_clips": 48, "missing": 0}
-    common |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "weight_decay": 0.0, "optim": "sgd"}
-    _, _, seen = scaled_run(tmp_path / "2", 2, per_device_train_batch_size=12, max_steps=6, log_ids=True, **common)
+    settings = {"double": True, "model": {"hidden_dropout": 0.2, "mask_time_prob": 0.3}, "num_clips": 48, "missing": 0}
+    settings |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "weight_decay": 0.0, "optim": "sgd"}
+    settings |= {"per_device_train_batch_size": 12, "max_steps": 6, "log_ids": True}
+    ((_, _, seen),) = scaled_runs(tmp_path, 2, settings)
     for epoch in range(3):
         clips = [clip for rank in seen["ids"] for step in rank[2 * epoch : 2 * epoch + 2] for clip in step]
         assert sorted(clips) == list(range(48))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_scored", [2, 21])
-def test_every_clip_is_scored_once(num_scored, tmp_path):
+def test_every_clip_is_scored_once(tmp_path):
     """The last batch of evaluation is filled up on several devices: what is filled up is not scored."""
-    common = {"num_clips": 21, "num_scored": num_scored, "missing": 0, "max_steps": 1, "per_device_eval_batch_size": 4}
+    common = {"num_clips": 21, "missing": 0, "max_steps": 1, "per_device_eval_batch_size": 4}
     common |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "double": True, "dataloader_drop_last": False}
-    _, _, one = scaled_run(tmp_path / "1", per_device_train_batch_size=6, **common)
+    counts = (2, 21)
+
+    def score(processes: int) -> list[dict]:
+        size = {"per_device_train_batch_size": 6 // processes}
+        return [
+            r.seen for r in scaled_runs(tmp_path, processes, *({"num_scored": n, **size, **common} for n in counts))
+        ]
+
+    one = score(1)
     for processes in (2, 3):
-        _, _, seen = scaled_run(
-            tmp_path / str(processes), processes, per_device_train_batch_size=6 // processes, **common
-        )
-        assert seen["num_scored"] == num_scored and seen["labels"] == one["labels"]
-        assert np.abs(np.array(seen["predictions"]) - np.array(one["predictions"])).max() < 1e-12
-        metrics = {key: value for key, value in one["metrics"].items() if "runtime" not in key and "time" not in key}
-        assert metrics.keys() >= {"test_loss", "test_ccc"}
-        for key, value in metrics.items():
-            assert seen["metrics"][key] == pytest.approx(value, abs=1e-12), key
+        for count, expected, seen in zip(counts, one, score(processes), strict=True):
+            assert seen["num_scored"] == count and seen["labels"] == expected["labels"]
+            assert np.abs(np.array(seen["predictions"]) - np.array(expected["predictions"])).max() < 1e-12
+            metrics = {k: value for k, value in expected["metrics"].items() if "runtime" not in k and "time" not in k}
+            assert metrics.keys() >= {"test_loss", "test_ccc"}
+            for key, value in metrics.items():
+                assert seen["metrics"][key] == pytest.approx(value, abs=1e-12), key
