@@ -4,6 +4,7 @@ Every message names the file, the line, the clip's id, the column and the value:
 is otherwise a long search. A missing or withheld label is NaN (regression) or -100 (classification).
 """
 
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from avb.tasks import MISSING_CLASS, TASKS, Task
 MISSING_CELLS = ("", "nan", "na", "n/a", "null", "?")
 
 _ROUNDING = 1e-6  # share of the label range by which a label may overshoot: float32 written as text
+_shortened = reprlib.Repr()  # a page of text in a cell must not hide what is wrong with it
+_shortened.maxstring = 60
 
 
 def read_labels(table: Table, columns: Sequence[str], task: Task, ids: Sequence[str]) -> np.ndarray:
@@ -88,7 +91,8 @@ def _cell(table: Table, positions: np.ndarray, column: str, ids: Sequence[str]) 
     """Where the first of some bad cells is, and how many there are."""
     first = int(positions[0])
     more = f" (and {len(positions) - 1} more)" if len(positions) > 1 else ""
-    return f"{table.where(first)}, clip {ids[first]!r}, column {column!r}: {table.cells[column].iloc[first]!r}{more}"
+    value = _shortened.repr(table.cells[column].iloc[first])
+    return f"{table.where(first)}, clip {ids[first]!r}, column {column!r}: {value}{more}"
 
 
 def _range_hint(task: Task, lowest: float, highest: float) -> str:
