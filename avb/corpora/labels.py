@@ -99,7 +99,7 @@ def _range_hint(task: Task, lowest: float, highest: float) -> str:
     # The challenge's tasks have a fixed range; only a task made from columns can be told another.
     if task.name in TASKS or not np.isfinite([lowest, highest]).all():
         return "; correct the value"
-    low, high = int(np.floor(lowest)), int(np.ceil(highest))
+    low, high = (f"{bound:.15g}" for bound in (np.floor(lowest), np.ceil(highest)))
     return (
         f"; if that is the scale, give label_range=({low}, {high}) (--label_range {low} {high}); if the numbers are "
         "classes, kind='classification' (--kind); if this is no label, name the labels in label_columns=[...] "
