@@ -267,6 +267,11 @@ def test_ambiguous_labels(tmp_path):
     assert "no label columns" in message("folder", write_table(tmp_path, "bare.csv"))
 
 
+def test_a_suggested_command_can_be_typed(tmp_path):
+    text = message("folder", write_table(tmp_path, **{"Joy (1-7)": [0.5] * 10, "note": ["x", "y"] * 5}))
+    assert text.endswith("(--label_columns 'Joy (1-7)')")
+
+
 def test_task_of_the_challenge_in_a_table(tmp_path):
     path = write_table(tmp_path, note=["x"] * 10, Arousal=[0.25] * 10, valence=[0.5] * 10)
     task, splits = load_bursts("folder", path, "two")
@@ -313,6 +318,30 @@ def test_missing_files(tmp_path, caplog):
     assert "0 clips: none of its 10 files" in message("folder", path, skip_missing=True, audio_root=tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("written", "on_disk"),
+    [
+        ("Rec 1.wav", "REC 1.WAV"),
+        ("Rec 1", "rec 1.Wav"),
+        ("caf\u00e9.wav", "cafe\u0301.wav"),  # one character, and e with an accent that follows
+        ("cafe\u0301", "CAF\u00c9.WAV"),
+    ],
+)
+def test_a_file_is_found_in_another_spelling(tmp_path, written, on_disk):
+    """Tables and clips come from systems that tell names apart otherwise."""
+    path = write_table(tmp_path, joy=[0.5] * 10, split=["train"] * 10)
+    (tmp_path / "c3.wav").rename(tmp_path / on_disk)
+    path.write_text(path.read_text().replace("c3.wav", written))
+    assert load_bursts("folder", path).splits["train"][3]["audio"]["path"] == str(tmp_path / on_disk)
+
+    # Never a guess between two, and never one file for two rows.
+    path.write_text(path.read_text().replace("c4.wav", written.swapcase()))
+    assert "line 6" in message("folder", path) and "was already in line 5" in message("folder", path)
+    path.write_text(path.read_text().replace(written.swapcase(), "c4.wav"))
+    write_clip(tmp_path / on_disk.title().swapcase())
+    assert "1 of 10 audio files are not in" in message("folder", path)
+
+
 def test_paths_stay_inside(tmp_path):
     (tmp_path / "inner").mkdir()
     write_clip(tmp_path / "outside.wav")
@@ -348,9 +377,10 @@ def test_splits_by_column(tmp_path):
     assert "no column 'fold' (split_column)" in message("folder", path, split_column="fold")
 
 
-def test_made_splits_keep_speakers_apart(tmp_path):
+@pytest.mark.parametrize("name", ["Speaker_ID", "Participant", "actor"])
+def test_made_splits_keep_speakers_apart(tmp_path, name):
     speakers = [f"s{i // 4}" for i in range(40)]
-    path = write_table(tmp_path, clips=40, joy=[0.5] * 40, Speaker_ID=speakers)
+    path = write_table(tmp_path, clips=40, joy=[0.5] * 40, **{name: speakers})
     splits = load_bursts("folder", path).splits
     again = load_bursts("folder", path).splits
     assert all(splits[name]["id"][:] == again[name]["id"][:] for name in splits)

@@ -157,7 +157,9 @@ def test_nothing_looks_like_a_checkpoint_while_one_is_written(tmp_path):
     assert "model.safetensors" in second[1] and is_whole(tmp_path / "checkpoint-2")
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(1, 1), (2, 2), (3, 3)])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 2), pytest.param(3, 3, marks=pytest.mark.slow)]
+)
 def test_older_checkpoints_go(limit, kept, tmp_path):
     trainer = make_trainer(tmp_path, **{**SHORT, "save_total_limit": limit})
     (tmp_path / "checkpoint-99").mkdir()  # not ours

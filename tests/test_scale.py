@@ -72,11 +72,11 @@ def one_step_gradients(tmp_path, **settings) -> tuple[dict, float]:
     ("task", "model"),
     [
         ("two", {}),
-        ("two", {"ccc_reduction": "sum", "pooling": "attention"}),
-        ("two", {"loss": "mse"}),
-        ("type", {"label_smoothing": 0.1}),
+        pytest.param("two", {"ccc_reduction": "sum", "pooling": "attention"}, marks=pytest.mark.slow),
+        pytest.param("two", {"loss": "mse"}, marks=pytest.mark.slow),
+        pytest.param("type", {"label_smoothing": 0.1}, marks=pytest.mark.slow),
         ("type", {"class_weights": "balanced"}),
-        ("two+type", {}),
+        pytest.param("two+type", {}, marks=pytest.mark.slow),
         ("two+type", {"task_weighting": "uncertainty"}),
     ],
 )

@@ -8,15 +8,20 @@ Rules, each with an option to overrule it:
 
 - the path column is the one called file, path, filename, audio, wav, file_id, ...; paths are relative to the table's
   folder (`audio_root`). A path may not leave that folder: `..` and absolute paths outside it are refused; for a table
-  of absolute paths give `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ...
+  of absolute paths give `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ...; where no file has
+  that very name, the only one that has it in another case or Unicode form is taken.
 - the label columns are the ones left: all numeric, or exactly one of text. Anything else is ambiguous, and raises.
 - regression labels lie in [0, 1], or in the `label_range` given; they are never rescaled here.
 - splits come from the column called split (train, val, dev, test, ...), or else are made, 80/10/10, deterministic, by
-  speaker where a column speaker, speaker_id or subject is there: no speaker is on two sides.
+  speaker where a column speaker, subject, participant or actor is there: no speaker is on two sides.
 """
 
+import contextlib
 import logging
 import os
+import shlex
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -34,7 +39,7 @@ from avb.errors import CorpusError
 from avb.tasks import Task, get_task
 
 PATH_COLUMNS = ("file", "path", "filename", "filepath", "audio", "audio_path", "wav", "wav_path", "clip", "file_id")
-SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "group")
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "participant", "participant_id", "actor", "group")
 SPLIT_COLUMNS = ("split", "partition", "subset")
 
 logger = logging.getLogger(__name__)
@@ -194,7 +199,7 @@ def _make_task(
             text = [name for name in columns if name not in numeric]
             raise CorpusError(
                 f"{table.path}: which columns are the labels? {_listed('numeric', numeric)}{_listed('text', text)}"
-                f"give label_columns=[...] (--label_columns {' '.join(numeric or text[:1])})"
+                f"give label_columns=[...] (--label_columns {shlex.join(numeric or text[:1])})"
             )
         else:
             kind = "classification"
@@ -222,7 +227,7 @@ def _only(table: Table, columns: list[str]) -> str:
     if len(columns) > 1:
         raise CorpusError(
             f"{table.path}: classification has one label column, there are {columns}; choose one: "
-            f"label_columns=[{columns[0]!r}] (--label_columns {columns[0]})"
+            f"label_columns=[{columns[0]!r}] (--label_columns {shlex.join(columns[:1])})"
         )
     return columns[0]
 
@@ -262,8 +267,9 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
 
 def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) -> list[Path | None]:
     files, missing = [], []
+    listings: dict[Path, dict[str, list[Path]]] = {}
     for position, name in enumerate(table.cells[column]):
-        files.append(_resolve(table, position, column, name, audio_root))
+        files.append(_resolve(table, position, column, name, audio_root, listings))
         if files[-1] is None:
             missing.append(f"{table.row_word} {table.cells.index[position]} ({name})")
     if missing:
@@ -277,7 +283,9 @@ def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool)
     return files
 
 
-def _resolve(table: Table, position: int, column: str, name: str, audio_root: Path) -> Path | None:
+def _resolve(
+    table: Table, position: int, column: str, name: str, audio_root: Path, listings: dict[Path, dict[str, list[Path]]]
+) -> Path | None:
     """The file a cell names, None where it is not there. Links inside the folder are the user's own and followed."""
     if not name:
         raise CorpusError(f"{table.where(position)}, column {column!r}: no path; remove the row or fill it in")
@@ -290,7 +298,31 @@ def _resolve(table: Table, position: int, column: str, name: str, audio_root: Pa
         )
     suffixes = ("",) if relative.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
     # os.path's, not Path's: a name too long for a file is the name of no file, and no error.
-    return next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
+    exact = next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
+    return exact or _spelled_otherwise(path, listings)
+
+
+def _spelled_otherwise(path: Path, listings: dict[Path, dict[str, list[Path]]]) -> Path | None:
+    """The only file of the folder whose name differs by no more than case, an accent's Unicode form, or the suffix.
+
+    A table written on one system and clips unpacked on another: "Rec 1" and "REC 1.WAV", "é" in one character or two.
+    `listings` keeps what each folder holds.
+    """
+
+    def fold_name(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    folder = path.parent
+    if folder not in listings:
+        found: dict[str, list[Path]] = defaultdict(list)
+        with contextlib.suppress(OSError, ValueError):  # no such folder, or no name of one
+            for file in folder.iterdir():
+                found[fold_name(file.name)].append(file)
+                if file.suffix.lower() in AUDIO_SUFFIXES:
+                    found[fold_name(file.stem)].append(file)
+        listings[folder] = found
+    matches = [file for file in listings[folder].get(fold_name(path.name), ()) if file.is_file()]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _split_of_row(table: Table, column: str, position: int) -> str:
