@@ -188,11 +188,12 @@ def train(
 
 def versions() -> dict:
     """What a result depends on besides recipe and seed."""
-    packages = ("torch", "transformers", "datasets", "accelerate", "librosa", "soundfile", "numpy")
+    packages = ("transformers", "datasets", "accelerate", "librosa", "soundfile", "numpy")
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
     return {
         "commit": commit.stdout.strip() or None,
         "python": platform.python_version(),
+        "torch": str(torch.__version__),  # with its CUDA, which the package's own metadata may leave out
         **{package: version(package) for package in packages},
     }
 

@@ -323,7 +323,7 @@ def test_two_processes_through_the_command_are_one_run(sample, tmp_path):
     """They share the work, and one of them writes: every clip once, one row a split."""
     argv = ["train_avb.py", SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(tmp_path / "run")]
     argv += ["--max_steps", "2", "--per_device_train_batch_size", "8", "--results", str(tmp_path / "runs.csv")]
-    done = run(["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519", *argv])
+    done = run(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *argv])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model, metrics and predictions") == 1
     with open(tmp_path / "runs.csv", newline="") as file:
