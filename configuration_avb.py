@@ -206,7 +206,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         require(
             1 <= self.encoder_layer <= self.num_hidden_layers,
             "encoder_layer",
-            f"between 1 and {self.num_hidden_layers}, the encoder's num_hidden_layers",
+            f"between 1 and {self.num_hidden_layers}, the encoder's num_hidden_layers (in training: --encoder_layer)",
         )
         require(self.rnn_layers >= 0, "rnn_layers", "0 (without RNN) or more")
         require(self.rnn_hidden_size >= 1, "rnn_hidden_size", "1 or more")

@@ -22,7 +22,7 @@ from avb.collator import BurstCollator
 from avb.errors import AvbError, did_you_mean
 from avb.filterbank import read_encoder, start_filters
 from avb.loading import load_clips
-from avb.output import make_folder, write_json
+from avb.output import make_folder, write_json, write_text
 from avb.pretraining import OBJECTIVES
 from avb.recipes import SUFFIXES
 from configuration_avb import receptive_field
@@ -63,7 +63,7 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).wav2vec2.save_pretrained(output_dir)
         feature_extractor.save_pretrained(output_dir)
-        (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        write_text(output_dir / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False))
         metrics = {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
         write_json(output_dir / "metrics.json", metrics)
         print(f"validation loss {loss:.4f} ({model_args.objective}); {len(bad_clips)} unreadable clips; {output_dir}")

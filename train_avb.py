@@ -31,7 +31,7 @@ from avb.errors import AvbError
 from avb.features import training_inputs
 from avb.hub import save_hub_folder
 from avb.loading import load_clips
-from avb.output import make_folder, write_json, write_table
+from avb.output import make_folder, write_json, write_table, write_text
 from avb.push import open_repository, push_folder
 from avb.results import RUN_TABLE, append_result, check_table, failed_run, run_results, write_results
 from avb.runs import corpus_name
@@ -90,6 +90,7 @@ def run(argv: list[str] | None) -> int:
     try:
         rows = run_results(argv, metrics, epochs=epochs, versions=made_by, **facts)
         write_results(Path(args.output_dir) / RUN_TABLE, rows)
+        write_json(Path(args.output_dir) / FINISHED, metrics)  # last: a run that has it has the others
         if args.results:
             for row in rows:
                 append_result(args.results, row)
@@ -107,7 +108,7 @@ def run(argv: list[str] | None) -> int:
 def train(
     model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict, made_by: dict
 ):
-    """Corpus → model → trainer → metrics, predictions and model on disk. Returns the metrics and the epochs trained."""
+    """Corpus → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained."""
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
@@ -178,10 +179,9 @@ def train(
         if bad_clips:
             rows = (clip._asdict() for clip in bad_clips)
             write_table(output_dir / "bad_clips.csv", rows, list(BadClip._fields))
-        (output_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        write_text(output_dir / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False))
         write_json(output_dir / "versions.json", made_by)
         write_json(output_dir / TRAIN_SET, train_set)
-        write_json(output_dir / FINISHED, metrics)
         print(summary(task, metrics, len(bad_clips), output_dir))
     return metrics, trainer.state.epoch
 

@@ -1,5 +1,6 @@
 """Files of results: written under a temporary name and moved, so that a file that exists is a whole one."""
 
+import contextlib
 import csv
 import json
 import os
@@ -48,25 +49,51 @@ def is_folder(output: str) -> bool:
 
 
 def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
-    """Rows as CSV, JSON lines or Parquet, by suffix; memory stays flat however many there are."""
+    """Rows as CSV, JSON lines or Parquet, by suffix; memory stays flat however many there are.
+
+    Raises:
+        AvbError: it cannot be written.
+    """
     path = Path(path)
     writer = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
-    temporary = path.with_name(path.name + ".tmp")
-    writer(temporary, rows, columns)
-    os.replace(temporary, path)
+    with _whole(path) as temporary:
+        writer(temporary, rows, columns)
 
 
 def write_json(path: str | Path, content: dict | list):
-    """A JSON file for people to read: indented, in the order given."""
+    """A JSON file for people to read: indented, in the order given.
+
+    Raises:
+        AvbError: it cannot be written.
+    """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: str | Path, text: str):
-    """A text file in UTF-8."""
-    path = Path(path)
+    """A text file in UTF-8.
+
+    Raises:
+        AvbError: it cannot be written.
+    """
+    with _whole(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary name, whose file takes the place of `path` at the end.
+
+    Raises:
+        AvbError: it cannot be written; nothing is left of it, and what was there before stays.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise AvbError(f"{path}: cannot be written ({error.strerror or error}): make room, or move it away") from error
 
 
 def _write_csv(path: Path, rows: Iterable[dict], columns: list[str]):

@@ -10,11 +10,13 @@ mean lower to the mean upper bound. Of runs with the same seed the last one coun
 
 A run counts as a row of the paper if its recipe is that row's, nothing in it was changed on the command line, and it
 saw the corpus of the paper: `hume_vb` with exactly the release's number of clips, in training and in the split scored.
-A sample or a tree of pseudo-labels in the release's layout has other numbers. All else is listed apart.
+A sample or a tree of pseudo-labels in the release's layout has other numbers. All else is listed apart. With
+`--changes` the rows are the runs that changed every recipe in that one way: the same tables of another encoder.
 """
 
 import argparse
 import csv
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,7 +28,7 @@ import numpy as np
 from avb.errors import AvbError
 from avb.markdown import markdown_table
 from avb.output import make_folder, write_table, write_text
-from avb.results import Result, add_runs, read_results
+from avb.results import Result, add_runs, read_results, split_command
 
 PAPER_ROWS = Path(__file__).resolve().parents[1] / "recipes" / "paper" / "rows.csv"
 RELEASE_CLIPS = {"train": 19_990, "validation": 19_396, "test": 19_815}
@@ -119,12 +121,15 @@ def read_paper_rows(path: Path = PAPER_ROWS) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def compare_with_paper(rows: list[dict], results: Iterable[Result]) -> tuple[list[dict], list[Result]]:
+def compare_with_paper(
+    rows: list[dict], results: Iterable[Result], changes: str = ""
+) -> tuple[list[dict], list[Result]]:
     """The paper's rows with ours beside them, and the runs of the paper's recipes that do not count as one.
 
     Args:
         rows: as `read_paper_rows` returns them.
         results: all runs.
+        changes: what was changed in every recipe, as `Result.changes` has it: the tables again with another encoder.
 
     Returns:
         The rows, each with paper, ours, delta, low, high, sd, recommended, recommended_delta (percent, None where
@@ -135,7 +140,7 @@ def compare_with_paper(rows: list[dict], results: Iterable[Result]) -> tuple[lis
     others: list[Result] = []
     for result in results:
         if result.recipe.removesuffix(RECOMMENDED) in recipes:
-            (counted if is_release(result) and not result.changes else others).append(result)
+            (counted if is_release(result) and result.changes == changes else others).append(result)
     # The release is one corpus, whatever its folder is called.
     summary_of: dict[tuple[str, str], Summary] = {}
     for summary in summarize(replace(result, data_dir="") for result in counted):
@@ -171,7 +176,7 @@ def compare_with_paper(rows: list[dict], results: Iterable[Result]) -> tuple[lis
     return compared, others
 
 
-def paper_report(compared: list[dict], others: Iterable[Result]) -> str:
+def paper_report(compared: list[dict], others: Iterable[Result], changes: str = "") -> str:
     """Tables I-V as Markdown: paper | ours | difference | interval, "not run" where it was not; then the other runs."""
     measured = sum(row["ours"] is not None for row in compared)
     lines = [
@@ -180,6 +185,8 @@ def paper_report(compared: list[dict], others: Iterable[Result]) -> str:
         f"{measured} of {len(compared)} rows were run on the release. Scores in percent; Δ is ours minus the paper's, "
         "the interval the 95 % one of ours; recommended is the same recipe under our own preset.",
     ]
+    if changes:
+        lines += ["", f"Ours are the recipes changed by `{changes}`."]
     for table, (caption, names) in _TABLES.items():
         header = [*names, "paper", "ours", "Δ", "95 % interval", "seeds", "recommended", "recipe"]
         cells = [_paper_cells(row, names) for row in compared if row["table"] == table]
@@ -247,10 +254,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             default="results/runs.csv",
             help="table of runs, as train_avb.py --results writes it; default: results/runs.csv",
         )
-        default = "results" if name == "paper" else None
-        command.add_argument(
-            "--output", default=default, help=f"folder for {name}.md and {name}.csv; default: {default or 'none'}"
-        )
+        default = "results" if name == "paper" else "none"
+        command.add_argument("--output", help=f"folder for {name}.md and {name}.csv; default: {default}")
+        if name == "paper":
+            command.add_argument(
+                "--changes",
+                default="",
+                metavar='"--NAME VALUE ..."',
+                help="the tables of the runs that changed every recipe so, such as "
+                '"--encoder facebook/wav2vec2-xls-r-300m"; --output is then none',
+            )
     command = commands.add_parser("add", help="finished runs into the table, where --results was left out")
     command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run")
     command.add_argument("--results", default="results/runs.csv", help="table of runs; default: results/runs.csv")
@@ -277,12 +290,13 @@ def main(argv: list[str] | None = None) -> int:
         if not results:
             print(f"avb.reports: {args.results} holds no results yet", file=sys.stderr)
         if args.report == "paper":
-            rows, others = compare_with_paper(read_paper_rows(), results)
-            text, names = paper_report(rows, others), list(rows[0])
+            changes = _normalize_changes(args.changes)
+            rows, others = compare_with_paper(read_paper_rows(), results, changes)
+            text, names = paper_report(rows, others, changes), list(rows[0])
             if not any(row["num_seeds"] for row in rows):
                 print(
-                    f"avb.reports: no run in {args.results} is a row of the paper; train_avb.py notes its run there "
-                    f"with --results {args.results}",
+                    f"avb.reports: no run in {args.results} is a row of the paper{changes and ' with ' + changes}; "
+                    f"train_avb.py notes its run there with --results {args.results}",
                     file=sys.stderr,
                 )
         else:
@@ -290,14 +304,26 @@ def main(argv: list[str] | None = None) -> int:
             rows, names = [asdict(summary) for summary in summaries], [field.name for field in fields(Summary)]
             text = "\n".join(runs_table(summaries)) + "\n"
         print(text, end="")
-        if args.output:
-            folder = make_folder(args.output)
+        output = args.output or ("results" if args.report == "paper" and not args.changes else None)
+        if output:
+            folder = make_folder(output)
             write_table(folder / f"{args.report}.csv", rows, names)
             write_text(folder / f"{args.report}.md", text)
     except AvbError as error:
         print(f"avb.reports: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _normalize_changes(typed: str) -> str:
+    """Arguments behind a recipe, in any order, as `Result.changes` has them."""
+    try:
+        recipes, changes = split_command(shlex.split(typed))
+    except ValueError as error:
+        raise AvbError(f"--changes {typed}: {error}") from error
+    if recipes or (typed and not changes):
+        raise AvbError(f'--changes {typed}: give what was typed behind the recipe, such as "--encoder_layer 9"')
+    return changes
 
 
 def _analyse(args: argparse.Namespace) -> Path:

@@ -295,6 +295,29 @@ def test_what_is_not_the_papers_run_is_listed_apart(result):
     assert result.recipe in apart and result.changes in apart and result.note in apart
 
 
+def test_tables_of_another_encoder(tmp_path, capsys):
+    """The rows are the runs with these changes, in whatever order they are typed; the paper's own are listed apart."""
+    other = replace(RELEASE, recipe="paper/high-lv60k-avg", changes="--encoder xls-r --encoder_layer 9", score=0.5)
+    preset = replace(other, recipe="paper/high-lv60k-avg+presets/recommended", score=0.6)
+    for result in (RELEASE, other, preset):
+        append_result(tmp_path / "runs.csv", result)
+    argv = ["paper", "--results", str(tmp_path / "runs.csv"), "--changes"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert reports.main([*argv, "--encoder_layer=9 --encoder /data/xls-r --seed 3"]) == 0
+    out = capsys.readouterr().out
+    assert "Ours are the recipes changed by `--encoder xls-r --encoder_layer 9`." in out and "1 of 48 rows" in out
+    (line,) = [line for line in out.splitlines() if "| paper/high-lv60k-avg " in line]
+    assert "| avg | 61.49 | 50.00 | -11.49 |" in " ".join(line.split()) and "60.00 (-1.49)" in line
+    assert "66.00" in out.split("## Other runs")[1]
+    assert not (tmp_path / "results").exists()  # where the paper's own tables are
+
+    for typed, said in (("paper/high.yaml", "such as"), ("--seed 3", "such as"), ("--encoder 'x", "No closing")):
+        assert reports.main([*argv, typed]) == 1
+        error = capsys.readouterr().err
+        assert said in error and error.startswith(f"avb.reports: error: --changes {typed}: ")
+
+
 def test_runs_of_other_recipes_are_no_matter_of_the_paper():
     rows, others = compare(replace(RELEASE, recipe="emogator/small"))
     assert others == [] and all(row["ours"] is None for row in rows.values())

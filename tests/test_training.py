@@ -315,6 +315,19 @@ def test_too_few_clips_for_a_batch(sample, tmp_path, capsys):
     assert "5 train clips are fewer than one batch of 16" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_run_is_finished_when_its_rows_are_written(sample, tmp_path, capsys):
+    """Stopped between the two it goes on from its checkpoint: `reports add` finds rows in whatever is finished."""
+    argv = [SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "1"]
+    (tmp_path / "run" / "results.csv").mkdir(parents=True)
+    assert train_avb.main(argv) == 1
+    assert "results.csv" in (said := capsys.readouterr().err) and "The model is trained and saved" in said
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    (tmp_path / "run" / "results.csv").rmdir()
+    assert train_avb.main([*argv, "--resume", "true"]) == 0
+    assert (tmp_path / "run" / "metrics.json").is_file() and (tmp_path / "run" / "results.csv").is_file()
+
+
 # ---- several devices ------------------------------------------------------------------------------------------------
 
 
