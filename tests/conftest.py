@@ -1,5 +1,6 @@
 """Shared by all tests: the four encoder shapes of the paper at tiny width, and clips made of noise and tones."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -15,6 +16,14 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPr
 
 # Models are tiny: threads would cost more than they give, the more so where other programs run.
 torch.set_num_threads(1)
+# What is imported for the tests stays: not to look through it again and again is a quarter of the suite's time.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
 
 ROOT = Path(__file__).resolve().parent.parent
 

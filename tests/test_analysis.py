@@ -298,6 +298,7 @@ def test_several_tasks_are_reported_one_by_one(values, classes, tmp_path):
     assert_whole_report(run / "analysis", expected - {"two-curves", "emotion-curves"} | {"curves"})
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_said(classes, tmp_path):
     """A run of a corpus without speakers, from before durations were written, none of whose clips is of class rage."""
     kept = classes.select(classes.y_true != 3)
@@ -318,6 +319,7 @@ def test_what_is_not_known_is_said(classes, tmp_path):
     assert re.search(r"^\| rage +\| 0 +\| undefined +\| undefined", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_other_files_in_the_folder_stay(values, tmp_path):
     run = write_run(tmp_path / "run", values)
     (tmp_path / "out").mkdir()

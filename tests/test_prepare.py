@@ -178,6 +178,7 @@ def test_flac_does_not_clip():
 # ---------------------------------------------------------------------------------------------------- bad clips
 
 
+@pytest.mark.slow
 def test_bad_clips(tmp_path, release, capsys):
     bad_path = release / "audio" / "wav" / "10001.wav"
     bad_path.write_text("no audio")
