@@ -34,8 +34,8 @@ space: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	$(BIN)/python demo/app.py $(if $(MODELS),--models $(MODELS))
 
-# A file's tests stay in one process, in order: they share what they train.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# A file's tests stay in one process, in order: they share what they train. Files come in the order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST)

@@ -29,7 +29,9 @@ print(pipeline("audio-classification", model=sys.argv[1])({"raw": waveform, "sam
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = argument_parser(__doc__).parse_args(argv)
+    parser = argument_parser(__doc__)
+    parser.add_argument("--warmup", type=int, default=1, help="untimed rounds before them (default: 1)")
+    args = parser.parse_args(argv)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         clip = next(make_folder(folder / "clips", 1, 2.0, 2.0).iterdir())
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             row.benchmark, row.setting = "import_time", f"{name}, small encoder, one clip of 2 s"
             row.peer = "stock pipeline script"
             sides = [Command(lambda words=words: [str(word) for word in words]) for words in (ours, peer_script)]
-            append(args.results, compared(row, *alternate(*sides, rounds=args.rounds)))
+            append(args.results, compared(row, *alternate(*sides, rounds=args.rounds, warmup=args.warmup)))
     return 0
 
 

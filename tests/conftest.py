@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 # No test reaches for the network, and none is slowed down by a client that tries: read when transformers is imported.
@@ -18,6 +19,12 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPr
 torch.set_num_threads(1)
 # What is imported for the tests stays: not to look through it again and again is a quarter of the suite's time.
 gc.disable()
+
+
+def pytest_collection_modifyitems(items):
+    """Files with many slow tests come first: one that comes last keeps one worker busy while the others wait."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_collection_finish():

@@ -88,7 +88,7 @@ def test_data_pipeline(tmp_path):
 
 @pytest.mark.slow
 def test_import_time(tmp_path):
-    rows = run("import_time", tmp_path)
+    rows = run("import_time", tmp_path, "--warmup", "0")
     assert [row["setting"].split(",")[0] for row in rows] == ["avb.load", "predict_avb.py"]
     for row in rows:
         check_whole(row)

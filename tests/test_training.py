@@ -367,7 +367,7 @@ def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
     fields = {"encoder_layer": 2, "rnn_layers": 1, "rnn_hidden_size": 96, "pooling": "attention"}
     model, feature_extractor = build_model(model_arguments(**fields), DataArguments(), corpus.task, data)
     args = arguments(
-        tmp_path, max_steps=160, learning_rate=2e-3, encoder_learning_rate=2e-3, per_device_train_batch_size=16,
+        tmp_path, max_steps=100, learning_rate=2e-3, encoder_learning_rate=2e-3, per_device_train_batch_size=16,
         weight_decay=0.0, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
     )  # fmt: skip
     collator = BurstCollator(feature_extractor)
