@@ -17,6 +17,7 @@ Rules, each with an option to overrule it:
 """
 
 import contextlib
+import functools
 import logging
 import os
 import shlex
@@ -266,11 +267,17 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
 
 
 def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) -> list[Path | None]:
+    """The file each cell names, None where it is not there. Links inside the folder are the user's own and followed."""
     files, missing = [], []
-    listings: dict[Path, dict[str, list[Path]]] = {}
+    spellings = functools.cache(_spellings)  # a folder is listed once
     for position, name in enumerate(table.cells[column]):
-        files.append(_resolve(table, position, column, name, audio_root, listings))
-        if files[-1] is None:
+        path = _path_inside(table, position, column, name, audio_root)
+        file = _file_of_that_name(path)
+        if file is None:
+            others = spellings(path.parent).get(_fold_name(path.name), [])
+            file = others[0] if len(others) == 1 else None
+        files.append(file)
+        if file is None:
             missing.append(f"{table.row_word} {table.cells.index[position]} ({name})")
     if missing:
         first = ", ".join(missing[:3])
@@ -283,10 +290,8 @@ def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool)
     return files
 
 
-def _resolve(
-    table: Table, position: int, column: str, name: str, audio_root: Path, listings: dict[Path, dict[str, list[Path]]]
-) -> Path | None:
-    """The file a cell names, None where it is not there. Links inside the folder are the user's own and followed."""
+def _path_inside(table: Table, position: int, column: str, name: str, audio_root: Path) -> Path:
+    """The path a cell names, which does not leave the folder."""
     if not name:
         raise CorpusError(f"{table.where(position)}, column {column!r}: no path; remove the row or fill it in")
     relative = Path(name.replace("\\", "/"))
@@ -296,33 +301,32 @@ def _resolve(
             f"{table.where(position)}, column {column!r}: {name!r} lies outside {audio_root}; give the folder that "
             "holds all clips as audio_root=... (--audio_root), and paths without '..'"
         )
-    suffixes = ("",) if relative.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
+    return path
+
+
+def _file_of_that_name(path: Path) -> Path | None:
+    suffixes = ("",) if path.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
     # os.path's, not Path's: a name too long for a file is the name of no file, and no error.
-    exact = next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
-    return exact or _spelled_otherwise(path, listings)
+    return next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
 
 
-def _spelled_otherwise(path: Path, listings: dict[Path, dict[str, list[Path]]]) -> Path | None:
-    """The only file of the folder whose name differs by no more than case, an accent's Unicode form, or the suffix.
+def _spellings(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder by name, with and without an audio suffix, however it is spelled.
 
     A table written on one system and clips unpacked on another: "Rec 1" and "REC 1.WAV", "é" in one character or two.
-    `listings` keeps what each folder holds.
     """
+    found: dict[str, list[Path]] = defaultdict(list)
+    with contextlib.suppress(OSError, ValueError):  # no such folder, or no name of one
+        for file in filter(Path.is_file, folder.iterdir()):
+            found[_fold_name(file.name)].append(file)
+            if file.suffix.lower() in AUDIO_SUFFIXES:
+                found[_fold_name(file.stem)].append(file)
+    return found
 
-    def fold_name(name: str) -> str:
-        return unicodedata.normalize("NFC", name).casefold()
 
-    folder = path.parent
-    if folder not in listings:
-        found: dict[str, list[Path]] = defaultdict(list)
-        with contextlib.suppress(OSError, ValueError):  # no such folder, or no name of one
-            for file in folder.iterdir():
-                found[fold_name(file.name)].append(file)
-                if file.suffix.lower() in AUDIO_SUFFIXES:
-                    found[fold_name(file.stem)].append(file)
-        listings[folder] = found
-    matches = [file for file in listings[folder].get(fold_name(path.name), ()) if file.is_file()]
-    return matches[0] if len(matches) == 1 else None
+def _fold_name(name: str) -> str:
+    """What spellings of a file's name have in common: neither case nor the Unicode form of an accent."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _split_of_row(table: Table, column: str, position: int) -> str:
