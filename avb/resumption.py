@@ -8,6 +8,7 @@ forgets is kept: the loss since the last log entry, the counter of early stoppin
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ class CheckpointTrainer(Trainer):
             Terminated: SIGTERM came.
         """
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self.sigterm.listen()
+        try:
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            self.sigterm.stop_listening()
         if self.sigterm.received:
             if self.is_world_process_zero():
                 checkpoint = last_checkpoint(self.args.output_dir)
@@ -171,14 +176,24 @@ class SigtermCallback(TrainerCallback):
         self._save_at_epoch_end = False
         self._previous_handler: Any = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def listen(self):
+        """From here on SIGTERM ends training instead of the process; only a main thread may ask for that."""
         self.received = self._is_flagged = False
-        self._previous_handler = signal.signal(signal.SIGTERM, self._flag)
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGTERM, self._flag) or signal.SIG_DFL
+
+    def stop_listening(self):
+        """SIGTERM does what it did before. Without it no `kill` would end this process, nor those it forks."""
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+            self._previous_handler = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.restore_logging()
 
     def on_train_end(self, args, state, control, **kwargs):
         self.received = self._any_flagged()
-        signal.signal(signal.SIGTERM, self._previous_handler)
+        self.stop_listening()  # what follows may be a long upload
 
     def on_step_end(self, args, state, control, **kwargs):
         # What belongs to the end of an epoch comes before its checkpoint, or it would be missing after a resumption.

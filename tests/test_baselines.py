@@ -1,5 +1,7 @@
 """The baselines: layers, features against openSMILE itself, the feature cache, learning, saving, batch independence."""
 
+import os
+import signal
 import sys
 from dataclasses import fields
 
@@ -184,7 +186,7 @@ def test_missing_opensmile_is_said_at_once(monkeypatch):
 
 def test_features_of_a_split_are_computed_once(opensmile, tmp_path, monkeypatch):
     split, extract = tone_split(), OpenSmileFeatureExtractor()
-    features = opensmile_features(split, extract, num_proc=2, cache_dir=tmp_path)
+    features = opensmile_features(split, extract, cache_dir=tmp_path)
     expected = extract(list(split["input_values"]))["input_values"]
     assert set(features.column_names) == set(split.column_names)
     assert np.array_equal(features["input_values"][:], expected)
@@ -194,13 +196,34 @@ def test_features_of_a_split_are_computed_once(opensmile, tmp_path, monkeypatch)
         raise AssertionError("computed again")
 
     monkeypatch.setattr(OpenSmileFeatureExtractor, "_functionals", refuse)
-    # other labels and another number of processes: the same file
+    # other labels: the same file
     relabelled = split.remove_columns("labels").add_column("labels", list(range(6)))
     relabelled = relabelled.with_format("numpy", ["input_values"], output_all_columns=True)
     again = opensmile_features(relabelled, extract, cache_dir=tmp_path)
     assert np.array_equal(again["input_values"][:], expected) and again[:]["labels"] == list(range(6))
     with pytest.raises(AssertionError, match="computed again"):  # other clips: another file
         opensmile_features(split.select([3, 1]), extract, cache_dir=tmp_path)
+
+
+class KilledExtractor(OpenSmileFeatureExtractor):
+    """Stands for the system, which kills a process when memory runs out."""
+
+    def _functionals(self, clip):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_processes_compute_what_one_does(opensmile, tmp_path):
+    split, extract = tone_split(20), OpenSmileFeatureExtractor()
+    one, two = (opensmile_features(split, extract, num_proc=n, cache_dir=tmp_path / str(n)) for n in (1, 2))
+    assert np.array_equal(one["input_values"][:], two["input_values"][:])
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_an_error_and_not_a_wait(opensmile, tmp_path):
+    with pytest.raises(AvbError, match="was killed.*memory runs out.*--num_decode_workers"):
+        opensmile_features(tone_split(), KilledExtractor(), num_proc=2, cache_dir=tmp_path)
+    assert not list(tmp_path.rglob("*.arrow*"))
 
 
 def test_features_of_chosen_rows_stay_with_their_rows(opensmile, tmp_path):

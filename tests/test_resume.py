@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -228,6 +229,29 @@ def test_sigterm_ends_the_step_with_a_checkpoint(step, strategy, tmp_path, capsy
     resumed.train(last_checkpoint(tmp_path / "b"))
     assert is_same(weights(undisturbed), weights(resumed))
     assert log(undisturbed.state.log_history) == log(resumed.state.log_history)
+
+
+def test_sigterm_ends_the_process_again_after_a_training_that_failed(tmp_path):
+    """Left in place, the handler would also keep alive what is forked later, as the processes of a pool."""
+    handler = signal.getsignal(signal.SIGTERM)
+    trainer = make_trainer(tmp_path, **{**SHORT, "max_steps": 2})
+
+    def fail():
+        assert signal.getsignal(signal.SIGTERM) == trainer.sigterm._flag
+        raise RuntimeError("out of memory")
+
+    stop_at(trainer, 1, fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer.train()
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_training_in_a_thread_needs_no_signal(tmp_path):
+    """As from a server or a notebook's widget: Python lets only the main thread handle signals."""
+    trainer = make_trainer(tmp_path, **{**SHORT, "max_steps": 2})
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(trainer.train).result()
+    assert trainer.state.global_step == 2
 
 
 # ---- the command, killed --------------------------------------------------------------------------------------------

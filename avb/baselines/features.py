@@ -4,15 +4,15 @@ The file's name is a fingerprint of the waveforms themselves, the feature set an
 corpus share one file, and clips decoded in another way get another.
 
 Unusual: not `Dataset.map`, whose processes die on what `avb.corpora.decode` returns (datasets 5.2 cannot unpickle a
-slice of tables joined side by side).
+slice of tables joined side by side). And not `multiprocessing.Pool`, which waits for ever for a process that was
+killed, or that was forked where SIGTERM has a handler.
 """
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import datasets
@@ -20,16 +20,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 from transformers import BatchFeature
 
 from avb.baselines.opensmile_mlp import FEATURE_SETS, OpenSmileFeatureExtractor, import_opensmile
 from avb.cache import arrow_writer, cache_folder, hash_waveforms
 from avb.collator import collate_labels
+from avb.errors import AvbError
 from avb.output import batches
 
 _FORMAT = 1  # raise when what is done before or after openSMILE changes
 _BATCH_CLIPS = 64  # 64 clips of 6373 functionals: 1.6 MB
+_IDLE_SECONDS = 20  # processes are kept so long for the next split; training wants their memory
 
 
 def opensmile_features(
@@ -54,7 +57,7 @@ def opensmile_features(
         The same rows and columns with `input_values` (float32 of shape (features,), given out as a numpy array).
 
     Raises:
-        AvbError: the cache cannot be written.
+        AvbError: the cache cannot be written, or a process was killed.
     """
     folder = cache_folder(cache_dir)
     waveforms = split.select_columns("input_values").with_format("numpy")
@@ -87,13 +90,15 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
 
 def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, num_proc: int) -> Iterator[np.ndarray]:
     """Functionals (features,) of each row, in order."""
-    compute = partial(_functionals, feature_extractor)
-    clips = (row["input_values"] for row in waveforms)
-    if num_proc == 1:
-        yield from map(compute, clips)
-    else:
-        with multiprocessing.Pool(num_proc) as pool:
-            yield from pool.imap(compute, clips, chunksize=8)
+    tasks = (delayed(_functionals)(feature_extractor, row["input_values"]) for row in waveforms)
+    try:
+        parallel = Parallel(num_proc, "loky", "generator", batch_size=8, idle_worker_timeout=_IDLE_SECONDS)
+        yield from parallel(tasks)
+    except BrokenProcessPool as error:
+        raise AvbError(
+            "a process that computed openSMILE's functionals was killed, as the system does when memory runs out: use "
+            "fewer of them (--num_decode_workers)"
+        ) from error
 
 
 def _functionals(feature_extractor: OpenSmileFeatureExtractor, clip: np.ndarray) -> np.ndarray:
