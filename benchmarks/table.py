@@ -30,7 +30,9 @@ def main() -> int:
 
 
 def _short(number: str) -> str:
-    return f"{float(number):.3g}" if number else ""
+    if not number:
+        return ""
+    return f"{float(number):,.0f}" if float(number) >= 1000 else f"{float(number):.3g}"
 
 
 if __name__ == "__main__":
