@@ -85,6 +85,10 @@ def run(argv: list[str] | None) -> int:
         if args.results and is_main_process:
             append_result(args.results, failed_run(argv, str(error), task=data_args.task, seed=args.seed, **facts))
         return 1
+    except KeyboardInterrupt:
+        if is_main_process:
+            print("train_avb.py: stopped; --resume true goes on from the last checkpoint", file=sys.stderr)
+        return 130
     if not is_main_process:
         return 0
     try:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from dataclasses import fields
 
 import librosa
@@ -224,6 +226,32 @@ def test_a_killed_process_is_an_error_and_not_a_wait(opensmile, tmp_path):
     with pytest.raises(AvbError, match="was killed.*memory runs out.*--num_decode_workers"):
         opensmile_features(tone_split(), KilledExtractor(), num_proc=2, cache_dir=tmp_path)
     assert not list(tmp_path.rglob("*.arrow*"))
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_neither_processes_nor_a_file(opensmile, tmp_path):
+    script = f"""if True:
+        import sys
+        sys.path.insert(0, {str(ROOT / "tests")!r})
+        from test_baselines import OpenSmileFeatureExtractor, opensmile_features, tone_split
+
+        extractor = OpenSmileFeatureExtractor("ComParE_2016")
+        opensmile_features(tone_split(3000), extractor, num_proc=2, cache_dir={str(tmp_path)!r})
+    """
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True) as process:
+        while not (unfinished := list(tmp_path.iterdir())) or not unfinished[0].stat().st_size > 1e6:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+    for _ in range(100):  # those that it started are of its group
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("processes are left")
 
 
 def test_features_of_chosen_rows_stay_with_their_rows(opensmile, tmp_path):

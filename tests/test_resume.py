@@ -386,6 +386,17 @@ def test_two_processes_are_sent_sigterm(table, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+def test_ctrl_c_is_one_line(table, tmp_path):
+    process = start(command(tmp_path / "run", table, 1))
+    assert wait_for_steps(process, 3)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "Traceback" not in printed, printed
+    assert printed.splitlines()[-1] == "train_avb.py: stopped; --resume true goes on from the last checkpoint"
+    assert last_checkpoint(tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_resume_says_what_there_is_to_resume(table, tmp_path, capsys):
     words = command(tmp_path / "run", table, 1, "--resume", "true", "--max_steps", "2")[2:]
     assert train_avb.main(words) == 0

@@ -11,8 +11,12 @@ killed, or that was forked where SIGTERM has a handler.
 import hashlib
 import json
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -79,6 +83,7 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
     width = FEATURE_SETS[feature_extractor.feature_set]
     schema = pa.schema({"input_values": pa.list_(pa.float32(), width)})
     with (
+        _exit_on_sigterm(),
         arrow_writer(path, schema) as writer,
         tqdm(desc=feature_extractor.feature_set, total=len(waveforms), unit="clip", disable=None) as progress,
     ):
@@ -86,6 +91,19 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
             values = pa.FixedSizeListArray.from_arrays(np.concatenate(batch), width)
             writer.write_batch(pa.record_batch([values], schema=schema))
             progress.update(len(batch))
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """SIGTERM leaves by an exception, past what ends the processes and deletes the unfinished file."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other handle signals
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
 def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, num_proc: int) -> Iterator[np.ndarray]:
