@@ -8,10 +8,9 @@ forgets is kept: the loss since the last log entry, the counter of early stoppin
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from avb.checkpoints import UNFINISHED, discard, last_checkpoint, read_manifest, whole_checkpoints, write_manifest
 from avb.errors import AvbError
+from avb.sigterm import on_sigterm
 
 SIGTERM_EXIT = 128 + signal.SIGTERM
 
@@ -174,19 +174,15 @@ class SigtermCallback(TrainerCallback):
         self.received = False
         self._is_flagged = False
         self._save_at_epoch_end = False
-        self._previous_handler: Any = None
+        self._listening = ExitStack()
 
     def listen(self):
-        """From here on SIGTERM ends training instead of the process; only a main thread may ask for that."""
+        """From here on SIGTERM ends training, not the process."""
         self.received = self._is_flagged = False
-        if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGTERM, self._flag) or signal.SIG_DFL
+        self._listening.enter_context(on_sigterm(self._flag))
 
     def stop_listening(self):
-        """SIGTERM does what it did before. Without it no `kill` would end this process, nor those it forks."""
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
-            self._previous_handler = None
+        self._listening.close()
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.restore_logging()

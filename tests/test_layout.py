@@ -25,6 +25,7 @@ LAYERS = {
     "avb/tasks": {"avb/errors"},
     "avb/output": {"avb/errors"},
     "avb/cache": {"avb/errors"},
+    "avb/sigterm": set(),
     "avb/recipes": {"avb/errors"},
     "avb/arguments": {"avb/errors", "avb/recipes"},
     "avb/bootstrap": set(),
@@ -33,8 +34,8 @@ LAYERS = {
     "avb/corpora": {"audio_avb", "avb/cache", "avb/errors", "avb/output", "avb/tasks"},
     "avb/collator": {"feature_extraction_avb"},
     "avb/baselines": {
-        "audio_avb", "avb/cache", "avb/collator", "avb/errors", "avb/output", "avb/tasks", "configuration_avb",
-        "feature_extraction_avb", "modeling_avb",
+        "audio_avb", "avb/cache", "avb/collator", "avb/errors", "avb/output", "avb/sigterm", "avb/tasks",
+        "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
     "avb/loading": {"avb/arguments", "avb/corpora", "avb/errors", "avb/tasks"},
     "avb/features": {
@@ -42,7 +43,7 @@ LAYERS = {
     },
     "avb/pretraining": {"audio_avb", "configuration_avb", "modeling_avb"},
     "avb/checkpoints": {"avb/errors", "avb/results"},
-    "avb/resumption": {"avb/checkpoints", "avb/errors"},
+    "avb/resumption": {"avb/checkpoints", "avb/errors", "avb/sigterm"},
     "avb/batches": set(),
     "avb/augmentation": {"audio_avb", "avb/errors"},
     "avb/distillation": {"avb/corpora", "avb/errors", "avb/prediction", "avb/tasks", "feature_extraction_avb"},

@@ -11,12 +11,9 @@ killed, or that was forked where SIGTERM has a handler.
 import hashlib
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -33,6 +30,7 @@ from avb.cache import arrow_writer, cache_folder, hash_waveforms
 from avb.collator import collate_labels
 from avb.errors import AvbError
 from avb.output import batches
+from avb.sigterm import on_sigterm
 
 _FORMAT = 1  # raise when what is done before or after openSMILE changes
 _BATCH_CLIPS = 64  # 64 clips of 6373 functionals: 1.6 MB
@@ -83,7 +81,7 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
     width = FEATURE_SETS[feature_extractor.feature_set]
     schema = pa.schema({"input_values": pa.list_(pa.float32(), width)})
     with (
-        _exit_on_sigterm(),
+        on_sigterm(_exit),
         arrow_writer(path, schema) as writer,
         tqdm(desc=feature_extractor.feature_set, total=len(waveforms), unit="clip", disable=None) as progress,
     ):
@@ -93,17 +91,9 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
             progress.update(len(batch))
 
 
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM leaves by an exception, past what ends the processes and deletes the unfinished file."""
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other handle signals
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+def _exit(number: int, frame):
+    """Past what ends the processes and deletes the unfinished file."""
+    sys.exit(128 + number)
 
 
 def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, num_proc: int) -> Iterator[np.ndarray]:
