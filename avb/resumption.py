@@ -7,7 +7,6 @@ forgets is kept: the loss since the last log entry, the counter of early stoppin
 
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,9 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from avb.checkpoints import UNFINISHED, discard, last_checkpoint, read_manifest, whole_checkpoints, write_manifest
 from avb.errors import AvbError
-from avb.sigterm import on_sigterm
-
-SIGTERM_EXIT = 128 + signal.SIGTERM
+from avb.sigterm import SIGTERM_EXIT, on_sigterm
 
 
 class Terminated(SystemExit):

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+SIGTERM_EXIT = 128 + signal.SIGTERM  # the exit code that a shell gives it
+
 
 @contextmanager
 def on_sigterm(handler: Callable) -> Iterator[None]:

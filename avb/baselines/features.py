@@ -30,7 +30,7 @@ from avb.cache import arrow_writer, cache_folder, hash_waveforms
 from avb.collator import collate_labels
 from avb.errors import AvbError
 from avb.output import batches
-from avb.sigterm import on_sigterm
+from avb.sigterm import SIGTERM_EXIT, on_sigterm
 
 _FORMAT = 1  # raise when what is done before or after openSMILE changes
 _BATCH_CLIPS = 64  # 64 clips of 6373 functionals: 1.6 MB
@@ -93,7 +93,7 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
 
 def _exit(number: int, frame):
     """Past what ends the processes and deletes the unfinished file."""
-    sys.exit(128 + number)
+    sys.exit(SIGTERM_EXIT)
 
 
 def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, num_proc: int) -> Iterator[np.ndarray]:
