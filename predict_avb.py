@@ -22,11 +22,11 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from audio_avb import AUDIO_SUFFIXES
-from avb import journal
-from avb.clips import Clips, CorpusClips, PathClips, find_paths, scores_key
 from avb.errors import AvbError
-from avb.output import check_output, is_folder
-from avb.prediction import load_model, model_key
+from avb.files import check_output, is_folder
+from avb.inference import journal
+from avb.inference.clips import Clips, CorpusClips, PathClips, find_paths, scores_key
+from avb.inference.prediction import load_model, model_key
 from avb.tasks import TASKS, get_task
 
 EXIT_SKIPPED = 3

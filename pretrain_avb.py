@@ -19,12 +19,12 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments, parse_arguments
 from avb.collator import BurstCollator
+from avb.encoders.filterbank import read_encoder, start_filters
 from avb.errors import AvbError, did_you_mean
-from avb.filterbank import read_encoder, start_filters
-from avb.loading import load_clips
-from avb.output import make_folder, write_json, write_text
+from avb.files import make_folder, write_json, write_text
 from avb.pretraining import OBJECTIVES
 from avb.recipes import SUFFIXES
+from avb.training.loading import load_clips
 from configuration_avb import receptive_field
 
 FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found

@@ -22,23 +22,23 @@ import yaml
 from transformers import set_seed
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
-from avb.augmentation import MIXUP, AugmentedClips
-from avb.cards import write_card
-from avb.checkpoints import FINISHED, clear, starting_point
+from avb.cards.card import write_card
+from avb.cards.hub_folder import save_hub_folder
+from avb.cards.push import open_repository, push_folder
+from avb.cards.run import corpus_name
 from avb.corpora.decode import BadClip
-from avb.distillation import ModelTeachers, are_models, soften
 from avb.errors import AvbError
-from avb.features import training_inputs
-from avb.hub import save_hub_folder
-from avb.loading import load_clips
-from avb.output import make_folder, write_json, write_table, write_text
-from avb.push import open_repository, push_folder
-from avb.results import RUN_TABLE, append_result, check_table, failed_run, run_results, write_results
-from avb.runs import corpus_name
-from avb.scoring import score_split, summary
-from avb.train_set import TRAIN_SET, describe_clips
-from avb.trainer import BurstTrainer
-from avb.training import build_model
+from avb.files import make_folder, write_json, write_table, write_text
+from avb.reports.results import RUN_TABLE, append_result, check_table, failed_run, run_results, write_results
+from avb.training.augmentation import MIXUP, AugmentedClips
+from avb.training.build import build_model
+from avb.training.checkpoints import FINISHED, clear, starting_point
+from avb.training.distillation import ModelTeachers, are_models, soften
+from avb.training.frozen import training_inputs
+from avb.training.loading import load_clips
+from avb.training.scoring import score_split, summary
+from avb.training.train_set import TRAIN_SET, describe_clips
+from avb.training.trainer import BurstTrainer
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE_RECIPE = ROOT / "recipes" / "sample.yaml"

@@ -174,7 +174,7 @@ class DataArguments:
     augment: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Random changes to train clips: any of rate pitch shift mix noise gain mixup (avb.augmentation)."
+            "help": "Random changes to train clips: any of rate pitch shift mix noise gain mixup (avb.training.augmentation)."
         },
     )
     augment_prob: float = field(

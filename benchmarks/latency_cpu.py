@@ -68,9 +68,9 @@ def setup_ours(folder: str, shape: str, seconds: float, precision: str) -> Calla
 
 def export(model, folder: Path, backend: str, precision: str):
     """The model through `avb.export`, refused by no tolerance: the difference is part of what is reported."""
-    from avb.export import export_model
-    from avb.hub import save_hub_folder
-    from avb.prediction import load_model
+    from avb.cards.hub_folder import save_hub_folder
+    from avb.export.exporting import export_model
+    from avb.inference.prediction import load_model
     from feature_extraction_avb import VocalBurstFeatureExtractor
 
     saved = save_hub_folder(model, VocalBurstFeatureExtractor(), folder / "ours")

@@ -88,7 +88,7 @@ def link_clips(folder: Path, number: int) -> Path:
 
 def setup_export(folder: str, precision: str):
     """Puts an export in the place of our model."""
-    from avb.export import export_model
+    from avb.export.exporting import export_model
 
     ours = Path(folder, "ours")
     backend, precision = precision.split("-")
@@ -104,7 +104,7 @@ def setup_models(folder: str):
     from models import NUM_LABELS, small_fields, vocal_burst_config
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
 
-    from avb.hub import save_hub_folder
+    from avb.cards.hub_folder import save_hub_folder
     from feature_extraction_avb import VocalBurstFeatureExtractor
     from modeling_avb import Wav2Vec2ForVocalBurst
 

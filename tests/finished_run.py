@@ -12,11 +12,11 @@ from conftest import ENCODER_SHAPES, TINY, stir
 from datasets import Dataset
 
 from avb.baselines import BASELINES
-from avb.hub import save_hub_folder
+from avb.cards.hub_folder import save_hub_folder
+from avb.files import write_json
 from avb.metrics import evaluate_predictions
-from avb.output import write_json
 from avb.tasks import TASKS, MultiTask, Task
-from avb.train_set import TRAIN_SET, describe_clips
+from avb.training.train_set import TRAIN_SET, describe_clips
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst

@@ -21,8 +21,8 @@ sys.path[:0] = [str(ROOT)]
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments  # noqa: E402
 from avb.collator import BurstCollator  # noqa: E402
 from avb.tasks import TASKS, MultiTask  # noqa: E402
-from avb.trainer import BurstTrainer  # noqa: E402
-from avb.training import build_model  # noqa: E402
+from avb.training.build import build_model  # noqa: E402
+from avb.training.trainer import BurstTrainer  # noqa: E402
 
 TASKS_BY_NAME = {**TASKS, "two+type": MultiTask((TASKS["two"], TASKS["type"]))}
 

@@ -18,12 +18,12 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import top_k_accuracy_score
 
 import train_avb
-from avb import reports
-from avb.analysis import numbers
-from avb.analysis.page import Section, Table, inline_svg, markdown_page, write_report
 from avb.errors import AvbError
 from avb.metrics import confusion_matrix, evaluate_predictions
-from avb.scored import Predictions, read_predictions
+from avb.reports.analysis import numbers
+from avb.reports.analysis.page import Section, Table, inline_svg, markdown_page, write_report
+from avb.reports.scored import Predictions, read_predictions
+from avb.reports.tables import tables as reports
 from avb.tasks import TASKS, MultiTask, Task
 
 CLIPS, SPEAKERS = 400, 20
@@ -387,7 +387,7 @@ def test_withheld_labels_and_other_runs_files(classes, values, tmp_path, capsys)
 @pytest.mark.slow
 def test_without_matplotlib_the_way_out_is_named(classes, tmp_path):
     run = write_run(tmp_path / "run", classes)
-    code = "import sys; sys.modules['matplotlib'] = None; from avb.reports import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules['matplotlib'] = None; from avb.reports.tables import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, "analyse", run], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and 'pip install "avb[report]"' in done.stderr and "Traceback" not in done.stderr
 

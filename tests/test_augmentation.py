@@ -5,8 +5,8 @@ import pytest
 from datasets import Dataset
 
 from audio_avb import SAMPLING_RATE
-from avb.augmentation import AUGMENTATIONS, AugmentedClips
 from avb.errors import AvbError
+from avb.training.augmentation import AUGMENTATIONS, AugmentedClips
 
 
 def tone(seconds: float, hertz: float = 440.0) -> np.ndarray:

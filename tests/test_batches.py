@@ -9,8 +9,8 @@ from test_resume import EVERY_STEP, NOISY, is_same, log, weights
 from test_scale import difference, scaled_runs
 
 from avb.arguments import AvbTrainingArguments
-from avb.batches import JoinedBatches, length_bands
 from avb.errors import AvbError
+from avb.training.batches import JoinedBatches, length_bands
 
 BUDGET = 320_000  # samples: 20 s
 

@@ -15,9 +15,9 @@ from conftest import ROOT
 from test_prediction import save_model
 
 import predict_avb
-from avb import bulk
-from avb.clips import CorpusClips, PathClips
 from avb.errors import AvbError
+from avb.inference import shards as bulk
+from avb.inference.clips import CorpusClips, PathClips
 from avb.tasks import TASKS
 
 BAD = ("03.wav", "07.wav", "08.wav")  # with three clips a shard, 06 to 08: one shard has a single good clip
@@ -221,8 +221,6 @@ def test_without_ray_one_line_names_the_extra(command, tmp_path, monkeypatch, ca
 
 @pytest.mark.slow
 def test_the_command_loads_neither_ray_nor_datasets_before_they_are_used():
-    code = (
-        "import sys, predict_avb; print({'ray', 'datasets', 'pandas', 'avb.corpora', 'avb.cluster'} & {*sys.modules})"
-    )
+    code = "import sys, predict_avb; print({'ray', 'datasets', 'pandas', 'avb.corpora', 'avb.inference.cluster'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

@@ -16,8 +16,9 @@ from conftest import ROOT
 from test_prediction import save_model
 
 import predict_avb
-from avb import bulk, cluster
-from avb.clips import PathClips
+from avb.inference import cluster
+from avb.inference import shards as bulk
+from avb.inference.clips import PathClips
 from avb.tasks import TASKS
 
 CLIPS = int(os.environ.get("AVB_RAY_CLIPS", "200"))
@@ -26,7 +27,7 @@ SHARD_CLIPS = 8
 # A cluster of two workers, whatever the machine has; the command finds it connected.
 SCRIPT = """
 import sys
-from avb import cluster
+from avb.inference import cluster
 ray = cluster.import_ray()
 ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300 * 2**20)
 import predict_avb

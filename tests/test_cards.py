@@ -13,11 +13,11 @@ from finished_run import RECIPE, make_run
 from huggingface_hub import ModelCard
 
 import avb
-from avb import cards
-from avb.cards import TEMPLATE, build_card, write_card
+from avb.cards.card import TEMPLATE, build_card, write_card
+from avb.cards.card import card as cards
+from avb.cards.run import read_run
 from avb.errors import AvbError
-from avb.results import append_result, run_results
-from avb.runs import read_run
+from avb.reports.results import append_result, run_results
 from avb.tasks import TASKS, MultiTask
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)*(?:e[+-]\d+)?(?!\w)")

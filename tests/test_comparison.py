@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avb.comparison import compare, main
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions, resampled_scores
+from avb.reports.comparison import compare, main
 from avb.tasks import Task
 
 TASK = Task("emotion", "classification", ("joy", "fear", "awe"))

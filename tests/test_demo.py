@@ -23,8 +23,8 @@ from conftest import ROOT, TINY, stir
 from huggingface_hub import metadata_load
 
 import avb
+from avb.cards.hub_folder import save_hub_folder
 from avb.errors import AudioError, AvbError
-from avb.hub import save_hub_folder
 from avb.tasks import TASKS
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor

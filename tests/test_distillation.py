@@ -13,12 +13,12 @@ from datasets import Dataset
 
 import train_avb
 from avb.baselines import BASELINES
+from avb.cards.hub_folder import save_hub_folder
 from avb.collator import BurstCollator
-from avb.distillation import ModelTeachers, are_models, label_rows, soften
 from avb.errors import AvbError
-from avb.hub import save_hub_folder
-from avb.prediction import load_model, score_waveforms
+from avb.inference.prediction import load_model, score_waveforms
 from avb.tasks import TASKS, MultiTask, Task
+from avb.training.distillation import ModelTeachers, are_models, label_rows, soften
 from feature_extraction_avb import VocalBurstFeatureExtractor
 
 MOOD = Task("mood", "classification", ("calm", "glad", "sad"))

@@ -12,8 +12,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 import pretrain_avb
 import train_avb
+from avb.encoders.filterbank import HIGHEST, LOWEST, mel_gabor_filters, read_encoder, start_filters
 from avb.errors import AvbError
-from avb.filterbank import HIGHEST, LOWEST, mel_gabor_filters, read_encoder, start_filters
 
 ENCODER = ROOT / "recipes" / "encoders" / "filterbank.yaml"
 FREQUENCIES = librosa.mel_frequencies(64, fmin=LOWEST, fmax=HIGHEST)

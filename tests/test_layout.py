@@ -23,85 +23,85 @@ LAYERS = {
     "pipeline_avb": {"audio_avb"},
     "avb/errors": {"audio_avb"},
     "avb/tasks": {"avb/errors"},
-    "avb/output": {"avb/errors"},
+    "avb/files": {"avb/errors"},
     "avb/cache": {"avb/errors"},
     "avb/sigterm": set(),
     "avb/recipes": {"avb/errors"},
     "avb/arguments": {"avb/errors", "avb/recipes"},
-    "avb/bootstrap": set(),
-    "avb/metrics": {"avb/bootstrap", "avb/tasks"},
-    "avb/extractors": {"avb/errors", "avb/shipped"},
-    "avb/corpora": {"audio_avb", "avb/cache", "avb/errors", "avb/output", "avb/tasks"},
+    "avb/metrics/bootstrap": set(),
+    "avb/metrics": {"avb/metrics/bootstrap", "avb/tasks"},
+    "avb/encoders/names": {"avb/errors", "avb/models"},
+    "avb/corpora": {"audio_avb", "avb/cache", "avb/errors", "avb/files", "avb/tasks"},
     "avb/collator": {"feature_extraction_avb"},
     "avb/baselines": {
-        "audio_avb", "avb/cache", "avb/collator", "avb/errors", "avb/output", "avb/sigterm", "avb/tasks",
+        "audio_avb", "avb/cache", "avb/collator", "avb/errors", "avb/files", "avb/sigterm", "avb/tasks",
         "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
-    "avb/loading": {"avb/arguments", "avb/corpora", "avb/errors", "avb/tasks"},
-    "avb/features": {
+    "avb/training/loading": {"avb/arguments", "avb/corpora", "avb/errors", "avb/tasks"},
+    "avb/training/frozen": {
         "avb/baselines", "avb/cache", "avb/collator", "avb/errors", "configuration_avb", "modeling_avb",
     },
     "avb/pretraining": {"audio_avb", "configuration_avb", "modeling_avb"},
-    "avb/checkpoints": {"avb/errors", "avb/results"},
-    "avb/resumption": {"avb/checkpoints", "avb/errors", "avb/sigterm"},
-    "avb/batches": set(),
-    "avb/augmentation": {"audio_avb", "avb/errors"},
-    "avb/distillation": {"avb/corpora", "avb/errors", "avb/prediction", "avb/tasks", "feature_extraction_avb"},
-    "avb/filterbank": {"audio_avb", "avb/errors", "avb/recipes"},
-    "avb/trainer": {
-        "audio_avb", "avb/arguments", "avb/augmentation", "avb/batches", "avb/collator", "avb/distillation",
-        "avb/errors", "avb/metrics", "avb/resumption", "avb/tasks", "configuration_avb", "modeling_avb",
+    "avb/training/checkpoints": {"avb/errors", "avb/reports/results"},
+    "avb/training/resumption": {"avb/training/checkpoints", "avb/errors", "avb/sigterm"},
+    "avb/training/batches": set(),
+    "avb/training/augmentation": {"audio_avb", "avb/errors"},
+    "avb/training/distillation": {"avb/corpora", "avb/errors", "avb/inference/prediction", "avb/tasks", "feature_extraction_avb"},
+    "avb/encoders/filterbank": {"audio_avb", "avb/errors", "avb/recipes"},
+    "avb/training/trainer": {
+        "audio_avb", "avb/arguments", "avb/training/augmentation", "avb/training/batches", "avb/collator", "avb/training/distillation",
+        "avb/errors", "avb/metrics", "avb/training/resumption", "avb/tasks", "configuration_avb", "modeling_avb",
     },
-    "avb/training": {
-        "audio_avb", "avb/arguments", "avb/baselines", "avb/errors", "avb/extractors", "avb/filterbank",
+    "avb/training/build": {
+        "audio_avb", "avb/arguments", "avb/baselines", "avb/errors", "avb/encoders/names", "avb/encoders/filterbank",
         "avb/recipes", "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
-    "avb/runtime": {"avb/errors"},
-    "avb/shipped": {"avb/errors"},
-    "avb/weights": {"avb/errors", "configuration_avb"},
-    "avb/prediction": {
-        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/runtime", "avb/shipped", "avb/weights",
+    "avb/inference/engines": {"avb/errors"},
+    "avb/models": {"avb/errors"},
+    "avb/encoders/weights": {"avb/errors", "configuration_avb"},
+    "avb/inference/prediction": {
+        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/inference/engines", "avb/models", "avb/encoders/weights",
         "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
-    "avb/shipping": {
-        "avb/cards", "avb/errors", "avb/hub", "avb/prediction", "avb/runs", "avb/shipped", "avb/train_set",
+    "avb/cards/shipping": {
+        "avb/cards/card", "avb/errors", "avb/cards/hub_folder", "avb/inference/prediction", "avb/cards/run", "avb/models", "avb/training/train_set",
     },
-    "avb/clips": {"audio_avb", "avb/corpora", "avb/errors", "avb/prediction"},
-    "avb/journal": {"avb/clips", "avb/errors", "avb/output", "avb/prediction"},
-    "avb/bulk": {"avb/clips", "avb/errors", "avb/output", "avb/prediction"},
-    "avb/cluster": {"avb/bulk", "avb/clips", "avb/errors"},
-    "avb/quantization": set(),
-    "avb/inference_graph": {"modeling_avb"},
-    "avb/export_check": {"avb/collator", "avb/runtime", "modeling_avb", "pipeline_avb"},
-    "avb/export": {
-        "audio_avb", "avb/clips", "avb/errors", "avb/export_check", "avb/inference_graph", "avb/output",
-        "avb/prediction", "avb/quantization", "avb/runtime", "modeling_avb",
+    "avb/inference/clips": {"audio_avb", "avb/corpora", "avb/errors", "avb/inference/prediction"},
+    "avb/inference/journal": {"avb/inference/clips", "avb/errors", "avb/files", "avb/inference/prediction"},
+    "avb/inference/shards": {"avb/inference/clips", "avb/errors", "avb/files", "avb/inference/prediction"},
+    "avb/inference/cluster": {"avb/inference/shards", "avb/inference/clips", "avb/errors"},
+    "avb/export/quantization": set(),
+    "avb/export/graph": {"modeling_avb"},
+    "avb/export/check": {"avb/collator", "avb/inference/engines", "modeling_avb", "pipeline_avb"},
+    "avb/export/exporting": {
+        "audio_avb", "avb/inference/clips", "avb/errors", "avb/export/check", "avb/export/graph", "avb/files",
+        "avb/inference/prediction", "avb/export/quantization", "avb/inference/engines", "modeling_avb",
     },
-    "avb/hub": {"avb/errors", "avb/output", "pipeline_avb"},
-    "avb/scoring": {"audio_avb", "avb/metrics", "avb/output", "avb/prediction", "avb/tasks", "avb/trainer"},
-    "avb/submission": {"avb/errors", "avb/output", "avb/tasks", "avb/corpora"},
-    "avb/train_set": {"audio_avb", "avb/tasks"},
-    "avb/results": {"avb/errors", "avb/output"},
-    "avb/scored": {"avb/errors", "avb/metrics", "avb/tasks"},
-    "avb/comparison": {"avb/bootstrap", "avb/errors", "avb/metrics", "avb/scored"},
-    "avb/markdown": set(),
-    "avb/analysis": {
-        "avb/bootstrap", "avb/errors", "avb/markdown", "avb/metrics", "avb/output", "avb/scored", "avb/tasks",
+    "avb/cards/hub_folder": {"avb/errors", "avb/files", "pipeline_avb"},
+    "avb/training/scoring": {"audio_avb", "avb/metrics", "avb/files", "avb/inference/prediction", "avb/tasks", "avb/training/trainer"},
+    "avb/corpora/submission": {"avb/errors", "avb/files", "avb/tasks", "avb/corpora"},
+    "avb/training/train_set": {"audio_avb", "avb/tasks"},
+    "avb/reports/results": {"avb/errors", "avb/files"},
+    "avb/reports/scored": {"avb/errors", "avb/metrics", "avb/tasks"},
+    "avb/reports/comparison": {"avb/metrics/bootstrap", "avb/errors", "avb/metrics", "avb/reports/scored"},
+    "avb/reports/markdown": set(),
+    "avb/reports/analysis": {
+        "avb/metrics/bootstrap", "avb/errors", "avb/reports/markdown", "avb/metrics", "avb/files", "avb/reports/scored", "avb/tasks",
         "configuration_avb",
     },
-    "avb/reports": {"avb/analysis", "avb/errors", "avb/markdown", "avb/output", "avb/results", "avb/tasks"},
-    "avb/runs": {
-        "avb/arguments", "avb/errors", "avb/prediction", "avb/recipes", "avb/reports", "avb/results",
-        "avb/train_set", "configuration_avb",
+    "avb/reports/tables": {"avb/reports/analysis", "avb/errors", "avb/reports/markdown", "avb/files", "avb/reports/results", "avb/tasks"},
+    "avb/cards/run": {
+        "avb/arguments", "avb/errors", "avb/inference/prediction", "avb/recipes", "avb/reports/tables", "avb/reports/results",
+        "avb/training/train_set", "configuration_avb",
     },
-    "avb/card_tables": {"avb/markdown", "avb/reports", "avb/results", "avb/runs"},
-    "avb/push": {"avb/errors", "avb/hub"},
-    "avb/cards": {
-        "avb/card_tables", "avb/errors", "avb/extractors", "avb/hub", "avb/markdown", "avb/output", "avb/prediction",
-        "avb/push", "avb/results", "avb/runs", "pipeline_avb",
+    "avb/cards/tables": {"avb/reports/markdown", "avb/reports/tables", "avb/reports/results", "avb/cards/run"},
+    "avb/cards/push": {"avb/errors", "avb/cards/hub_folder"},
+    "avb/cards/card": {
+        "avb/cards/tables", "avb/errors", "avb/encoders/names", "avb/cards/hub_folder", "avb/reports/markdown", "avb/files", "avb/inference/prediction",
+        "avb/cards/push", "avb/reports/results", "avb/cards/run", "pipeline_avb",
     },
     "avb/__init__": {
-        "avb/prediction", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
+        "avb/inference/prediction", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
 }  # fmt: skip
 SERVED = [ROOT / f"{name}.py" for name in LAYERS if name.endswith("_avb")]
@@ -147,7 +147,9 @@ def test_files_fit_in_the_head(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
-@pytest.mark.parametrize("name", ["avb.metrics.classification", "avb.metrics.regression", "avb.results", "avb.tasks"])
+@pytest.mark.parametrize(
+    "name", ["avb.metrics.classification", "avb.metrics.regression", "avb.reports.results", "avb.tasks"]
+)
 def test_what_a_docstring_shows_is_what_comes_out(name):
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted and not outcome.failed

@@ -9,7 +9,8 @@ import pytest
 import sklearn.metrics
 from transformers import EvalPrediction
 
-from avb import bootstrap, metrics
+from avb import metrics
+from avb.metrics import bootstrap
 from avb.tasks import TASKS, Task
 
 NAN = float("nan")

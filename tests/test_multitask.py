@@ -16,7 +16,7 @@ from avb.corpora.multitask import join
 from avb.corpora.rows import Corpus
 from avb.errors import CorpusError
 from avb.metrics import compute_metrics, evaluate_predictions
-from avb.results import read_results
+from avb.reports.results import read_results
 from avb.tasks import TASKS, MultiTask, Task
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst, ccc_loss, ce_loss, mse_loss

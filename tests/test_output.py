@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from avb.errors import AvbError
-from avb.output import SUFFIXES, write_json, write_table
+from avb.files import SUFFIXES, write_json, write_table
 
 ROWS = [{"id": f"clip-{number}", "score": number / 7} for number in range(20_000)]
 NAMES = [f"table{suffix}" for suffix in SUFFIXES] + ["metrics.json"]

@@ -17,8 +17,8 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from avb import shipped
-from avb.shipping import FILES
+from avb import models as shipped
+from avb.cards.shipping import FILES
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_a_wheel_holds_the_package_and_nothing_beside_it(wheel):
     files = set(contents(wheel))
     code = {path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*_avb.py"), *(ROOT / "avb").rglob("*.py")]}
     assert code <= files
-    assert {"avb/model_card.md", "avb/analysis/report.html"} <= files
+    assert {"avb/cards/model_card.md", "avb/reports/analysis/report.html"} <= files
     tops = {name.split("/")[0] for name in files}
     assert {top for top in tops if not top.endswith("_avb.py")} == {"avb", f"{wheel.name.split('-py3')[0]}.dist-info"}
 

@@ -16,13 +16,14 @@ from transformers import Wav2Vec2FeatureExtractor
 
 import avb
 import predict_avb
-from avb import journal, submission
 from avb.arguments import DataArguments, ModelArguments
+from avb.cards.hub_folder import save_hub_folder
+from avb.corpora import submission
 from avb.errors import AvbError
-from avb.hub import save_hub_folder
-from avb.prediction import load_model, model_key, score_waveforms
+from avb.inference import journal
+from avb.inference.prediction import load_model, model_key, score_waveforms
 from avb.tasks import TASKS
-from avb.training import build_model
+from avb.training.build import build_model
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst

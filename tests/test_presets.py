@@ -18,8 +18,8 @@ from transformers import Wav2Vec2Model
 from avb.arguments import parse_arguments
 from avb.collator import BurstCollator
 from avb.tasks import TASKS
-from avb.trainer import BurstTrainer
-from avb.training import build_model
+from avb.training.build import build_model
+from avb.training.trainer import BurstTrainer
 
 PRESET = ROOT / "recipes" / "paper"
 STEPS, BATCH = 5, 8

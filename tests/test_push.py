@@ -14,18 +14,18 @@ from conftest import ROOT
 from finished_run import STAY_AT_HOME, make_run
 from hub_stub import HubStub, hub  # noqa: F401 (hub is a fixture)
 
-from avb import cards
 from avb.arguments import AvbTrainingArguments
-from avb.cards import write_card
+from avb.cards.card import card as cards
+from avb.cards.card import write_card
+from avb.cards.hub_folder import REPO_PLACEHOLDER, hub_files
+from avb.cards.push import files_to_push, looks_like_pickle
 from avb.errors import AvbError
-from avb.hub import REPO_PLACEHOLDER, hub_files
-from avb.push import files_to_push, looks_like_pickle
 
 REPO = "org/avb-two"
 # One process for many commands: each line of stdin is [argv, token]; a line of output [exit code, stdout, stderr] each.
 MANY = """
 import contextlib, io, json, os, sys
-from avb import cards
+from avb.cards.card import card as cards
 
 results = []
 for argv, token in json.load(sys.stdin):

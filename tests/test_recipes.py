@@ -13,8 +13,8 @@ from conftest import ROOT
 
 import predict_avb
 from avb.arguments import ModelArguments, PretrainingArguments, make_parser, parse_arguments
+from avb.encoders.names import EXTRACTORS, resolve
 from avb.errors import AvbError, RecipeError
-from avb.extractors import EXTRACTORS, resolve
 from avb.recipes import read_recipe
 from avb.tasks import TASKS
 

@@ -15,8 +15,8 @@ from conftest import TINY, stir
 
 from audio_avb import load_audio
 from avb.baselines import BASELINES
+from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.collator import BurstCollator
-from avb.hub import hub_files, save_hub_folder
 from avb.tasks import TASKS, Task
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor

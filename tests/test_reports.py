@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from avb import reports
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions
-from avb.results import (
+from avb.reports.results import (
     COLUMNS,
     RUN_TABLE,
     Result,
@@ -22,6 +21,7 @@ from avb.results import (
     split_command,
     write_results,
 )
+from avb.reports.tables import tables as reports
 from avb.tasks import TASKS
 
 RELEASE = Result(

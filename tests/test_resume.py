@@ -23,10 +23,10 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 import train_avb
-from avb.checkpoints import MANIFEST, UNFINISHED, is_whole, last_checkpoint, starting_point
 from avb.errors import AvbError
-from avb.resumption import Terminated
 from avb.sigterm import SIGTERM_EXIT
+from avb.training.checkpoints import MANIFEST, UNFINISHED, is_whole, last_checkpoint, starting_point
+from avb.training.resumption import Terminated
 
 NOISY = {"hidden_dropout": 0.2, "head_dropout": 0.2, "mask_time_prob": 0.2}  # every draw of random numbers counts
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}

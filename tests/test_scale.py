@@ -14,8 +14,8 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from scaled_run import make_trainer
 
-from avb.batches import JoinedBatches
 from avb.errors import AvbError
+from avb.training.batches import JoinedBatches
 
 SCRIPT = str(ROOT / "tests" / "scaled_run.py")
 

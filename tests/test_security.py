@@ -53,7 +53,7 @@ FORBIDDEN = {
 UNPICKLING = ("pickle", "dill", "marshal", "shelve", "joblib")
 
 # Ray's workers get from the process that started them what that has pickled a moment before: no file is involved.
-ALLOWED = {"avb/cluster.py": {"import pickle", "pickle.loads"}}
+ALLOWED = {"avb/inference/cluster.py": {"import pickle", "pickle.loads"}}
 
 
 def dotted(node: ast.expr) -> str:
@@ -152,7 +152,7 @@ def test_a_pickle_is_not_loaded_by_any_of_the_ways_in(tmp_path):
 
 def test_an_encoder_that_is_a_pickle_runs_no_code(tmp_path):
     """Published encoders are pickles still; Transformers reads tensors from them, and nothing else."""
-    from avb.training import _load_encoder
+    from avb.training.build import _load_encoder
 
     torch.manual_seed(0)
     encoder = Wav2Vec2Model(Wav2Vec2Config(**TINY, num_hidden_layers=1))
@@ -180,7 +180,7 @@ def test_an_export_reads_no_weights_outside_its_folder(tmp_path):
     """ONNX can keep tensors in other files, named in model.onnx."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from avb.runtime import open_engine
+    from avb.inference.engines import open_engine
 
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(16))

@@ -8,11 +8,11 @@ from finished_run import make_run
 from safetensors.torch import load_file
 
 import avb
-from avb import shipped, shipping
-from avb.cards import write_card
+from avb import models as shipped
+from avb.cards.card import shipping, write_card
+from avb.encoders.names import resolve
 from avb.errors import AvbError
-from avb.extractors import resolve
-from avb.shipped import locate
+from avb.models import locate
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avb import submission
+from avb.corpora import submission
 from avb.errors import AvbError, CorpusError
 from avb.tasks import TASKS
 

@@ -10,10 +10,10 @@ from conftest import ROOT
 from datasets import Dataset
 from finished_run import make_run, random_clips
 
-from avb.cards import build_card
-from avb.runs import read_run
+from avb.cards.card import build_card
+from avb.cards.run import read_run
 from avb.tasks import MISSING_CLASS, TASKS, MultiTask
-from avb.train_set import TRAIN_SET, describe_clips
+from avb.training.train_set import TRAIN_SET, describe_clips
 
 SECONDS = [0.5, 1.0, 2.0, 4.5]
 

@@ -20,8 +20,8 @@ from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, p
 from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.tasks import TASKS
-from avb.trainer import BurstTrainer
-from avb.training import build_model
+from avb.training.build import build_model
+from avb.training.trainer import BurstTrainer
 
 SAMPLE_RECIPE = str(ROOT / "recipes" / "sample.yaml")
 # Losses of five steps of the command below. In the stock Trainer's order of clips the same code gives those that were

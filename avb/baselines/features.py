@@ -29,7 +29,7 @@ from avb.baselines.opensmile_mlp import FEATURE_SETS, OpenSmileFeatureExtractor,
 from avb.cache import arrow_writer, cache_folder, hash_waveforms
 from avb.collator import collate_labels
 from avb.errors import AvbError
-from avb.output import batches
+from avb.files import batches
 from avb.sigterm import SIGTERM_EXIT, on_sigterm
 
 _FORMAT = 1  # raise when what is done before or after openSMILE changes

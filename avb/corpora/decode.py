@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from audio_avb import SAMPLING_RATE, load_audio
 from avb.cache import arrow_writer, cache_folder
 from avb.errors import AudioError, CorpusError
-from avb.output import batches
+from avb.files import batches
 
 _FORMAT = 1  # raise when the file's columns or the decoding change
 _BATCH_CLIPS = 64  # 64 clips of 2 s at 16 kHz: 8 MB

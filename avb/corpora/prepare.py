@@ -32,7 +32,7 @@ from avb.corpora import CORPORA, emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
 from avb.corpora.rows import Corpus
 from avb.errors import AvbError, CorpusError
-from avb.output import write_json
+from avb.files import write_json
 from avb.tasks import MISSING_CLASS, Task
 
 BAD_CLIPS_FILE = "bad_clips.csv"

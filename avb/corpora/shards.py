@@ -27,7 +27,7 @@ from avb.corpora.rows import AUDIO_FEATURE, AUDIO_TYPE, Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.corpora.tables import Table
 from avb.errors import CorpusError, did_you_mean
-from avb.output import write_json
+from avb.files import write_json
 from avb.tasks import Task
 
 TASKS_FILE = "tasks.json"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from avb.bootstrap import interval, resampled_sums, unit_indices
+from avb.metrics.bootstrap import interval, resampled_sums, unit_indices
 from avb.metrics.classification import (
     accuracy,
     class_indices,

@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from avb.hub import save_hub_folder
+from avb.cards.hub_folder import save_hub_folder
 from avb.tasks import TASKS
 from bad_input.case import Case
 from configuration_avb import Wav2Vec2VocalBurstConfig

@@ -1,0 +1,5 @@
+import sys
+
+from avb.cards.card import main
+
+sys.exit(main())

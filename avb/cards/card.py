@@ -1,0 +1,256 @@
+"""Model cards, made of what a run measured; and the command that writes and pushes them.
+
+    python -m avb.cards write runs/high [--results results/runs.csv]    # runs/high/README.md
+    python -m avb.cards push runs/high org/avb-high                     # the model with its card, private
+
+The words are in `model_card.md`, a Jinja template; the numbers come from the run's own files (config.json,
+metrics.json, train_set.json, recipe.yaml, versions.json) and, where a table of results is given, from the rows of this
+run. There is no other source: what was not measured is said to be unknown.
+"""
+
+import argparse
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from avb.cards.hub_folder import REPO_PLACEHOLDER
+from avb.cards.push import push_folder
+from avb.cards.run import Run, find_row, read_run
+from avb.cards.tables import label_table, model_table, score_table, seeds_table, train_tables
+from avb.encoders.names import EXTRACTORS
+from avb.errors import AvbError
+from avb.files import make_folder, write_text
+from avb.inference.prediction import load
+from avb.reports.markdown import number
+from avb.reports.results import read_results
+from pipeline_avb import TASK
+
+TEMPLATE = Path(__file__).with_name("model_card.md")
+# What may be said of the weights' licence. Those of HUME-VB and of a user's own clips are for their owners to settle.
+LICENCES: dict[str, dict[str, Any]] = {
+    "emogator": {"license": "apache-2.0"},
+    "sample": {"license": "apache-2.0"},
+    "hume_vb": {"license": "other", "license_name": "hume-vb-agreement"},
+}
+DATASET_NAMES = {
+    "hume_vb": "HUME-VB (A-VB 2022)",
+    "emogator": "EmoGator",
+    "sample": "synthetic sample",
+    "folder": "own clips",
+}
+METRIC_TYPES = {"ccc": "ccc", "pearson": "pearsonr", "uar": "uar", "accuracy": "accuracy", "macro_f1": "f1"}
+EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def build_card(
+    run: Run,
+    name: str,
+    results: Sequence[str | Path] = (),
+    watts: float | None = None,
+    grams_per_kwh: float | None = None,
+    widget: Sequence[dict] = (),
+) -> ModelCard:
+    """The card of a run.
+
+    Args:
+        run: what is known of it.
+        name: the model's name.
+        results: tables of results; one of them has the run's rows.
+        watts: mean power of the machine while it trained, as its owner states it; None says that nothing is known.
+        grams_per_kwh: carbon intensity of its electricity, g CO₂e per kWh, as stated.
+        widget: examples, as the Hub's metadata has them: `src`, `example_title`, `output`.
+
+    Raises:
+        AvbError: no row of the tables is this run's, or a number is out of range.
+    """
+    for argument, value in (("watts", watts), ("grams_per_kwh", grams_per_kwh)):
+        if value is not None and not 0 < value < math.inf:
+            raise AvbError(f"--{argument} {value:g}: give a positive number, or leave it out")
+    if grams_per_kwh is not None and watts is None:
+        raise AvbError("--grams_per_kwh needs --watts too: carbon is energy times intensity")
+    rows = [row for path in results for row in read_results(path)]
+    row = find_row(run, rows, results) if results else None
+    seconds = run.metrics.get("train_seconds")
+    kwh = None if watts is None or seconds is None else seconds * watts / 3.6e6
+    grams = None if kwh is None or grams_per_kwh is None else kwh * grams_per_kwh
+    return ModelCard.from_template(
+        card_data(run, name, grams, widget),
+        template_path=str(TEMPLATE),
+        name=name,
+        repo_id=REPO_PLACEHOLDER,
+        pipeline_task=TASK,
+        config=run.config,
+        task=run.task,
+        kind=run.kind,
+        labels=run.labels,
+        model_table=model_table(run),
+        freeze=run.freeze,
+        encoder_is_random=run.encoder_is_random,
+        preset=run.preset,
+        splits=[
+            {
+                **section.scores,
+                "name": section.split if run.kind != "multitask" else f"{section.split}, task {section.task}",
+                "table": score_table(section.scores),
+                "label_table": label_table(section.scores),
+                "selected": section.split == "validation" and run.selects_epoch,
+            }
+            for section in run.sections
+        ],
+        means={split: number(s["mean_score"]) for split, s in run.splits.items() if "mean_score" in s},
+        withheld=run.withheld,
+        seeds_table=seeds_table(row, rows) if row else "",
+        corpus=run.corpus,
+        is_release=run.is_release,
+        train_clips=run.metrics.get("train_clips"),
+        train_set=run.train_set,
+        train_tables=train_tables(run.train_set),
+        train_seconds=seconds,
+        watts=None if watts is None else f"{watts:g}",
+        kwh=None if kwh is None else f"{kwh:.3g}",
+        grams_per_kwh=None if grams_per_kwh is None else f"{grams_per_kwh:g}",
+        grams=None if grams is None else f"{grams:.3g}",
+        epochs=row.epochs if row else None,
+        seed=run.metrics.get("seed"),
+        recipe_name=f"{row.recipe} {row.changes}".strip() if row else None,
+        recipe_yaml=yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True).strip() if run.recipe else "",
+        versions=", ".join(f"{package} {version}" for package, version in run.versions.items() if version),
+    )
+
+
+def card_data(run: Run, name: str, grams: float | None = None, widget: Sequence[dict] = ()) -> ModelCardData:
+    """The card's metadata: what the Hub searches, and each defined score in `model-index`."""
+    dataset = run.corpus or "unknown"
+    evaluations = [
+        EvalResult(
+            task_type="audio-classification",
+            task_name=section.task,
+            dataset_type=dataset,
+            dataset_name=DATASET_NAMES.get(dataset, dataset),
+            dataset_config=section.task,  # without it model-index would join the scores of several tasks
+            dataset_split=section.split,
+            metric_type=metric_type,
+            metric_name=metric,
+            metric_value=round(section.scores[metric], 4),
+        )
+        for section in run.sections
+        for metric, metric_type in METRIC_TYPES.items()
+        if metric in section.scores and not math.isnan(section.scores[metric])
+    ]
+    optional: dict[str, Any] = {"co2_eq_emissions": None, "widget": list(widget) or None, "base_model": None}
+    if grams is not None:
+        source = "stated power × training time × stated carbon intensity, not metered"
+        optional["co2_eq_emissions"] = {"emissions": float(f"{grams:.3g}"), "source": source}
+    encoder = EXTRACTORS.get(run.encoder or "", run.encoder) or ""
+    if encoder.count("/") == 1:  # a Hub name; folders have lost theirs by now
+        optional["base_model"] = encoder
+    if evaluations:
+        optional |= {"eval_results": evaluations, "model_name": name}
+    return ModelCardData(
+        **LICENCES.get(run.corpus or "", {"license": "unknown"}),
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["audio", "vocal-bursts", "emotion-recognition", run.config["model_type"]],
+        metrics=sorted({evaluation.metric_type for evaluation in evaluations}) or None,
+        **optional,
+    )
+
+
+def write_card(
+    folder: str | Path,
+    name: str | None = None,
+    results: Sequence[str | Path] = (),
+    watts: float | None = None,
+    grams_per_kwh: float | None = None,
+    examples: Sequence[str | Path] = (),
+) -> Path:
+    """Writes the card of a run's folder into it, as README.md.
+
+    Args:
+        folder: written by train_avb.py; config.json is enough for a card that says how little is known.
+        name: None is the folder's name.
+        results: see `build_card`.
+        watts: see `build_card`.
+        grams_per_kwh: see `build_card`.
+        examples: clips to show with the model's scores; they are copied into the folder and are pushed with it.
+
+    Raises:
+        AvbError: the folder holds no model, an example cannot be read; or see `build_card`.
+    """
+    folder = Path(folder)
+    run = read_run(folder)
+    widget = widget_examples(folder, examples)
+    card = build_card(run, name or folder.resolve().name, results, watts, grams_per_kwh, widget)
+    write_text(folder / "README.md", str(card).rstrip() + "\n")
+    return folder / "README.md"
+
+
+def widget_examples(folder: Path, clips: Sequence[str | Path]) -> list[dict]:
+    """Clips with the scores that the model of the folder gives them, highest first, as `widget` metadata."""
+    if not clips:
+        return []
+    pipe = load(str(folder), device="cpu")
+    examples = []
+    for clip in map(Path, clips):
+        if clip.suffix.lower() not in EXAMPLE_SUFFIXES:
+            raise AvbError(f"--example {clip}: the Hub plays {', '.join(EXAMPLE_SUFFIXES)}")
+        scores = pipe(str(clip))  # before it is copied: a clip that cannot be read stays out of the folder
+        target = make_folder(folder / "examples") / clip.name
+        if target.resolve() != clip.resolve():
+            shutil.copyfile(clip, target)
+        output = [{"label": item["label"], "score": round(item["score"], 4)} for item in scores]
+        output.sort(key=lambda item: -item["score"])
+        examples.append({"src": f"examples/{clip.name}", "example_title": clip.stem, "output": output})
+    return examples
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.cards", description="Model cards: written from a run, pushed with it."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    write = commands.add_parser("write", help="write DIR/README.md")
+    write.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
+    write.add_argument("--name", help="the model's name; default: the folder's")
+    write.add_argument(
+        "--results",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="tables with this run's rows (train_avb.py --results); the card then shows the recipe's other seeds",
+    )
+    write.add_argument(
+        "--watts",
+        type=float,
+        help="mean power of the machine while it trained, W, if you know it; with it the card states energy",
+    )
+    write.add_argument("--grams_per_kwh", type=float, help="carbon intensity of its electricity, g CO2e per kWh")
+    write.add_argument(
+        "--example", nargs="+", default=[], metavar="CLIP", help="clips to show with their scores; you publish them"
+    )
+    push = commands.add_parser("push", help="upload a finished folder to the Hub, in one commit")
+    push.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
+    push.add_argument("repo", metavar="REPO", help="ORG/NAME; made if it is not there, private")
+    push.add_argument("--public", action="store_true", help="for everyone to see; default: private")
+    push.add_argument("--yes", action="store_true", help="do not ask before uploading")
+    push.add_argument("--dry_run", action="store_true", help="only list what would be uploaded")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    try:
+        if args.command == "write":
+            print(write_card(args.folder, args.name, args.results, args.watts, args.grams_per_kwh, args.example))
+        else:
+            push_folder(args.folder, args.repo, private=not args.public, dry_run=args.dry_run, ask=not args.yes)
+    except AvbError as error:
+        print(f"avb.cards: error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,107 @@
+"""The folder that is a model on the Hub: weights, settings, and the code that reads them without this project.
+
+`save_hub_folder` writes it, `hub_files` says what of a folder belongs on the Hub. A run's other files (checkpoints,
+predictions, the recipe, which names folders of the machine it ran on) stay at home. There is no pickle among the files:
+weights are safetensors, all else is text.
+"""
+
+import inspect
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
+
+from avb.errors import AvbError
+from avb.files import make_folder
+from pipeline_avb import TASK, VocalBurstPipeline
+
+NEEDED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+CARD_FILES = ("README.md", "metrics.json", "train_set.json")  # the card, and the files that hold the numbers it shows
+REPO_PLACEHOLDER = "ORG/THIS-MODEL"  # stands in a card for the repository, which is not known before the push
+
+
+def save_hub_folder(model: PreTrainedModel, feature_extractor, folder: str | os.PathLike) -> Path:
+    """Writes a trained model as the Hub serves it: `hub_files(folder)`, except for the card.
+
+    Each file is complete before it takes the place of an older one of its name.
+
+    Args:
+        model: `Wav2Vec2ForVocalBurst` or a baseline; its config's `auto_map` and `custom_pipelines` are set.
+        feature_extractor: that of the model; its `auto_map` is set.
+        folder: made if need be.
+
+    Raises:
+        AvbError: the folder cannot be made or written.
+    """
+    folder = make_folder(folder)
+    model_class, config_class, extractor_class = map(_reference, (model, model.config, feature_extractor))
+    model.config.auto_map = {
+        "AutoConfig": config_class,
+        "AutoModel": model_class,
+        "AutoModelForAudioClassification": model_class,
+    }
+    model.config.custom_pipelines = {
+        TASK: {"impl": f"pipeline_avb.{VocalBurstPipeline.__name__}", "pt": ["AutoModelForAudioClassification"]}
+    }
+    feature_extractor.auto_map = {"AutoFeatureExtractor": extractor_class}
+    with TemporaryDirectory(dir=folder, prefix="hub-") as temporary:
+        # One file, whatever the size: what is announced for the Hub has the same names for every model.
+        model.save_pretrained(temporary, max_shard_size="1TB")
+        feature_extractor.save_pretrained(temporary)
+        for module in (type(model), type(model.config), type(feature_extractor), VocalBurstPipeline):
+            _copy_code(module.__module__, Path(temporary))
+        for path in Path(temporary).iterdir():
+            os.replace(path, folder / path.name)
+    return folder
+
+
+def hub_files(folder: str | os.PathLike) -> list[str]:
+    """Names of the files of a finished run that belong on the Hub; the card first, then what a model needs, then code.
+
+    Raises:
+        AvbError: the folder holds no finished model, or lacks a file that its own config.json asks for.
+    """
+    folder = Path(folder)
+    missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
+    if missing:
+        raise AvbError(f"{folder}: no {', '.join(missing)}; give a folder that train_avb.py has finished")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    references = [*config.get("auto_map", {}).values(), *preprocessor.get("auto_map", {}).values()]
+    references += [entry["impl"] for entry in config.get("custom_pipelines", {}).values()]
+    again = "save the model again, by avb.cards.hub_folder.save_hub_folder"
+    if not references:
+        raise AvbError(f"{folder}: config.json names no code that reads the model without this project; {again}")
+    code: set[str] = set()
+    try:
+        for name in {f"{reference.split('.')[0]}.py" for reference in references}:
+            code |= {name, *(Path(path).name for path in get_relative_import_files(folder / name))}
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        raise AvbError(f"{folder}: {name}, code that reads the model, is not there; {again}") from error
+    return [*(name for name in CARD_FILES if (folder / name).is_file()), *NEEDED_FILES, *sorted(code)]
+
+
+def _reference(instance: object) -> str:
+    """A class as `auto_map` writes it: module_file.ClassName."""
+    return f"{type(instance).__module__.rpartition('.')[2]}.{type(instance).__name__}"
+
+
+def _copy_code(module: str, folder: Path):
+    """Copies the file of an imported module, and those it imports relatively: from its package, or the project's root.
+
+    Transformers' own `custom_object_save` looks beside the file only, where the baselines' share of the code is not.
+    """
+    source = Path(inspect.getfile(sys.modules[module]))
+    if (folder / source.name).exists():
+        return
+    shutil.copyfile(source, folder / source.name)
+    package = module.rpartition(".")[0]
+    for name in get_relative_imports(source):
+        sibling = f"{package}.{name}"
+        _copy_code(sibling if sibling in sys.modules else name, folder)

@@ -1,0 +1,175 @@
+"""A finished folder onto the Hub: its file list first, then one commit with exactly those files.
+
+Unusual: the repository is private unless asked otherwise, and one that is public already is not written to as if it
+were private. A push that broke off goes on when it is repeated: what was uploaded before is not sent again.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
+
+from avb.cards.hub_folder import REPO_PLACEHOLDER, hub_files
+from avb.errors import AvbError
+
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+
+
+def open_repository(repo_id: str, private: bool = True) -> str:
+    """Sees to it that a model can be pushed: a token, and a repository it may write to, made if it is not there.
+
+    Args:
+        repo_id: ORG/NAME, or NAME for the token's own namespace.
+        private: of a new repository; one that exists keeps what it is.
+
+    Returns:
+        The repository's full name.
+
+    Raises:
+        AvbError: there is no token, it may not write there, or the repository is public and `private` is asked for.
+    """
+    with _clear_errors(repo_id):
+        api = HfApi()
+        api.whoami()
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repo_id).private:
+            raise AvbError(f"{repo_id} is public: push with --public, or make it private in its settings on the Hub")
+    return repo_id
+
+
+def push_folder(
+    folder: str | Path, repo_id: str, private: bool = True, dry_run: bool = False, ask: bool = False
+) -> str | None:
+    """Prints what belongs on the Hub of a folder, and uploads that.
+
+    Args:
+        folder: of a finished run, with its card.
+        repo_id: ORG/NAME, made if it is not there.
+        private: of a new repository.
+        dry_run: only print; nothing is asked of the Hub.
+        ask: wait for a yes on the terminal after the list.
+
+    Returns:
+        The commit's address; None where nothing was uploaded.
+
+    Raises:
+        AvbError: the folder is not finished, a file looks like a pickle, the card is refused, the answer was no, or the
+            Hub cannot be reached or says no.
+    """
+    folder = Path(folder)
+    files = files_to_push(folder)
+    print(f"{repo_id} ({'private' if private else 'public'}) gets {len(files)} files:")
+    for name in files:
+        print(f"  {(folder / name).stat().st_size:>13,} bytes  {name}")
+    if dry_run:
+        print("nothing was uploaded (--dry_run)")
+        return None
+    if ask:
+        _ask()
+    repo_id = open_repository(repo_id, private)
+    card = (folder / "README.md").read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, repo_id)
+    with _clear_errors(repo_id):
+        try:
+            ModelCard(card).validate()
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise AvbError(f"{folder / 'README.md'}: the Hub refuses its metadata: {reason}") from error
+        operations = [
+            CommitOperationAdd(name, card.encode() if name == "README.md" else folder / name) for name in files
+        ]
+        commit = HfApi().create_commit(repo_id, operations, commit_message=f"Upload {folder.resolve().name}")
+    print(f"pushed: {commit.commit_url}")
+    return commit.commit_url
+
+
+def files_to_push(folder: Path) -> list[str]:
+    """`avb.cards.hub_folder.hub_files`, and the example clips that the card shows.
+
+    Raises:
+        AvbError: the folder lacks a file or its card, or a file looks like a pickle.
+    """
+    files = hub_files(folder)
+    if "README.md" not in files:
+        raise AvbError(f"{folder}: no README.md; write the card first: python -m avb.cards write {folder}")
+    try:
+        sources = [str(example["src"]) for example in ModelCard.load(folder / "README.md").data.get("widget", [])]
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise AvbError(
+            f"{folder / 'README.md'}: its metadata cannot be read ({_first_line(error)}): write the card again"
+        ) from error
+    files += [source for source in sources if "://" not in source]
+    for name in files:
+        path = folder / name
+        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+            raise AvbError(f"{path}: the card shows it as an example, and it is no file of this folder")
+        if looks_like_pickle(path):
+            raise AvbError(f"{path} looks like a pickle, which can run code when it is loaded: it is not uploaded")
+    return files
+
+
+def looks_like_pickle(path: Path) -> bool:
+    """By its name, or by how pickles (and PyTorch's archives of them, which are zip files) begin."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    is_pickle = len(start) > 1 and start[0] == 0x80 and start[1] in (2, 3, 4, 5)
+    return path.suffix.lower() in _PICKLE_SUFFIXES or is_pickle or start == b"PK\x03\x04"
+
+
+def _ask():
+    try:
+        answer = input("upload them? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise AvbError("nothing was uploaded: answer y, or add --yes")
+
+
+@contextmanager
+def _clear_errors(repo_id: str) -> Iterator[None]:
+    """Turns what the Hub's client raises into one line that says what to do."""
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise AvbError(
+            "no token of the Hub: `hf auth login`, or set HF_TOKEN, with write access (huggingface.co/settings/tokens)"
+        ) from error
+    except HFValidationError as error:
+        raise AvbError(f"{repo_id!r} is no name of a repository: give ORG/NAME ({_first_line(error)})") from error
+    except OfflineModeIsEnabled as error:
+        raise AvbError("the Hub's client is offline: unset HF_HUB_OFFLINE to push") from error
+    except HfHubHTTPError as error:
+        raise AvbError(_explain(error.response.status_code, repo_id, error)) from error
+    except (HTTPError, RuntimeError) as error:  # the client wraps what happens in an upload's thread
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, HfHubHTTPError):
+            raise AvbError(_explain(cause.response.status_code, repo_id, cause)) from error
+        if not isinstance(cause, HTTPError):
+            raise
+        endpoint = os.environ.get("HF_ENDPOINT", "the Hub")
+        raise AvbError(
+            f"the connection to {endpoint} failed ({_first_line(cause)}): repeat the command, it goes on from there"
+        ) from error
+
+
+def _explain(status: int, repo_id: str, error: Exception) -> str:
+    if status == 401:
+        return "the Hub does not accept the token: log in again by `hf auth login`, or correct HF_TOKEN"
+    if status == 403:
+        return f"the token may not write to {repo_id}: use one with write access to it, or another ORG/NAME"
+    if status == 404:
+        return f"{repo_id}: the Hub has no such repository or organisation: correct ORG/NAME, or make it there first"
+    return f"{repo_id}: the Hub answers {status} ({_first_line(error)}): repeat the command, it goes on from there"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

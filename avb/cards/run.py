@@ -1,0 +1,215 @@
+"""What is known of a finished run: the files in its folder, read with every default and every gap in one place.
+
+Nothing here is guessed. A file that is not there leaves its facts unknown, which is None, and a card says so.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
+from avb.errors import AvbError
+from avb.inference.prediction import model_class
+from avb.recipes import SUFFIXES, read_yaml
+from avb.reports.results import Result
+from avb.reports.tables import RELEASE_CLIPS
+from avb.training.train_set import TRAIN_SET
+from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
+
+# Of no use to a reader elsewhere, or none of his business: where a run reads and writes, and how it was pushed.
+_PRIVATE_ARGUMENTS = {
+    "data_dir", "output_dir", "cache_dir", "audio_root", "audio_dir", "norms", "results", "logging_dir", "run_name",
+    "resume", "overwrite", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token",
+}  # fmt: skip
+_DEFAULTS = {
+    field.name: field.default
+    for arguments in (ModelArguments, DataArguments, AvbTrainingArguments)
+    for field in dataclasses.fields(arguments)
+}
+
+
+class Section(NamedTuple):
+    """Scores of one task on one split, as metrics.json has them."""
+
+    split: str
+    task: str
+    scores: dict
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of a run's folder.
+
+    Attributes:
+        config: of config.json.
+        metrics: of metrics.json; empty where there is none, as the three below.
+        recipe: of recipe.yaml, without paths: of those that matter the last part is kept.
+        versions: of versions.json.
+        train_set: of train_set.json.
+        corpus: hume_vb, emogator, folder, or sample for the synthetic one; None where it is unknown.
+    """
+
+    config: dict
+    metrics: dict
+    recipe: dict
+    versions: dict
+    train_set: dict
+    corpus: str | None
+
+    @property
+    def is_wav2vec2(self) -> bool:
+        """Whether it is the paper's model, not a baseline."""
+        return self.config["model_type"] == Wav2Vec2VocalBurstConfig.model_type
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.metrics.get("task") or self.recipe.get("task") or "unknown"
+
+    @property
+    def kind(self) -> str:
+        """regression, classification, or multitask for several of them."""
+        return {"ce": "classification", MULTITASK: "multitask"}.get(self.config["loss"], "regression")
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names in the order of the model's outputs."""
+        return [label for _, label in sorted(self.config["id2label"].items(), key=lambda item: int(item[0]))]
+
+    @property
+    def splits(self) -> dict[str, dict]:
+        """Scores by split, of the splits that have some."""
+        metric = self.metrics.get("metric")
+        return {name: s for name, s in self.metrics.items() if isinstance(s, dict) and metric in s}
+
+    @property
+    def sections(self) -> list[Section]:
+        """Scores split by split, and of several tasks one by one; a task without labels on a split is left out."""
+        return [
+            Section(split, task, part)
+            for split, scores in self.splits.items()
+            for task, part in scores.get("tasks", {self.task: scores}).items()
+            if "per_label" in part
+        ]
+
+    @property
+    def withheld(self) -> list[str]:
+        """Splits that were predicted and have no labels."""
+        return [name for name, s in self.metrics.items() if isinstance(s, dict) and name not in self.splits]
+
+    @property
+    def encoder(self) -> str | None:
+        """As the recipe names it; of a path the last part."""
+        return self.setting("encoder") if self.is_wav2vec2 else None
+
+    @property
+    def encoder_is_random(self) -> bool:
+        """Whether it started from random weights: it was made of a YAML file of its fields."""
+        return (self.encoder or "").endswith(SUFFIXES)
+
+    @property
+    def freeze(self) -> str | None:
+        """What was frozen in training: encoder, feature_encoder or none; None where it is unknown."""
+        return self.setting("freeze") if self.is_wav2vec2 else None
+
+    @property
+    def selects_epoch(self) -> bool:
+        """Whether the epoch that is kept is the best one on validation."""
+        return bool(self.setting("load_best_model_at_end"))
+
+    @property
+    def preset(self) -> str | None:
+        """authors or recommended where the run has that preset's marks, none for any mixture, None where unknown."""
+        if self.freeze is None:
+            return None
+        masked = [self.config[name] for name in ("masked_pooling", "masked_group_norm")]
+        if self.freeze == "encoder" and not any(masked):
+            return "authors"
+        own = all(masked) and self.config["head_norm"] is None and self.config["waveform_normalization"] == "clip"
+        return "recommended" if self.freeze == "feature_encoder" and own else "none"
+
+    @property
+    def is_release(self) -> bool:
+        """Whether it saw every clip of the HUME-VB release, in training and in each split that is scored."""
+        known = {"train": self.metrics.get("train_clips")}
+        known |= {name: scores["num_clips"] for name, scores in self.splits.items()}
+        return self.corpus == "hume_vb" and all(RELEASE_CLIPS.get(name) == clips for name, clips in known.items())
+
+    def setting(self, name: str):
+        """An argument's value in this run; None where the recipe is not on file."""
+        return self.recipe.get(name, _DEFAULTS[name]) if self.recipe else None
+
+
+def read_run(folder: str | Path) -> Run:
+    """Reads the folder of a run, whole or in part: only config.json has to be there.
+
+    Raises:
+        AvbError: there is no config.json of a vocal-burst model, or a file cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise AvbError(f"{folder}: no config.json; give a folder written by train_avb.py")
+    config = _read_json(folder / "config.json")
+    if model_class(config.get("model_type")) is None:
+        raise AvbError(
+            f"{folder}: a model of type {config.get('model_type')!r}; cards are for those that train_avb.py makes"
+        )
+    metrics, versions, train_set = (_read_json(folder / name) for name in ("metrics.json", "versions.json", TRAIN_SET))
+    recipe = read_yaml(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else {}
+    # Older runs say in recipe.yaml only what they were trained on.
+    corpus = metrics.get("corpus") or (corpus_name(**_corpus(recipe)) if recipe else None)
+    kept = {name: _without_folders(value) for name, value in recipe.items() if name not in _PRIVATE_ARGUMENTS}
+    if Path(str(recipe.get("encoder"))).is_dir():  # runs/encoder looks like a name on the Hub
+        kept["encoder"] = Path(recipe["encoder"]).name
+    return Run(config, metrics, kept, versions, train_set, corpus)
+
+
+def _corpus(recipe: dict) -> dict:
+    return {name: recipe.get(name, _DEFAULTS[name]) for name in ("corpus", "data_dir")}
+
+
+def corpus_name(corpus: str, data_dir: str | Path | None) -> str:
+    """The corpus's name; `sample` for the synthetic one, which has the layout of hume_vb and a file that says so."""
+    return "sample" if data_dir is not None and (Path(data_dir) / "SYNTHETIC.txt").is_file() else corpus
+
+
+def find_row(run: Run, rows: Iterable[Result], tables: Sequence[str | Path]) -> Result:
+    """The last of the rows that a run wrote when it finished.
+
+    Raises:
+        AvbError: there is none.
+    """
+    metric, seed, seconds = (run.metrics.get(key) for key in ("metric", "seed", "train_seconds"))
+    found = None
+    for row in rows:
+        score = run.metrics.get(row.split, {}).get(metric) if row.split else None
+        same_run = (row.task, row.seed, row.seconds) == (run.metrics.get("task"), seed, seconds)
+        # An undefined score is NaN in both, which equals nothing.
+        if same_run and score is not None and str(row.score) == str(score):
+            found = row
+    if found is None:
+        raise AvbError(f"{', '.join(map(str, tables))}: no row is of this run; leave --results out, or give its table")
+    return found
+
+
+def _without_folders(value):
+    """A path's last part, also in a list; anything else as it is."""
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("./", "../", "~")))
+    return Path(value).name if is_path else value
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AvbError(f"{path}: cannot be read ({error}); train again, or move the file away") from error
+    if not isinstance(content, dict):
+        raise AvbError(f"{path}: not what train_avb.py writes; train again, or move the file away")
+    return content

@@ -1,0 +1,103 @@
+"""The tables of a model card, as Markdown."""
+
+from collections.abc import Iterable
+
+from avb.cards.run import Run
+from avb.reports.markdown import bounds, markdown_table, number
+from avb.reports.results import Result
+from avb.reports.tables import summarize
+
+# Of a split's scores: key in metrics.json, and what the card calls it.
+_SCORES = {
+    "ccc": "CCC, mean over labels",
+    "pearson": "Pearson's r, mean over labels",
+    "official_ccc": "CCC, as the challenge's own script has it",
+    "uar": "UAR",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+}
+_LABEL_SCORES = {"ccc": "CCC", "recall": "recall", "pearson": "Pearson's r", "count": "clips"}
+
+
+def model_table(run: Run) -> str:
+    """What the model is made of."""
+    config = run.config
+    rows = [("model type", f"`{config['model_type']}`")]
+    if run.is_wav2vec2:
+        lstm = (
+            f"{config['rnn_layers']} layer{'s' * (config['rnn_layers'] != 1)} of {config['rnn_hidden_size']} units"
+            if config["rnn_layers"]
+            else "none"
+        )
+        rows += [
+            ("encoder", run.encoder or "not on file"),
+            ("transformer layer that feeds the head", str(config["encoder_layer"])),
+            ("LSTM", lstm),
+            ("pooling", config["pooling"]),
+        ]
+    rows.append(("loss", config["loss"]))
+    return "\n".join(markdown_table(("part", "what"), rows))
+
+
+def score_table(scores: dict) -> str:
+    """One split's scores, with intervals where there are some."""
+    rows = [(title, *_score_and_interval(scores, key)) for key, title in _SCORES.items() if key in scores]
+    return "\n".join(markdown_table(("score", "value", "95 % interval"), rows))
+
+
+def label_table(scores: dict) -> str:
+    """One split's scores label by label."""
+    per_label = scores["per_label"]
+    keys = [key for key in _LABEL_SCORES if key in next(iter(per_label.values()))]
+    header, rows = ["label"], []
+    for key in keys:
+        header += [_LABEL_SCORES[key], *(["95 % interval"] if _has_interval(per_label, key) else [])]
+    for label, values in per_label.items():
+        row = [label]
+        for key in keys:
+            value, interval = _score_and_interval(values, key)
+            row += [value, *([interval] if _has_interval(per_label, key) else [])]
+        rows.append(row)
+    return "\n".join(markdown_table(header, rows))
+
+
+def train_tables(train_set: dict) -> dict[str, str]:
+    """Task name to what it was trained on, label by label; see `avb.training.train_set.describe_clips`."""
+    return {task: _train_table(labels) for task, labels in train_set.get("tasks", {}).items()}
+
+
+def _train_table(labels: dict[str, dict]) -> str:
+    columns = {"clips": "train clips", "mean": "mean", "standard_deviation": "standard deviation"}
+    keys = [key for key in columns if all(key in values for values in labels.values())]
+    counts = {values["clips"] for values in labels.values()}
+    if keys == ["clips"] and len(counts) == 1:
+        return f"Of each label: {counts.pop()}."
+    rows = [(label, *(number(values[key]) for key in keys)) for label, values in labels.items()]
+    return "\n".join(markdown_table(("label", *(columns[key] for key in keys)), rows))
+
+
+def seeds_table(row: Result, rows: Iterable[Result]) -> str:
+    """All seeds of a row's recipe, on the same clips and with the same changes; empty where there is only one."""
+    names = ("recipe", "changes", "corpus", "data_dir", "train_clips", "task", "metric")
+    alike = [other for other in rows if all(getattr(other, name) == getattr(row, name) for name in names)]
+    cells = [
+        # Summaries are in percent.
+        (
+            s.split,
+            s.metric,
+            *(number(x / 100) for x in (s.mean, s.minimum, s.maximum) if x is not None),
+            str(s.num_seeds),
+        )
+        for s in summarize(alike)
+        if s.num_seeds > 1
+    ]
+    return "\n".join(markdown_table(("split", "score", "mean", "lowest", "highest", "seeds"), cells)) if cells else ""
+
+
+def _has_interval(per_label: dict, key: str) -> bool:
+    return any(f"{key}_low" in values for values in per_label.values())
+
+
+def _score_and_interval(scores: dict, key: str) -> tuple[str, str]:
+    low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
+    return number(scores[key]), "" if low is None or high is None else bounds(low, high)

@@ -1,0 +1,48 @@
+"""The paper's four pre-trained extractors by the names of its tables (section III-A), on the Hub or in a local folder;
+and the models that come with the project, as encoders to start from.
+
+The paper calls XLSR53 a "base configuration"; the released model is a large one (24 layers, width 1024).
+"""
+
+import os
+from pathlib import Path
+
+from avb.errors import AvbError
+from avb.models import locate, refuse_missing_folder
+
+EXTRACTORS: dict[str, str] = {
+    "BASE": "facebook/wav2vec2-base",
+    "LARGE": "facebook/wav2vec2-large",
+    "LARGE-LV60K": "facebook/wav2vec2-large-lv60",
+    "XLSR53": "facebook/wav2vec2-large-xlsr-53",
+}
+ENCODERS_VARIABLE = "AVB_ENCODERS"
+
+
+def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
+    """What `from_pretrained` is to be given for an encoder.
+
+    Args:
+        name: a key of `EXTRACTORS`, a shipped model (`emogator-small`) or the name of a checkpoint on the Hub; anything
+            else is returned as it is.
+        encoders_dir: folder of downloaded checkpoints, for machines that are offline; by default the environment
+            variable AVB_ENCODERS. A folder in it called like the extractor (`LARGE-LV60K`), or like the last part of
+            its Hub name (`wav2vec2-large-lv60`), goes before the Hub.
+
+    Raises:
+        AvbError: the folder of checkpoints does not exist, or a folder of models has no such one.
+    """
+    checkpoint = EXTRACTORS.get(name, name)
+    if Path(name).exists() or checkpoint.count("/") != 1:
+        return locate(name)
+    refuse_missing_folder(name)
+    root = encoders_dir or os.environ.get(ENCODERS_VARIABLE)
+    if not root:
+        return checkpoint
+    if not Path(root).is_dir():
+        raise AvbError(f"{root}: no such folder of encoders; set {ENCODERS_VARIABLE} to one that exists, or unset it")
+    names = [short for short, long in EXTRACTORS.items() if long == checkpoint]
+    for folder in (Path(root, folder) for folder in (*names, checkpoint.rpartition("/")[2])):
+        if folder.is_dir():
+            return str(folder)
+    return checkpoint

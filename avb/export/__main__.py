@@ -1,0 +1,5 @@
+import sys
+
+from avb.export.exporting import main
+
+sys.exit(main())

@@ -1,0 +1,130 @@
+"""The clips that predict_avb.py scores: audio files, or a split of a corpus.
+
+Both can be cut into parts, and a part can be sent to another machine: of files their names travel, of a corpus its name
+and the numbers of the rows. Audio is read where it is decoded, one clip after the other, so that a corpus need not fit
+into memory.
+"""
+
+import glob
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+from audio_avb import AUDIO_SUFFIXES
+from avb.errors import AvbError
+from avb.inference.prediction import Clip
+
+
+@dataclass(frozen=True)
+class PathClips:
+    """Audio files.
+
+    Attributes:
+        paths: as they were given, which is what the ids are made of.
+        folder: where relative paths start; the current folder if empty.
+    """
+
+    paths: list[str]
+    folder: str = ""
+
+    def count(self) -> int:
+        return len(self.paths)
+
+    def ids(self) -> Iterator[str]:
+        # A name that is no UTF-8 could not be written to a table: its bytes are spelled out in the id.
+        return (os.fsencode(path).decode("utf-8", "backslashreplace") for path in self.paths)
+
+    def clips(self) -> Iterator[Clip]:
+        for clip_id, path in zip(self.ids(), self.paths, strict=True):
+            yield Clip(clip_id, partial(os.path.join, self.folder, path))
+
+    def part(self, start: int, stop: int) -> "PathClips":
+        return PathClips(self.paths[start:stop], self.folder)
+
+
+@dataclass(frozen=True)
+class CorpusClips:
+    """A split of a corpus, which is opened where its clips are read, once a process.
+
+    Attributes:
+        corpus: hume_vb, emogator or folder.
+        data_dir: where it lies.
+        task: where it has several.
+        split: train, validation or test.
+        rows: numbers of its rows, one after the other; None is all of them.
+    """
+
+    corpus: str
+    data_dir: str
+    task: str | None
+    split: str
+    rows: range | None = None
+
+    def count(self) -> int:
+        return len(self._numbers())
+
+    def ids(self) -> Iterator[str]:
+        numbers = self._numbers()
+        return iter(self._open().select_columns("id")[numbers.start : numbers.stop]["id"])
+
+    def clips(self) -> Iterator[Clip]:
+        split = self._open()
+        for clip_id, number in zip(self.ids(), self._numbers(), strict=True):
+            yield Clip(clip_id, partial(_read_audio, split, number))
+
+    def part(self, start: int, stop: int) -> "CorpusClips":
+        return replace(self, rows=self._numbers()[start:stop])
+
+    def _numbers(self) -> range:
+        return range(len(self._open())) if self.rows is None else self.rows
+
+    def _open(self):
+        return _open_split(self.corpus, self.data_dir, self.task, self.split)
+
+
+Clips = PathClips | CorpusClips
+
+
+def find_paths(patterns: list[str]) -> list[str]:
+    """Paths of files, folders (searched through, sorted) and globs; `-` stands for paths on standard input.
+
+    A path that does not exist is kept: it is reported as a bad clip, beside those that could be scored.
+    """
+    paths: list[str] = []
+    for pattern in patterns:
+        if pattern == "-":
+            paths += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        elif os.path.isdir(pattern):
+            found = (str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+            paths += sorted(found)
+        elif not os.path.exists(pattern) and glob.has_magic(pattern):
+            paths += sorted(glob.glob(pattern, recursive=True))
+        else:
+            paths.append(pattern)
+    return paths
+
+
+def scores_key(model: str, ids: Iterable[str]) -> str:
+    """What a table's scores depend on, in one word: the model's key, and the clips in their order."""
+    digest = hashlib.sha256(model.encode())
+    for clip_id in ids:
+        digest.update(clip_id.encode() + b"\0")
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _open_split(corpus: str, data_dir: str, task: str | None, split: str):
+    from avb.corpora import load_bursts  # files and folders are scored without the packages that corpora need
+
+    splits = load_bursts(corpus, data_dir, task).splits
+    if split not in splits:
+        raise AvbError(f"--split {split}: {data_dir} has {', '.join(splits)}")
+    return splits[split]
+
+
+def _read_audio(split, number: int) -> dict:
+    return split[number]["audio"]

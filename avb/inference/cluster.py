@@ -1,0 +1,133 @@
+"""Shards of scores made by many workers: Ray Data hands them out, to the processes of one machine or of a cluster.
+
+A worker holds the model and takes one shard after the other. It writes the shard itself, so nothing but names goes
+through Ray, and a worker's memory does not grow with the list of clips. When a worker dies, Ray starts another, and the
+shard it had begun is made again. Every machine needs this project installed, and sees model, clips and output folder
+under the same paths.
+"""
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from transformers.utils import logging as transformers_logging
+
+from avb.errors import AvbError
+from avb.inference.clips import Clips
+from avb.inference.shards import Scorer, Shard, find_attempts, score_shard
+
+MAX_DEATHS = 4  # of a shard's workers; then it is given up, for a clip may be what kills them
+
+
+def import_ray():
+    """The package ray.
+
+    Raises:
+        AvbError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise AvbError(f'{error.name}, which --ray needs, is missing: pip install "avb[scale]"') from error
+    return ray
+
+
+@contextmanager
+def connect(address: str) -> Iterator[None]:
+    """A connection to a cluster, for as long as the context is open; one that is open already is used.
+
+    Args:
+        address: HOST:PORT of a cluster, "auto" for that of this machine, "local" to start one; empty for the cluster of
+            RAY_ADDRESS or of this machine, or else to start one.
+
+    Raises:
+        AvbError: no cluster answers.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        where = f"--ray {address}".strip()
+        raise AvbError(f"{where}: no Ray cluster there ({str(error).splitlines()[0]}); see `ray status`") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Worker:
+    """What runs on a machine of the cluster."""
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        transformers_logging.disable_progress_bar()
+        return Scorer.load(**self.settings)
+
+    def __call__(self, row: dict) -> dict:
+        """Makes one shard, unless it was the death of so many workers: then it is left out, and found missing.
+
+        An error is handed back, and ends the run: only a worker that dies is worth another attempt.
+        """
+        shard, clips = pickle.loads(row["shard"])
+        if len(find_attempts(shard.path)) >= MAX_DEATHS:
+            return {"clips": 0, "error": ""}
+        try:
+            score_shard(self.scorer, shard, clips)
+        except AvbError as error:
+            return {"clips": 0, "error": str(error)}
+        except Exception as error:
+            return {"clips": 0, "error": f"{shard.path}: {type(error).__name__}: {error}"}
+        return {"clips": shard.stop - shard.start, "error": ""}
+
+
+def score_on_ray(shards: list[Shard], clips: Clips, workers: int | None, **settings) -> Iterator[int]:
+    """Makes the shards on the cluster that is connected.
+
+    Args:
+        shards: to make.
+        clips: all clips of the run.
+        workers: processes at most; None is one for each GPU of the cluster, or for each CPU where it has none.
+        settings: of `Scorer.load`: name, device, batch_seconds, num_workers, dtype.
+
+    Yields:
+        The number of clips of each shard, once it is written. Shards whose workers died again and again are left out.
+
+    Raises:
+        AvbError: a worker cannot load the model, or cannot write.
+    """
+    ray = import_ray()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if settings["device"] != "cpu" else 0
+    if settings["device"] == "cuda" and not gpus:
+        raise AvbError("--device cuda: the Ray cluster has no GPU")
+    workers = workers or gpus or int(ray.cluster_resources().get("CPU", 1))
+    workers = min(workers, len(shards))
+    rows = [{"shard": pickle.dumps((shard, clips.part(shard.start, shard.stop)))} for shard in shards]
+    shards_of = ray.data.from_items(rows, override_num_blocks=len(rows))  # a block each: the unit that is made again
+    shards_of.context.enable_progress_bars = False
+    made = shards_of.map(
+        Worker,
+        fn_constructor_kwargs=settings,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+        num_cpus=1,
+        num_gpus=1 if gpus else 0,
+    )
+    try:
+        for row in made.iter_rows():
+            if row["error"]:
+                raise AvbError(row["error"])
+            yield row["clips"]
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise AvbError(f"the Ray cluster failed ({reason}); the same command goes on from here") from error

@@ -1,0 +1,96 @@
+"""Scores kept as they are made, one line of JSON each: after an interruption a run goes on from there."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from avb.errors import AudioError
+from avb.files import write_table
+from avb.inference.clips import Clips
+from avb.inference.prediction import score_clips, score_columns, score_row
+
+
+def score_to_journal(
+    journal: Path,
+    key: str,
+    clips: Clips,
+    model,
+    feature_extractor,
+    batch_seconds: float | None,
+    num_workers: int,
+    strict: bool,
+):
+    """Scores what the journal does not hold yet; a clip that cannot be read becomes a line with its error.
+
+    Args:
+        journal: file to start, or to go on with.
+        key: of model and clips; a journal of another key is started again.
+        clips: to score, in their order.
+        model, feature_extractor: see `avb.inference.prediction.load_model`.
+        batch_seconds, num_workers: see `avb.inference.prediction.score_clips`.
+        strict: raise at the first clip that cannot be read.
+
+    Raises:
+        AudioError: `strict`, and a clip cannot be read.
+    """
+    done = resume_journal(journal, key)
+    total = clips.count()
+    if done:
+        print(f"{done} of {total} clips are scored already, in {journal}")
+    rest = clips.part(done, total).clips()
+    with (
+        open(journal, "a", encoding="utf-8") as file,
+        tqdm(total=total, initial=done, unit="clip", desc="scoring", disable=None) as progress,
+    ):
+        for clip, scores in score_clips(model, feature_extractor, rest, batch_seconds, num_workers):
+            if isinstance(scores, AudioError):
+                if strict:
+                    raise scores
+                row = {"id": clip.id, "error": str(scores)}
+            else:
+                row = {"id": clip.id, **score_row(scores, model.config)}
+            file.write(json.dumps(row) + "\n")
+            progress.update()
+
+
+def resume_journal(journal: Path, key: str) -> int:
+    """Starts the journal, or counts the rows it holds if it was made by the same model of the same clips."""
+    if journal.exists():
+        with open(journal, "rb+") as file:
+            lines = file.readlines()
+            if lines and lines[0] == json.dumps({"fingerprint": key}).encode() + b"\n":
+                whole = [line for line in lines if line.endswith(b"\n")]  # a crash may leave half a line
+                file.truncate(sum(len(line) for line in whole))
+                return len(whole) - 1
+    journal.write_text(json.dumps({"fingerprint": key}) + "\n", encoding="utf-8")
+    return 0
+
+
+def read_journal(journal: Path) -> Iterator[dict]:
+    with open(journal, encoding="utf-8") as file:
+        next(file)  # the fingerprint
+        yield from map(json.loads, file)
+
+
+def finish(journal: Path, output: Path, config) -> int:
+    """Turns the finished journal into the table asked for and, where clips were skipped, a report beside it.
+
+    Returns:
+        How many clips were skipped.
+    """
+    report = output.with_name(output.name + ".errors.csv")
+    bad = [row for row in read_journal(journal) if "error" in row]
+    good = (row for row in read_journal(journal) if "error" not in row)
+    write_table(output, good, ["id", *score_columns(config)])
+    report.unlink(missing_ok=True)
+    if bad:
+        write_table(report, bad, ["id", "error"])
+    with open(journal, encoding="utf-8") as file:
+        scored = sum(1 for _ in file) - 1 - len(bad)
+    print(f"{scored} clip{'s' * (scored != 1)} scored: {output}")
+    if bad:
+        print(f"{len(bad)} clip{'s' * (len(bad) != 1)} skipped: {report}", file=sys.stderr)
+    return len(bad)

@@ -1,0 +1,246 @@
+"""Scores in shards: a folder of Parquet files, for more clips than one table or one machine should take.
+
+    part-00000.parquet ...   `id` and the scores of so many clips, in their order; bad clips are in the file's metadata
+    _finished.json           written last: how many clips were scored and skipped
+    ../FOLDER.errors.csv     the clips that were skipped, written last too
+
+A shard's name and content follow from the list of clips alone, whoever makes it: work that is done again, because a
+worker died or the command was typed again, replaces a file by an equal one. A shard is written under a hidden name and
+moved, so that one that exists is whole; its metadata says of which model and clips it is (its key). Programs that read
+a folder of Parquet pass over names that begin with a dot or an underscore.
+"""
+
+import json
+import os
+import platform
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from avb.errors import AudioError, AvbError
+from avb.files import make_folder, write_json, write_table
+from avb.inference.clips import Clips, scores_key
+from avb.inference.prediction import load_model, model_key, score_clips, score_columns, score_row
+
+FINISHED_FILE = "_finished.json"
+_NOTE_KEY = b"avb"  # in a shard's metadata
+_NAMES = "part-*.parquet"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of scores: of the clips from number `start` up to `stop`."""
+
+    path: Path
+    key: str
+    start: int
+    stop: int
+
+
+class Note(NamedTuple):
+    """What a finished shard says of itself; `errors` are pairs of id and message."""
+
+    key: str
+    scored: int
+    errors: list[list[str]]
+
+
+@dataclass
+class Scorer:
+    """A model and how it is run; `load` gives one, on whatever machine it is called."""
+
+    model: Any
+    feature_extractor: Any
+    batch_seconds: float | None
+    num_workers: int
+
+    @classmethod
+    def load(
+        cls, name: str, device: str, batch_seconds: float | None, num_workers: int, dtype: str = "float32"
+    ) -> "Scorer":
+        # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
+        # hundred MB by and by. Its default is read at the first use.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+        return cls(*load_model(name, device, dtype), batch_seconds, num_workers)
+
+    @cached_property
+    def key(self) -> str:
+        return model_key(self.model, self.feature_extractor)
+
+
+def check_folder(output: str) -> Path:
+    """The folder, made if need be, with an absolute path.
+
+    Raises:
+        AvbError: it cannot be made or written, or holds other files, which a reader of the folder would stumble over.
+    """
+    folder = make_folder(os.path.abspath(output))
+    others = [
+        path.name for path in sorted(folder.iterdir()) if not (path.name.startswith((".", "_")) or path.match(_NAMES))
+    ]
+    if others:
+        raise AvbError(f"{output}: holds other files, such as {others[0]}: give a folder of its own for the scores")
+    return folder
+
+
+def plan(folder: Path, clips: Clips, model: str, shard_clips: int) -> list[Shard]:
+    """The shards of a list of clips.
+
+    Args:
+        folder: to write them to.
+        clips: to score.
+        model: the model's key.
+        shard_clips: clips a shard, at most.
+    """
+    ids, total = clips.ids(), clips.count()
+    shards = []
+    for number, start in enumerate(range(0, total, shard_clips)):
+        key = scores_key(model, islice(ids, shard_clips))
+        shards.append(Shard(folder / f"part-{number:05d}.parquet", key, start, min(start + shard_clips, total)))
+    return shards
+
+
+def find_unfinished(folder: Path, shards: list[Shard], overwrite: bool) -> list[Shard]:
+    """The shards that are still to be made. What an interruption left half written is removed.
+
+    Args:
+        folder: of the shards.
+        shards: of this run.
+        overwrite: remove shards of another model or other clips.
+
+    Raises:
+        AvbError: there are such shards, and they must not be removed.
+    """
+    _remove_attempts(folder)
+    planned = {shard.path: shard.key for shard in shards}
+    notes = {path: read_note(path) for path in sorted(folder.glob(_NAMES))}
+    others = [path for path, note in notes.items() if path not in planned or note and note.key != planned[path]]
+    if others and not overwrite:
+        raise AvbError(
+            f"{others[0]} is of another model, other clips or another --shard_clips: give another folder, or "
+            "--overwrite"
+        )
+    for path in others:
+        path.unlink()
+    unfinished = [shard for shard in shards if shard.path in others or not notes.get(shard.path)]
+    if unfinished:
+        (folder / FINISHED_FILE).unlink(missing_ok=True)
+    return unfinished
+
+
+def score_shard(scorer: Scorer, shard: Shard, clips: Clips, progress: Callable[[], object] = lambda: None):
+    """Scores the clips of one shard and writes it.
+
+    Args:
+        scorer: the model.
+        shard: to make.
+        clips: of this shard.
+        progress: called after each clip.
+
+    Raises:
+        AvbError: model or clips are not those that the shard was planned for, or the file cannot be written.
+    """
+    if scores_key(scorer.key, clips.ids()) != shard.key:
+        raise AvbError(
+            f"{shard.path}: on {platform.node()} the model or the list of clips is not the one the run began with; "
+            "every machine must see the same files"
+        )
+    # Two workers may make the same shard, one of them taken for dead: each writes to a name of its own.
+    temporary = shard.path.with_name(f".{shard.path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.touch()  # left behind where the process dies: see find_attempts
+        pq.write_table(_score(scorer, shard.key, clips, progress), temporary)
+        os.replace(temporary, shard.path)
+    except OSError as error:
+        raise AvbError(
+            f"{shard.path}: cannot be written ({error.strerror or error}); the same command goes on from here"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _score(scorer: Scorer, key: str, clips: Clips, progress: Callable[[], object]) -> pa.Table:
+    """The scores of a shard's clips, and in the metadata its key and the clips that could not be read."""
+    rows, errors = [], []
+    for clip, scores in score_clips(
+        scorer.model, scorer.feature_extractor, clips.clips(), scorer.batch_seconds, scorer.num_workers
+    ):
+        if isinstance(scores, AudioError):
+            errors.append([clip.id, str(scores)])
+        else:
+            rows.append({"id": clip.id, **score_row(scores, scorer.model.config)})
+        progress()
+    note = {_NOTE_KEY: json.dumps({"key": key, "errors": errors}).encode()}
+    return pa.Table.from_pylist(rows, schema=_schema(scorer.model.config).with_metadata(note))
+
+
+def find_attempts(path: Path) -> list[Path]:
+    """What those left behind who began this shard, and died or are still at it."""
+    return list(path.parent.glob(f".{path.name}.*"))
+
+
+def _remove_attempts(folder: Path):
+    for path in folder.glob(f".{_NAMES}.*"):
+        path.unlink(missing_ok=True)
+
+
+def _schema(config) -> pa.Schema:
+    """The same for every shard, one whose clips are all bad included."""
+    columns = score_columns(config)
+    classes = len(columns) - config.num_labels
+    types = [pa.string()] * classes + [pa.float64()] * config.num_labels
+    return pa.schema([("id", pa.string()), *zip(columns, types, strict=True)])
+
+
+def read_note(path: Path) -> Note | None:
+    """What a shard says of itself; None if it is not there or damaged, and has to be made again."""
+    try:
+        footer = pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return None
+    note = json.loads((footer.metadata or {}).get(_NOTE_KEY, '{"key": "of another program", "errors": []}'))
+    return Note(note["key"], footer.num_rows, note["errors"])
+
+
+def finish(folder: Path, shards: list[Shard]) -> int:
+    """Checks that every shard is there, and writes the report of bad clips and `_finished.json`.
+
+    Returns:
+        How many clips were skipped.
+
+    Raises:
+        AvbError: shards are missing.
+    """
+    notes = [read_note(shard.path) for shard in shards]
+    lost = [shard for shard, note in zip(shards, notes, strict=True) if note is None or note.key != shard.key]
+    if lost:
+        raise AvbError(
+            f"{folder}: {len(lost)} of {len(shards)} shards are missing, such as {lost[0].path.name} (clips "
+            f"{lost[0].start} to {lost[0].stop - 1}): their workers died each time; the same command tries them again"
+        )
+    _remove_attempts(folder)
+    report = folder.with_name(folder.name + ".errors.csv")
+    report.unlink(missing_ok=True)
+    found = [note for note in notes if note is not None]
+    skipped = sum(len(note.errors) for note in found)
+    scored = sum(note.scored for note in found)
+    if skipped:
+        write_table(report, _bad_rows(found), ["id", "error"])
+    write_json(folder / FINISHED_FILE, {"shards": len(shards), "scored": scored, "skipped": skipped})
+    print(f"{scored} clips scored; shards in {folder}: {len(shards)}")
+    if skipped:
+        print(f"{skipped} clips skipped: {report}", file=sys.stderr)
+    return skipped
+
+
+def _bad_rows(notes: list[Note]) -> Iterator[dict]:
+    for note in notes:
+        yield from ({"id": clip_id, "error": error} for clip_id, error in note.errors)

@@ -1,0 +1,5 @@
+import sys
+
+from avb.reports.tables import main
+
+sys.exit(main())

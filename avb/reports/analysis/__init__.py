@@ -1,0 +1,52 @@
+"""A report about finished runs: where a model errs, how sure it is, for whom and for which clips.
+
+    python -m avb.reports analyse runs/high [RUN ...] [--split validation] [--results results/runs.csv]
+
+The first run is looked at in detail, from the predictions it wrote; all of them share the table of scores and the
+figure of learning curves. Needs matplotlib, the extra `report`.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from avb.reports.analysis.numbers import ablation, learning_curve
+from avb.reports.analysis.page import write_report
+from avb.reports.analysis.runs import ablation_section, curves_section, scores_section
+from avb.reports.analysis.sections import task_sections
+from avb.reports.scored import read_metrics, read_predictions
+
+__all__ = ["analyse"]
+
+
+def analyse(
+    runs: Sequence[str | Path],
+    split: str = "validation",
+    output: str | Path | None = None,
+    summaries: Iterable | None = None,
+    table: str = "",
+) -> Path:
+    """Writes the report of the first run, beside others that it is compared with.
+
+    Args:
+        runs: folders of finished runs of `train_avb.py` with one metric.
+        split: whose predictions are analysed, validation or test.
+        output: folder; None is `analysis` in the first run's.
+        summaries: of many runs, as `avb.reports.tables.summarize` returns them, for the ablation; None leaves it out.
+        table: name of the table that they come from.
+
+    Returns:
+        The Markdown page; report.html, and the figures as SVG and PNG, lie beside it.
+
+    Raises:
+        AvbError: a file of a run is missing or damaged, the labels are withheld, or the output cannot be written.
+    """
+    folder = Path(runs[0])
+    metric = read_metrics(folder)["metric"]
+    tasks = read_predictions(folder, split)
+    sections = [scores_section(runs, split)]
+    for predictions in tasks:
+        sections += task_sections(predictions, predictions.task.name if len(tasks) > 1 else "")
+    sections.append(curves_section([learning_curve(run, metric) for run in runs], metric))
+    if summaries is not None:
+        sections.append(ablation_section(*ablation(summaries, split), table))
+    return write_report(f"Analysis of {folder.resolve().name}", sections, output or folder / "analysis")

@@ -1,0 +1,133 @@
+"""The model a recipe asks for; `avb.training.trainer` holds the Trainer that fits it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from audio_avb import SAMPLING_RATE
+from avb.arguments import DataArguments, ModelArguments
+from avb.baselines import BASELINES
+from avb.encoders.filterbank import read_encoder, start_filters
+from avb.encoders.names import resolve
+from avb.errors import AvbError, did_you_mean
+from avb.recipes import SUFFIXES
+from avb.tasks import MultiTask, Task
+from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
+from feature_extraction_avb import VocalBurstFeatureExtractor
+from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst
+
+FREEZABLE = ("none", "feature_encoder", "encoder")
+
+
+def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task | MultiTask, train: Dataset):
+    """The recipe's model, its parts frozen as asked, and the feature extractor that goes with it.
+
+    Raises:
+        AvbError: the encoder cannot be found or read, or settings contradict each other.
+        ValueError: an illegal configuration field (see `Wav2Vec2VocalBurstConfig`).
+    """
+    models = ("wav2vec2", *BASELINES)
+    if model_args.model not in models:
+        raise AvbError(f"--model {model_args.model!r} is unknown{did_you_mean(model_args.model, models, 'Legal')}")
+    if isinstance(task, MultiTask) and model_args.model != "wav2vec2":
+        raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
+    audio_settings = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
+    class_weights = _class_weights(model_args.class_weights, task, train)
+    if model_args.model == "wav2vec2":
+        return _build_wav2vec2(model_args, audio_settings, task, class_weights)
+    return BASELINES[model_args.model](
+        task,
+        model_args.loss,
+        class_weights=class_weights,
+        label_smoothing=model_args.label_smoothing,
+        ccc_reduction=model_args.ccc_reduction,
+        **audio_settings,
+    )
+
+
+def _build_wav2vec2(
+    model_args: ModelArguments, audio_settings: dict, task: Task | MultiTask, class_weights: list[float] | None
+):
+    if model_args.freeze not in FREEZABLE:
+        raise AvbError(f"--freeze {model_args.freeze!r} is not legal: it must be one of {', '.join(FREEZABLE)}")
+    config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
+    fields = {key: value for key, value in vars(model_args).items() if key in config_fields and value is not None}
+    fields |= {
+        **_loss_fields(task, model_args.loss),
+        "class_weights": class_weights,
+        "id2label": task.id2label,
+        "label2id": task.label2id,
+        "attn_implementation": model_args.attn_implementation,
+    }
+    if Path(model_args.encoder).suffix in SUFFIXES:
+        if model_args.freeze != "none":
+            raise AvbError(f"--freeze {model_args.freeze} would keep random weights as they are: add --freeze none")
+        encoder_fields, first_filters = read_encoder(model_args.encoder)
+        model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**encoder_fields | fields))
+        start_filters(model.wav2vec2, first_filters)
+        feature_extractor = VocalBurstFeatureExtractor()
+    else:
+        model, feature_extractor = _load_encoder(resolve(model_args.encoder), fields)
+    feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
+    feature_extractor.peak_db = audio_settings["peak_db"]
+    feature_extractor.trim_top_db = audio_settings["trim_top_db"]
+    _freeze(model, model_args.freeze)
+    return model, feature_extractor
+
+
+def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
+    """The configuration's fields that follow from the task; a loss that is given is that of the scores."""
+    if isinstance(task, MultiTask):
+        parts = [
+            _loss_fields(part, loss if part.kind == "regression" else None)
+            | {"name": part.name, "num_labels": part.num_labels}
+            for part in task.parts
+        ]
+        return {"loss": MULTITASK, "tasks": parts}
+    return {"loss": task.loss(loss), "label_range": list(task.label_range)}
+
+
+def _load_encoder(name: str, fields: dict):
+    try:
+        # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
+        model, info = Wav2Vec2ForVocalBurst.from_pretrained(
+            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **fields
+        )
+        feature_extractor = VocalBurstFeatureExtractor.from_pretrained(name)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise AvbError(
+            f"--encoder {name}: no such folder, and it could not be read from the Hub ({reason}). Give a folder with "
+            "config.json, model.safetensors and preprocessor_config.json, a Hub name, or a YAML file of encoder fields"
+        ) from error
+    random = sorted(key for key in info["missing_keys"] if key.startswith("wav2vec2.") and "masked_spec" not in key)
+    if random:
+        raise AvbError(f"--encoder {name}: its file lacks {len(random)} weights of the encoder, such as {random[0]}")
+    if feature_extractor.sampling_rate != SAMPLING_RATE:
+        raise AvbError(f"--encoder {name} wants audio at {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE} Hz")
+    feature_extractor.return_attention_mask = True
+    return model, feature_extractor
+
+
+def _freeze(model: Wav2Vec2ForVocalBurst, part: str):
+    if part == "feature_encoder":
+        model.freeze_feature_encoder()
+    elif part == "encoder":
+        model.freeze_encoder()
+
+
+def _class_weights(kind: str | None, task: Task | MultiTask, train: Dataset) -> list[float] | None:
+    """`balanced`: clips / (classes × clips of the class), as in scikit-learn."""
+    if kind is None:
+        return None
+    if kind != "balanced" or task.kind != "classification":
+        raise AvbError(f"--class_weights {kind!r} is not legal: only 'balanced', and only for a classification task")
+    labels = np.asarray(train["labels"])
+    counts = np.bincount(labels[labels != IGNORE_INDEX], minlength=task.num_labels)
+    empty = [label for label, count in zip(task.labels, counts, strict=True) if count == 0]
+    if empty:
+        raise AvbError(f"--class_weights balanced: no train clip has the class {', '.join(empty)}")
+    return (counts.sum() / (task.num_labels * counts)).tolist()

@@ -1,0 +1,101 @@
+"""Checkpoints on disk: which of them is whole, and where a run starts.
+
+Unusual: a checkpoint holds a list of its files and their sizes, written last, so that one that was cut short while it
+was written or copied is never taken for a whole one.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from transformers.trainer_utils import sort_checkpoints
+
+from avb.errors import AvbError
+from avb.reports.results import RUN_TABLE
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = "checkpoint.tmp"  # what is being written or deleted; whatever is in it is of no use
+MANIFEST = "checkpoint.json"
+FINISHED = "metrics.json"  # the last file a run writes
+
+
+def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str | None:
+    """The checkpoint to go on from; None to start anew, also where there is none to resume from.
+
+    Raises:
+        AvbError: the folder holds a finished or an unfinished run, and it was not said what is to become of it.
+    """
+    if resume and overwrite:
+        raise AvbError("--resume true goes on and --overwrite true starts anew: give one of them")
+    if resume:
+        return last_checkpoint(output_dir)
+    if not overwrite and (Path(output_dir) / FINISHED).exists():
+        raise AvbError(f"{output_dir} holds a finished model: choose another --output_dir, or --overwrite true")
+    if not overwrite and sort_checkpoints(str(output_dir)):
+        raise AvbError(f"{output_dir} holds an unfinished run: --resume true goes on, --overwrite true starts anew")
+    return None
+
+
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint that is whole; None if there is none. Says which newer ones it passes over."""
+    for path in reversed(sort_checkpoints(str(output_dir))):
+        if is_whole(Path(path)):
+            return path
+        logger.warning("%s is not a whole checkpoint of this program: it is left alone", path)
+    return None
+
+
+def whole_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Oldest first."""
+    return [path for path in map(Path, sort_checkpoints(str(output_dir))) if is_whole(path)]
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all its files are there, and as long as they were written."""
+    try:
+        files = read_manifest(checkpoint)["files"]
+        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def clear(output_dir: str | Path):
+    """Takes an earlier run's checkpoints, mark of completion and results away: nothing shall go on from them."""
+    for name in (FINISHED, RUN_TABLE):
+        (Path(output_dir) / name).unlink(missing_ok=True)
+    for path in sort_checkpoints(str(output_dir)):
+        discard(Path(path))
+    shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
+
+
+def discard(checkpoint: Path):
+    """Deletes a checkpoint under another name: a half-deleted one would look like one."""
+    if checkpoint.exists():
+        grave = checkpoint.parent / UNFINISHED / f"deleted-{checkpoint.name}"
+        grave.parent.mkdir(exist_ok=True)
+        shutil.rmtree(grave, ignore_errors=True)
+        os.replace(checkpoint, grave)
+        shutil.rmtree(grave, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a new checkpoint is being written there
+            grave.parent.rmdir()
+
+
+def write_manifest(checkpoint: Path, **facts: float):
+    """Lists the files that are there, brought to disk, and whatever else a resumption needs to know."""
+    files = {str(path.relative_to(checkpoint)): path for path in checkpoint.rglob("*") if path.is_file()}
+    for path in files.values():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())  # a machine that loses its power keeps what is on disk, not what is in memory
+    manifest = {**facts, "files": {name: path.stat().st_size for name, path in files.items()}}
+    with open(checkpoint / MANIFEST, "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(checkpoint: Path) -> dict:
+    return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))

@@ -1,0 +1,223 @@
+"""A Trainer that can be stopped at any moment, and goes on as if it had not been.
+
+Unusual: a checkpoint is written under another name and moved when it is whole; older ones go only then. SIGTERM, which
+clusters send before they take a machine away, ends the step, writes a checkpoint and exits. What the stock Trainer
+forgets is kept: the loss since the last log entry, the counter of early stopping, and that training is over.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from avb.errors import AvbError
+from avb.sigterm import SIGTERM_EXIT, on_sigterm
+from avb.training.checkpoints import (
+    UNFINISHED,
+    discard,
+    last_checkpoint,
+    read_manifest,
+    whole_checkpoints,
+    write_manifest,
+)
+
+
+class Terminated(SystemExit):
+    """SIGTERM came while training; raised when a checkpoint is on disk. Exit code 143, as a shell gives it."""
+
+
+class CheckpointTrainer(Trainer):
+    """The Trainer whose checkpoints are whole or absent; see the module. `output_dir` must be one for all processes."""
+
+    def __init__(self, *, args, callbacks: Sequence[TrainerCallback] = (), **kwargs):
+        args.restore_callback_states_from_checkpoint = True  # early stopping's counter
+        self.sigterm = SigtermCallback(self)
+        self._resumed_from: Path | None = None
+        self._saving_under: Path | None = None
+        super().__init__(args=args, callbacks=[*callbacks, self.sigterm], **kwargs)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        """As the stock method.
+
+        Raises:
+            AvbError: a checkpoint cannot be written; the one before is whole.
+            Terminated: SIGTERM came.
+        """
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self.sigterm.listen()
+        try:
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            self.sigterm.stop_listening()
+        if self.sigterm.received:
+            if self.is_world_process_zero():
+                checkpoint = last_checkpoint(self.args.output_dir)
+                way = f"the same command with --resume true goes on from {checkpoint}" if checkpoint else "none is kept"
+                print(f"stopped by SIGTERM after step {self.state.global_step}; {way}", flush=True)
+            raise Terminated(SIGTERM_EXIT)
+        return output
+
+    # ---- saving -----------------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial=None) -> str:
+        return str(self._saving_under or super()._get_output_dir(trial))
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        # A pickle that nothing reads.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model, trial):
+        run, name = Path(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        unfinished = run / UNFINISHED
+        try:
+            if self.args.should_save:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            self._saving_under = unfinished
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            if best.name == name or best.is_dir():  # the stock method looked, and perhaps found it, in `unfinished`
+                self.state.best_model_checkpoint = str(best)
+            if self.args.should_save:
+                self.state.save_to_json(str(unfinished / name / TRAINER_STATE_NAME))
+                logging = {"loss_sum": self._tr_loss.item(), "last_logged_step": self._globalstep_last_logged}
+                write_manifest(unfinished / name, **logging)
+                discard(run / name)
+                os.replace(unfinished / name, run / name)
+                shutil.rmtree(unfinished, ignore_errors=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            self._give_up(unfinished, error)
+        finally:
+            self._saving_under = None
+        if self.args.should_save and self.args.save_total_limit:
+            self._delete_older(self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _give_up(self, unfinished: Path, error: Exception):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        previous = last_checkpoint(self.args.output_dir)
+        free = shutil.disk_usage(self.args.output_dir).free
+        way = f"{previous} is whole: make room, and --resume true goes on from it" if previous else "make room"
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise AvbError(
+            f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} could not be written ({reason}; "
+            f"{free / 1e9:.3f} GB are free); {way}"
+        ) from error
+
+    def _delete_older(self, limit: int):
+        """Oldest first, down to `limit`; the newest and the best one stay."""
+        checkpoints = whole_checkpoints(self.args.output_dir)
+        kept = {checkpoints[-1]}
+        if self.state.best_model_checkpoint:
+            kept.add(Path(self.state.best_model_checkpoint))
+        others = [checkpoint for checkpoint in checkpoints if checkpoint not in kept]
+        for checkpoint in others[: max(len(checkpoints) - max(limit, len(kept)), 0)]:
+            discard(checkpoint)
+
+    def _finalize_training(self, trial, num_train_samples, start_time):
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # the stock Trainer deletes in place
+        try:
+            output = super()._finalize_training(trial, num_train_samples, start_time)
+        finally:
+            self.args.save_total_limit = limit
+        best = self.state.best_model_checkpoint
+        if self.args.should_save and best and limit == 1 and not self.sigterm.received:
+            for checkpoint in whole_checkpoints(self.args.output_dir):
+                if checkpoint != Path(best):
+                    discard(checkpoint)
+        return output
+
+    # ---- going on ---------------------------------------------------------------------------------------------------
+
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial):
+        epochs, steps = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
+        )
+        if checkpoint is None:
+            return epochs, steps
+        best = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
+        if best.is_dir():  # perhaps the folder was moved
+            self.state.best_model_checkpoint = str(best)
+        elif self.args.load_best_model_at_end and self.state.best_global_step:
+            raise AvbError(f"{best}, the best checkpoint so far, is gone: train anew, by --overwrite true")
+        has_stopped_early = any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+        if has_stopped_early or self.state.global_step >= max_steps:
+            return num_train_epochs, 0  # the stock Trainer would train on, for a step or until the next evaluation
+        return epochs, steps
+
+    def restore_logging(self):
+        """The loss since the last log entry, as it was when the checkpoint was written."""
+        if self._resumed_from is not None:
+            manifest = read_manifest(self._resumed_from)
+            self._tr_loss += manifest["loss_sum"]
+            self._globalstep_last_logged = manifest["last_logged_step"]
+
+
+class SigtermCallback(TrainerCallback):
+    """Ends training at the end of a step when any process was sent SIGTERM, with a checkpoint.
+
+    Transformers' own `enable_jit_checkpoint` saves in mid-step, where what was drawn at random cannot be drawn again,
+    and each process by its own clock.
+    """
+
+    def __init__(self, trainer: CheckpointTrainer):
+        self.trainer = trainer
+        self.received = False
+        self._is_flagged = False
+        self._save_at_epoch_end = False
+        self._listening = ExitStack()
+
+    def listen(self):
+        """From here on SIGTERM ends training, not the process."""
+        self.received = self._is_flagged = False
+        self._listening.enter_context(on_sigterm(self._flag))
+
+    def stop_listening(self):
+        self._listening.close()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.restore_logging()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.received = self._any_flagged()
+        self.stop_listening()  # what follows may be a long upload
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # What belongs to the end of an epoch comes before its checkpoint, or it would be missing after a resumption.
+        is_epoch_end = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+        self._save_at_epoch_end = control.should_save and is_epoch_end
+        if self._save_at_epoch_end:
+            control.should_save = False
+        if not is_epoch_end and self._any_flagged():
+            self.received = True
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.received:  # in mid-epoch: the checkpoint is written
+            control.should_log = control.should_evaluate = control.should_save = False
+        elif self._any_flagged():
+            self.received = control.should_save = control.should_training_stop = True
+        elif self._save_at_epoch_end:
+            control.should_save = True
+
+    def _flag(self, signum, frame):
+        self._is_flagged = True
+
+    def _any_flagged(self) -> bool:
+        if self.trainer.args.world_size == 1:
+            return self._is_flagged
+        flag = torch.tensor([float(self._is_flagged)], device=self.trainer.args.device)
+        return bool(self.trainer.accelerator.reduce(flag, "sum").item())

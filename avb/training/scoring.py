@@ -1,0 +1,94 @@
+"""What a trained model says of a split: predictions on disk, metrics with intervals, and a summary for the terminal."""
+
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from audio_avb import SAMPLING_RATE
+from avb.files import write_table
+from avb.inference.prediction import score_columns, score_row, scores_from_logits
+from avb.metrics import evaluate_predictions, has_label
+from avb.tasks import MultiTask, Task
+from avb.training.trainer import BurstTrainer
+
+
+def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split: Dataset, output_dir: Path) -> dict:
+    """Writes `predictions_NAME.csv`; returns the split's metrics, or says that its labels are withheld.
+
+    `seconds` is what the model heard of a clip, after trimming.
+    """
+    logits = trainer.predict(split, metric_key_prefix=name).predictions  # (clips, labels), on every process
+    labels = np.asarray(split["labels"])
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    known = {column: split[column] for column in ("speaker", "country") if column in split.column_names}
+    if "seconds" not in config.label2id:
+        known["seconds"] = [round(samples / SAMPLING_RATE, 4) for samples in split["num_samples"]]
+    if trainer.is_world_process_zero():
+        clips = zip(split["id"], scores_from_logits(logits, config), labels, strict=True)
+        extras = zip(*known.values(), strict=True) if known else ([] for _ in labels)
+        rows = (
+            {
+                "id": clip,
+                **dict(zip(known, extra, strict=True)),
+                **score_row(scores, config),
+                **_true_labels(task, truth),
+            }
+            for (clip, scores, truth), extra in zip(clips, extras, strict=True)
+        )
+        columns = ["id", *known, *score_columns(config), *_true_labels(task, labels[0])]
+        write_table(output_dir / f"predictions_{name}.csv", rows, columns)
+    if not has_label(task, labels).any():
+        return {"num_clips": 0, "note": "labels are withheld"}
+    groups = None
+    if "speaker" in known:  # a clip without one stands for itself
+        groups = [speaker or clip for speaker, clip in zip(known["speaker"], split["id"], strict=True)]
+    return evaluate_predictions(task, labels, logits, groups)
+
+
+def _true_labels(task: Task | MultiTask, truth) -> dict:
+    """A clip's own labels as columns; empty where they are missing."""
+    if isinstance(task, MultiTask):
+        parts = zip(task.parts, task.targets(truth), strict=True)
+        by_part = [(part, _true_labels(part, labels)) for part, labels in parts]
+        return {
+            f"label_{part.name}" if part.kind == "classification" else column: value
+            for part, columns in by_part
+            for column, value in columns.items()
+        }
+    if task.kind == "classification":
+        return {"label": task.labels[int(truth)] if truth >= 0 else None}
+    pairs = zip(task.labels, truth, strict=True)
+    return {f"true_{label}": None if np.isnan(value) else round(float(value), 6) for label, value in pairs}
+
+
+def summary(task: Task | MultiTask, results: dict, num_bad_clips: int, output_dir: Path) -> str:
+    """What a reader of the terminal wants to know: scores with intervals, and where everything is."""
+    lines = [""]
+    for name in ("validation", "test"):
+        scores = results.get(name, {})
+        if isinstance(task, MultiTask) and task.metric in scores:
+            lines.append(f"{name}: mean over {len(task.parts)} tasks {scores[task.metric]:.3f}")
+            for part in task.parts:
+                lines += _summarize(f"{name}, {part.name}", part, scores["tasks"][part.name])
+        elif isinstance(task, Task) and task.metric in scores:
+            lines += _summarize(name, task, scores)
+    if num_bad_clips:
+        lines.append(
+            f"{num_bad_clips} clip{'s' * (num_bad_clips != 1)} could not be read: {output_dir / 'bad_clips.csv'}"
+        )
+    lines.append(f"model, metrics and predictions: {output_dir}")
+    return "\n".join(lines)
+
+
+def _summarize(name: str, task: Task, scores: dict) -> list[str]:
+    if task.metric not in scores:
+        return [f"{name}: {scores['note']}"]
+    low, high = scores[f"{task.metric}_low"], scores[f"{task.metric}_high"]
+    per_label = "ccc" if task.kind == "regression" else "recall"
+    width = max(map(len, task.labels))
+    return [
+        f"{name}: {task.metric.upper()} {scores[task.metric]:.3f}, 95 % interval {low:.3f} to {high:.3f} "
+        f"by {scores['interval_unit']} ({scores['num_clips']} clips)",
+        *(f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels),
+    ]

@@ -1,0 +1,293 @@
+"""The Trainer that fits a model, with the loss of the whole batch however it is cut up.
+
+CCC is no sum over clips, and neither cross entropy nor squared error is a mean of means where labels are missing. So
+the loss is computed once a step, on the joined outputs of all devices and all micro-batches, and each micro-batch
+back-propagates its own rows of the loss's gradient (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size
+under Memory Limited Setup", arXiv:2101.06983). Accumulation runs each micro-batch forward twice: once without a
+gradient for the outputs, and again, with the same random numbers, to back-propagate. A batch that is not cut up is run
+once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import get_device_states, set_device_states
+from torch.utils.data import SequentialSampler
+from transformers import EarlyStoppingCallback
+
+from audio_avb import SAMPLING_RATE
+from avb.arguments import AvbTrainingArguments
+from avb.collator import BurstCollator
+from avb.errors import AvbError
+from avb.metrics import compute_metrics
+from avb.tasks import MultiTask, Task
+from avb.training.augmentation import AugmentedClips
+from avb.training.batches import STRATEGIES, JoinedBatches
+from avb.training.distillation import ModelTeachers
+from avb.training.resumption import CheckpointTrainer
+from configuration_avb import MULTITASK
+from modeling_avb import Wav2Vec2ForVocalBurst
+
+# Under torch.compile clips are padded to multiples of it: each new length would be compiled anew, for minutes.
+COMPILED_SECONDS = 0.5
+MAX_COMPILED_LENGTHS = 32
+
+
+@dataclass
+class _Step:
+    """One optimiser step's micro-batches on this device, and what the joined loss says of them."""
+
+    micro_batches: list[dict]
+    position: int = 0
+    random_states: list[tuple] = field(default_factory=list)
+    loss: torch.Tensor | None = None
+    gradients: Sequence[torch.Tensor] = ()  # of the loss, a micro-batch: (clips, labels)
+    own_gradients: Sequence[torch.Tensor] = ()  # of the loss's own parameters
+
+
+class BurstTrainer(CheckpointTrainer):
+    """The Trainer with an exact loss at any scale, a learning rate for the encoder, and predictions in order.
+
+    Args:
+        teachers: soften the labels of each train batch, which are rows of (labels,) floats then.
+
+    Raises:
+        AvbError: the model makes the predictions of a clip depend on its batch, which is cut up here.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+    loss_is_scaled_for_ga = True  # the stock Trainer would divide it by the number of micro-batches
+
+    def __init__(
+        self,
+        model,
+        args: AvbTrainingArguments,
+        task: Task | MultiTask,
+        feature_extractor,
+        data_collator,
+        teachers: ModelTeachers | None = None,
+        **kwargs,
+    ):
+        is_cut_up = args.gradient_accumulation_steps > 1 or args.world_size > 1
+        if is_cut_up and (reason := batch_dependence(model)):
+            raise AvbError(
+                f"{reason}: on several devices or with --gradient_accumulation_steps the run would optimise something "
+                "else than with one large batch. Train on one device without accumulation, or change that"
+            )
+        if args.torch_compile and isinstance(data_collator, BurstCollator):
+            if reason := batch_dependence(model):
+                raise AvbError(f"{reason}, and --torch_compile pads more: leave it out, or change that")
+            data_collator.pad_to_multiple_of = round(COMPILED_SECONDS * SAMPLING_RATE)
+            # Beyond its limit torch would run further lengths uncompiled: each is one for training, one for evaluation.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * MAX_COMPILED_LENGTHS)
+        # The weights of several tasks are parameters that only the loss sees: every device computes the same gradient.
+        learns_weights = model.config.loss == MULTITASK and model.config.task_weighting == "uncertainty"
+        self.loss_parameters = {"log_variances": model.log_variances} if learns_weights else {}
+        names = [name for key in self.loss_parameters for name in (key, f".{key}")]  # with a dot where DDP looks
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+        self._step, self.teachers = _Step([]), teachers
+        args.metric_for_best_model = f"eval_{task.metric}"
+        args.greater_is_better = True
+        patience = args.early_stopping_patience
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            processing_class=feature_extractor,
+            compute_metrics=compute_metrics(task),
+            callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
+            **kwargs,
+        )
+        if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
+
+    # ---- batches ----------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset=None):
+        data, args = train_dataset or self.train_dataset, self.args
+        if args.train_sampling_strategy not in STRATEGIES:
+            return super()._get_train_sampler(data)
+        is_grouped = args.train_sampling_strategy == "group_by_length"
+        sampler = JoinedBatches(
+            len(data),
+            data[args.length_column_name][:] if is_grouped else None,  # one read: a column reads each item anew
+            args.train_sampling_strategy,
+            batch_size=self._train_batch_size,
+            budget=None if args.batch_seconds is None else args.batch_seconds * SAMPLING_RATE,
+            accumulation=args.gradient_accumulation_steps,
+            world_size=args.world_size,
+            rank=args.process_index,
+            drop_last=args.dataloader_drop_last,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+        )
+        if not len(sampler):
+            way_out = "lower --batch_seconds or --per_device_train_batch_size, or add --dataloader_drop_last false"
+            if not args.dataloader_drop_last:
+                way_out = f"there are {args.world_size} devices, and each needs one"
+            raise AvbError(f"{len(data)} train clips are fewer than one step takes: {way_out}")
+        return sampler
+
+    def _run_epoch(self, *, epoch, train_dataloader, **kwargs):
+        # accelerate reaches the sampler through at most one wrapper; on several devices, resumed, it has two.
+        sampler: Any = train_dataloader.batch_sampler
+        while not isinstance(sampler, JoinedBatches) and isinstance(sampler, torch.utils.data.BatchSampler):
+            sampler = sampler.batch_sampler  # type: ignore[attr-defined]  # accelerate's wrappers have one
+        sampler.set_epoch(epoch)
+        if isinstance(self.train_dataset, AugmentedClips):
+            self.train_dataset.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
+
+    def _get_eval_sampler(self, eval_dataset):
+        # The stock sampler of group_by_length shuffles evaluation too: predictions would not be the rows' own.
+        return SequentialSampler(eval_dataset)
+
+    def _get_dataloader(self, *args, is_training=False, **kwargs):
+        # The stock Trainer drops the last clips of evaluation along with those of training.
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
+    # ---- loss -------------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        micro_batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.teachers is not None:
+            micro_batches = [self._prepare_inputs(inputs) for inputs in micro_batches]
+            with self.compute_loss_context_manager():
+                for inputs in micro_batches:
+                    inputs["labels"] = self.teachers.soften(inputs)
+        self._step = _Step(micro_batches)
+        return micro_batches, num_items
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Back-propagates one micro-batch; returns the step's loss with the first one, zero with the others."""
+        step = self._step
+        if step.position == 0 and len(step.micro_batches) > 1:
+            model.train()
+            self._run_without_gradient(model, step)
+        super().training_step(model, inputs, num_items_in_batch)
+        step.position += 1
+        assert step.loss is not None  # the first micro-batch has set it
+        return step.loss if step.position == 1 else torch.zeros_like(step.loss)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """In training, a number whose gradient is this micro-batch's share of the joined loss's; else the loss."""
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs)
+        step = self._step
+        if step.random_states:
+            _set_random_state(step.random_states[step.position])
+        outputs = model(**_without_labels(inputs))
+        if step.loss is None:  # the batch is not cut up on this device
+            self._join(step, [outputs.logits.detach()])
+        # Gradients are averaged over devices, but each device has only its own rows' share.
+        share = (outputs.logits * step.gradients[step.position]).sum() * self.accelerator.num_processes
+        if step.position == 0:
+            parameters = self.loss_parameters.values()
+            share = share + sum((p * g).sum() for p, g in zip(parameters, step.own_gradients, strict=True))
+        return (share, outputs) if return_outputs else share
+
+    @torch.no_grad()
+    def _run_without_gradient(self, model, step: _Step):
+        logits = []
+        for inputs in step.micro_batches:
+            inputs = self._prepare_inputs(inputs)
+            step.random_states.append(_random_state(inputs))
+            logits.append(model(**_without_labels(inputs)).logits)
+        self._join(step, logits)
+
+    def _join(self, step: _Step, logits: list[torch.Tensor]):
+        """Computes the loss of all devices' micro-batches, and its gradients. `logits`: (clips, labels) each."""
+        labels = [self._prepare_inputs(inputs)["labels"] for inputs in step.micro_batches]
+        joined, own_rows = self._gather_rows(torch.cat(logits))
+        joined.requires_grad_()
+        with torch.enable_grad():
+            model = self.accelerator.unwrap_model(self.model)
+            loss = model.compute_loss(joined, self._gather_rows(torch.cat(labels))[0])
+            gradients = torch.autograd.grad(loss, [joined, *self.loss_parameters.values()])
+        step.loss = loss.detach()
+        step.gradients = gradients[0][own_rows].split([len(rows) for rows in logits])
+        step.own_gradients = gradients[1:]
+
+    def _gather_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, slice]:
+        """All devices' rows, of which each may have another number, and which of them are this device's."""
+        if self.args.world_size == 1:
+            return rows.clone(), slice(None)
+        counts = self.accelerator.gather(torch.tensor([len(rows)], device=rows.device)).tolist()
+        padded = nn.functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, max(counts) - len(rows)))
+        parts = self.accelerator.gather(padded).split(max(counts))
+        start = sum(counts[: self.args.process_index])
+        joined = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return joined, slice(start, start + len(rows))
+
+    def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs):
+        """As the stock method, but the loss is that of the whole split, not the mean of its batches'."""
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if output.label_ids is not None:
+            predictions, labels = (
+                torch.as_tensor(array, device=self.args.device) for array in (output.predictions, output.label_ids)
+            )
+            with torch.no_grad():
+                loss = self.accelerator.unwrap_model(self.model).compute_loss(predictions, labels)
+            output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
+        return output
+
+    # ---- optimiser --------------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(self.parameter_groups(), **options)
+        return self.optimizer
+
+    def parameter_groups(self) -> list[dict]:
+        """Encoder and head, each with and without weight decay (none on biases and norms, or `decay_biases`)."""
+        names = [name for name, _ in self.model.named_parameters()]
+        decayed = set(names if self.args.decay_biases else self.get_decay_parameter_names(self.model))
+        rates = {"encoder": self.args.encoder_learning_rate, "head": self.args.learning_rate}
+        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                part = "encoder" if name.startswith("wav2vec2.") else "head"
+                groups.setdefault((part, name in decayed), []).append(parameter)
+        return [
+            {"params": params, "lr": rates[part], "weight_decay": self.args.weight_decay if decay else 0.0}
+            for (part, decay), params in groups.items()
+        ]
+
+
+def batch_dependence(model: nn.Module) -> str | None:
+    """What makes a clip's prediction depend on the clips of its batch or on their padding; None where nothing does."""
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return f"{type(model).__name__} normalises over the batch (batch norm)"
+    if not isinstance(model, Wav2Vec2ForVocalBurst):
+        return None
+    config = model.config
+    if config.waveform_normalization == "batch":
+        return "waveforms are normalised over the batch (waveform_normalization batch)"
+    if config.feat_extract_norm == "group" and not config.masked_group_norm:
+        return "the group norm sees the padding of the batch (masked_group_norm false)"
+    if config.pools_padding:
+        return "the pooling sees the padding of the batch (masked_pooling false)"
+    return None
+
+
+def _without_labels(inputs: dict) -> dict:
+    return {name: value for name, value in inputs.items() if name != "labels"}
+
+
+def _random_state(inputs: dict) -> tuple:
+    """Of the CPU and of the devices that hold the inputs."""
+    return torch.get_rng_state(), get_device_states(*inputs.values())
+
+
+def _set_random_state(state: tuple):
+    torch.set_rng_state(state[0])
+    set_device_states(*state[1])
