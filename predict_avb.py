@@ -144,14 +144,14 @@ def predict_table(args: argparse.Namespace) -> int:
 
 def predict_shards(args: argparse.Namespace) -> int:
     """Scores in a folder of shards, made here or on a Ray cluster. Returns how many clips were skipped."""
-    from avb import bulk  # it brings pyarrow along, which a table of scores does without
+    from avb.inference import shards  # it brings pyarrow along, which a table of scores does without
 
     on_ray = args.ray is not None
     if on_ray:
-        from avb import cluster  # ray is an extra, and takes a second to load
+        from avb.inference import cluster  # ray is an extra, and takes a second to load
 
         cluster.import_ray()
-    folder = bulk.check_folder(args.output)
+    folder = shards.check_folder(args.output)
     # Absolute: a worker's current folder is another one.
     clips = find_clips(args, os.getcwd())
     settings = {
@@ -161,12 +161,12 @@ def predict_shards(args: argparse.Namespace) -> int:
         "dtype": args.dtype,
     }
     logging.disable_progress_bar()
-    scorer = bulk.Scorer.load(device="cpu" if on_ray else args.device, **settings)
-    shards = bulk.plan(folder, clips, scorer.key, args.shard_clips)
-    todo = bulk.find_unfinished(folder, shards, args.overwrite)
+    scorer = shards.Scorer.load(device="cpu" if on_ray else args.device, **settings)
+    planned = shards.plan(folder, clips, scorer.key, args.shard_clips)
+    todo = shards.find_unfinished(folder, planned, args.overwrite)
     total, left = clips.count(), sum(shard.stop - shard.start for shard in todo)
     if left < total:
-        print(f"{total - left} of {total} clips are scored already, in {len(shards) - len(todo)} shards")
+        print(f"{total - left} of {total} clips are scored already, in {len(planned) - len(todo)} shards")
     with tqdm(total=total, initial=total - left, unit="clip", desc="scoring", disable=None) as progress:
         if todo and on_ray:
             del scorer  # the workers have their own
@@ -175,8 +175,8 @@ def predict_shards(args: argparse.Namespace) -> int:
                     progress.update(scored)
         else:
             for shard in todo:
-                bulk.score_shard(scorer, shard, clips.part(shard.start, shard.stop), progress.update)
-    return bulk.finish(folder, shards)
+                shards.score_shard(scorer, shard, clips.part(shard.start, shard.stop), progress.update)
+    return shards.finish(folder, planned)
 
 
 def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:
@@ -201,7 +201,7 @@ def check_submission(args: argparse.Namespace, config):
 
 def write_submission(partial: Path, folder: Path, args: argparse.Namespace, clip_ids: list[str]):
     """The challenge's CSV of what is scored. A clip without a score makes it incomplete, which is an error."""
-    from avb import submission  # it brings the packages along that corpora need
+    from avb.corpora import submission  # it brings the packages along that corpora need
 
     team, number = args.submission
     labels = get_task(args.task).labels

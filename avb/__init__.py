@@ -39,6 +39,6 @@ def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
     Raises:
         AvbError: there is no such model, its files are damaged or do not fit together, or it has no trained head.
     """
-    from avb import prediction  # not needed by who imports the classes only
+    from avb.inference import prediction  # not needed by who imports the classes only
 
     return prediction.load(name, device, **settings)

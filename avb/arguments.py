@@ -173,9 +173,7 @@ class DataArguments:
     )
     augment: list[str] | None = field(
         default=None,
-        metadata={
-            "help": "Random changes to train clips: any of rate pitch shift mix noise gain mixup (avb.training.augmentation)."
-        },
+        metadata={"help": "Random changes to train clips: any of rate pitch shift mix noise gain mixup."},
     )
     augment_prob: float = field(
         default=0.5, metadata={"help": "Probability of each change of augment, a clip and epoch."}

@@ -20,10 +20,10 @@ from sklearn.metrics import top_k_accuracy_score
 import train_avb
 from avb.errors import AvbError
 from avb.metrics import confusion_matrix, evaluate_predictions
+from avb.reports import tables as reports
 from avb.reports.analysis import numbers
 from avb.reports.analysis.page import Section, Table, inline_svg, markdown_page, write_report
 from avb.reports.scored import Predictions, read_predictions
-from avb.reports.tables import tables as reports
 from avb.tasks import TASKS, MultiTask, Task
 
 CLIPS, SPEAKERS = 400, 20
@@ -387,7 +387,7 @@ def test_withheld_labels_and_other_runs_files(classes, values, tmp_path, capsys)
 @pytest.mark.slow
 def test_without_matplotlib_the_way_out_is_named(classes, tmp_path):
     run = write_run(tmp_path / "run", classes)
-    code = "import sys; sys.modules['matplotlib'] = None; from avb.reports.tables import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys, runpy; sys.modules['matplotlib'] = None; runpy.run_module('avb.reports', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code, "analyse", run], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and 'pip install "avb[report]"' in done.stderr and "Traceback" not in done.stderr
 

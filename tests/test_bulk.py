@@ -221,6 +221,7 @@ def test_without_ray_one_line_names_the_extra(command, tmp_path, monkeypatch, ca
 
 @pytest.mark.slow
 def test_the_command_loads_neither_ray_nor_datasets_before_they_are_used():
-    code = "import sys, predict_avb; print({'ray', 'datasets', 'pandas', 'avb.corpora', 'avb.inference.cluster'} & {*sys.modules})"
+    unused = {"ray", "datasets", "pandas", "avb.corpora", "avb.inference.cluster"}
+    code = f"import sys, predict_avb; print({unused} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

@@ -13,8 +13,8 @@ from finished_run import RECIPE, make_run
 from huggingface_hub import ModelCard
 
 import avb
+from avb.cards import command
 from avb.cards.card import TEMPLATE, build_card, write_card
-from avb.cards.card import card as cards
 from avb.cards.run import read_run
 from avb.errors import AvbError
 from avb.reports.results import append_result, run_results
@@ -336,7 +336,7 @@ def test_an_example_that_cannot_be_read_is_refused(folder, tmp_path):
 
 
 def test_command_writes_the_card(folder, capsys):
-    assert cards.main(["write", str(folder), "--name", "avb-emotion"]) == 0
+    assert command.main(["write", str(folder), "--name", "avb-emotion"]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "README.md")
     assert "# avb-emotion" in (folder / "README.md").read_text()
 
@@ -353,7 +353,7 @@ def test_command_writes_the_card(folder, capsys):
 def test_command_says_in_one_line_what_is_wrong(folder, tmp_path, capsys, name, content, words):
     if name:
         (folder / name).write_text(content)
-    assert cards.main(["write", str(folder if name else tmp_path)]) == 1
+    assert command.main(["write", str(folder if name else tmp_path)]) == 1
     printed = capsys.readouterr().err
     assert printed.startswith("avb.cards: error: ") and words in printed and printed.count("\n") == 1
 

@@ -9,7 +9,8 @@ import pytest
 
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions, resampled_scores
-from avb.reports.comparison import compare, main
+from avb.reports.comparison import compare
+from avb.reports.tables import main
 from avb.tasks import Task
 
 TASK = Task("emotion", "classification", ("joy", "fear", "awe"))
@@ -81,12 +82,12 @@ def test_runs_that_do_not_belong_together(tmp_path, classes, capsys):
         AvbError, match="b: its validation clips or labels are not those of .*a; compare runs of one table"
     ):
         compare([a], [b])
-    assert main([str(a), "--against", str(tmp_path / "none")]) == 1
+    assert main(["compare", str(a), "--against", str(tmp_path / "none")]) == 1
     assert "give the folder of a finished run" in capsys.readouterr().err
 
 
 def test_what_is_printed(tmp_path, classes, capsys):
     a, b = (write_run(tmp_path / str(seed), classes, noisy(classes, 0.4, seed)) for seed in (1, 2))
-    assert main([str(a), "--against", str(b)]) == 0
+    assert main(["compare", str(a), "--against", str(b)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("UAR 0.") and "95 % interval" in printed and "by speaker (300 clips)" in printed

@@ -14,9 +14,9 @@ from conftest import ENCODER_SHAPES, ROOT, TINY, stir
 import avb
 from avb.cards.hub_folder import save_hub_folder
 from avb.errors import AvbError
+from avb.export import exporting as export
 from avb.export.check import Difference, made_up_bursts
 from avb.export.exporting import export_model
-from avb.export.exporting import exporting as export
 from avb.export.graph import ChannelsLastConv
 from avb.inference import engines as runtime
 from avb.inference.prediction import load_model, score_waveforms

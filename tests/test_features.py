@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import train_avb
 from avb.collator import BurstCollator
 from avb.errors import AvbError
-from avb.training.build import frozen as features
+from avb.training import frozen as features
 from avb.training.frozen import FrameCollator, encoder_frames, fingerprint, reason_against, training_inputs
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor

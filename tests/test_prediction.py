@@ -272,7 +272,7 @@ def test_bfloat16_differs_by_little_and_is_another_run(model, clips, tmp_path):
     rows, low = (read_csv(tmp_path / f"{dtype}.csv") for dtype in ("float32", "bfloat16"))
     labels = TASKS["two"].labels
     scores, rounded = (np.array([[float(row[label]) for label in labels] for row in table]) for table in (rows, low))
-    assert 0 < np.abs(scores - rounded).max() < 0.02 < 0.1 < np.ptp(scores)
+    assert 0 < np.abs(scores - rounded).max() < 0.05 < 0.1 < np.ptp(scores)
     keys = {model_key(*load_model(str(model), "cpu", dtype)) for dtype in ("float32", "bfloat16")}
     assert len(keys) == 2  # an interrupted run is not gone on with in another precision
 

@@ -15,7 +15,7 @@ from finished_run import STAY_AT_HOME, make_run
 from hub_stub import HubStub, hub  # noqa: F401 (hub is a fixture)
 
 from avb.arguments import AvbTrainingArguments
-from avb.cards.card import card as cards
+from avb.cards import command
 from avb.cards.card import write_card
 from avb.cards.hub_folder import REPO_PLACEHOLDER, hub_files
 from avb.cards.push import files_to_push, looks_like_pickle
@@ -25,7 +25,7 @@ REPO = "org/avb-two"
 # One process for many commands: each line of stdin is [argv, token]; a line of output [exit code, stdout, stderr] each.
 MANY = """
 import contextlib, io, json, os, sys
-from avb.cards.card import card as cards
+from avb.cards import command
 
 results = []
 for argv, token in json.load(sys.stdin):
@@ -34,7 +34,7 @@ for argv, token in json.load(sys.stdin):
         os.environ["HF_TOKEN"] = token
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cards.main(argv)
+        code = command.main(argv)
     results.append([code, out.getvalue(), err.getvalue()])
 json.dump(results, sys.stdout)
 """
@@ -187,7 +187,7 @@ def test_public_only_when_asked_and_dry_runs_ask_nothing(folder, hub, tmp_path):
 
 def test_offline_is_one_clear_line(folder, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
-    assert cards.main(["push", str(folder), REPO, "--yes"]) == 1  # conftest.py has the client offline
+    assert command.main(["push", str(folder), REPO, "--yes"]) == 1  # conftest.py has the client offline
     assert "unset HF_HUB_OFFLINE" in capsys.readouterr().err
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions
+from avb.reports import tables as reports
 from avb.reports.results import (
     COLUMNS,
     RUN_TABLE,
@@ -21,7 +22,6 @@ from avb.reports.results import (
     split_command,
     write_results,
 )
-from avb.reports.tables import tables as reports
 from avb.tasks import TASKS
 
 RELEASE = Result(

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 import avb
 from avb import models as shipped
-from avb.cards.card import shipping, write_card
+from avb.cards import shipping
+from avb.cards.card import write_card
 from avb.encoders.names import resolve
 from avb.errors import AvbError
 from avb.models import locate

@@ -1,5 +1,5 @@
 import sys
 
-from avb.cards.card import main
+from avb.cards.command import main
 
 sys.exit(main())

@@ -5,11 +5,9 @@
 It is then a file of the package: `avb.load(NAME)`.
 """
 
-import argparse
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -76,22 +74,3 @@ def ship(run: str | os.PathLike, name: str) -> Path:
     card = str(build_card(read_run(run), name)).replace(REPO_PLACEHOLDER, name).rstrip() + "\n"
     (CARDS / f"{name}.md").write_text(USE.sub(HOW_TO_USE.format(name=name), card), encoding="utf-8")
     return FOLDER / name
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m avb.cards ship", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", metavar="RUN", help="folder that train_avb.py has finished")
-    parser.add_argument("name", metavar="NAME", help="name of the shipped model")
-    args = parser.parse_args(argv)
-    try:
-        print(ship(args.run, args.name))
-    except AvbError as error:
-        print(f"avb.cards.shipping: error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,1 +1,1 @@
-"""Where a model starts: encoders by name, checks of their files, and filters for those that start from random weights."""
+"""Where a model starts: encoders by name, checks of their files, and first filters of those that start at random."""

@@ -1,1 +1,1 @@
-"""Tables and pictures of what runs measured: the paper's five with ours beside them, comparisons, and a page for a run."""
+"""What runs measured: the paper's tables with ours beside them, comparisons, and a page about a run."""

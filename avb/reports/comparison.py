@@ -9,7 +9,6 @@ with other clips would give.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,19 +89,15 @@ def _resampled(system: Sequence[Predictions]) -> np.ndarray:
     return np.mean([resampled_scores(run.task, run.y_true, run.y_pred, run.groups) for run in system], axis=0)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m avb.reports compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of one system's runs")
     parser.add_argument("--against", metavar="RUN", nargs="+", required=True, help="folders of the other system's runs")
     parser.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
-    args = parser.parse_args(argv)
-    try:
-        found = compare(args.runs, args.against, args.split)
-    except AvbError as error:
-        print(f"avb.reports.comparison: error: {error}", file=sys.stderr)
-        return 1
+
+
+def print_comparison(args: argparse.Namespace):
+    """What `python -m avb.reports compare` prints: a line per task."""
+    found = compare(args.runs, args.against, args.split)
     runs = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
     for part in found:
         task = f"{part.task}: " if len(found) > 1 else ""
@@ -111,8 +106,3 @@ def main(argv: list[str] | None = None) -> int:
             f"({len(args.against)}): difference {part.difference:+.3f}, 95 % interval {part.low:+.3f} to "
             f"{part.high:+.3f} by {part.unit} ({part.num_clips} clips)"
         )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@
     python -m avb.reports paper [--results results/runs.csv] [--output results]
     python -m avb.reports runs  [--results results/runs.csv] [--output results]
     python -m avb.reports add RUN [RUN ...] [--results results/runs.csv]        # rows of finished runs into the table
+    python -m avb.reports compare RUN [RUN ...] --against RUN [RUN ...]         # see avb.reports.comparison
     python -m avb.reports analyse RUN [RUN ...] [--results results/runs.csv]    # RUN/analysis: see avb.reports.analysis
 
 Scores are percentages, as in the paper. Over several seeds: the mean, its standard deviation, and an interval from the
@@ -27,6 +28,7 @@ import numpy as np
 
 from avb.errors import AvbError
 from avb.files import make_folder, write_table, write_text
+from avb.reports import comparison
 from avb.reports.markdown import markdown_table
 from avb.reports.results import Result, add_runs, read_results, split_command
 
@@ -272,6 +274,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
     command.add_argument("--results", help="table of runs, for the ablation of recipes/emogator/frozen")
     command.add_argument("--output", help="folder of the report; default: RUN/analysis")
+    command = commands.add_parser(
+        "compare",
+        help="two systems on the same clips: the difference of their scores, with an interval",
+        description=comparison.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    comparison.add_arguments(command)
     return parser.parse_args(argv)
 
 
@@ -281,6 +290,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.report == "analyse":
             print(_analyse(args))
+            return 0
+        if args.report == "compare":
+            comparison.print_comparison(args)
             return 0
         if args.report == "add":
             added, known = add_runs(args.results, args.runs)
