@@ -9,7 +9,7 @@ import soundfile as sf
 from datasets import Value
 
 from avb.corpora import CORPORA, load_bursts, require_split
-from avb.corpora.splits import hashed_split, parse_split, ranked_splits
+from avb.corpora.splits import hashed_split, parse_split
 from avb.errors import CorpusError
 from avb.tasks import TASKS
 
@@ -480,11 +480,3 @@ def test_hashed_splits_are_fixed():
     splits = [hashed_split(speaker) for speaker in speakers]
     assert [splits.count(name) for name in ("train", "validation", "test")] == [776, 108, 116]
     assert (hashed_split("000010"), hashed_split("000160")) == ("test", "train")
-
-
-def test_ranked_splits():
-    groups = ["big"] * 50 + [f"s{i}" for i in range(50)]
-    splits = ranked_splits(groups, "here")
-    assert set(splits[:50]) == {"train"} and splits.count("validation") == 10 and splits.count("test") == 10
-    assert sorted(ranked_splits(["a", "b", "c"], "here")) == ["test", "train", "validation"]
-    assert sorted(ranked_splits(["a", "b"] + ["c"] * 98, "here")[:2]) == ["test", "validation"]

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from audio_avb import set_peak, waveform_from_array
 from avb.collator import BurstCollator, length_batches
-from avb.corpora.splits import SPLITS, hashed_split, ranked_splits
+from avb.corpora.splits import SPLITS, hashed_split, stratified_splits
 from avb.metrics import accuracy, ccc, confusion_matrix, pearson, uar
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import ccc_loss, ce_loss, mse_loss
@@ -211,11 +211,13 @@ def test_resampling_keeps_the_length_in_seconds(samples, rate):
 
 
 @FAST
-@given(st.lists(st.sampled_from("abcdefghijklmnop"), min_size=3, max_size=60))
-def test_made_splits_part_speakers_and_do_not_depend_on_order(speakers):
+@given(st.lists(st.tuples(st.sampled_from("abcdefghijklmnop"), st.integers(0, 4)), min_size=3, max_size=60))
+def test_made_splits_part_speakers_and_do_not_depend_on_order(clips):
+    speakers, classes = map(list, zip(*clips, strict=True))
     assume(len(set(speakers)) >= 3)
-    split_of = dict(zip(speakers, ranked_splits(speakers, "x"), strict=True))
-    assert [split_of[speaker] for speaker in speakers] == ranked_splits(speakers, "x"), "a speaker is on two sides"
-    assert set(split_of.values()) == set(SPLITS)
-    assert dict(zip(reversed(speakers), ranked_splits(speakers[::-1], "x"), strict=True)) == split_of
+    splits = stratified_splits(speakers, classes, "x")
+    split_of = dict(zip(speakers, splits, strict=True))
+    assert [split_of[speaker] for speaker in speakers] == splits, "a speaker is on two sides"
+    assert set(splits) == set(SPLITS)
+    assert stratified_splits(speakers[::-1], classes[::-1], "x") == splits[::-1]
     assert all(hashed_split(speaker) in SPLITS for speaker in speakers)

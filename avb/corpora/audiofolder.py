@@ -9,7 +9,7 @@ import numpy as np
 
 from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
 from avb.corpora.rows import Corpus, build_splits
-from avb.corpora.splits import parse_split, ranked_splits
+from avb.corpora.splits import parse_split, stratified_splits
 from avb.corpora.tables import TABLE_SUFFIXES
 from avb.errors import CorpusError
 from avb.tasks import Task
@@ -39,12 +39,12 @@ def load_audiofolder(root: Path) -> Corpus:
         )
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))
     ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
+    labels = np.array([classes.index(name) for _, name, _ in clips])
     split_of = (
         [split for _, _, split in clips if split]
         if has_splits
-        else ranked_splits([f"clip {clip_id}" for clip_id in ids], str(root))
+        else stratified_splits([f"clip {clip_id}" for clip_id in ids], labels.tolist(), str(root))
     )
-    labels = np.array([classes.index(name) for _, name, _ in clips])
     return Corpus(task, build_splits(ids, [file for file, _, _ in clips], labels, split_of))
 
 

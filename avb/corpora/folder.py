@@ -34,7 +34,7 @@ from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
 from avb.corpora.labels import MISSING_CELLS, parse_numbers, read_labels
 from avb.corpora.rows import Corpus, build_splits
-from avb.corpora.splits import parse_split, ranked_splits
+from avb.corpora.splits import parse_split, strata_of, stratified_splits
 from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, refuse_duplicates, require_column
 from avb.errors import CorpusError
 from avb.tasks import Task, get_task
@@ -144,7 +144,7 @@ def load(
             )
         # A clip of an unknown speaker is a group of its own.
         groups = [(speakers and speakers[position]) or f"clip {names[position]}" for position in kept]
-        split_of = ranked_splits(groups, str(path))
+        split_of = stratified_splits(groups, strata_of(labels[kept]), str(path))
     known = {"speaker": [speakers[position] for position in kept]} if speakers else {}
     ids = [names[position] for position in kept]
     return Corpus(the_task, build_splits(ids, [file for file in files if file], labels[kept], split_of, **known))

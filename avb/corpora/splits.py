@@ -1,12 +1,15 @@
-"""Names of splits, and splits made where a corpus has none: deterministic, by hash, no speaker on two sides."""
+"""Names of splits, and splits and folds made where a corpus has none: deterministic, no speaker on two sides."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+
+import numpy as np
 
 from avb.errors import CorpusError
 
 SPLITS = ("train", "validation", "test")
+CLIPS_PER_BIN = 10  # of scores, so that a tenth of them is a clip
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 _SPELLINGS = {
@@ -31,15 +34,15 @@ def hashed_split(group: str) -> str:
     return "train" if position < 0.8 else "validation" if position < 0.9 else "test"
 
 
-def ranked_splits(groups: Sequence[str], where: str) -> list[str]:
-    """Splits of a closed set of clips, group by group, with shares as near to 80/10/10 as whole groups allow.
+def stratified_splits(groups: Sequence[str], strata: Sequence[Hashable], where: str) -> list[str]:
+    """Splits of a closed set of clips, whole groups only, each stratum (a class, a bin of scores) shared out 80/10/10.
 
-    Groups are put in the order of their hashes; validation takes from the front until it has a tenth of the clips,
-    then test, and train has the rest: at least one group each, so that a corpus of three speakers has three splits.
+    A stratum that at least three groups have is in all three splits; one that two have is in train and validation.
     Unlike `hashed_split`, adding a clip may move others.
 
     Args:
         groups: each clip's group (its speaker, or its id where speakers are not known).
+        strata: each clip's stratum.
         where: the corpus, for messages.
 
     Returns:
@@ -48,29 +51,95 @@ def ranked_splits(groups: Sequence[str], where: str) -> list[str]:
     Raises:
         CorpusError: fewer than three groups.
     """
-    clips_of = Counter(groups)
-    if len(clips_of) < 3:
+    number = len(set(groups))
+    if number < len(SHARES):
         raise CorpusError(
-            f"{where}: splits cannot be made: they need at least 3 speakers (or clips), there are {len(clips_of)}; add "
+            f"{where}: splits cannot be made: they need at least 3 speakers (or clips), there are {number}; add "
             "a split column (train, validation, test)"
         )
-    order = sorted(clips_of, key=lambda group: (_hash(group), group))
-    split_of_group = {}
-    for split, groups_to_keep in (("validation", 2), ("test", 1)):  # for the splits still to come
-        quota, taken = SHARES[split] * len(groups), 0
-        for group in list(order):
-            overshoot = taken + clips_of[group] - quota
-            # A big speaker is passed over if the split is nearer its share without it.
-            if len(order) > groups_to_keep and overshoot <= quota - taken:
-                split_of_group[group] = split
-                taken += clips_of[group]
-                order.remove(group)
-        if not taken:
-            smallest = min(order, key=lambda group: clips_of[group])
-            split_of_group[smallest] = split
-            order.remove(smallest)
-    split_of_group |= dict.fromkeys(order, "train")
-    return [split_of_group[group] for group in groups]
+    names = list(SHARES)
+    return [names[part] for part in _stratify(groups, strata, list(SHARES.values()))]
+
+
+def stratified_folds(groups: Sequence[str], strata: Sequence[Hashable], num_folds: int, where: str) -> list[int]:
+    """Each clip's fold, 0 to `num_folds` - 1: whole groups, and each stratum spread evenly.
+
+    Arguments as `stratified_splits`.
+
+    Raises:
+        CorpusError: fewer than two folds, or fewer groups than folds.
+    """
+    number = len(set(groups))
+    if not 2 <= num_folds <= number:
+        raise CorpusError(f"{where}: {num_folds} folds of {number} speakers (or clips): give 2 to {number}")
+    return _stratify(groups, strata, [1 / num_folds] * num_folds)
+
+
+def strata_of(labels: np.ndarray) -> list:
+    """What a split should have its share of: each clip's class (clips,), or a bin of its scores (clips, labels).
+
+    Bins are terciles of one or two labels; of more, the label that stands out most. A missing score (NaN) is a bin too.
+    Where bins would hold fewer than `CLIPS_PER_BIN` clips on average there is one for all.
+    """
+    if labels.ndim == 1:
+        return labels.tolist()
+    bins = _score_bins(labels)
+    return bins if len(bins) >= CLIPS_PER_BIN * len(set(bins)) else [0] * len(bins)
+
+
+def _score_bins(scores: np.ndarray) -> list:
+    if scores.shape[1] > 2:
+        deviations = scores - np.nanmean(scores, axis=0)
+        spread = np.nanstd(scores, axis=0)
+        standard = np.where(np.isnan(deviations), -np.inf, deviations / np.where(spread > 0, spread, 1))
+        return [(int(label),) for label in standard.argmax(axis=1)]
+    bounds = np.nanquantile(scores, [1 / 3, 2 / 3], axis=0)  # (2, labels)
+    terciles = (scores > bounds[0]).astype(int) + (scores > bounds[1])
+    return [tuple(row) for row in np.where(np.isnan(scores), -1, terciles).tolist()]
+
+
+def _stratify(groups: Sequence[str], strata: Sequence[Hashable], shares: Sequence[float]) -> list[int]:
+    """Iterative stratification (Sechidis et al. 2011) of whole groups: each clip's part, by its place in `shares`.
+
+    The stratum that the fewest groups have is dealt out first, its largest group first, each to the part that lacks
+    most of that stratum; of parts alike, to the one that lacks most clips. Where no more groups of a stratum are left
+    than parts without it, those parts come first, in their order. Ties go by hash: the order of clips is irrelevant.
+    """
+    number_of = {stratum: number for number, stratum in enumerate(sorted(set(strata), key=repr))}
+    counts: dict[str, Counter] = defaultdict(Counter)  # clips per group and stratum
+    for group, stratum in zip(groups, strata, strict=True):
+        counts[group][number_of[stratum]] += 1
+    having: dict[int, list[str]] = defaultdict(list)  # groups per stratum
+    for group in sorted(counts, key=lambda group: (_hash(group), group)):
+        for stratum in counts[group]:
+            having[stratum].append(group)
+
+    parts = range(len(shares))
+    total = Counter(number_of[stratum] for stratum in strata)
+    lacking = [{stratum: share * clips for stratum, clips in total.items()} for share in shares]
+    lacking_clips = [share * len(strata) for share in shares]
+    part_of: dict[str, int] = {}
+    for stratum in sorted(having, key=lambda stratum: (len(having[stratum]), stratum)):
+        left = [group for group in having[stratum] if group not in part_of]
+        present = {part_of[group] for group in having[stratum] if group in part_of}
+        left.sort(key=lambda group: -counts[group][stratum])  # stable: of groups alike by hash
+        for position, group in enumerate(left):
+            without = [part for part in parts if part not in present]
+            if without and len(left) - position <= len(without):
+                part = without[0]
+            else:
+                part = max(parts, key=lambda part: (lacking[part][stratum], lacking_clips[part], -part))
+            part_of[group] = part
+            present.add(part)
+            for other, clips in counts[group].items():
+                lacking[part][other] -= clips
+                lacking_clips[part] -= clips
+    for part in parts:  # where most groups are alone with their stratum
+        if part not in part_of.values():
+            fullest = Counter(part_of.values()).most_common(1)[0][0]
+            movable = [group for group in part_of if part_of[group] == fullest]
+            part_of[min(movable, key=lambda group: (counts[group].total(), _hash(group)))] = part
+    return [part_of[group] for group in groups]
 
 
 def _hash(group: str) -> int:
