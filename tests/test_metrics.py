@@ -6,6 +6,7 @@ import math
 import audmetric
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 from transformers import EvalPrediction
 
@@ -335,7 +336,11 @@ def test_one_unit_has_a_score_and_no_interval():
     assert math.isnan(found["ccc_low"]) and math.isnan(found["ccc_high"]) and found["ccc"] > 0.5
     assert found["interval_units"] == 1
     found = metrics.evaluate_predictions(TRIO, [1], [1], num_resamples=20)
-    assert found["uar"] == 1.0 and math.isnan(found["uar_low"]) and math.isnan(found["per_label"]["b"]["recall_high"])
+    assert (
+        found["uar_present"] == 1.0
+        and math.isnan(found["uar_present_low"])
+        and math.isnan(found["per_label"]["b"]["recall_high"])
+    )
 
 
 def test_a_resample_of_one_value_is_undefined_however_its_sums_round():
@@ -453,7 +458,41 @@ def test_the_trainer_hook_of_a_classification_task():
     logits = 3.0 * np.eye(3)[y_pred]
     found = metrics.compute_metrics(TRIO)(EvalPrediction(predictions=(logits, None), label_ids=y_true))
     assert all(type(value) is float for value in found.values())
-    assert found == {name: getattr(metrics, name)(y_true, y_pred) for name in ("uar", "accuracy", "macro_f1")}
+    expected = {name: getattr(metrics, name)(y_true, y_pred) for name in ("uar", "accuracy", "macro_f1")}
+    assert found == expected | {"uar_present": expected["uar"]}
+
+
+def test_a_class_without_a_clip_is_named_and_epochs_are_compared_by_the_others():
+    y_true, y_pred = [0, 0, 1, 1] * 20, [0, 1, 1, 1] * 20
+    found = metrics.evaluate_predictions(TRIO, y_true, y_pred)
+    assert found["missing_classes"] == ["c"] and found["chance"] == 0.5
+    assert math.isnan(found["uar"]) and math.isnan(found["uar_low"]) and math.isnan(found["uar_high"])
+    assert found["uar_present"] == 0.75 and found["uar_present_low"] < 0.75 < found["uar_present_high"]
+    assert metrics.best_metric(TRIO) == "uar_present"
+    logits = 3.0 * np.eye(3)[y_pred]
+    point = metrics.compute_metrics(TRIO)(EvalPrediction(predictions=logits, label_ids=np.array(y_true)))
+    assert point["uar_present"] == 0.75 and math.isnan(point["uar"])
+
+
+def test_chance_and_a_model_that_has_one_answer():
+    y_true = [0] * 50 + [1] * 6 + [2] * 4
+    found = metrics.evaluate_predictions(TRIO, y_true, [0] * 60)
+    assert found["uar"] == found["chance"] == pytest.approx(1 / 3) and found["predicts_only"] == TRIO.labels[0]
+    assert "predicts_only" not in metrics.evaluate_predictions(TRIO, y_true, [0] * 59 + [1])
+    assert metrics.evaluate_predictions(TASKS["two"], *regression_data(missing=0.0))["chance"] == 0.0
+
+
+def test_a_recall_of_one_or_zero_has_an_interval():
+    y_true, y_pred = [0] * 30 + [1] * 30 + [2] * 30, [0] * 30 + [1] * 15 + [2] * 15 + [0] * 30
+    found = metrics.evaluate_predictions(TRIO, y_true, y_pred)["per_label"]
+    all_right, none_right = scipy.stats.binomtest(30, 30), scipy.stats.binomtest(0, 30)
+    for label, test in ((TRIO.labels[0], all_right), (TRIO.labels[2], none_right)):
+        expected = test.proportion_ci(method="wilson")
+        assert [found[label]["recall_low"], found[label]["recall_high"]] == pytest.approx([*expected], abs=1e-6)
+    hits, counts = np.array([0, 3, 7]), np.array([5, 9, 7])
+    literal = [scipy.stats.binomtest(*pair).proportion_ci(method="wilson") for pair in zip(hits, counts, strict=True)]
+    assert metrics.wilson_interval(hits, counts).T == pytest.approx(np.array(literal), abs=1e-6)
+    assert np.isnan(metrics.wilson_interval(0, 0)).all()
 
 
 def test_the_trainer_hook_names_a_wrong_shape():

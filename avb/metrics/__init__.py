@@ -13,15 +13,24 @@ Baird et al. (2022), arXiv:2207.03572 (the challenge scores by CCC and UAR); Fie
 clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
 """
 
-from avb.metrics.classification import accuracy, confusion_matrix, macro_f1, recalls, uar
-from avb.metrics.evaluation import compute_metrics, evaluate_predictions, has_label, resampled_scores
+from avb.metrics.classification import accuracy, confusion_matrix, macro_f1, recalls, uar, wilson_interval
+from avb.metrics.evaluation import (
+    best_metric,
+    compute_metrics,
+    defined_metric,
+    evaluate_predictions,
+    has_label,
+    resampled_scores,
+)
 from avb.metrics.regression import ccc, official_ccc, pearson
 
 __all__ = [
     "accuracy",
+    "best_metric",
     "ccc",
     "compute_metrics",
     "confusion_matrix",
+    "defined_metric",
     "evaluate_predictions",
     "has_label",
     "macro_f1",
@@ -30,4 +39,5 @@ __all__ = [
     "recalls",
     "resampled_scores",
     "uar",
+    "wilson_interval",
 ]

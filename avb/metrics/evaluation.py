@@ -18,6 +18,7 @@ from avb.metrics.classification import (
     mean_over_defined,
     recalls,
     uar,
+    wilson_interval,
 )
 from avb.metrics.regression import (
     ccc,
@@ -64,7 +65,11 @@ def evaluate_predictions(
         Regression: "ccc", "ccc_low", "ccc_high", "pearson" (means over labels; one NaN label makes them NaN),
         "official_ccc" (the challenge's own) and "per_label" with the first four a label.
         Classification: "uar", "uar_low", "uar_high", "accuracy", "macro_f1", "confusion_matrix" (rows: true classes)
-        and "per_label" with "recall", "recall_low", "recall_high", "count" a label.
+        and "per_label" with "recall", "recall_low", "recall_high", "count" per label; the interval of a recall of 0 or
+        1, if it has one, is Wilson's, by clip. Where a class has no clip, "uar" and its bounds are NaN,
+        "missing_classes" names it, and "uar_present", "uar_present_low", "uar_present_high" are over the others.
+        "predicts_only" names a class that is the answer to every clip.
+        "chance" is what answers without listening score: 1 / (classes that occur), or a CCC of 0.
         Several tasks: "mean_score" over those with labels, "num_clips" with any label, and "tasks", all of the above
         for each.
 
@@ -90,9 +95,9 @@ def compute_metrics(task: Task | MultiTask) -> Callable[[EvalPrediction], dict[s
 
     Returns:
         A function from an EvalPrediction, whose `predictions` are logits or a tuple that starts with them, to a flat
-        dict: "ccc", "pearson" (means over labels) and "ccc_<label>", or "uar", "accuracy" and "macro_f1". Of several
-        tasks: "mean_score" and all these, preceded by the task's name, "high_ccc". It raises the ValueErrors of
-        `evaluate_predictions`.
+        dict: "ccc", "pearson" (means over labels) and "ccc_<label>", or "uar", "uar_present", "accuracy", "macro_f1".
+        Of several tasks: "mean_score" and all these, preceded by the task's name, "high_ccc". It raises the ValueErrors
+        of `evaluate_predictions`. Epochs are compared by `best_metric(task)`.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -102,10 +107,21 @@ def compute_metrics(task: Task | MultiTask) -> Callable[[EvalPrediction], dict[s
     return compute
 
 
+def best_metric(task: Task | MultiTask) -> str:
+    """The score of `compute_metrics` by which epochs are compared: defined even where a class has no clip."""
+    return "uar_present" if task.metric == "uar" else task.metric
+
+
+def defined_metric(scores: dict, metric: str) -> str:
+    """The key of `evaluate_predictions`' scores under which the task's metric is defined: where a class has no clip,
+    "uar_present" instead of "uar"."""
+    return f"{metric}_present" if "missing_classes" in scores else metric
+
+
 def _point_scores(task: Task | MultiTask, y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
     if isinstance(task, MultiTask):
         by_part = [(part, _point_scores(part, true, outputs)) for part, true, outputs in _parts(task, y_true, y_pred)]
-        mean = float(np.mean([scores[part.metric] for part, scores in by_part]))
+        mean = float(np.mean([scores[best_metric(part)] for part, scores in by_part]))
         named = {f"{part.name}_{name}": score for part, scores in by_part for name, score in scores.items()}
         return {task.metric: mean} | named
     y_true, y_pred = _checked_arrays(task, y_true, y_pred)
@@ -135,9 +151,11 @@ def _evaluate_tasks(
             tasks[part.name] = evaluate_predictions(part, true, outputs, groups, num_resamples, seed)
         else:
             tasks[part.name] = {"num_clips": 0, "note": "no clip has its labels"}
-    means = [tasks[part.name][part.metric] for part in task.parts if part.metric in tasks[part.name]]
+    scored = [(part, tasks[part.name]) for part in task.parts if part.metric in tasks[part.name]]
+    means = [scores[defined_metric(scores, part.metric)] for part, scores in scored]
     return {
         task.metric: float(np.mean(means)),
+        "chance": float(np.mean([scores["chance"] for _, scores in scored])),
         "num_clips": int(has_label(task, np.asarray(y_true)).sum()),
         "tasks": tasks,
     }
@@ -201,6 +219,7 @@ def _evaluate_regression(
         "ccc": float(label_ccc.mean()),
         "ccc_low": float(low),
         "ccc_high": float(high),
+        "chance": 0.0,
         "pearson": float(label_pearson.mean()),
         "official_ccc": float(np.mean(official_ccc(y_true, y_pred))),
         "per_label": {label: dict(zip(names, row, strict=True)) for label, row in zip(task.labels, rows, strict=True)},
@@ -215,11 +234,22 @@ def _evaluate_classification(
     label_recalls = recalls(y_true, y_pred, task.num_labels)
 
     resampled = _resampled_recalls(task.num_labels, y_true, y_pred, units, num_resamples, seed)  # (resamples, labels)
-    low, high = interval(mean_over_defined(resampled))
-    label_low, label_high = interval(resampled)
-    return _class_scores(y_true, y_pred, task.num_labels) | {
-        "uar_low": float(low),
-        "uar_high": float(high),
+    low, high = map(float, interval(mean_over_defined(resampled)))
+    counts, hits = confusion.sum(axis=1), np.diagonal(confusion)
+    bounds = interval(resampled)  # (2, labels); of a recall of 0 or 1 every resample says the same
+    is_point = np.isin(label_recalls, (0, 1)) & ~np.isnan(bounds[0])
+    label_low, label_high = np.where(is_point, wilson_interval(hits, counts), bounds)
+    missing = [label for label, count in zip(task.labels, counts, strict=True) if not count]
+    scores: dict = _class_scores(y_true, y_pred, task.num_labels)
+    present = scores.pop("uar_present")
+    scores |= {"uar_low": low, "uar_high": high, "chance": 1 / max(1, task.num_labels - len(missing))}
+    if missing:
+        scores |= {"uar_low": np.nan, "uar_high": np.nan, "missing_classes": missing}
+        scores |= {"uar_present": present, "uar_present_low": low, "uar_present_high": high}
+    answers = np.flatnonzero(confusion.sum(axis=0))
+    if len(answers) == 1 and len(y_true) > 1:
+        scores["predicts_only"] = task.labels[answers[0]]
+    return scores | {
         "per_label": {
             label: {
                 "recall": float(label_recalls[index]),
@@ -234,8 +264,11 @@ def _evaluate_classification(
 
 
 def _class_scores(y_true: np.ndarray, y_pred: np.ndarray, num_labels: int) -> dict[str, float]:
+    present = uar(y_true, y_pred, num_labels)
+    occurring = np.unique(y_true[y_true != MISSING_CLASS])
     return {
-        "uar": uar(y_true, y_pred, num_labels),
+        "uar": present if len(occurring) == num_labels else np.nan,
+        "uar_present": present,
         "accuracy": accuracy(y_true, y_pred),
         "macro_f1": macro_f1(y_true, y_pred, num_labels),
     }

@@ -23,7 +23,7 @@ from audio_avb import SAMPLING_RATE
 from avb.arguments import AvbTrainingArguments
 from avb.collator import BurstCollator
 from avb.errors import AvbError
-from avb.metrics import compute_metrics
+from avb.metrics import best_metric, compute_metrics
 from avb.tasks import MultiTask, Task
 from avb.training.augmentation import AugmentedClips
 from avb.training.batches import STRATEGIES, JoinedBatches
@@ -90,7 +90,7 @@ class BurstTrainer(CheckpointTrainer):
         names = [name for key in self.loss_parameters for name in (key, f".{key}")]  # with a dot where DDP looks
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
         self._step, self.teachers = _Step([]), teachers
-        args.metric_for_best_model = f"eval_{task.metric}"
+        args.metric_for_best_model = f"eval_{best_metric(task)}"
         args.greater_is_better = True
         patience = args.early_stopping_patience
         super().__init__(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avb.errors import AvbError
-from avb.metrics import accuracy, ccc
+from avb.metrics import accuracy, ccc, defined_metric
 from avb.metrics.bootstrap import interval, resampled_sums, unit_indices
 from avb.reports.scored import Predictions
 from configuration_avb import POOLINGS
@@ -170,7 +170,8 @@ def by_duration(predictions: Predictions, num_parts: int = 4) -> list[Part]:
     places, parts = _quantile_bins(predictions.seconds, num_parts), []
     for place in np.unique(places):
         part, seconds = predictions.select(places == place), predictions.seconds[places == place]
-        scores, metric = part.evaluate(), predictions.task.metric
+        scores = part.evaluate()
+        metric = defined_metric(scores, predictions.task.metric)
         name = f"{seconds.min():.2f} to {seconds.max():.2f} s"
         parts.append(Part(name, len(part), Estimate(*(scores[metric + end] for end in ("", "_low", "_high")))))
     return parts
@@ -198,8 +199,8 @@ def learning_curve(folder: str | Path, metric: str) -> Curve:
     try:
         log = json.loads(path.read_text(encoding="utf-8"))["log_history"]
         loss = [(float(entry["epoch"]), float(entry["loss"])) for entry in log if "loss" in entry]
-        key = f"eval_{metric}"
-        score = [(float(entry["epoch"]), float(entry[key])) for entry in log if key in entry]
+        scored = [(entry, entry.get(f"eval_{metric}_present", entry.get(f"eval_{metric}"))) for entry in log]
+        score = [(float(entry["epoch"]), float(value)) for entry, value in scored if value is not None]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AvbError(f"{path}: cannot be read; give the folder of a finished run of train_avb.py") from error
     return Curve(folder.resolve().name, loss, score)

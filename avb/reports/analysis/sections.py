@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from avb.metrics import defined_metric
 from avb.reports.analysis import figures
 from avb.reports.analysis.numbers import (
     MIN_SPEAKER_CLIPS,
@@ -51,7 +52,7 @@ def _classification(predictions: Predictions, scores: dict) -> list[Section]:
     labels, basis, intervals = predictions.task.labels, predictions.basis(), _intervals(predictions)
     confusion = np.array(scores["confusion_matrix"])
     recalls = {label: _estimate(scores["per_label"][label], "recall") for label in labels}
-    overall, bins = _estimate(scores, "uar"), reliability(predictions)
+    overall, bins = _estimate(scores, defined_metric(scores, "uar")), reliability(predictions)
     occurring = int((confusion.sum(axis=1) > 0).sum())
     rows = [
         (label, _count(scores["per_label"][label]["count"]), number(recalls[label].value), interval(recalls[label]))
@@ -74,8 +75,8 @@ def _classification(predictions: Predictions, scores: dict) -> list[Section]:
         Section(
             "Recall by class",
             f"Share of a class's clips that are found. {intervals} The dashed line is their mean, the UAR; chance is "
-            f"1 / {occurring}, the classes that occur. A recall of 0 or 1 has an interval without width, which says "
-            f"nothing of its error. {basis}.",
+            f"1 / {occurring}, the classes that occur. The interval of a recall of 0 or 1 is Wilson's, "
+            f"by clip. {basis}.",
             "recall",
             (figures.labels_figure, recalls, "recall", overall, 1 / occurring),
             (Table(("class", "clips", "recall", "95 % interval"), rows, "All recalls"),),
