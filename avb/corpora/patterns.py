@@ -1,0 +1,171 @@
+"""Speakers, labels and groups read from file names, by a regular expression or by the name of a well-known corpus.
+
+    --speaker_pattern vivae --label_pattern vivae        S01_achievement_low_01.wav → S01, achievement
+    --speaker_pattern "^([^/]+)/"                        anna/laugh1.wav → anna
+
+An expression is searched in a clip's path below the folder, without its suffix; its one group is what is read. The
+ready ones follow each corpus's own description of its names, and were tried on names made up after it, not on the
+corpora.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from avb.corpora.emogator import CATEGORIES
+from avb.errors import CorpusError, did_you_mean
+
+
+@dataclass(frozen=True)
+class NamePattern:
+    """How a corpus names its clips.
+
+    Attributes:
+        speaker: expression whose group is the speaker.
+        label: expression whose group is the class, or its code.
+        classes: class of each code; empty where the names spell the classes out.
+        source: where the corpus says so.
+    """
+
+    speaker: str
+    label: str
+    source: str
+    classes: dict[str, str] = field(default_factory=dict)
+
+
+PATTERNS = {
+    "asvp-esd": NamePattern(
+        speaker=r"(?:^|/)\d\d-0[12]-\d\d-\d\d-\d\d-(\d+)-",
+        label=r"(?:^|/)\d\d-0[12]-(\d\d)-",
+        classes={
+            "01": "boredom", "02": "neutral", "03": "happiness", "04": "sadness", "05": "anger", "06": "fear",
+            "07": "disgust", "08": "surprise", "09": "excitement", "10": "pleasure", "11": "pain",
+            "12": "disappointment", "13": "breath",
+        },
+        source="Landry et al. 2020, doi:10.5281/zenodo.3782416",
+    ),
+    "crema-d": NamePattern(
+        speaker=r"(?:^|/)(\d{4})_[A-Z]{3}_[A-Z]{3}_",
+        label=r"(?:^|/)\d{4}_[A-Z]{3}_([A-Z]{3})_",
+        classes={
+            "ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness", "NEU": "neutral", "SAD": "sadness",
+        },
+        source="Cao et al. 2014, doi:10.1109/TAFFC.2014.2336244",
+    ),
+    "emodb": NamePattern(
+        speaker=r"(?:^|/)(\d\d)[ab]\d\d[A-Z]\w?$",
+        label=r"(?:^|/)\d\d[ab]\d\d([A-Z])\w?$",
+        classes={
+            "W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happiness", "T": "sadness", "N": "neutral",
+        },
+        source="Burkhardt et al. 2005, Interspeech",
+    ),
+    "emogator": NamePattern(
+        speaker=r"(?:^|/)(\d{6})-\d\d-\d$",
+        label=r"(?:^|/)\d{6}-(\d\d)-\d$",
+        classes={f"{number:02d}": category for number, category in enumerate(CATEGORIES, start=1)},
+        source="Buhl 2023, arXiv:2301.00508",
+    ),
+    "ravdess": NamePattern(
+        speaker=r"(?:^|/)(?:\d\d-){6}(\d\d)$",
+        label=r"(?:^|/)0[123]-0[12]-(\d\d)-(?:\d\d-){3}\d\d$",
+        classes={
+            "01": "neutral", "02": "calm", "03": "happiness", "04": "sadness", "05": "anger", "06": "fear",
+            "07": "disgust", "08": "surprise",
+        },
+        source="Livingstone & Russo 2018, doi:10.1371/journal.pone.0196391",
+    ),
+    "savee": NamePattern(
+        speaker=r"(?:^|/)(DC|JE|JK|KL)[_/](?:sa|su|[adfhn])\d\d$",
+        label=r"(?:^|/)(?:DC|JE|JK|KL)[_/](sa|su|[adfhn])\d\d$",
+        classes={
+            "a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness",
+            "su": "surprise",
+        },
+        source="Jackson & Haq 2014, University of Surrey",
+    ),
+    "tess": NamePattern(
+        speaker=r"(?:^|/)(OAF|YAF)_\w+_[a-z]+$",
+        label=r"(?:^|/)(?:OAF|YAF)_\w+_([a-z]+)$",
+        classes={
+            "angry": "anger", "disgust": "disgust", "fear": "fear", "happy": "happiness", "neutral": "neutral",
+            "ps": "surprise", "sad": "sadness",
+        },
+        source="Pichora-Fuller & Dupuis 2020, doi:10.5683/SP2/E8H2MF",
+    ),
+    "vivae": NamePattern(
+        speaker=r"(?:^|/)(S\d\d)_[a-z]+_[a-z]+_\d\d$",
+        label=r"(?:^|/)S\d\d_([a-z]+)_[a-z]+_\d\d$",
+        source="Holz et al. 2022, Emotion 22(1)",
+    ),
+    "vocalsound": NamePattern(
+        speaker=r"(?:^|/)([fm]\d{4})_\d+_[a-z]+$",
+        label=r"(?:^|/)[fm]\d{4}_\d+_([a-z]+)$",
+        source="Gong et al. 2022, arXiv:2205.03433",
+    ),
+}  # fmt: skip
+# What differs between the cuts of one recording: a number at the end of a name.
+_RUNNING_NUMBER = re.compile(r"[ _.-]*\(?\d+\)?$")
+
+
+def read_speakers(names: Sequence[str], pattern: str, where: str) -> list[str]:
+    """The speaker of each clip.
+
+    Args:
+        names: paths below the corpus's folder, with `/` and without suffix.
+        pattern: a key of `PATTERNS`, or a regular expression with one group.
+        where: the corpus, for messages.
+
+    Raises:
+        CorpusError: no such expression, or a name that it does not fit.
+    """
+    ready = PATTERNS.get(pattern)
+    return _read(names, ready.speaker if ready else pattern, pattern, "speaker_pattern", where)
+
+
+def read_classes(names: Sequence[str], pattern: str, where: str) -> list[str]:
+    """The class of each clip. Arguments and errors as `read_speakers`; also a code that the corpus does not know."""
+    ready = PATTERNS.get(pattern)
+    found = _read(names, ready.label if ready else pattern, pattern, "label_pattern", where)
+    if ready is None or not ready.classes:
+        return found
+    for name, code in zip(names, found, strict=True):
+        if code not in ready.classes:
+            raise CorpusError(f"{where}: {name}: {code!r} is no class of {pattern}: {', '.join(ready.classes)}")
+    return [ready.classes[code] for code in found]
+
+
+def read_groups(names: Sequence[str], pattern: str, where: str) -> list[str]:
+    """What a clip must not be parted from: the recording it was cut from. Arguments and errors as `read_speakers`."""
+    return _read(names, pattern, pattern, "group_pattern", where)
+
+
+def cuts_of_recordings(names: Sequence[str]) -> list[list[str]]:
+    """Names that differ in a running number only (`laugh_0`, `laugh_1`), perhaps cuts of one recording; largest first."""
+    stems = [_RUNNING_NUMBER.sub("", name) for name in names]
+    alike: dict[str, list[str]] = {}
+    for name, stem in zip(names, stems, strict=True):
+        alike.setdefault(stem, []).append(name)
+    # A name that is nothing but a number, 00001, says nothing of a recording.
+    groups = [group for stem, group in alike.items() if len(group) > 1 and re.search(r"\w", stem.rpartition("/")[2])]
+    if len(groups) == 1 and len(groups[0]) == len(names):  # clip_001, clip_002, …: a numbered corpus
+        return []
+    return sorted(groups, key=len, reverse=True)
+
+
+def _read(names: Sequence[str], expression: str, given: str, option: str, where: str) -> list[str]:
+    try:
+        compiled = re.compile(expression)
+    except re.error as error:
+        raise CorpusError(f"--{option} {given}: no regular expression ({error})") from error
+    if compiled.groups != 1:
+        hint = did_you_mean(given, PATTERNS, "Ready ones")
+        raise CorpusError(f"--{option} {given}: it needs one group, such as ^([^/]+)/ for the first folder{hint}")
+    matches = [compiled.search(name) for name in names]
+    unfit = [name for name, match in zip(names, matches, strict=True) if not (match and match[1])]
+    if unfit:
+        raise CorpusError(
+            f"{where}: --{option} {given} does not fit {len(unfit)} of {len(names)} names, such as {unfit[0]}; correct "
+            "it, or move these clips away"
+        )
+    return [match[1] for match in matches if match]
