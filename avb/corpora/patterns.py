@@ -141,7 +141,7 @@ def read_groups(names: Sequence[str], pattern: str, where: str) -> list[str]:
 
 
 def cuts_of_recordings(names: Sequence[str]) -> list[list[str]]:
-    """Names that differ in a running number only (`laugh_0`, `laugh_1`), perhaps cuts of one recording; largest first."""
+    """Names that differ in a running number only (`laugh_0`, `laugh_1`), perhaps cuts of a recording; largest first."""
     stems = [_RUNNING_NUMBER.sub("", name) for name in names]
     alike: dict[str, list[str]] = {}
     for name, stem in zip(names, stems, strict=True):
