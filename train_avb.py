@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import set_seed
+from transformers.utils import logging
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from avb.cards.card import write_card
@@ -118,6 +119,7 @@ def train(
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     if args.resume and checkpoint is None and args.process_index == 0:
         print(f"{output_dir} holds no checkpoint to resume from: training starts anew")
+    logging.disable_progress_bar()  # of files of weights, which are read and written in no time
     set_seed(args.seed)  # before the model: its head starts from random weights
     task, splits, bad_clips = load_clips(data_args, args)
     if data_args.max_train_clips is not None:

@@ -8,7 +8,7 @@ from datasets import Dataset
 from audio_avb import SAMPLING_RATE
 from avb.files import write_table
 from avb.inference.prediction import score_columns, score_row, scores_from_logits
-from avb.metrics import evaluate_predictions, has_label
+from avb.metrics import defined_metric, evaluate_predictions, has_label
 from avb.tasks import MultiTask, Task
 from avb.training.trainer import BurstTrainer
 
@@ -84,11 +84,22 @@ def summary(task: Task | MultiTask, results: dict, num_bad_clips: int, output_di
 def _summarize(name: str, task: Task, scores: dict) -> list[str]:
     if task.metric not in scores:
         return [f"{name}: {scores['note']}"]
-    low, high = scores[f"{task.metric}_low"], scores[f"{task.metric}_high"]
+    metric = defined_metric(scores, task.metric)
+    low, high = scores[f"{metric}_low"], scores[f"{metric}_high"]
     per_label = "ccc" if task.kind == "regression" else "recall"
     width = max(map(len, task.labels))
-    return [
-        f"{name}: {task.metric.upper()} {scores[task.metric]:.3f}, 95 % interval {low:.3f} to {high:.3f} "
-        f"by {scores['interval_unit']} ({scores['num_clips']} clips)",
+    bounds = "too few for an interval" if np.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
+    lines = [
+        f"{name}: {task.metric.upper()} {scores[metric]:.3f}, {bounds} by {scores['interval_unit']}, chance "
+        f"{scores['chance']:.3f} ({scores['num_clips']} clips)",
         *(f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels),
     ]
+    if "missing_classes" in scores:
+        missing = ", ".join(scores["missing_classes"])
+        lines.append(f"  no {name} clip has the class {missing}: this UAR is over the others, and not comparable")
+    if "predicts_only" in scores:
+        lines.append(
+            f"  the model answers {scores['predicts_only']} for every clip: it has learned nothing of the others "
+            "(--class_weights balanced, more epochs or higher rates)"
+        )
+    return lines

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import get_device_states, set_device_states
 from torch.utils.data import SequentialSampler
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, PrinterCallback
+from transformers.trainer_callback import ProgressCallback
 
 from audio_avb import SAMPLING_RATE
 from avb.arguments import AvbTrainingArguments
@@ -28,6 +29,7 @@ from avb.tasks import MultiTask, Task
 from avb.training.augmentation import AugmentedClips
 from avb.training.batches import STRATEGIES, JoinedBatches
 from avb.training.distillation import ModelTeachers
+from avb.training.progress import ProgressLines
 from avb.training.resumption import CheckpointTrainer
 from configuration_avb import MULTITASK
 from modeling_avb import Wav2Vec2ForVocalBurst
@@ -102,6 +104,10 @@ class BurstTrainer(CheckpointTrainer):
             callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
             **kwargs,
         )
+        for stock in (ProgressCallback, PrinterCallback):
+            self.remove_callback(stock)
+        if not args.disable_tqdm:
+            self.add_callback(ProgressLines(best_metric(task)))
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
 
