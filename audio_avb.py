@@ -30,6 +30,7 @@ CONVERTIBLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".3gp", ".webm", ".mkv", ".mka",
 AudioSource = str | os.PathLike | bytes | dict
 
 MAX_SECONDS = 600.0  # of a clip, unless said otherwise
+MAX_CHANNELS = 16  # of an array, to tell them from its samples
 
 _BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB a block
 _LEGAL_RATES = (1_000, 384_000)  # Hz
@@ -99,7 +100,8 @@ def waveform_from_array(
     """Samples that are decoded already, as `load_audio` without trimming and level would give them.
 
     Args:
-        array: shape (samples,); floats, or integers whose full scale is that of their type, as in a WAV file.
+        array: shape (samples,), or of several channels (samples, channels) or (channels, samples), which are averaged;
+            floats, or integers whose full scale is that of their type, as in a WAV file.
         rate: of the samples, Hz.
         sampling_rate: of the result, Hz.
         max_seconds: longest clip that is accepted, seconds.
@@ -108,23 +110,25 @@ def waveform_from_array(
         float32 waveform of shape (samples,), at least one sample.
 
     Raises:
-        AudioError: no samples, several channels, not numbers, NaN or infinity, too long, or an impossible rate.
+        AudioError: no samples, an impossible shape, not numbers, NaN or infinity, too long, or an impossible rate.
     """
     array = np.asarray(array)
     if array.dtype.kind not in "fi":
         raise AudioError(f"<array>: its type is {array.dtype}; give floats in [-1, 1] or signed integers")
-    if array.ndim != 1:
-        raise AudioError(f"<array>: its shape is {array.shape}; give one channel, of shape (samples,)")
+    if array.ndim != 1 and not (array.ndim == 2 and min(array.shape) <= MAX_CHANNELS < max(array.shape)):
+        raise AudioError(f"<array>: its shape is {array.shape}; give (samples,), or (samples, channels)")
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
         raise AudioError(f"<array>: sampling_rate={rate!r} is no number of Hz")
     if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
         raise AudioError(f"<array>: sampling_rate={rate!r} is not legal: it must be 1,000 to 384,000 (Hz)")
-    if not len(array):
+    if not array.size:
         raise AudioError("<array>: holds no samples (0 seconds); leave it out")
-    if len(array) > max_seconds * rate:
+    if max(array.shape) > max_seconds * rate:
         raise AudioError(f"<array>: {_too_long(max_seconds)}")
     if array.dtype.kind == "i":
         array = array / -float(np.iinfo(array.dtype).min)
+    if array.ndim == 2:
+        array = array.mean(axis=int(np.argmin(array.shape)))
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise AudioError(f"<array>: sample {int(np.argmin(np.isfinite(array))):,} is NaN or infinite")

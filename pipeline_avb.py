@@ -11,9 +11,12 @@ decoded as in training, with its errors; every label is given, in the order of t
 a mask, so scores do not depend on what else is in the batch.
 """
 
+import io
+import numbers
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -69,9 +72,11 @@ class VocalBurstPipeline(ChunkPipeline):
         """Scores one clip or many.
 
         Args:
-            inputs: a path, an http(s) address, the bytes of a file, a waveform (samples,) at the model's rate, a dict
-                `{"array" or "raw": ..., "sampling_rate": ...}` or `{"bytes": ..., "path": ...}`, or what `datasets`
-                gives for a row's audio. Or many of them: a list, tuple, column, generator or torch dataset.
+            inputs: a path, an http(s) address, the bytes of a file, a file opened for reading bytes, a waveform
+                (samples,) or (samples, channels) with its rate, `(array, rate)`, a dict `{"array" or "raw": ...,
+                "sampling_rate": ...}` or `{"bytes": ..., "path": ...}`, or what `datasets` gives for a row's audio. A
+                waveform without its rate is taken for one at the model's, with a warning. Or many of them: a list,
+                tuple, column, generator or torch dataset.
             kwargs: see the class; and `num_workers`, the processes that decode a torch dataset.
 
         Returns:
@@ -84,7 +89,8 @@ class VocalBurstPipeline(ChunkPipeline):
             AudioError: a clip cannot be read, as `audio_avb.load_audio` says; its message names the clip.
             ValueError: an illegal argument.
         """
-        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview)):
+        is_one_clip = isinstance(inputs, (str, bytes, bytearray, memoryview)) or is_array_with_rate(inputs)
+        if isinstance(inputs, Sequence) and not is_one_clip:
             # Through a generator: a column of datasets is never decoded as a whole, and an empty list is no error.
             return list(super().__call__((clip for clip in inputs), **kwargs))
         return super().__call__(inputs, **kwargs)
@@ -179,6 +185,14 @@ def window_spans(
     return [(start, start + window) for start in starts]
 
 
+def is_array_with_rate(source) -> bool:
+    """Whether it is one clip as (array, rate), or as Gradio has it (rate, array)."""
+    if not (isinstance(source, tuple) and len(source) == 2):
+        return False
+    kinds = {isinstance(part, numbers.Number) for part in source}
+    return kinds == {True, False} and any(isinstance(part, (np.ndarray, torch.Tensor)) for part in source)
+
+
 def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     """Any input of the pipeline → float32 waveform (samples,) at `sampling_rate` Hz, neither trimmed nor levelled.
 
@@ -187,9 +201,15 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
     """
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         source = {"bytes": download(source), "path": source}
+    if is_array_with_rate(source):
+        array, rate = sorted(source, key=lambda part: isinstance(part, numbers.Number))
+        source = {"array": array, "sampling_rate": rate}
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
+        warnings.warn(
+            f"an array without its rate is taken for one at {sampling_rate:,} Hz; give (array, rate)", stacklevel=2
+        )
         source = {"array": source, "sampling_rate": sampling_rate}
     # What datasets decodes to; without torchcodec there is no such object, and no need to import it.
     torchcodec = sys.modules.get("torchcodec")
@@ -203,11 +223,24 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
         if isinstance(array, torch.Tensor):
             array = array.detach().cpu().numpy()
         return waveform_from_array(array, source["sampling_rate"], sampling_rate=sampling_rate, max_seconds=max_seconds)
+    if isinstance(source, io.IOBase):
+        source = _read_file(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
         raise AudioError(
-            f"audio must be a path, an address, bytes, a waveform or a dict of one of them, got {type(source).__name__}"
+            "audio must be a path, an address, bytes, an open file, (array, rate) or a dict of one of them, got "
+            f"{type(source).__name__}"
         )
     return load_audio(source, sampling_rate=sampling_rate, trim_top_db=None, peak_db=None, max_seconds=max_seconds)
+
+
+def _read_file(file: io.IOBase) -> bytes:
+    """An open file's content, from where it stands, at most `MAX_DOWNLOAD_BYTES`."""
+    if isinstance(file, io.TextIOBase):
+        raise AudioError("<file>: opened as text; open it for bytes: open(path, 'rb')")
+    content = file.read(MAX_DOWNLOAD_BYTES + 1)
+    if len(content) > MAX_DOWNLOAD_BYTES:
+        raise AudioError(f"<file>: larger than {MAX_DOWNLOAD_BYTES / 2**20:g} MiB; give its path")
+    return content
 
 
 def download(url: str) -> bytes:

@@ -136,6 +136,26 @@ def test_compressed_files_need_no_ffmpeg(pipe, clip, tmp_path, monkeypatch, name
     np.testing.assert_allclose(numbers(pipe(tmp_path / name)), numbers(pipe(load_audio(tmp_path / name))), atol=1e-6)
 
 
+def test_what_people_have_at_hand(pipe, clip, wav):
+    """Open files, arrays with their rate in either order, and several channels."""
+    expected = numbers(pipe(str(wav)))
+    stereo = np.stack([clip * 1.5, clip * 0.5], axis=1)
+    with open(wav, "rb") as file:
+        assert numbers(pipe(file)) == expected
+    assert numbers(pipe(io.BytesIO(wav.read_bytes()))) == expected
+    for source in ((clip, 16_000), (16_000, clip), (torch.from_numpy(clip), 16_000.0)):
+        assert numbers(pipe(source)) == expected
+    for source in ((stereo, 16_000), (stereo.T, 16_000), {"array": stereo, "sampling_rate": 16_000}):
+        assert numbers(pipe(source)) == pytest.approx(expected, abs=1e-5)
+    two = pipe([(clip, 16_000), (stereo, 16_000)])
+    assert [numbers(answer) for answer in two] == [pytest.approx(expected, abs=1e-5)] * 2
+
+
+def test_an_array_without_its_rate_is_read_with_a_warning(pipe, clip, wav):
+    with pytest.warns(UserWarning, match=r"taken for one at 16,000 Hz; give \(array, rate\)"):
+        assert numbers(pipe(clip)) == numbers(pipe(str(wav)))
+
+
 def test_integers_and_other_rates(pipe, clip, tmp_path):
     integers = (clip * 2**15).round().astype(np.int16)
     sf.write(tmp_path / "int.wav", integers, 16_000)
@@ -320,7 +340,9 @@ def wav_bytes(waveform: np.ndarray) -> bytes:
         (wav_bytes(np.array([0.0, np.nan])), "sample 1 is NaN"),
         (np.array([0.0, np.inf]), "<array>: sample 1 is NaN or infinite"),
         (np.zeros(0, np.float32), "<array>: holds no samples"),
-        (np.zeros((2, 16_000), np.float32), r"<array>: its shape is \(2, 16000\); give one channel"),
+        (np.zeros((50, 16_000), np.float32), r"<array>: its shape is \(50, 16000\); give \(samples,\), or"),
+        (np.zeros((2, 2, 99), np.float32), r"<array>: its shape is \(2, 2, 99\)"),
+        (io.StringIO("text"), "opened as text; open it for bytes"),
         (np.array(["a"]), "<array>: its type is <U1; give floats"),
         ({"array": np.zeros(9)}, "<array>: its rate is unknown"),
         ({"array": np.zeros(9), "sampling_rate": None}, "sampling_rate=None is no number of Hz"),
