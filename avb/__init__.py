@@ -42,3 +42,10 @@ def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
     from avb.inference import prediction  # not needed by who imports the classes only
 
     return prediction.load(name, device, **settings)
+
+
+def embed(clips, model: str = "emogator-small", **settings):
+    """What a model's encoder makes of clips, float32 (clips, hidden): see `avb.inference.embedding.embed`."""
+    from avb.inference import embedding
+
+    return embedding.embed(clips, model, **settings)

@@ -1,0 +1,103 @@
+"""Clips as vectors: what the encoder of a trained model makes of them, for a classifier or a map of one's own."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from audio_avb import MAX_SECONDS, AudioError, prepare_waveform
+from avb.collator import BurstCollator, length_batches
+from avb.errors import AvbError
+from avb.inference.prediction import CHUNK_CLIPS, CPU_BATCH_SECONDS, GPU_BATCH_SECONDS, load_model
+from modeling_avb import Wav2Vec2ForVocalBurst
+from pipeline_avb import is_array_with_rate, read_audio
+
+
+def embed(
+    clips: Iterable[Any],
+    model: str = "emogator-small",
+    *,
+    layer: int | None = None,
+    frames: bool = False,
+    device: str = "auto",
+    max_seconds: float = MAX_SECONDS,
+) -> np.ndarray | list[np.ndarray]:
+    """The encoder's frames of each clip, or their mean; prepared as in the model's training (rate, trimming, level).
+
+    Args:
+        clips: many of what `avb.load(...)` takes: paths, arrays with their rate, bytes, rows of `datasets`, ….
+        model: what `avb.load` takes: a folder, a model that comes with the project, a name on the Hub.
+        layer: transformer layer, counted from 1; 0 is what the first one reads. None: the one that the head reads.
+        frames: give every frame instead of their mean.
+        device: `auto`, `cpu`, `cuda`, …
+        max_seconds: longest clip that is accepted, seconds.
+
+    Returns:
+        float32, (clips, hidden): the mean over each clip's own frames, padding left out. With `frames` a list of
+        (frames, hidden). In the order of the clips; neither depends on what else is embedded beside it.
+
+    Raises:
+        AudioError: a clip cannot be read; the message names it.
+        AvbError: no such model or layer, or a model without a wav2vec 2.0 encoder.
+
+    >>> import avb, numpy as np
+    >>> noise = np.random.default_rng(0).normal(size=16_000)
+    >>> avb.embed([(noise, 16_000), (noise[:8000], 16_000)]).shape
+    (2, 256)
+    """
+    loaded, feature_extractor = load_model(model, device)
+    if not isinstance(loaded, Wav2Vec2ForVocalBurst):
+        raise AvbError(
+            f"{model}: it has no wav2vec 2.0 encoder in torch, whose frames could be given; try emogator-small"
+        )
+    last = loaded.config.encoder_layer
+    if layer is not None and not 0 <= layer <= last:
+        raise AvbError(
+            f"layer={layer!r} is not legal: {model} keeps layers 1 to {last}, and 0 is the input of the first"
+        )
+    if isinstance(clips, (str, bytes, dict, np.ndarray)) or is_array_with_rate(clips):
+        clips = [clips]
+    found: list[np.ndarray] = []
+    for waveforms in _chunks(clips, feature_extractor, max_seconds):
+        found += _embed_waveforms(loaded, feature_extractor, waveforms, last if layer is None else layer, frames)
+    if frames:
+        return found
+    return np.stack(found) if found else np.zeros((0, loaded.config.hidden_size), np.float32)
+
+
+def _chunks(clips: Iterable[Any], feature_extractor, max_seconds: float) -> Iterator[list[np.ndarray]]:
+    """Prepared waveforms (samples,), so many at a time that batches of like length can be made of them."""
+
+    def read(numbered: tuple[int, Any]) -> np.ndarray:
+        number, clip = numbered
+        try:
+            waveform = read_audio(clip, feature_extractor.sampling_rate, max_seconds)
+        except AudioError as error:
+            raise AudioError(f"clip {number}: {error}") from error
+        settings = {"trim_top_db": feature_extractor.trim_top_db, "peak_db": feature_extractor.peak_db}
+        return prepare_waveform(waveform, **settings)
+
+    numbered = enumerate(clips)
+    with ThreadPoolExecutor(2) as pool:
+        while chunk := list(islice(numbered, CHUNK_CLIPS)):
+            yield list(pool.map(read, chunk))
+
+
+@torch.inference_mode()
+def _embed_waveforms(
+    model: Wav2Vec2ForVocalBurst, feature_extractor, waveforms: Sequence[np.ndarray], layer: int, frames: bool
+) -> list[np.ndarray]:
+    collate = BurstCollator(feature_extractor)
+    seconds = CPU_BATCH_SECONDS if model.device.type == "cpu" else GPU_BATCH_SECONDS
+    found: dict[int, np.ndarray] = {}
+    for indices in length_batches(list(map(len, waveforms)), int(seconds * feature_extractor.sampling_rate)):
+        inputs = collate([{"input_values": waveforms[index]} for index in indices]).to(model.device)
+        outputs, mask = model.encode(**inputs, output_hidden_states=True)
+        hidden = outputs.hidden_states[layer].float()  # (clips, frames, hidden)
+        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # (clips, hidden)
+        for row, index in enumerate(indices):
+            found[index] = (hidden[row, mask[row]] if frames else mean[row]).cpu().numpy()
+    return [found[index] for index in range(len(waveforms))]
