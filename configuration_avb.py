@@ -13,18 +13,20 @@ from functools import partial
 from transformers import Wav2Vec2Config
 
 PAPERS_LAYER = 12
-POOLINGS = ("last", "first", "max", "avg", "attention")
+POOLINGS = ("last", "first", "max", "avg", "maskavg", "attention")
 LOSSES = ("ccc", "mse", "ce")  # of one task
 MULTITASK = "multitask"  # the loss of several
 TASK_WEIGHTINGS = ("fixed", "uncertainty")
 CCC_REDUCTIONS = ("mean", "sum")
-HEAD_NORMS = (None, "batch")
+HEAD_NORMS = (None, "batch", "batch_clips")
+HEAD_INITS = ("transformers", "torch")
 WAVEFORM_NORMALIZATIONS = ("clip", "batch", "none")
 
 # Fields of our own that nothing the encoder computes depends on; nor does it on those of the labels.
 HEAD_FIELDS = frozenset(
     "rnn_layers rnn_hidden_size head_dropout pooling loss label_range ccc_reduction class_weights label_smoothing "
-    "head_norm masked_pooling tasks task_weighting task_weights frozen_encoder_dropout id2label label2id num_labels "
+    "head_norm head_init pool_before_head ce_sigmoid masked_pooling tasks task_weighting task_weights "
+    "frozen_encoder_dropout id2label label2id num_labels "
     "problem_type architectures".split()
 )
 
@@ -105,6 +107,11 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         rnn_hidden_size: units of each LSTM layer (section IV-B: 512).
         head_dropout: dropout before the LSTM, between its layers and before the linear layer. The paper has none.
         pooling: how per-frame predictions become one, over valid frames only (section III-B); `attention` is ours.
+            `maskavg`, of the authors' code, divides a sum by the number of valid frames: `avg`, unless `masked_pooling`
+            is False and the sum is over padding too; it can then exceed 1.
+        pool_before_head: True pools the encoder's (or LSTM's) frames and puts the linear layer behind, once per clip:
+            the authors' model without RNN until 2022-09-26, with `rnn_layers=0`, `pooling="maskavg"`,
+            `masked_pooling=False`, `head_norm="batch_clips"` for CCC, and `ce_sigmoid=True` for `ce`.
         loss: `ccc` or `mse` make a regression model, `ce` a classifier (section III-C); `multitask` is the sum of the
             losses in `tasks`.
         tasks: of a multitask model, one dict a task in the order of its labels: `name`, `loss`, `num_labels` and, for
@@ -116,13 +123,18 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         class_weights: one weight a class for `ce`.
         label_smoothing: label smoothing of `ce`, in [0, 1).
         head_norm: `batch` puts a batch norm over labels between linear layer and sigmoid, its statistics taken over all
-            frames, padding included, as the authors' code does for CCC; None leaves it out.
-        masked_pooling: False lets `max` and `avg` see padding, as the authors' code does.
+            frames, padding included, as the authors' code does for CCC; `batch_clips` takes them over the clips, with
+            `pool_before_head`; None leaves it out.
+        head_init: initial weights of LSTM and linear layers: `transformers`' (Xavier, and a normal distribution; no
+            biases) or `torch`'s (uniform, biases too), which the authors' code has.
+        ce_sigmoid: True puts a sigmoid in front of cross entropy, as the authors' code did until 2022-10-05.
+        masked_pooling: False lets `max`, `avg` and `maskavg` see padding, as the authors' code does.
         masked_group_norm: False is the stock group norm of BASE and LARGE, which sees padding.
         waveform_normalization: `clip` brings each clip to zero mean and unit variance (the feature extractor does it);
-            `batch` does so over the whole padded batch, as the authors' LARGE-LV60K and XLSR53; `none` is their BASE
-            and LARGE.
-        frozen_encoder_dropout: True leaves the dropout of a frozen encoder on in training, as the authors' code does.
+            `batch` does so over the whole padded batch, as torchaudio's LARGE-LV60K and XLSR53 do since version 2.0;
+            `none` is what all four of the authors' encoders heard, with the version of their time.
+        frozen_encoder_dropout: True leaves the dropout of a frozen encoder on in training, as the authors' code does,
+            at the encoder's own rates (`feat_proj_dropout`, `attention_dropout`, `hidden_dropout`, …).
 
     Raises:
         ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
@@ -147,6 +159,9 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     class_weights: list[float] | None = None
     label_smoothing: float = 0.0
     head_norm: str | None = None
+    head_init: str = "transformers"
+    pool_before_head: bool = False
+    ce_sigmoid: bool = False
     masked_pooling: bool = True
     masked_group_norm: bool = True
     waveform_normalization: str = "clip"
@@ -176,7 +191,8 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     def _validate_types(self, require):
         for name in ("head_dropout", "label_smoothing"):
             require(_is_number(getattr(self, name)), name, "a number")
-        for name in ("masked_pooling", "masked_group_norm", "frozen_encoder_dropout"):
+        booleans = ("masked_pooling", "masked_group_norm", "frozen_encoder_dropout", "pool_before_head", "ce_sigmoid")
+        for name in booleans:
             require(isinstance(getattr(self, name), bool), name, "true or false")
         is_pair = isinstance(self.label_range, (list, tuple)) and all(map(_is_number, self.label_range))
         require(is_pair, "label_range", "a pair (low, high) with low < high")
@@ -198,6 +214,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
             "loss": (*LOSSES, MULTITASK),
             "task_weighting": TASK_WEIGHTINGS,
             "head_norm": HEAD_NORMS,
+            "head_init": HEAD_INITS,
             "waveform_normalization": WAVEFORM_NORMALIZATIONS,
         }
         for field, legal in choices.items():
@@ -211,6 +228,10 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         require(self.rnn_layers >= 0, "rnn_layers", "0 (without RNN) or more")
         require(self.rnn_hidden_size >= 1, "rnn_hidden_size", "1 or more")
         require(0 <= self.head_dropout < 1, "head_dropout", "in [0, 1)")
+        norms = (None, "batch_clips" if self.pool_before_head else "batch")
+        where = "with" if self.pool_before_head else "without"
+        require(self.head_norm in norms, "head_norm", f"{' or '.join(map(str, norms))} {where} pool_before_head")
+        require(self.loss == "ce" or not self.ce_sigmoid, "ce_sigmoid", "False: it belongs to loss='ce'")
         require(not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
         if self.mask_feature_prob > 0:
             require(self.mask_feature_length <= self.hidden_size, "mask_feature_length", f"at most {self.hidden_size}")
@@ -237,7 +258,28 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     @property
     def pools_padding(self) -> bool:
         """Whether the pooling sees the frames of the padding, as the authors' code does."""
-        return not self.masked_pooling and self.pooling in ("max", "avg")
+        return not self.masked_pooling and self.pooling in ("max", "avg", "maskavg")
+
+    @property
+    def encoder_batch_dependence(self) -> str | None:
+        """What makes the encoder's frames of a clip depend on the clips of its batch; None where nothing does."""
+        if self.waveform_normalization == "batch":
+            return "waveforms are normalised over the batch (waveform_normalization batch)"
+        if self.feat_extract_norm == "group" and not self.masked_group_norm:
+            return "the group norm sees the padding of the batch (masked_group_norm false)"
+        return None
+
+    @property
+    def batch_dependence(self) -> str | None:
+        """What makes a clip's scores depend on the clips of its batch; None where nothing does."""
+        if self.encoder_batch_dependence is None and self.pools_padding:
+            return "the pooling sees the padding of the batch (masked_pooling false)"
+        return self.encoder_batch_dependence
+
+    @property
+    def encoder_dropout(self) -> float:
+        """The largest rate of dropout in the encoder."""
+        return max(self.feat_proj_dropout, self.attention_dropout, self.hidden_dropout, self.activation_dropout)
 
     @property
     def receptive_field(self) -> int:

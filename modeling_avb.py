@@ -246,11 +246,17 @@ def sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> to
 # ---- pooling -------------------------------------------------------------------------------------------------------
 
 
-def pool(frames: torch.Tensor, mask: torch.Tensor, pooling: str, scores: torch.Tensor | None = None) -> torch.Tensor:
+def pool(
+    frames: torch.Tensor,
+    mask: torch.Tensor,
+    pooling: str,
+    scores: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Per-frame predictions (batch, frames, labels) → (batch, labels), over frames where `mask` is True.
 
-    `first`, `last`, `max` and `avg` are section III-B's; `attention` weighs frames by the softmax of `scores`
-    (batch, frames, 1).
+    `first`, `last`, `max` and `avg` are section III-B's; `maskavg` is the authors', a sum divided by `lengths`
+    (batch,), by default the frames it is over; `attention` weighs frames by the softmax of `scores` (batch, frames, 1).
     """
     if pooling == "first":
         return frames[:, 0]
@@ -260,8 +266,9 @@ def pool(frames: torch.Tensor, mask: torch.Tensor, pooling: str, scores: torch.T
     valid = mask[..., None]  # (batch, frames, 1)
     if pooling == "max":
         return frames.masked_fill(~valid, float("-inf")).amax(1)
-    if pooling == "avg":
-        return (frames * valid).sum(1) / valid.sum(1)
+    if pooling in ("avg", "maskavg"):
+        counts = mask.sum(-1) if lengths is None or pooling == "avg" else lengths
+        return (frames * valid).sum(1) / counts[:, None]
     assert scores is not None  # with pooling "attention"
     weights = scores.float().masked_fill(~valid, float("-inf")).softmax(1)
     return (frames * weights).sum(1)
@@ -308,7 +315,7 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
             )
             width = config.rnn_hidden_size
         self.head = nn.Linear(width, config.num_labels)
-        self.head_norm = nn.BatchNorm1d(config.num_labels) if config.head_norm == "batch" else None
+        self.head_norm = nn.BatchNorm1d(config.num_labels) if config.head_norm else None
         self.attention = nn.Linear(width, 1) if config.pooling == "attention" else None
         self.log_variances = None
         if config.loss == MULTITASK and config.task_weighting == "uncertainty":
@@ -316,6 +323,9 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module):
+        if self.config.head_init == "torch" and any(module is part for part in (self.rnn, self.head, self.attention)):
+            module.reset_parameters()
+            return
         super()._init_weights(module)
         if module is self and self.log_variances is not None:
             nn.init.zeros_(self.log_variances)
@@ -404,11 +414,21 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         hidden_states = self.dropout(hidden_states)
         if self.rnn is not None:
             hidden_states = self.dropout(self.rnn(hidden_states)[0])  # (batch, frames, rnn_hidden)
-        frames = self.head(hidden_states).float()  # (batch, frames, labels)
-        if self.head_norm is not None:
-            frames = self.head_norm(frames.transpose(1, 2)).transpose(1, 2)
-        frames = scores_from_outputs(self.config, frames)
         scores = None if self.attention is None else self.attention(hidden_states)
-        if self.config.pools_padding:
-            mask = torch.ones_like(mask)
-        return pool(frames, mask, self.config.pooling, scores)
+        if self.config.pool_before_head:
+            return self.score_outputs(self.head(self.pool_frames(hidden_states, mask, scores)).float())
+        frames = self.score_outputs(self.head(hidden_states).float())  # (batch, frames, labels)
+        return self.pool_frames(frames, mask, scores)
+
+    def score_outputs(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The linear layer's outputs, (batch, frames, num_labels) or (batch, num_labels), normed and squashed."""
+        if self.head_norm is not None:
+            outputs = self.head_norm(outputs.transpose(1, -1)).transpose(1, -1)
+        if self.config.ce_sigmoid:
+            outputs = outputs.sigmoid()
+        return scores_from_outputs(self.config, outputs)
+
+    def pool_frames(self, frames: torch.Tensor, mask: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
+        """(batch, frames, …) → (batch, …), over the frames that the configuration's pooling sees."""
+        seen = torch.ones_like(mask) if self.config.pools_padding else mask
+        return pool(frames, seen, self.config.pooling, scores, lengths=mask.sum(-1))

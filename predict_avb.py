@@ -28,6 +28,7 @@ from avb.inference import journal
 from avb.inference.clips import Clips, CorpusClips, PathClips, find_paths, scores_key
 from avb.inference.prediction import load_model, model_key
 from avb.tasks import TASKS, get_task
+from configuration_avb import Wav2Vec2VocalBurstConfig
 
 EXIT_SKIPPED = 3
 
@@ -197,6 +198,12 @@ def check_submission(args: argparse.Namespace, config):
     predicted, wanted = config.id2label.values(), get_task(args.task).labels
     if not set(wanted) <= set(predicted):
         raise AvbError(f"--submission: {args.model} predicts {', '.join(predicted)}, which is not task {args.task!r}")
+    if isinstance(config, Wav2Vec2VocalBurstConfig) and config.batch_dependence:
+        print(
+            f"predict_avb.py: {args.model}: {config.batch_dependence}: its scores depend on which clips share a batch, "
+            "here those of like length. Training wrote those of batches in the corpus's order: predictions_test.csv",
+            file=sys.stderr,
+        )
 
 
 def write_submission(partial: Path, folder: Path, args: argparse.Namespace, clip_ids: list[str]):

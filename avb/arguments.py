@@ -6,9 +6,11 @@ over labels, masked pooling. Batch size, epochs and weight decay are the paper's
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import torch
 from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
@@ -44,7 +46,13 @@ class ModelArguments:
     rnn_layers: int = field(default=2, metadata={"help": "LSTM layers; 0 is the paper's 'without RNN' (Table IV)."})
     rnn_hidden_size: int = field(default=512, metadata={"help": "Units of an LSTM layer (section IV-B)."})
     head_dropout: float = field(default=0.0, metadata={"help": "Dropout around the LSTM. The paper has none."})
-    pooling: str = field(default="last", metadata={"help": "last, first, max, avg (section III-B) or attention."})
+    pooling: str = field(
+        default="last",
+        metadata={"help": "last, first, max, avg (section III-B), attention, or maskavg (of the authors' code)."},
+    )
+    pool_before_head: bool = field(
+        default=False, metadata={"help": "True: the linear layer reads the pooled frames (the authors' older code)."}
+    )
     loss: str | None = field(
         default=None, metadata={"help": "ccc, mse (section III-C) or ce. Default: ccc for scores, ce for classes."}
     )
@@ -60,12 +68,25 @@ class ModelArguments:
     )
     label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of loss ce, in [0, 1)."})
     head_norm: str | None = field(
-        default=None, metadata={"help": "'batch': the authors' batch norm over labels before the sigmoid."}
+        default=None,
+        metadata={
+            "help": "'batch': the authors' batch norm over labels before the sigmoid; 'batch_clips': over clips, with "
+            "pool_before_head."
+        },
     )
-    masked_pooling: bool = field(default=True, metadata={"help": "False: max and avg see padding, as the authors'."})
+    head_init: str = field(
+        default="transformers",
+        metadata={"help": "Initial weights of LSTM and linear layers: transformers', or torch's (the authors')."},
+    )
+    ce_sigmoid: bool = field(
+        default=False, metadata={"help": "True: a sigmoid before cross entropy, as in the authors' older code."}
+    )
+    masked_pooling: bool = field(
+        default=True, metadata={"help": "False: max, avg and maskavg see padding, as the authors'."}
+    )
     masked_group_norm: bool = field(default=True, metadata={"help": "False: stock group norm, which sees padding."})
     waveform_normalization: str = field(
-        default="clip", metadata={"help": "clip, batch (the authors' LV60K and XLSR53) or none (their BASE and LARGE)."}
+        default="clip", metadata={"help": "clip, batch (torchaudio's since 2.0) or none (the authors')."}
     )
     frozen_encoder_dropout: bool = field(
         default=False, metadata={"help": "True: a frozen encoder's dropout stays on in training, as the authors'."}
@@ -78,7 +99,21 @@ class ModelArguments:
     )
     mask_time_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of frames masked in training."})
     mask_feature_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of channels masked."})
-    hidden_dropout: float | None = field(default=None, metadata={"help": "Overrides the encoder's own dropout."})
+    feat_proj_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout behind the encoder's feature projection. Default: the checkpoint's."}
+    )
+    hidden_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout of the encoder's hidden states. Default: the checkpoint's."}
+    )
+    attention_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout of the encoder's attention weights. Default: the checkpoint's."}
+    )
+    activation_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout inside the encoder's feed-forward parts. Default: the checkpoint's."}
+    )
+    layerdrop: float | None = field(
+        default=None, metadata={"help": "Probability of skipping a layer of the encoder. Default: 0."}
+    )
     attn_implementation: str = field(default="sdpa", metadata={"help": "sdpa, eager or flash_attention_2."})
 
 
@@ -239,6 +274,9 @@ class AvbTrainingArguments(TrainingArguments):
     logging_strategy: str = field(default="epoch", metadata={"help": "When the training loss is logged."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept, beside the best one."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch on validation."})
+    best_on_tie: str = field(
+        default="first", metadata={"help": "Of epochs with the same best score: the first, or the last (the authors')."}
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better score (Table V)."}
     )
@@ -283,6 +321,8 @@ class AvbTrainingArguments(TrainingArguments):
                     f"--batch_seconds puts clips of like length together, which --train_sampling_strategy "
                     f"{self.train_sampling_strategy} does not: leave one of them out"
                 )
+        if self.best_on_tie not in ("first", "last"):
+            raise AvbError(f"--best_on_tie {self.best_on_tie!r} is not legal: it must be first or last")
         scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
         if self.load_best_model_at_end and saved not in (scored, "best"):
             raise AvbError(
@@ -308,7 +348,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return f"{action.option_strings[0]}{values}"
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        value = {int: "N", float: "X", string_to_bool: "true|false"}.get(action.type, "VALUE")
+        kind = action.type.kind if isinstance(action.type, _OrNone) else action.type
+        value = {int: "N", float: "X", string_to_bool: "true|false"}.get(kind, "VALUE")
         return f"{value} ..." if action.nargs in ("+", "*") else value
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -316,11 +357,34 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if is_said else super()._get_help_string(action)
 
 
+OFF = "none"  # as a value of an argument that may be None: `--peak_db none`, and in a recipe `peak_db: none`
+
+
+class _OrNone:
+    """A type of arguments that takes `none` too, as None."""
+
+    def __init__(self, kind: Callable[[str], Any]):
+        self.kind = kind
+        self.__name__ = kind.__name__  # of argparse's errors
+
+    def __call__(self, text: str) -> Any:
+        return None if text.lower() == OFF else self.kind(text)
+
+
+def _names_that_may_be_none(dataclass_type: type) -> set[str]:
+    return {name for name, hint in get_type_hints(dataclass_type).items() if NoneType in get_args(hint)}
+
+
 class AvbArgumentParser(HfArgumentParser):
     """One-line errors, and a help in which our arguments come before the hundred of the stock Trainer."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, formatter_class=_HelpFormatter, **kwargs)
+    def __init__(self, dataclass_types, **kwargs):
+        # Before the stock parser, which rewrites the types of fields.
+        may_be_none = set().union(*map(_names_that_may_be_none, dataclass_types))
+        super().__init__(dataclass_types, formatter_class=_HelpFormatter, **kwargs)
+        for action in self._actions:
+            if action.dest in may_be_none and action.default != OFF:  # of report_to it is a value of its own
+                action.type = _OrNone(action.type or str)
         for action in self._actions:
             if action.option_strings[0].startswith("--no_"):  # HfArgumentParser makes one of each switch that is on
                 action.help = argparse.SUPPRESS
@@ -381,10 +445,17 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     if rest:
         unknown = rest[0].lstrip("-").split("=")[0]
         parser.error(f"unknown argument {rest[0]!r}{did_you_mean(unknown, known)}")
+    for name, value in vars(namespace).items():
+        if value == [None]:  # a list's `none`
+            setattr(namespace, name, None)
     if namespace.output_dir is None:
         namespace.output_dir = f"runs/{'-'.join(names) or 'run'}"
     given = {item.lstrip("-").split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
-    resolved = {key: value for key, value in vars(namespace).items() if key in given | set(recipe) | {"output_dir"}}
+    resolved = {
+        key: OFF if value is None and key != "output_dir" else value  # null would mean: not given
+        for key, value in vars(namespace).items()
+        if key in given | {key for key, value in recipe.items() if value is not None} | {"output_dir"}
+    }
     try:
         parts = []
         for dataclass_type in parser.dataclass_types:

@@ -43,6 +43,13 @@ HEADS = {
         "masked_pooling": False,
         "label_range": (1, 7),
     },
+    "older": {
+        "pool_before_head": True,
+        "head_norm": "batch_clips",
+        "rnn_layers": 0,
+        "pooling": "maskavg",
+        "masked_pooling": False,
+    },
     "multitask": {**MULTITASK, "pooling": "attention"},
     "authors": AUTHORS,
 }  # A norm of each kind; `slow` runs them all.

@@ -153,6 +153,7 @@ def test_pooling_against_loops():
             "last": valid[-1],
             "max": torch.stack([max(valid[:, label]) for label in range(3)]),
             "avg": sum(valid) / length,
+            "maskavg": sum(valid) / length,
             "attention": sum(weight * frame for weight, frame in zip(weights, valid, strict=True)) / sum(weights),
         }
         for pooling in POOLINGS:
@@ -218,6 +219,41 @@ def test_head_norm_is_over_all_frames_of_the_batch_and_the_padding_can_be_pooled
         normed = (outputs - mean) / torch.sqrt(var + model.head_norm.eps)
         expected = (normed * model.head_norm.weight + model.head_norm.bias).sigmoid().mean(1)
         assert torch.allclose(model(batch, mask).logits, expected, atol=1e-5)
+
+
+def test_the_authors_masked_average_sums_padding_and_divides_by_the_clip(waveforms):
+    """It can exceed 1; with `masked_pooling` it is the average over valid frames."""
+    batch, mask = pad([waveforms[3], waveforms[-1]])
+    model = tiny_model(pooling="maskavg", masked_pooling=False, rnn_layers=0)
+    with torch.inference_mode():
+        outputs, frame_mask = model.encode(batch, mask)
+        scores = model.head(outputs.last_hidden_state).sigmoid()
+        expected = scores.sum(1) / frame_mask.sum(1, keepdim=True)
+        assert torch.allclose(model(batch, mask).logits, expected, atol=1e-5) and expected.max() > 1
+        masked = tiny_model(pooling="maskavg", rnn_layers=0)(batch, mask).logits
+        assert torch.equal(masked, tiny_model(pooling="avg", rnn_layers=0)(batch, mask).logits)
+
+
+@pytest.mark.parametrize("loss", ["ccc", "ce"])
+def test_the_authors_older_model_without_rnn(waveforms, loss):
+    """Sum over all frames / valid ones → linear → batch norm over clips (CCC) → sigmoid, before cross entropy too."""
+    fields = {"pooling": "maskavg", "masked_pooling": False, "pool_before_head": True, "rnn_layers": 0, "loss": loss}
+    fields |= {"head_norm": "batch_clips"} if loss == "ccc" else {"ce_sigmoid": True}
+    model = tiny_model(**fields).train()
+    model.wav2vec2.eval()
+    batch, mask = pad(waveforms[-3:])
+    with torch.no_grad():
+        outputs, frame_mask = model.encode(batch, mask)
+        pooled = outputs.last_hidden_state.sum(1) / frame_mask.sum(1, keepdim=True)
+        expected = pooled @ model.head.weight.T + model.head.bias
+        if loss == "ccc":
+            norm = model.head_norm
+            expected = (expected - expected.mean(0)) / torch.sqrt(expected.var(0, correction=0) + norm.eps)
+            expected = expected * norm.weight + norm.bias
+        assert torch.allclose(model(batch, mask).logits, expected.sigmoid(), atol=1e-4)
+    for wrong in ({"head_norm": "batch"}, {"loss": "mse", "head_norm": None, "ce_sigmoid": True}):
+        with pytest.raises(ValueError, match="is not legal"):
+            tiny_model(**fields | wrong)
 
 
 def test_logits_and_loss_are_fp32_under_autocast():
@@ -334,7 +370,7 @@ def test_hidden_states_and_tuples_as_everywhere_in_transformers():
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"pooling": "mean"}, ["pooling='mean'", "last, first, max, avg, attention"]),
+        ({"pooling": "mean"}, ["pooling='mean'", "last, first, max, avg, maskavg, attention"]),
         ({"loss": "mae"}, ["loss='mae'", "ccc, mse, ce"]),
         ({"encoder_layer": 13}, ["encoder_layer=13", "between 1 and 12"]),
         ({"encoder_layer": 0}, ["encoder_layer=0", "between 1 and 12"]),

@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 from scaled_run import make_trainer
+from transformers import TrainerCallback
 
 from avb.errors import AvbError
 from avb.training.batches import JoinedBatches
@@ -59,12 +60,12 @@ def one_step_gradients(tmp_path, **settings) -> tuple[dict, float]:
     trainer = make_trainer(tmp_path, max_steps=1, max_grad_norm=0.0, **settings)
     gradients = {}
 
-    def keep(args, state, control, model, **kwargs):
-        gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    class Keep(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformers.trainer_callback.PrinterCallback.on_pre_optimizer_step", staticmethod(keep))
-        trainer.train()
+    trainer.add_callback(Keep)
+    trainer.train()
     return gradients, trainer.state.log_history[0]["loss"]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modeling_avb import Wav2Vec2ForVocalBurst, length_mask, pool, scores_from_outputs
+from modeling_avb import Wav2Vec2ForVocalBurst, length_mask
 
 MASKED = -1e9  # added to attention scores of padding: its exponential is 0, and bf16 can hold it
 
@@ -51,10 +51,12 @@ class InferenceGraph(nn.Module):
         hidden_states = self.encode(hidden_states, mask)  # (batch, frames, hidden)
         if self.model.rnn is not None:
             hidden_states = self.model.rnn(hidden_states)[0]  # (batch, frames, rnn_hidden)
-        frames = self.model.head(hidden_states)  # (batch, frames, labels)
-        if self.model.head_norm is not None:
-            frames = self.model.head_norm(frames.transpose(1, 2)).transpose(1, 2)
-        return self.pool(scores_from_outputs(self.config, frames), hidden_states, mask)
+        attention = self.model.attention
+        scores = None if attention is None else attention(hidden_states)
+        if self.config.pool_before_head:
+            return self.model.score_outputs(self.model.head(self.pool(hidden_states, mask, scores)))
+        frames = self.model.score_outputs(self.model.head(hidden_states))  # (batch, frames, labels)
+        return self.pool(frames, mask, scores)
 
     def extract_features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(batch, samples) and the valid ones of each clip → (batch, frames, channels)."""
@@ -83,15 +85,11 @@ class InferenceGraph(nn.Module):
             hidden_states = layer(hidden_states, attention_mask=bias)
         return hidden_states
 
-    def pool(self, frames: torch.Tensor, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        pooling = self.config.pooling
-        if pooling == "last":  # the model's indexing by arange(batch) would be traced as a constant
-            last = (mask.sum(-1) - 1)[:, None, None].expand(-1, 1, self.config.num_labels)
+    def pool(self, frames: torch.Tensor, mask: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
+        if self.config.pooling == "last":  # the model's indexing by arange(batch) would be traced as a constant
+            last = (mask.sum(-1) - 1)[:, None, None].expand(-1, 1, frames.shape[-1])
             return frames.gather(1, last)[:, 0]
-        if self.config.pools_padding:
-            mask = torch.ones_like(mask)
-        attention = self.model.attention
-        return pool(frames, mask, pooling, None if attention is None else attention(hidden_states))
+        return self.model.pool_frames(frames, mask, scores)
 
 
 class ChannelsLastConv(nn.Module):

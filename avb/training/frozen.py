@@ -89,15 +89,11 @@ def training_inputs(
 def reason_against(model: Wav2Vec2ForVocalBurst) -> str | None:
     """Why a frozen encoder has to run in every epoch: its frames are random or depend on the batch; else None."""
     config = model.config
-    if config.frozen_encoder_dropout:
+    if config.frozen_encoder_dropout and config.encoder_dropout > 0:
         return "its dropout is on (frozen_encoder_dropout)"
-    if config.waveform_normalization == "batch":
-        return "waveforms are normalised over the batch (waveform_normalization batch)"
-    if config.feat_extract_norm == "group" and not config.masked_group_norm:
-        return "its group norm sees the padding of the batch (masked_group_norm false)"
-    if config.head_norm is not None or config.pools_padding:
-        return "the head sees the frames of the padding (head_norm, or masked_pooling false)"
-    return None
+    if config.head_norm == "batch" or config.pools_padding:
+        return config.encoder_batch_dependence or "the head sees the frames of the padding (head_norm, or pooling)"
+    return config.encoder_batch_dependence
 
 
 @torch.inference_mode()

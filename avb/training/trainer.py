@@ -111,6 +111,15 @@ class BurstTrainer(CheckpointTrainer):
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
 
+    def _determine_best_metric(self, metrics, trial):
+        """As the stock method, for which the first of epochs alike is the best; with `best_on_tie` the last may be."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        score = metrics[self.args.metric_for_best_model]
+        if not is_best and self.args.best_on_tie == "last" and score == self.state.best_metric:
+            self.state.best_global_step = self.state.global_step
+            return True
+        return is_best
+
     # ---- batches ----------------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset=None):
@@ -275,14 +284,7 @@ def batch_dependence(model: nn.Module) -> str | None:
         return f"{type(model).__name__} normalises over the batch (batch norm)"
     if not isinstance(model, Wav2Vec2ForVocalBurst):
         return None
-    config = model.config
-    if config.waveform_normalization == "batch":
-        return "waveforms are normalised over the batch (waveform_normalization batch)"
-    if config.feat_extract_norm == "group" and not config.masked_group_norm:
-        return "the group norm sees the padding of the batch (masked_group_norm false)"
-    if config.pools_padding:
-        return "the pooling sees the padding of the batch (masked_pooling false)"
-    return None
+    return model.config.batch_dependence
 
 
 def _without_labels(inputs: dict) -> dict:
