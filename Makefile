@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo space test test-fast coverage lint clean
+.PHONY: install demo space test test-fast nightly coverage lint clean
 
 install: $(INSTALLED)
 
@@ -41,7 +41,15 @@ test: install
 	$(PYTEST)
 
 test-fast: install
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not nightly"
+
+# What is too long for CI: every benchmark at toy size, the fuzzers and the soak. Before an issue is called done.
+nightly: install
+	$(PYTEST) -m nightly
+	$(BIN)/python tests/fuzz.py tables 100000
+	$(BIN)/python tests/fuzz.py audio 20000
+	$(BIN)/python tests/fuzz.py recipes 20000
+	$(BIN)/python tests/soak.py --predictions 50000 --requests 2000
 
 # The model, scores, tasks and corpora, 95 % of the lines of each. What runs in processes of its own does not count.
 COVERED_BY := modeling losses front_end metrics metric_spaces evaluate_modules tasks corpora emogator decode prepare \

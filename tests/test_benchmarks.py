@@ -1,5 +1,5 @@
-"""Benchmarks: each runs end to end at toy size and leaves a whole row. What they measure is not tested: no test knows
-how fast a machine is."""
+"""Benchmarks: each runs end to end at toy size and leaves a whole row, one of them in CI, the others by `make nightly`.
+What they measure is not tested: no test knows how fast a machine is."""
 
 import csv
 import importlib
@@ -52,7 +52,7 @@ def test_the_readme_has_the_table_of_results(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ours", ["fp32", "onnx-fp32"])
+@pytest.mark.parametrize("ours", ["fp32", pytest.param("onnx-fp32", marks=pytest.mark.nightly)])
 def test_latency_cpu(tmp_path, ours):
     """The model that is cut and the stock one that is not, with the same weights, predict the same."""
     if ours.startswith("onnx"):
@@ -64,13 +64,13 @@ def test_latency_cpu(tmp_path, ours):
     assert high - low > 0.3  # models that say the same of every clip would agree whatever they were
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_score_folder(tmp_path):
     (row,) = run("score_folder", tmp_path, "--clips", "5", "--longest", "1", "--ours", "torch-bf16")
     check_whole(row)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_score_folder_memory(tmp_path):
     (row,) = run("score_folder", tmp_path, "--clips", "20", "--longest", "0.5", "--memory")
     check_whole(row)
@@ -78,7 +78,7 @@ def test_score_folder_memory(tmp_path):
     assert float(row["ratio"]) == pytest.approx(float(row["peak_mib"]) / float(row["peer_peak_mib"]), rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_data_pipeline(tmp_path):
     rows = run("data_pipeline", tmp_path, "--clips", "3")
     assert [row["benchmark"] for row in rows] == ["data_pipeline_first_epoch", "data_pipeline_later_epoch"]
@@ -86,7 +86,7 @@ def test_data_pipeline(tmp_path):
         check_whole(row)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_import_time(tmp_path):
     rows = run("import_time", tmp_path, "--warmup", "0")
     assert [row["setting"].split(",")[0] for row in rows] == ["avb.load", "predict_avb.py"]
@@ -94,7 +94,7 @@ def test_import_time(tmp_path):
         check_whole(row)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_every_gpu_row_runs_on_a_cpu_at_toy_size(tmp_path):
     """With it train_step.py and frozen_epochs.py, which nothing else here runs."""
