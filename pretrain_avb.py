@@ -24,6 +24,7 @@ from avb.errors import AvbError, did_you_mean
 from avb.files import make_folder, write_json, write_text
 from avb.pretraining import OBJECTIVES
 from avb.recipes import SUFFIXES
+from avb.run_files import METRICS, RECIPE
 from avb.training.loading import load_clips
 from configuration_avb import receptive_field
 
@@ -63,9 +64,9 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).wav2vec2.save_pretrained(output_dir)
         feature_extractor.save_pretrained(output_dir)
-        write_text(output_dir / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False))
+        write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
         metrics = {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
-        write_json(output_dir / "metrics.json", metrics)
+        write_json(output_dir / METRICS, metrics)
         print(f"validation loss {loss:.4f} ({model_args.objective}); {len(bad_clips)} unreadable clips; {output_dir}")
     return loss
 

@@ -15,7 +15,6 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -30,15 +29,28 @@ from avb.cards.run import corpus_name
 from avb.corpora.decode import BadClip
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
-from avb.reports.results import RUN_TABLE, append_result, check_table, failed_run, run_results, write_results
+from avb.reports.results import failed_run, run_results
+from avb.reports.run_table import append_result, check_table, write_results
+from avb.run_files import (
+    BAD_CLIPS,
+    RECIPE,
+    RESULTS,
+    TRAIN_SET,
+    VERSIONS,
+    Metrics,
+    describe_tasks,
+    new_run_id,
+    start_run,
+    write_metrics,
+)
 from avb.training.augmentation import MIXUP, AugmentedClips
 from avb.training.build import build_model
-from avb.training.checkpoints import FINISHED, clear, starting_point
+from avb.training.checkpoints import clear, is_finished, starting_point
 from avb.training.distillation import ModelTeachers, are_models, soften
 from avb.training.frozen import training_inputs
 from avb.training.loading import load_clips
 from avb.training.scoring import score_split, summary
-from avb.training.train_set import TRAIN_SET, describe_clips
+from avb.training.train_set import describe_clips
 from avb.training.trainer import BurstTrainer
 
 ROOT = Path(__file__).resolve().parent
@@ -66,7 +78,7 @@ def run(argv: list[str] | None) -> int:
     repo_id = args.hub_model_id if args.push_to_hub else None
     args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
     is_main_process = args.process_index == 0
-    if args.resume and not args.overwrite and (Path(args.output_dir) / FINISHED).exists():
+    if args.resume and not args.overwrite and is_finished(args.output_dir):
         if is_main_process:
             print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains anew)")
         return 0
@@ -76,15 +88,18 @@ def run(argv: list[str] | None) -> int:
         except AvbError as error:
             print(f"train_avb.py: error: {error}", file=sys.stderr)
             return 1
+    run_id = new_run_id()
     made_by = versions()  # as it starts: the working tree may have another commit at its end
     try:
         if repo_id and is_main_process:
             open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours
-        metrics, epochs = train(model_args, data_args, args, recipe, made_by)
+        metrics, epochs = train(model_args, data_args, args, recipe, made_by, run_id)
     except ValueError as error:
         print(f"train_avb.py: error: {error}", file=sys.stderr)
         if args.results and is_main_process:
-            append_result(args.results, failed_run(argv, str(error), task=data_args.task, seed=args.seed, **facts))
+            append_result(
+                args.results, failed_run(argv, str(error), task=data_args.task, seed=args.seed, run_id=run_id, **facts)
+            )
         return 1
     except KeyboardInterrupt:
         if is_main_process:
@@ -94,14 +109,13 @@ def run(argv: list[str] | None) -> int:
         return 0
     try:
         rows = run_results(argv, metrics, epochs=epochs, versions=made_by, **facts)
-        write_results(Path(args.output_dir) / RUN_TABLE, rows)
-        write_json(Path(args.output_dir) / FINISHED, metrics)  # last: a run that has it has the others
+        write_results(Path(args.output_dir) / RESULTS, rows)
+        write_metrics(args.output_dir, metrics)  # last: a run that has it has the others
         if args.results:
             for row in rows:
                 append_result(args.results, row)
         name = repo_id.rpartition("/")[2] if repo_id else None
-        is_scored = any(metrics["metric"] in scores for scores in metrics.values() if isinstance(scores, dict))
-        write_card(args.output_dir, name, [args.results] if args.results and is_scored else [])
+        write_card(args.output_dir, name, [args.results] if args.results and metrics.scored_splits else [])
         if repo_id:
             push_folder(args.output_dir, repo_id, args.hub_private_repo)
     except AvbError as error:
@@ -111,8 +125,13 @@ def run(argv: list[str] | None) -> int:
 
 
 def train(
-    model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict, made_by: dict
-):
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AvbTrainingArguments,
+    recipe: dict,
+    made_by: dict,
+    run_id: str,
+) -> tuple[Metrics, float | None]:
     """Corpus → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained."""
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
@@ -168,6 +187,8 @@ def train(
     )
     if args.overwrite and trainer.is_world_process_zero():
         clear(output_dir)
+    if trainer.is_world_process_zero():
+        run_id = start_run(output_dir, checkpoint is not None, run_id)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -175,20 +196,27 @@ def train(
         trainer.save_state()
         save_hub_folder(trainer.accelerator.unwrap_model(trainer.model), feature_extractor, output_dir)
 
-    metrics: dict[str, Any] = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
-    for name, split in splits.items():
-        if name != "train":
-            metrics[name] = score_split(trainer, task, name, split, output_dir)
-    metrics |= {"train_clips": len(splits["train"]), "train_seconds": round(seconds, 1), "seed": args.seed}
-    metrics["corpus"] = corpus_name(data_args.corpus, data_args.data_dir)
+    scored = {name: clips for name, clips in splits.items() if name != "train"}
+    metrics = Metrics(
+        task=task.name,
+        metric=task.metric,
+        labels=list(task.labels),
+        run_id=run_id,
+        corpus=corpus_name(data_args.corpus, data_args.data_dir),
+        seed=args.seed,
+        train_clips=len(splits["train"]),
+        train_seconds=round(seconds, 1),
+        tasks=describe_tasks(task),
+        splits={name: score_split(trainer, task, name, clips, output_dir) for name, clips in scored.items()},
+    )
     if trainer.is_world_process_zero():
         if bad_clips:
             rows = (clip._asdict() for clip in bad_clips)
-            write_table(output_dir / "bad_clips.csv", rows, list(BadClip._fields))
-        write_text(output_dir / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False))
-        write_json(output_dir / "versions.json", made_by)
+            write_table(output_dir / BAD_CLIPS, rows, list(BadClip._fields))
+        write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
+        write_json(output_dir / VERSIONS, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
-        print(summary(task, metrics, len(bad_clips), output_dir))
+        print(summary(metrics, len(bad_clips), output_dir))
     return metrics, trainer.state.epoch
 
 

@@ -1,4 +1,4 @@
-"""Files of results: written under a temporary name and moved, so that a file that exists is a whole one."""
+"""Files that are read and written: under a temporary name and moved, so that a file that exists is a whole one."""
 
 import contextlib
 import csv
@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from avb.errors import AvbError
 
@@ -67,6 +68,24 @@ def write_json(path: str | Path, content: dict | list):
         AvbError: it cannot be written.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, way_out: str, error_type: type[AvbError] = AvbError) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: of the file.
+        way_out: what the user can do if it cannot be read; the end of the message.
+        error_type: what is raised then.
+
+    Raises:
+        AvbError: it is not there, cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise error_type(f"{path}: cannot be read as JSON ({reason}); {way_out}") from error
 
 
 def write_text(path: str | Path, text: str):

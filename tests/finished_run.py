@@ -15,8 +15,10 @@ from avb.baselines import BASELINES
 from avb.cards.hub_folder import save_hub_folder
 from avb.files import write_json
 from avb.metrics import evaluate_predictions
+from avb.run_files import RECIPE as RECIPE_FILE
+from avb.run_files import TRAIN_SET, VERSIONS, Metrics, describe_tasks, write_metrics
 from avb.tasks import TASKS, MultiTask, Task
-from avb.training.train_set import TRAIN_SET, describe_clips
+from avb.training.train_set import describe_clips
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
@@ -57,14 +59,22 @@ def make_run(
         )
         model, feature_extractor = stir(Wav2Vec2ForVocalBurst(config)), VocalBurstFeatureExtractor(peak_db=-3.0)
     save_hub_folder(model, feature_extractor, folder)
-    metrics = {"task": task.name, "metric": task.metric, "labels": list(task.labels)}
-    metrics["validation"] = random_scores(task, seed)
-    metrics["test"] = {"num_clips": 0, "note": "labels are withheld"}
-    metrics |= {"train_clips": 230, "train_seconds": 1234.5, "seed": seed, "corpus": corpus}
-    write_json(folder / "metrics.json", metrics)
+    metrics = Metrics(
+        task=task.name,
+        metric=task.metric,
+        labels=list(task.labels),
+        run_id=f"20240131-154502-{seed:06x}",
+        corpus=corpus,
+        seed=seed,
+        train_clips=230,
+        train_seconds=1234.5,
+        tasks=describe_tasks(task),
+        splits={"validation": random_scores(task, seed), "test": {"num_clips": 0, "note": "labels are withheld"}},
+    )
+    write_metrics(folder, metrics)
     write_json(folder / TRAIN_SET, describe_clips(task, random_clips(task, seed)))
-    write_json(folder / "versions.json", {"commit": "0123abc", "python": "3.11.7", "torch": "2.13.0+cpu"})
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    write_json(folder / VERSIONS, {"commit": "0123abc", "python": "3.11.7", "torch": "2.13.0+cpu"})
+    (folder / RECIPE_FILE).write_text(yaml.safe_dump(recipe, sort_keys=False))
     for name in STAY_AT_HOME:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"\x80\x04 not for the Hub")

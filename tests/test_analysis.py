@@ -20,10 +20,13 @@ from sklearn.metrics import top_k_accuracy_score
 import train_avb
 from avb.errors import AvbError
 from avb.metrics import confusion_matrix, evaluate_predictions
-from avb.reports import tables as reports
+from avb.reports import command as reports
 from avb.reports.analysis import numbers
 from avb.reports.analysis.page import Section, Table, inline_svg, markdown_page, write_report
+from avb.reports.run_table import read_results
 from avb.reports.scored import Predictions, read_predictions
+from avb.reports.summaries import summarize
+from avb.run_files import Metrics, describe_tasks, write_metrics
 from avb.tasks import TASKS, MultiTask, Task
 
 CLIPS, SPEAKERS = 400, 20
@@ -67,12 +70,9 @@ def write_run(folder: Path, *parts: Predictions) -> Path:
     task = first.task if is_single else MultiTask(tuple(part.task for part in parts))
     by_task = {part.task.name: evaluate_predictions(part.task, part.y_true, part.scores, part.groups) for part in parts}
     scores = by_task[first.task.name] if is_single else {"mean_score": 0.5, "num_clips": CLIPS, "tasks": by_task}
-    metrics = {"task": task.name, "metric": task.metric, "labels": list(task.labels), "validation": scores}
-    metrics |= {"test": {"num_clips": 0, "note": "labels are withheld"}, "train_clips": 9, "seed": 1}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    losses = {part.task.name: "ce" if part.task.kind == "classification" else "ccc" for part in parts}
-    tasks = [{"name": p.task.name, "loss": losses[p.task.name], "num_labels": p.task.num_labels} for p in parts]
-    (folder / "config.json").write_text(json.dumps({"tasks": tasks}))
+    splits = {"validation": scores, "test": {"num_clips": 0, "note": "labels are withheld"}}
+    facts = {"train_clips": 9, "seed": 1, "tasks": describe_tasks(task), "splits": splits}
+    write_metrics(folder, Metrics(task=task.name, metric=task.metric, labels=list(task.labels), **facts))
     log = [{"epoch": 1.0, "loss": 0.9}, {"epoch": 1.0, f"eval_{task.metric}": 0.2}, {"epoch": 2.0, "loss": 0.5}]
     (folder / "trainer_state.json").write_text(json.dumps({"log_history": log}))
     rows = []
@@ -206,15 +206,15 @@ def test_scores_by_duration_are_of_quarters(values):
 
 
 def test_the_ablation_is_of_the_unchanged_recipes():
-    results = reports.read_results(ROOT / "results" / "runs.csv")
-    variants, basis = numbers.ablation(reports.summarize(results))
+    results = read_results(ROOT / "results" / "runs.csv")
+    variants, basis = numbers.ablation(summarize(results))
     assert [len(scores) for scores in variants.values()] == [5, 5, 5] and basis == "validation: 900 clips, 3 seeds"
     rows = [row for row in results if row.recipe == "emogator/frozen/avg-no-rnn"]
     estimate = variants["without RNN, trimmed"]["avg"]
     assert estimate.value == pytest.approx(np.mean([row.score for row in rows]))
     assert estimate.high == pytest.approx(np.mean([row.high for row in rows]))
     changed = [row for row in results if row.changes or not row.recipe.startswith("emogator/frozen")]
-    assert len(changed) > 3 and numbers.ablation(reports.summarize(changed)) == ({}, "validation: no clips, no seeds")
+    assert len(changed) > 3 and numbers.ablation(summarize(changed)) == ({}, "validation: no clips, no seeds")
 
 
 # ---------------------------------------------------------------------------------------------------------- the page
@@ -263,7 +263,7 @@ def test_a_classification_is_reported(classes, tmp_path, capsys):
     assert capsys.readouterr().out == f"{run / 'analysis' / 'report.md'}\n"
     assert_whole_report(run / "analysis", CLASS_FIGURES | {"ablation"})
     text = (run / "analysis" / "report.md").read_text()
-    scores = json.loads((run / "metrics.json").read_text())["validation"]
+    scores = json.loads((run / "metrics.json").read_text())["splits"]["validation"]
     joy = scores["per_label"]["joy"]
     assert re.search(rf"{joy['recall']:.3f} +\| {joy['recall_low']:.3f} to {joy['recall_high']:.3f}", text)
     assert f"Expected calibration error {numbers.calibration_error(numbers.reliability(classes)):.3f}" in text
@@ -285,7 +285,7 @@ def test_a_regression_is_reported_in_the_same_bytes(values, tmp_path):
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
     text = (tmp_path / "first" / "report.md").read_text()
-    for label, scores in json.loads((run / "metrics.json").read_text())["validation"]["per_label"].items():
+    for label, scores in json.loads((run / "metrics.json").read_text())["splits"]["validation"]["per_label"].items():
         assert re.search(rf"^\| {label} +\| {scores['ccc']:.3f} \| {scores['ccc_low']:.3f} to ", text, re.MULTILINE)
 
 
@@ -305,7 +305,7 @@ def test_what_is_not_known_is_said(classes, tmp_path):
     run = write_run(tmp_path / "run", classes)
     rows = list(csv.DictReader(open(run / "predictions_validation.csv", newline="")))
     metrics = json.loads((run / "metrics.json").read_text())
-    metrics["validation"] = evaluate_predictions(EMOTION, kept.y_true, kept.scores)
+    metrics["splits"]["validation"] = evaluate_predictions(EMOTION, kept.y_true, kept.scores)
     (run / "metrics.json").write_text(json.dumps(metrics))
     with open(run / "predictions_validation.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["id", *EMOTION.labels, "prediction", "label"], extrasaction="ignore")
@@ -350,7 +350,7 @@ def test_ids_of_a_picture_become_its_own(tmp_path):
     ("name", "content", "message"),
     [
         ("metrics.json", None, "metrics.json: cannot be read .*; give the folder of a finished run"),
-        ("metrics.json", "{", "metrics.json: not JSON"),
+        ("metrics.json", "{", "metrics.json: cannot be read as JSON"),
         ("metrics.json", "{}", "metrics.json: not what train_avb.py writes"),
         ("predictions_validation.csv", None, "predictions_validation.csv: cannot be read .* scored validation"),
         ("predictions_validation.csv", "id,joy\n1,2\n", "predictions_validation.csv: no column 'fear'"),
@@ -436,5 +436,5 @@ def test_speakers_of_a_run_on_ones_own_clips_are_reported(tmp_path):
     (predictions,) = read_predictions(run, "test")
     found = numbers.by_speaker(predictions)
     assert len(found) > 1 and all(count == 12 for _, count, _ in found)
-    accuracy = json.loads((run / "metrics.json").read_text())["test"]["accuracy"]
+    accuracy = json.loads((run / "metrics.json").read_text())["splits"]["test"]["accuracy"]
     assert np.mean([score for *_, score in found]) == pytest.approx(accuracy)

@@ -1,6 +1,7 @@
 """Model cards: every number comes from the run's files, and what was not measured is said to be unknown."""
 
 import copy
+import dataclasses
 import json
 import math
 import re
@@ -17,7 +18,9 @@ from avb.cards import command
 from avb.cards.card import TEMPLATE, build_card, write_card
 from avb.cards.run import read_run
 from avb.errors import AvbError
-from avb.reports.results import append_result, run_results
+from avb.reports.results import run_results
+from avb.reports.run_table import append_result
+from avb.run_files import new_run_id, read_metrics, write_metrics
 from avb.tasks import TASKS, MultiTask
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)*(?:e[+-]\d+)?(?!\w)")
@@ -88,11 +91,11 @@ def test_every_number_is_in_a_file_of_the_run(runs, name):
 def test_a_score_that_changes_changes_the_card(runs, name):
     run = read_run(runs[name])
     card = str(build_card(run, "avb-run"))
-    paths = [path for path in paths_of(run.metrics["validation"]) if "confusion_matrix" not in path]
+    paths = [path for path in paths_of(run.metrics.splits["validation"]) if "confusion_matrix" not in path]
     assert any("ccc_low" in path or "uar_low" in path for path in paths) and any("per_label" in path for path in paths)
     for path in paths:
         changed = copy.deepcopy(run)
-        place = changed.metrics["validation"]
+        place = changed.metrics.splits["validation"]
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] += 1
@@ -101,7 +104,7 @@ def test_a_score_that_changes_changes_the_card(runs, name):
 
 def test_undefined_scores_are_shown_and_kept_out_of_the_index(folder):
     metrics = metrics_of(folder)
-    metrics["validation"] |= {"ccc": math.nan, "ccc_low": math.nan, "ccc_high": math.nan}
+    metrics["splits"]["validation"] |= {"ccc": math.nan, "ccc_low": math.nan, "ccc_high": math.nan}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     card = build_card(read_run(folder), "x")
     row = next(line for line in str(card).splitlines() if line.startswith("| CCC, mean over labels"))
@@ -119,7 +122,7 @@ def test_a_card_without_results_says_so(folder):
 
 def test_withheld_labels_are_no_score(folder):
     metrics = metrics_of(folder)
-    metrics["validation"] = metrics["test"]
+    metrics["splits"]["validation"] = metrics["splits"]["test"]
     (folder / "metrics.json").write_text(json.dumps(metrics))
     card = str(build_card(read_run(folder), "x"))
     assert "**Not evaluated.**" in card and "The test split was predicted; its labels are withheld" in card
@@ -146,7 +149,7 @@ def test_config_alone_is_enough_and_everything_else_is_unknown(folder):
 def test_model_index_round_trip(runs, name):
     path = write_card(runs[name], "avb-run")
     data = ModelCard.load(path).data
-    scores = {section.task: section.scores for section in read_run(runs[name]).sections}
+    scores = {section.task.name: section.scores for section in read_run(runs[name]).sections}
     assert data.model_name == "avb-run" and data.pipeline_tag == "audio-classification"
     assert data.to_dict()["library_name"] == "transformers" and data.eval_results
     for result in data.eval_results:
@@ -225,7 +228,7 @@ def test_corpus_and_licence(folder, corpus, licence, words):
 
 def test_the_whole_release_is_told_by_its_clips(folder):
     metrics = metrics_of(folder) | {"corpus": "hume_vb", "train_clips": 19_990}
-    metrics["validation"]["num_clips"] = 19_396
+    metrics["splits"]["validation"]["num_clips"] = 19_396
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert "not the whole release" not in str(build_card(read_run(folder), "x"))
 
@@ -270,22 +273,28 @@ def test_energy_is_computed_from_what_is_stated(folder):
 
 
 def append_rows(table, folder, argv, **changes):
-    metrics = metrics_of(folder) | changes
+    """The rows of the folder's run; with changes, of another run like it."""
+    metrics = read_metrics(folder)
+    if changes:
+        metrics = dataclasses.replace(metrics, **{"run_id": new_run_id() if metrics.run_id else "", **changes})
     facts = {"encoder": "BASE", "corpus": "emogator", "data_dir": "emogator", "epochs": 7.25, "versions": {}}
     for row in run_results(argv, metrics, **facts):
         append_result(table, row)
 
 
-def test_seeds_of_the_same_recipe_are_summarised(folder, tmp_path):
+@pytest.mark.parametrize("has_id", [True, False], ids=["id", "older"])
+def test_seeds_of_the_same_recipe_are_summarised(folder, tmp_path, has_id):
     table, argv = tmp_path / "runs.csv", ["recipes/emogator/attention.yaml"]
+    if not has_id:
+        write_metrics(folder, dataclasses.replace(read_metrics(folder), run_id=""))
     append_rows(table, folder, argv)
     card = str(build_card(read_run(folder), "x", [table]))
     assert "Epochs: 7.25" in card and "Recipe: `emogator/attention`" in card and "other seeds" not in card
-    scores = metrics_of(folder)["validation"]
+    scores = read_metrics(folder).splits["validation"]
     others = [scores["ccc"] + 0.1, scores["ccc"] - 0.04]
     for seed, ccc in enumerate(others, start=5):
-        append_rows(table, folder, argv, seed=seed, validation=scores | {"ccc": ccc})
-    append_rows(table, folder, [*argv, "--learning_rate", "1"], seed=9, validation=scores | {"ccc": 0.999})
+        append_rows(table, folder, argv, seed=seed, splits={"validation": scores | {"ccc": ccc}})
+    append_rows(table, folder, [*argv, "--learning_rate", "1"], seed=9, splits={"validation": scores | {"ccc": 0.999}})
     card = str(build_card(read_run(folder), "x", [table]))
     cells = [cell.strip() for cell in next(line for line in card.splitlines() if "| 3 " in line).split("|")[1:-1]]
     mean = (scores["ccc"] + sum(others)) / 3
@@ -295,7 +304,7 @@ def test_seeds_of_the_same_recipe_are_summarised(folder, tmp_path):
 
 def test_an_undefined_score_has_its_row_too(folder, tmp_path):
     metrics = metrics_of(folder)
-    metrics["validation"]["ccc"] = math.nan
+    metrics["splits"]["validation"]["ccc"] = math.nan
     (folder / "metrics.json").write_text(json.dumps(metrics))
     append_rows(tmp_path / "runs.csv", folder, ["x.yaml"])
     assert "Epochs: 7.25" in str(build_card(read_run(folder), "x", [tmp_path / "runs.csv"]))

@@ -9,8 +9,8 @@ import pytest
 
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions, resampled_scores
+from avb.reports.command import main
 from avb.reports.comparison import compare
-from avb.reports.tables import main
 from avb.tasks import Task
 
 TASK = Task("emotion", "classification", ("joy", "fear", "awe"))

@@ -178,7 +178,7 @@ def test_from_teacher_to_student_by_the_real_commands(sample, tmp_path, capsys):
         if "loss" in row
     ]
     assert len(losses) == 2 and all(0 < loss < 10 for loss in losses)
-    assert "uar" in json.loads((tmp_path / "student" / "metrics.json").read_text())["validation"]
+    assert "uar" in json.loads((tmp_path / "student" / "metrics.json").read_text())["splits"]["validation"]
     capsys.readouterr()
     assert (
         train_avb.main([*common, *student_argv, "--teachers", "nowhere.csv", "--output_dir", str(tmp_path / "s")]) == 1

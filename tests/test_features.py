@@ -149,7 +149,7 @@ def test_training_from_frames_is_training_from_audio(checkpoints, sample, tmp_pa
     for cache in ("true", "false"):
         output_dir = tmp_path / cache
         assert train_avb.main([*command, "--output_dir", str(output_dir), "--cache_frames", cache]) == 0
-        runs[cache] = json.loads((output_dir / "metrics.json").read_text())["validation"]
+        runs[cache] = json.loads((output_dir / "metrics.json").read_text())["splits"]["validation"]
     assert list((tmp_path / "cache").glob("frames-*/*.arrow"))
     assert runs["true"]["ccc"] == pytest.approx(runs["false"]["ccc"], abs=1e-4)
     states = [load_file(tmp_path / cache / "model.safetensors") for cache in runs]

@@ -77,4 +77,4 @@ def test_such_an_encoder_is_pre_trained_and_fine_tuned_by_the_real_commands(samp
     assert "first_filters" not in json.loads((encoder / "config.json").read_text())  # any program reads it
     student = ["--encoder_layer", "4", "--rnn_layers", "0", "--freeze", "none", "--output_dir", str(tmp_path / "run")]
     assert train_avb.main([*common, "--encoder", str(encoder), *student]) == 0
-    assert "uar" in json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
+    assert "uar" in json.loads((tmp_path / "run" / "metrics.json").read_text())["splits"]["validation"]

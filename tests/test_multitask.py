@@ -16,7 +16,7 @@ from avb.corpora.multitask import join
 from avb.corpora.rows import Corpus
 from avb.errors import CorpusError
 from avb.metrics import compute_metrics, evaluate_predictions
-from avb.reports.results import read_results
+from avb.reports.run_table import read_results
 from avb.tasks import TASKS, MultiTask, Task
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst, ccc_loss, ce_loss, mse_loss
@@ -216,10 +216,10 @@ def trained(release, tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_scores_every_task(trained):
     metrics = json.loads((trained / "run" / "metrics.json").read_text())
-    scores = metrics["validation"]["tasks"]
+    scores = metrics["splits"]["validation"]["tasks"]
     assert list(scores) == list(TASKS)
     mean = (sum(scores[name]["ccc"] for name in ("high", "two", "culture")) + scores["type"]["uar"]) / 4
-    assert metrics["validation"]["mean_score"] == pytest.approx(mean)
+    assert metrics["splits"]["validation"]["mean_score"] == pytest.approx(mean)
 
     found = {row.task: row for row in read_results(trained / "runs.csv") if row.split == "validation"}
     assert found["high+two+culture+type"].score == pytest.approx(mean)

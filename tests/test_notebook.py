@@ -21,7 +21,7 @@ def test_quickstart_goes_from_clips_to_a_card(tmp_path, monkeypatch):
     nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(tmp_path)}}).execute()
     metrics = json.loads((tmp_path / "runs/quickstart/model/metrics.json").read_text())
     card = notebook.cells[-1].outputs[0]["data"]["text/markdown"]
-    assert f"{metrics['test']['ccc']:.3f}" in card
+    assert f"{metrics['splits']['test']['ccc']:.3f}" in card
     assert len((tmp_path / "runs/quickstart/scores.csv").read_text().splitlines()) == 241
 
 

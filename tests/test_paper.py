@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 
 import train_avb
-from avb.reports.results import read_results
-from avb.reports.tables import main as reports_main
+from avb.reports.command import main as reports_main
+from avb.reports.run_table import read_results
 
 with open(ROOT / "recipes" / "paper" / "rows.csv", newline="", encoding="utf-8") as file:
     ROWS = list(csv.DictReader(file))

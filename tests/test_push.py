@@ -261,7 +261,7 @@ def test_training_ends_with_the_model_on_the_hub_and_no_checkpoint(hub, sample, 
     first = [path for _, path in hub.requests[:2]]
     assert first == ["/api/whoami-v2", "/api/repos/create"]
     card = repo.files["README.md"].decode()
-    score = json.loads((output_dir / "metrics.json").read_text())["validation"]["ccc"]
+    score = json.loads((output_dir / "metrics.json").read_text())["splits"]["validation"]["ccc"]
     assert "# avb-high" in card and f"| {round(score, 3) + 0.0:.3f} |" in card and "org/avb-high" in card
     assert "No person was recorded" in card and "Recipe: `sample" in card and str(tmp_path) not in card
 

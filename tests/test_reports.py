@@ -10,18 +10,12 @@ import pytest
 
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions
-from avb.reports import tables as reports
-from avb.reports.results import (
-    COLUMNS,
-    RUN_TABLE,
-    Result,
-    append_result,
-    failed_run,
-    read_results,
-    run_results,
-    split_command,
-    write_results,
-)
+from avb.reports.command import main
+from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
+from avb.reports.results import Result, failed_run, run_results, split_command
+from avb.reports.run_table import COLUMNS, append_result, read_results, write_results
+from avb.reports.summaries import runs_table, summarize
+from avb.run_files import RESULTS, Metrics
 from avb.tasks import TASKS
 
 RELEASE = Result(
@@ -48,7 +42,7 @@ SAMPLE = replace(RELEASE, num_clips=120, train_clips=400, data_dir="sample", sco
 
 def compare(*results):
     """The paper's rows by table, recipe and split, and the results that do not count."""
-    rows, others = reports.compare_with_paper(reports.read_paper_rows(), results)
+    rows, others = compare_with_paper(read_paper_rows(), results)
     return {(row["table"], row["recipe"], row["split"]): row for row in rows}, others
 
 
@@ -77,7 +71,7 @@ def test_a_command_is_recipes_and_changes(argv, recipe, changes):
     assert split_command(argv) == (recipe, changes)
 
 
-def metrics_of_run(task_name: str) -> dict:
+def metrics_of_run(task_name: str) -> Metrics:
     """A `metrics.json`, its scores made by the code that scores runs."""
     task = TASKS[task_name]
     generator = np.random.default_rng(0)
@@ -86,16 +80,19 @@ def metrics_of_run(task_name: str) -> dict:
         logits = truth + 0.1 * generator.standard_normal(truth.shape)
     else:
         truth, logits = generator.integers(0, task.num_labels, 40), generator.standard_normal((40, task.num_labels))
-    return {
-        "task": task.name,
-        "metric": task.metric,
-        "labels": list(task.labels),
-        "validation": evaluate_predictions(task, truth, logits, num_resamples=20),
-        "test": {"num_clips": 0, "note": "labels are withheld"},
-        "train_clips": 400,
-        "train_seconds": 12.3,
-        "seed": 7,
-    }
+    return Metrics(
+        task=task.name,
+        metric=task.metric,
+        labels=list(task.labels),
+        run_id="20240131-154502-9f3c1a",
+        seed=7,
+        train_clips=400,
+        train_seconds=12.3,
+        splits={
+            "validation": evaluate_predictions(task, truth, logits, num_resamples=20),
+            "test": {"num_clips": 0, "note": "labels are withheld"},
+        },
+    )
 
 
 @pytest.mark.parametrize("task", ["two", "type"])
@@ -103,7 +100,7 @@ def test_a_run_becomes_one_row_a_split_and_reads_back(task, tmp_path):
     metrics = metrics_of_run(task)
     rows = run_results(
         ["recipes/paper/two-base.yaml", "--data_dir", str(tmp_path), "--max_steps", "5"],
-        json.loads(json.dumps(metrics)),
+        metrics,
         encoder="BASE",
         corpus="hume_vb",
         data_dir=tmp_path / "sample",
@@ -112,13 +109,14 @@ def test_a_run_becomes_one_row_a_split_and_reads_back(task, tmp_path):
     )
     validation, test = rows
     assert (validation.split, test.split) == ("validation", "test")
-    assert validation.score == metrics["validation"][TASKS[task].metric]
+    assert validation.score == metrics.splits["validation"][TASKS[task].metric]
     assert validation.low <= validation.score <= validation.high
     assert (validation.num_clips, validation.interval_unit, validation.seed) == (40, "clip", 7)
     assert (validation.recipe, validation.changes) == ("paper/two-base", "--max_steps 5")
     assert (validation.data_dir, validation.train_clips, validation.epochs) == ("sample", 400, 0.12)
     assert validation.commit == "abc" and json.loads(validation.versions) == {"torch": "2.6", "python": "3.10"}
     assert test.score is None and test.note == "labels are withheld"
+    assert validation.run_id == test.run_id == metrics.run_id
 
     path = tmp_path / "results" / "runs.csv"
     for row in rows:
@@ -149,7 +147,7 @@ def test_an_undefined_score_stays_visible(tmp_path):
     append_result(tmp_path / "runs.csv", replace(SAMPLE, score=float("nan"), low=float("nan"), high=float("nan")))
     (row,) = read_results(tmp_path / "runs.csv")
     assert np.isnan(row.score)
-    table = "\n".join(reports.runs_table(reports.summarize([row])))
+    table = "\n".join(runs_table(summarize([row])))
     assert "nan" in table and "none" in table
 
 
@@ -177,16 +175,62 @@ def test_no_file_is_no_results_and_a_bad_one_is_named(tmp_path):
         append_result(path / "runs.csv", RELEASE)
 
 
+def old_table(path, rows) -> str:
+    """A table as versions wrote it that gave runs no id; returns its text."""
+    write_results(path, rows)
+    lines = path.read_text().splitlines()
+    text = "".join(line.removesuffix(",run_id" if number == 0 else ",") + "\n" for number, line in enumerate(lines))
+    path.write_text(text)
+    return text
+
+
+def test_a_table_of_an_older_version_is_read_and_upgraded_on_its_first_append(tmp_path):
+    path = tmp_path / "runs.csv"
+    text = old_table(path, [RELEASE, SAMPLE])
+    assert "run_id" not in text and read_results(path) == [RELEASE, SAMPLE] and path.read_text() == text
+    new = replace(RELEASE, run_id="20240131-154502-9f3c1a")
+    append_result(path, new)
+    assert read_results(path) == [RELEASE, SAMPLE, new]
+    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_a_bad_line_of_an_older_table_stays_one_bad_line(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text(old_table(path, [RELEASE]) + "half a line")
+    append_result(path, RELEASE)
+    with pytest.raises(AvbError, match="line 3: not 22 cells"):
+        read_results(path)
+    path.write_text(path.read_text().replace("half a line\n", ""))
+    assert read_results(path) == [RELEASE, RELEASE]
+
+
+def test_an_upgrade_that_was_cut_off_is_named(tmp_path, monkeypatch):
+    path, left = tmp_path / "runs.csv", tmp_path / ".runs.csv.upgrade.tmp"
+    text = old_table(path, [RELEASE])
+    left.touch()
+    monkeypatch.setattr("avb.reports.run_table._UPGRADE_SECONDS", 0.1)
+    with pytest.raises(AvbError, match=r"delete .*\.runs\.csv\.upgrade\.tmp"):
+        append_result(path, RELEASE)
+    assert path.read_text() == text
+    left.unlink()
+    append_result(path, RELEASE)
+    assert read_results(path) == [RELEASE, RELEASE]
+
+
 def append_many(path, writer: int, barrier):
-    barrier.wait()  # all find that there is no file yet
+    barrier.wait()  # all find that there is no file yet, or an old one
     for seed in range(200):
         append_result(path, replace(RELEASE, recipe=f"writer/{writer}", seed=seed, note="x" * (seed * 10)))
 
 
 @pytest.mark.slow
-def test_processes_that_finish_together_lose_nothing(tmp_path):
+@pytest.mark.parametrize("is_old", [False, True], ids=["no table", "an older table"])
+def test_processes_that_finish_together_lose_nothing(is_old, tmp_path):
     context = multiprocessing.get_context("spawn")
     path, barrier = tmp_path / "runs.csv", context.Barrier(2)
+    if is_old:
+        old_table(path, [RELEASE] * 20_000)  # enough that both find it old
     writers = [context.Process(target=append_many, args=(path, number, barrier)) for number in range(2)]
     for writer in writers:
         writer.start()
@@ -203,7 +247,7 @@ def test_processes_that_finish_together_lose_nothing(tmp_path):
 
 
 def test_all_48_rows_are_printed_and_written(tmp_path, capsys):
-    assert reports.main(["paper", "--results", str(tmp_path / "none.csv"), "--output", str(tmp_path / "out")]) == 0
+    assert main(["paper", "--results", str(tmp_path / "none.csv"), "--output", str(tmp_path / "out")]) == 0
     captured = capsys.readouterr()
     assert "holds no results yet" in captured.err
     assert captured.out.startswith("# The paper's tables") and "0 of 48 rows" in captured.out
@@ -217,7 +261,7 @@ def test_all_48_rows_are_printed_and_written(tmp_path, capsys):
         written = list(csv.DictReader(file))
     assert len(written) == 48
     assert {(row["ours"], row["note"]) for row in written} == {("", "not run")}
-    for row, original in zip(written, reports.read_paper_rows(), strict=True):
+    for row, original in zip(written, read_paper_rows(), strict=True):
         assert float(row["paper"]) == float(original["score"])
         assert f"| {original['score']} " in captured.out
 
@@ -233,7 +277,7 @@ def test_delta_and_every_table_a_run_is_in(tmp_path, capsys):
     assert others == []
 
     append_result(tmp_path / "runs.csv", RELEASE)
-    assert reports.main(["paper", "--results", str(tmp_path / "runs.csv"), "--output", str(tmp_path)]) == 0
+    assert main(["paper", "--results", str(tmp_path / "runs.csv"), "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "4 of 48 rows" in out
     (line,) = [line for line in out.splitlines() if "no-rnn" not in line and "| yes | high " in " ".join(line.split())]
@@ -262,7 +306,7 @@ def test_recommended_stands_beside_the_authors():
     row = rows["I", "paper/high-lv60k", "val"]
     assert row["ours"] == 66.0 and row["recommended"] == pytest.approx(70.0)
     assert row["recommended_delta"] == pytest.approx(4.59)
-    assert "70.00 (+4.59)" in reports.paper_report(list(rows.values()), [])
+    assert "70.00 (+4.59)" in paper_report(list(rows.values()), [])
 
 
 @pytest.mark.parametrize(
@@ -290,7 +334,7 @@ def test_what_is_not_the_papers_run_is_listed_apart(result):
     rows, others = compare(result)
     assert all(row["ours"] is None and row["note"] == "not run" for row in rows.values())
     assert others == [result]
-    report = reports.paper_report(list(rows.values()), others)
+    report = paper_report(list(rows.values()), others)
     apart = report.split("## Other runs of these recipes")[1]
     assert result.recipe in apart and result.changes in apart and result.note in apart
 
@@ -304,7 +348,7 @@ def test_tables_of_another_encoder(tmp_path, capsys):
     argv = ["paper", "--results", str(tmp_path / "runs.csv"), "--changes"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        assert reports.main([*argv, "--encoder_layer=9 --encoder /data/xls-r --seed 3"]) == 0
+        assert main([*argv, "--encoder_layer=9 --encoder /data/xls-r --seed 3"]) == 0
     out = capsys.readouterr().out
     assert "Ours are the recipes changed by `--encoder xls-r --encoder_layer 9`." in out and "1 of 48 rows" in out
     (line,) = [line for line in out.splitlines() if "| paper/high-lv60k-avg " in line]
@@ -313,7 +357,7 @@ def test_tables_of_another_encoder(tmp_path, capsys):
     assert not (tmp_path / "results").exists()  # where the paper's own tables are
 
     for typed, said in (("paper/high.yaml", "such as"), ("--seed 3", "such as"), ("--encoder 'x", "No closing")):
-        assert reports.main([*argv, typed]) == 1
+        assert main([*argv, typed]) == 1
         error = capsys.readouterr().err
         assert said in error and error.startswith(f"avb.reports: error: --changes {typed}: ")
 
@@ -340,7 +384,7 @@ def test_why_there_is_no_score_is_said():
     assert rows["V", "paper/high-lv60k-50-epochs", "val"]["note"] == "not run"
     assert rows["I", "paper/two-base", "val"]["note"] == "failed: out of memory"
     assert others == []
-    assert "| failed: out of memory |" in reports.paper_report(list(rows.values()), [])
+    assert "| failed: out of memory |" in paper_report(list(rows.values()), [])
 
 
 # ------------------------------------------------------------------------------------------------- runs added later
@@ -351,21 +395,32 @@ def test_finished_runs_are_added_once(tmp_path, capsys):
     rows = [replace(SAMPLE, seed=1), replace(SAMPLE, seed=2, score=float("nan"), note="undefined")]
     for run, row in zip(runs, rows, strict=True):
         run.mkdir()
-        write_results(run / RUN_TABLE, [row, replace(row, split="test")])
+        write_results(run / RESULTS, [row, replace(row, split="test")])
     argv = ["add", *map(str, runs), str(runs[0]), "--results", str(table)]  # one of them is named twice
     append_result(table, rows[0])
-    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 3 rows added, 3 were there\n"
-    assert reports.main(argv) == 0 and capsys.readouterr().out == f"{table}: 0 rows added, 6 were there\n"
+    assert main(argv) == 0 and capsys.readouterr().out == f"{table}: 3 rows added, 3 were there\n"
+    assert main(argv) == 0 and capsys.readouterr().out == f"{table}: 0 rows added, 6 were there\n"
     assert [(row.seed, row.split) for row in read_results(table)] == [
         (1, "validation"), (1, "test"), (2, "validation"), (2, "test"),
     ]  # fmt: skip
 
 
+def test_runs_alike_in_all_but_their_id_are_two(tmp_path, capsys):
+    """And a row whose note was edited in the table is still that run's."""
+    table, run = tmp_path / "runs.csv", tmp_path / "run"
+    run.mkdir()
+    append_result(table, replace(SAMPLE, run_id="one", note="see the log"))
+    append_result(table, replace(SAMPLE, run_id="two"))
+    write_results(run / RESULTS, [replace(SAMPLE, run_id="one"), replace(SAMPLE, run_id="three")])
+    assert main(["add", str(run), "--results", str(table)]) == 0
+    assert capsys.readouterr().out == f"{table}: 1 rows added, 1 were there\n"
+
+
 def test_nothing_is_added_where_one_folder_is_no_finished_run(tmp_path, capsys):
     table, run = tmp_path / "runs.csv", tmp_path / "one"
     run.mkdir()
-    write_results(run / RUN_TABLE, [SAMPLE])
-    assert reports.main(["add", str(run), str(tmp_path / "two"), "--results", str(table)]) == 1
+    write_results(run / RESULTS, [SAMPLE])
+    assert main(["add", str(run), str(tmp_path / "two"), "--results", str(table)]) == 1
     assert f"{tmp_path / 'two'}: no results.csv; give the folder of a run" in capsys.readouterr().err
     assert not table.exists()
 
@@ -383,7 +438,7 @@ def test_runs_are_grouped_by_recipe_and_split(tmp_path, capsys):
     append_result(path, replace(emogator, split="test", score=0.3))
     append_result(path, replace(emogator, changes="--pooling last", score=0.25))
     append_result(path, failed_run(["recipes/emogator/max.yaml"], "diverged | stopped", corpus="emogator"))
-    assert reports.main(["runs", "--results", str(path)]) == 0
+    assert main(["runs", "--results", str(path)]) == 0
     out = capsys.readouterr().out
     header, _, *lines = [" ".join(line.split()) for line in out.splitlines()]
     assert header.startswith("| recipe | corpus | train clips | task | split | metric | mean ± sd | 95 % interval |")
@@ -394,7 +449,7 @@ def test_runs_are_grouped_by_recipe_and_split(tmp_path, capsys):
     assert "| failed: diverged \\| stopped |" in lines[3] and lines[3].endswith("| 0 |")
     assert [file.name for file in tmp_path.iterdir()] == ["runs.csv"], "files only if asked for"
 
-    assert reports.main(["runs", "--results", str(path), "--output", str(tmp_path / "out")]) == 0
+    assert main(["runs", "--results", str(path), "--output", str(tmp_path / "out")]) == 0
     with open(tmp_path / "out" / "runs.csv", newline="", encoding="utf-8") as file:
         first = next(csv.DictReader(file))
     assert float(first["mean"]) == pytest.approx(22) and float(first["sd"]) == pytest.approx(2)
@@ -403,10 +458,10 @@ def test_runs_are_grouped_by_recipe_and_split(tmp_path, capsys):
 
 def test_a_broken_table_is_one_line_and_exit_code_1(tmp_path, capsys):
     (tmp_path / "runs.csv").write_text("a,b\n")
-    assert reports.main(["runs", "--results", str(tmp_path / "runs.csv")]) == 1
+    assert main(["runs", "--results", str(tmp_path / "runs.csv")]) == 1
     assert capsys.readouterr().err.startswith("avb.reports: error: ")
 
 
 def test_without_the_recipes_the_paper_cannot_be_reported(tmp_path):
     with pytest.raises(AvbError, match="source tree"):
-        reports.read_paper_rows(tmp_path / "rows.csv")
+        read_paper_rows(tmp_path / "rows.csv")

@@ -303,7 +303,7 @@ def wait_for_steps(process: subprocess.Popen, steps: int) -> bool:
 
 def result(output_dir: Path) -> tuple:
     metrics = json.loads((output_dir / "metrics.json").read_text())
-    del metrics["train_seconds"]
+    del metrics["train_seconds"], metrics["run_id"]
     history = log(json.loads((output_dir / "trainer_state.json").read_text())["log_history"])
     predictions = (output_dir / "predictions_validation.csv").read_bytes()
     return load_file(output_dir / "model.safetensors"), metrics, history, predictions

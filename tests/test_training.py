@@ -74,8 +74,8 @@ def test_everything_a_run_promises_is_written(five_steps):
     }  # fmt: skip
     assert not [name for name in names if name.endswith((".tmp", ".bin", ".pt")) or name == "bad_clips.csv"]
     metrics = json.loads((five_steps / "metrics.json").read_text())
-    assert metrics["task"] == "high" and metrics["validation"]["num_clips"] > 10
-    assert metrics["test"] == {"num_clips": 0, "note": "labels are withheld"}
+    assert metrics["task"] == "high" and metrics["splits"]["validation"]["num_clips"] > 10
+    assert metrics["splits"]["test"] == {"num_clips": 0, "note": "labels are withheld"}
     assert json.loads((five_steps / "versions.json").read_text())["torch"] == torch.__version__
     recipe = yaml.safe_load((five_steps / "recipe.yaml").read_text())
     assert recipe["task"] == "high" and recipe["max_steps"] == 5 and recipe["pooling"] == "attention"
@@ -87,7 +87,7 @@ def test_everything_a_run_promises_is_written(five_steps):
 def test_metrics_are_those_of_the_written_predictions(five_steps):
     with open(five_steps / "predictions_validation.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    scores = json.loads((five_steps / "metrics.json").read_text())["validation"]
+    scores = json.loads((five_steps / "metrics.json").read_text())["splits"]["validation"]
     assert len(rows) == scores["num_clips"]
     x = np.array([float(row["Awe"]) for row in rows])
     y = np.array([float(row["true_Awe"]) for row in rows])
@@ -347,7 +347,7 @@ def test_two_processes_through_the_command_are_one_run(sample, tmp_path):
     with open(tmp_path / "run" / "predictions_validation.csv", newline="") as file:
         ids = [row["id"] for row in csv.DictReader(file)]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert len(ids) == len(set(ids)) == metrics["validation"]["num_clips"]
+    assert len(ids) == len(set(ids)) == metrics["splits"]["validation"]["num_clips"]
 
 
 # ---- real audio -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from avb.errors import AvbError
 from avb.files import make_folder, write_text
 from avb.inference.prediction import load
 from avb.reports.markdown import number
-from avb.reports.results import read_results
+from avb.reports.run_table import read_results
+from avb.run_files import CARD
 from pipeline_avb import TASK
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -70,7 +71,7 @@ def build_card(
         raise AvbError("--grams_per_kwh needs --watts too: carbon is energy times intensity")
     rows = [row for path in results for row in read_results(path)]
     row = find_row(run, rows, results) if results else None
-    seconds = run.metrics.get("train_seconds")
+    seconds = run.metrics.train_seconds
     kwh = None if watts is None or seconds is None else seconds * watts / 3.6e6
     grams = None if kwh is None or grams_per_kwh is None else kwh * grams_per_kwh
     return ModelCard.from_template(
@@ -90,19 +91,19 @@ def build_card(
         splits=[
             {
                 **section.scores,
-                "name": section.split if run.kind != "multitask" else f"{section.split}, task {section.task}",
+                "name": f"{section.split}, task {section.task.name}" if run.metrics.tasks else section.split,
                 "table": score_table(section.scores),
                 "label_table": label_table(section.scores),
                 "selected": section.split == "validation" and run.selects_epoch,
             }
             for section in run.sections
         ],
-        means={split: number(s["mean_score"]) for split, s in run.splits.items() if "mean_score" in s},
+        means={split: number(s["mean_score"]) for split, s in run.metrics.scored_splits.items() if run.metrics.tasks},
         withheld=run.withheld,
         seeds_table=seeds_table(row, rows) if row else "",
         corpus=run.corpus,
         is_release=run.is_release,
-        train_clips=run.metrics.get("train_clips"),
+        train_clips=run.metrics.train_clips,
         train_set=run.train_set,
         train_tables=train_tables(run.train_set),
         train_seconds=seconds,
@@ -111,7 +112,7 @@ def build_card(
         grams_per_kwh=None if grams_per_kwh is None else f"{grams_per_kwh:g}",
         grams=None if grams is None else f"{grams:.3g}",
         epochs=row.epochs if row else None,
-        seed=run.metrics.get("seed"),
+        seed=run.metrics.seed,
         recipe_name=f"{row.recipe} {row.changes}".strip() if row else None,
         recipe_yaml=yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True).strip() if run.recipe else "",
         versions=", ".join(f"{package} {version}" for package, version in run.versions.items() if version),
@@ -124,10 +125,10 @@ def card_data(run: Run, name: str, grams: float | None = None, widget: Sequence[
     evaluations = [
         EvalResult(
             task_type="audio-classification",
-            task_name=section.task,
+            task_name=section.task.name,
             dataset_type=dataset,
             dataset_name=DATASET_NAMES.get(dataset, dataset),
-            dataset_config=section.task,  # without it model-index would join the scores of several tasks
+            dataset_config=section.task.name,  # without it model-index would join the scores of several tasks
             dataset_split=section.split,
             metric_type=metric_type,
             metric_name=metric,
@@ -181,8 +182,8 @@ def write_card(
     run = read_run(folder)
     widget = widget_examples(folder, examples)
     card = build_card(run, name or folder.resolve().name, results, watts, grams_per_kwh, widget)
-    write_text(folder / "README.md", str(card).rstrip() + "\n")
-    return folder / "README.md"
+    write_text(folder / CARD, str(card).rstrip() + "\n")
+    return folder / CARD
 
 
 def widget_examples(folder: Path, clips: Sequence[str | Path]) -> list[dict]:

@@ -18,10 +18,11 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 
 from avb.errors import AvbError
 from avb.files import make_folder
+from avb.run_files import CARD, METRICS, TRAIN_SET
 from pipeline_avb import TASK, VocalBurstPipeline
 
 NEEDED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-CARD_FILES = ("README.md", "metrics.json", "train_set.json")  # the card, and the files that hold the numbers it shows
+CARD_FILES = (CARD, METRICS, TRAIN_SET)  # the card, and the files that hold the numbers it shows
 REPO_PLACEHOLDER = "ORG/THIS-MODEL"  # stands in a card for the repository, which is not known before the push
 
 

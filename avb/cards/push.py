@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 
 from avb.cards.hub_folder import REPO_PLACEHOLDER, hub_files
 from avb.errors import AvbError
+from avb.run_files import CARD
 
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
@@ -77,16 +78,14 @@ def push_folder(
     if ask:
         _ask()
     repo_id = open_repository(repo_id, private)
-    card = (folder / "README.md").read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, repo_id)
+    card = (folder / CARD).read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, repo_id)
     with _clear_errors(repo_id):
         try:
             ModelCard(card).validate()
         except ValueError as error:
             reason = " ".join(str(error).split())
-            raise AvbError(f"{folder / 'README.md'}: the Hub refuses its metadata: {reason}") from error
-        operations = [
-            CommitOperationAdd(name, card.encode() if name == "README.md" else folder / name) for name in files
-        ]
+            raise AvbError(f"{folder / CARD}: the Hub refuses its metadata: {reason}") from error
+        operations = [CommitOperationAdd(name, card.encode() if name == CARD else folder / name) for name in files]
         commit = HfApi().create_commit(repo_id, operations, commit_message=f"Upload {folder.resolve().name}")
     print(f"pushed: {commit.commit_url}")
     return commit.commit_url
@@ -99,13 +98,13 @@ def files_to_push(folder: Path) -> list[str]:
         AvbError: the folder lacks a file or its card, or a file looks like a pickle.
     """
     files = hub_files(folder)
-    if "README.md" not in files:
-        raise AvbError(f"{folder}: no README.md; write the card first: python -m avb.cards write {folder}")
+    if CARD not in files:
+        raise AvbError(f"{folder}: no {CARD}; write the card first: python -m avb.cards write {folder}")
     try:
-        sources = [str(example["src"]) for example in ModelCard.load(folder / "README.md").data.get("widget", [])]
+        sources = [str(example["src"]) for example in ModelCard.load(folder / CARD).data.get("widget", [])]
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise AvbError(
-            f"{folder / 'README.md'}: its metadata cannot be read ({_first_line(error)}): write the card again"
+            f"{folder / CARD}: its metadata cannot be read ({_first_line(error)}): write the card again"
         ) from error
     files += [source for source in sources if "://" not in source]
     for name in files:

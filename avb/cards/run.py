@@ -1,22 +1,20 @@
-"""What is known of a finished run: the files in its folder, read with every default and every gap in one place.
+"""What a card says of a finished run: the files of `avb.run_files`, read with every default and gap in one place.
 
 Nothing here is guessed. A file that is not there leaves its facts unknown, which is None, and a card says so.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
+from avb.corpora.release import is_release
 from avb.errors import AvbError
 from avb.inference.prediction import model_class
 from avb.recipes import SUFFIXES, read_yaml
 from avb.reports.results import Result
-from avb.reports.tables import RELEASE_CLIPS
-from avb.training.train_set import TRAIN_SET
+from avb.run_files import CONFIG, METRICS, RECIPE, TRAIN_SET, VERSIONS, Metrics, TaskScores, read_facts, read_metrics
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 
 # Of no use to a reader elsewhere, or none of his business: where a run reads and writes, and how it was pushed.
@@ -31,29 +29,21 @@ _DEFAULTS = {
 }
 
 
-class Section(NamedTuple):
-    """Scores of one task on one split, as metrics.json has them."""
-
-    split: str
-    task: str
-    scores: dict
-
-
 @dataclass(frozen=True)
 class Run:
     """The files of a run's folder.
 
     Attributes:
         config: of config.json.
-        metrics: of metrics.json; empty where there is none, as the three below.
+        metrics: of metrics.json; without a task and scores where there is none.
         recipe: of recipe.yaml, without paths: of those that matter the last part is kept.
-        versions: of versions.json.
+        versions: of versions.json; empty where there is none, as the two around it.
         train_set: of train_set.json.
         corpus: hume_vb, emogator, folder, or sample for the synthetic one; None where it is unknown.
     """
 
     config: dict
-    metrics: dict
+    metrics: Metrics
     recipe: dict
     versions: dict
     train_set: dict
@@ -67,7 +57,7 @@ class Run:
     @property
     def task(self) -> str:
         """Name of the task."""
-        return self.metrics.get("task") or self.recipe.get("task") or "unknown"
+        return self.metrics.task or self.recipe.get("task") or "unknown"
 
     @property
     def kind(self) -> str:
@@ -80,25 +70,15 @@ class Run:
         return [label for _, label in sorted(self.config["id2label"].items(), key=lambda item: int(item[0]))]
 
     @property
-    def splits(self) -> dict[str, dict]:
-        """Scores by split, of the splits that have some."""
-        metric = self.metrics.get("metric")
-        return {name: s for name, s in self.metrics.items() if isinstance(s, dict) and metric in s}
-
-    @property
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[TaskScores]:
         """Scores split by split, and of several tasks one by one; a task without labels on a split is left out."""
-        return [
-            Section(split, task, part)
-            for split, scores in self.splits.items()
-            for task, part in scores.get("tasks", {self.task: scores}).items()
-            if "per_label" in part
-        ]
+        found = [part for split in self.metrics.scored_splits for part in self.metrics.task_scores(split)]
+        return [part for part in found if part.is_scored]
 
     @property
     def withheld(self) -> list[str]:
         """Splits that were predicted and have no labels."""
-        return [name for name, s in self.metrics.items() if isinstance(s, dict) and name not in self.splits]
+        return [split for split in self.metrics.splits if not self.metrics.is_scored(split)]
 
     @property
     def encoder(self) -> str | None:
@@ -134,9 +114,8 @@ class Run:
     @property
     def is_release(self) -> bool:
         """Whether it saw every clip of the HUME-VB release, in training and in each split that is scored."""
-        known = {"train": self.metrics.get("train_clips")}
-        known |= {name: scores["num_clips"] for name, scores in self.splits.items()}
-        return self.corpus == "hume_vb" and all(RELEASE_CLIPS.get(name) == clips for name, clips in known.items())
+        scored = {split: scores["num_clips"] for split, scores in self.metrics.scored_splits.items()}
+        return is_release(self.corpus, {"train": self.metrics.train_clips} | scored)
 
     def setting(self, name: str):
         """An argument's value in this run; None where the recipe is not on file."""
@@ -150,17 +129,18 @@ def read_run(folder: str | Path) -> Run:
         AvbError: there is no config.json of a vocal-burst model, or a file cannot be read.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise AvbError(f"{folder}: no config.json; give a folder written by train_avb.py")
-    config = _read_json(folder / "config.json")
+    if not (folder / CONFIG).is_file():
+        raise AvbError(f"{folder}: no {CONFIG}; give a folder written by train_avb.py")
+    config = read_facts(folder, CONFIG)
     if model_class(config.get("model_type")) is None:
         raise AvbError(
             f"{folder}: a model of type {config.get('model_type')!r}; cards are for those that train_avb.py makes"
         )
-    metrics, versions, train_set = (_read_json(folder / name) for name in ("metrics.json", "versions.json", TRAIN_SET))
-    recipe = read_yaml(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else {}
+    metrics = read_metrics(folder) if (folder / METRICS).is_file() else Metrics(task="", metric="", labels=[])
+    versions, train_set = read_facts(folder, VERSIONS), read_facts(folder, TRAIN_SET)
+    recipe = read_yaml(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     # Older runs say in recipe.yaml only what they were trained on.
-    corpus = metrics.get("corpus") or (corpus_name(**_corpus(recipe)) if recipe else None)
+    corpus = metrics.corpus or (corpus_name(**_corpus(recipe)) if recipe else None)
     kept = {name: _without_folders(value) for name, value in recipe.items() if name not in _PRIVATE_ARGUMENTS}
     if Path(str(recipe.get("encoder"))).is_dir():  # runs/encoder looks like a name on the Hub
         kept["encoder"] = Path(recipe["encoder"]).name
@@ -182,17 +162,22 @@ def find_row(run: Run, rows: Iterable[Result], tables: Sequence[str | Path]) -> 
     Raises:
         AvbError: there is none.
     """
-    metric, seed, seconds = (run.metrics.get(key) for key in ("metric", "seed", "train_seconds"))
-    found = None
+    metrics, found = run.metrics, None
     for row in rows:
-        score = run.metrics.get(row.split, {}).get(metric) if row.split else None
-        same_run = (row.task, row.seed, row.seconds) == (run.metrics.get("task"), seed, seconds)
-        # An undefined score is NaN in both, which equals nothing.
-        if same_run and score is not None and str(row.score) == str(score):
+        if row.score is None or row.task != metrics.task:
+            continue
+        if row.run_id == metrics.run_id and (row.run_id or _is_alike(metrics, row)):
             found = row
     if found is None:
         raise AvbError(f"{', '.join(map(str, tables))}: no row is of this run; leave --results out, or give its table")
     return found
+
+
+def _is_alike(metrics: Metrics, row: Result) -> bool:
+    """Whether a row of a run without an id is that run's: by seed, seconds and score."""
+    score = metrics.splits.get(row.split, {}).get(metrics.metric)
+    # An undefined score is NaN in both, which equals nothing.
+    return (row.seed, row.seconds, str(row.score)) == (metrics.seed, metrics.train_seconds, str(score))
 
 
 def _without_folders(value):
@@ -201,15 +186,3 @@ def _without_folders(value):
         return [_without_folders(item) for item in value]
     is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("./", "../", "~")))
     return Path(value).name if is_path else value
-
-
-def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AvbError(f"{path}: cannot be read ({error}); train again, or move the file away") from error
-    if not isinstance(content, dict):
-        raise AvbError(f"{path}: not what train_avb.py writes; train again, or move the file away")
-    return content

@@ -21,7 +21,7 @@ from avb.cards.run import read_run
 from avb.errors import AvbError
 from avb.inference.prediction import load_model, score_waveforms
 from avb.models import FOLDER
-from avb.training.train_set import TRAIN_SET
+from avb.run_files import CARD, METRICS, TRAIN_SET
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 MAX_BYTES = 16 * 2**20
@@ -36,7 +36,7 @@ It comes with the project, in half precision, and needs no network:
 or `avb.load("{name}")("laugh.wav")`.
 
 """
-FILES = (*NEEDED_FILES, "metrics.json", TRAIN_SET)
+FILES = (*NEEDED_FILES, METRICS, TRAIN_SET)
 
 
 def ship(run: str | os.PathLike, name: str) -> Path:
@@ -46,7 +46,7 @@ def ship(run: str | os.PathLike, name: str) -> Path:
         AvbError: the run is not finished, the file would be larger than `MAX_BYTES`, or half precision changes scores.
     """
     run = Path(run)
-    lacking = sorted({*FILES, "README.md"} - set(hub_files(run)))
+    lacking = sorted({*FILES, CARD} - set(hub_files(run)))
     if lacking:
         raise AvbError(f"{run}: no {', '.join(lacking)}; ship a run that train_avb.py has finished")
     model, feature_extractor = load_model(str(run), "cpu")

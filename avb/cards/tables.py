@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from avb.cards.run import Run
 from avb.reports.markdown import bounds, markdown_table, number
 from avb.reports.results import Result
-from avb.reports.tables import summarize
+from avb.reports.summaries import summarize
 
 # Of a split's scores: key in metrics.json, and what the card calls it.
 _SCORES = {

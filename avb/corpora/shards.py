@@ -27,11 +27,12 @@ from avb.corpora.rows import AUDIO_FEATURE, AUDIO_TYPE, Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.corpora.tables import Table
 from avb.errors import CorpusError, did_you_mean
-from avb.files import write_json
+from avb.files import read_json, write_json
 from avb.tasks import Task
 
 TASKS_FILE = "tasks.json"
 SETTINGS_FILE = "prepare.json"
+PREPARE_AGAIN = "prepare the corpus again"
 
 _NOTE_KEY = b"prepare"  # in a shard's metadata
 
@@ -47,7 +48,7 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     Raises:
         CorpusError: `prepare` has not finished this folder.
     """
-    settings = _read_json(root / SETTINGS_FILE) if (root / SETTINGS_FILE).is_file() else {}
+    settings = read_json(root / SETTINGS_FILE, PREPARE_AGAIN, CorpusError) if (root / SETTINGS_FILE).is_file() else {}
     if not isinstance(settings, dict):
         raise CorpusError(f"{root / SETTINGS_FILE}: not the settings that prepare writes; prepare the corpus again")
     if not settings.get("finished", True):
@@ -157,7 +158,7 @@ def read_tasks(root: Path) -> dict[str, tuple[Task, list[str]]]:
     """
     tasks = {}
     try:
-        for entry in _read_json(root / TASKS_FILE):
+        for entry in read_json(root / TASKS_FILE, PREPARE_AGAIN, CorpusError):
             columns = [str(name) for name in entry.pop("columns")]
             tasks[entry["name"]] = (Task(**entry), columns)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -233,10 +234,3 @@ def _read_schema(path: Path) -> pa.Schema:
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise CorpusError(f"{path}: not a Parquet file, or truncated ({reason}); copy or prepare it again") from error
-
-
-def _read_json(path: Path) -> dict | list:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorpusError(f"{path}: cannot be read as JSON ({error}); prepare the corpus again") from error

@@ -1,5 +1,5 @@
 import sys
 
-from avb.reports.tables import main
+from avb.reports.command import main
 
 sys.exit(main())

@@ -1,28 +1,19 @@
-"""What runs measured: `results/runs.csv`, one row a run and split, from which every table is made.
+"""What a run measured, as rows: one per split, and one more for each of several tasks.
 
 A run that fails is a row too, with an empty score and the reason in `note`. A row names its recipe and whatever the
-command line changed in it: `paper/high-lv60k` run with `--max_steps 5` is not the paper's row.
-
-Unusual: runs that finish at the same time append to one file without a lock. The file is made, header and all, under a
-temporary name and linked into place, which succeeds for one process only; a row is one write to a file opened for
-appending. (Local file systems keep such a write whole; NFS does not promise it.)
+command line changed in it: `paper/high-lv60k` run with `--max_steps 5` is not the paper's row. See
+`avb.reports.run_table` for the table that they are appended to.
 """
 
-import csv
-import io
 import json
-import os
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import Field, asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from avb.errors import AvbError
-from avb.files import write_table
-
-RUN_TABLE = "results.csv"  # a finished run's own rows, in its folder
+from avb.run_files import Metrics
 
 # Where a run reads and writes, and how fast: none of it changes what is measured.
 _RUN_OPTIONS = {
@@ -75,6 +66,7 @@ class Result:
         versions: JSON of what else the result depends on.
         date: when the row was written, UTC.
         note: why there is no score, or anything a reader must know.
+        run_id: of the run, as its `metrics.json` has it; empty in rows of versions that gave none.
     """
 
     recipe: str
@@ -98,9 +90,13 @@ class Result:
     versions: str = ""
     date: str = ""
     note: str = ""
+    run_id: str = ""
 
-
-COLUMNS = [field.name for field in fields(Result)]
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Tells a row from any other: by its run where that has an id, else by all that it says."""
+        # As text, in which NaN is equal to itself.
+        return (self.run_id, self.task, self.split) if self.run_id else tuple(map(repr, asdict(self).values()))
 
 
 def split_command(argv: Sequence[str]) -> tuple[str, str]:
@@ -138,52 +134,49 @@ def _without_folders(value: str) -> str:
 
 def run_results(
     argv: Sequence[str],
-    metrics: dict,
+    metrics: Metrics,
     *,
     encoder: str,
-    corpus: str,
     data_dir: str | Path,
+    corpus: str,
     epochs: float | None,
     versions: dict,
 ) -> list[Result]:
-    """The rows of a finished run, one a split, and one more for each of several tasks.
+    """The rows of a finished run, one per split, and one more for each of several tasks.
 
     Args:
         argv: the arguments that `train_avb.py` was called with.
         metrics: what it writes to `metrics.json`.
         encoder: the recipe's encoder.
-        corpus: name of the corpus.
-        data_dir: its folder.
+        data_dir: folder of the corpus.
+        corpus: its name, as the recipe has it.
         epochs: epochs trained.
         versions: what it writes to `versions.json`.
     """
     recipe, changes = split_command(argv)
     versions = dict(versions)
-    common = {
+    common: dict[str, Any] = {
         "recipe": recipe,
         "changes": changes,
-        "task": metrics["task"],
-        "metric": metrics["metric"],
-        "seed": metrics["seed"],
-        "seconds": metrics["train_seconds"],
+        "seed": metrics.seed,
+        "seconds": metrics.train_seconds,
         "epochs": None if epochs is None else round(epochs, 2),
         "encoder": _encoder_name(encoder),
-        "train_clips": metrics["train_clips"],
+        "train_clips": metrics.train_clips,
         "corpus": corpus,
         "data_dir": Path(data_dir).resolve().name,
         "commit": versions.pop("commit", None) or "",
         "versions": json.dumps(versions, sort_keys=True),
         "date": _now(),
+        "run_id": metrics.run_id,
     }
     rows = []
-    for split, scores in metrics.items():
-        if isinstance(scores, dict):
-            rows.append(Result(**common, split=split, **_score_columns(metrics["metric"], scores)))
-            for task, part in scores.get("tasks", {}).items():
-                metric = "ccc" if "ccc" in part else "uar"
-                rows.append(
-                    Result(**common | {"task": task, "metric": metric}, split=split, **_score_columns(metric, part))
-                )
+    for split, scores in metrics.splits.items():
+        scored = [(metrics.task, metrics.metric, scores)]
+        if metrics.tasks and metrics.is_scored(split):
+            scored += [(part.task.name, part.task.metric, part.scores) for part in metrics.task_scores(split)]
+        for task, metric, part in scored:
+            rows.append(Result(**common, task=task, metric=metric, split=split, **_score_columns(metric, part)))
     return rows
 
 
@@ -222,124 +215,3 @@ def _encoder_name(encoder: str) -> str:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def check_table(path: str | Path):
-    """Makes the table if need be. Called before a training, it saves hours that would end in an error.
-
-    Raises:
-        AvbError: the file has other columns, or cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _make_table(path)
-        with open(path, "ab+") as file:  # for appending: it can be written
-            file.seek(0)
-            header = file.readline().decode("utf-8", "replace").strip()
-    except OSError as error:
-        raise AvbError(f"{path}: cannot be written ({error.strerror}); give another --results") from error
-    if header != ",".join(COLUMNS):
-        raise AvbError(f"{path}: not the columns of this version: move the file away. Columns: {', '.join(COLUMNS)}")
-
-
-def append_result(path: str | Path, result: Result):
-    """Adds a row to the table, which is made if need be.
-
-    Raises:
-        AvbError: see `check_table`; or the disk is full.
-    """
-    path = Path(path)
-    row = _csv_line(asdict(result).values())
-    try:
-        check_table(path)
-    except AvbError as error:
-        raise AvbError(f"{error}; the result was: {row}") from error
-    try:
-        with open(path, "rb") as file:
-            file.seek(-1, os.SEEK_END)
-            whole = file.read(1) == b"\n"
-        # A line that was cut off (a full disk) stays one bad line, and takes no other with it.
-        line = row if whole else f"\n{row}"
-        with open(path, "ab", buffering=0) as file:
-            file.write(line.encode("utf-8"))
-    except OSError as error:
-        raise AvbError(f"{path}: cannot be written ({error.strerror}); the result was: {row}") from error
-
-
-def write_results(path: str | Path, rows: Iterable[Result]):
-    """A table of these rows alone, in place of what the file held."""
-    write_table(path, map(asdict, rows), COLUMNS)
-
-
-def add_runs(path: str | Path, folders: Iterable[str | Path]) -> tuple[int, int]:
-    """Adds to a table the rows of finished runs that it lacks; returns how many it got, and how many it had.
-
-    Raises:
-        AvbError: a folder holds no table of its run, and nothing is added then; or see `append_result`.
-    """
-    rows = []
-    for folder in folders:
-        own = read_results(Path(folder) / RUN_TABLE)
-        if not own:
-            raise AvbError(f"{folder}: no {RUN_TABLE}; give the folder of a run that train_avb.py has finished")
-        rows += own
-    known = {repr(row) for row in read_results(path)}  # as text, in which NaN is equal to itself
-    new = {repr(row): row for row in rows if repr(row) not in known}
-    for row in new.values():
-        append_result(path, row)
-    return len(new), len(rows) - len(new)
-
-
-def _make_table(path: Path):
-    if path.exists():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(_csv_line(COLUMNS).encode("utf-8"))
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass  # another run was faster
-    finally:
-        temporary.unlink()
-
-
-def _csv_line(cells: Iterable) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
-
-
-_NUMBERS: dict[Any, type] = {float | None: float, int | None: int}
-
-
-def read_results(path: str | Path) -> list[Result]:
-    """All rows, in the order they were written; an empty list where there is no file yet.
-
-    Raises:
-        AvbError: a column is missing, or a cell is not what its column holds; the message names the line.
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    results = []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise AvbError(f"{path}: no column {', '.join(missing)}; a table of results has {', '.join(COLUMNS)}")
-        for row in reader:
-            try:
-                if None in row or None in row.values():
-                    raise ValueError(f"not {len(reader.fieldnames or ())} cells")
-                results.append(Result(**{field.name: _read_cell(field, row[field.name]) for field in fields(Result)}))
-            except ValueError as error:
-                raise AvbError(f"{path}, line {reader.line_num}: {error}; correct or remove the line") from error
-    return results
-
-
-def _read_cell(field: Field, text: str):
-    number = _NUMBERS.get(field.type)
-    if number is None:
-        return text
-    return number(text) if text else None

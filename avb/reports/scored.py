@@ -1,7 +1,6 @@
 """What a finished run wrote down about a split, read back: targets, scores, speakers and durations, task by task."""
 
 import csv
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions, has_label
-from avb.tasks import MISSING_CLASS, Kind, Task
+from avb.run_files import METRICS, Metrics, predictions_path, read_metrics
+from avb.tasks import MISSING_CLASS, Task
 
 TOLERANCE = 1e-3  # predictions are written with six decimals; a score made of them differs by less
 
@@ -65,19 +65,6 @@ class Predictions:
         return evaluate_predictions(self.task, self.y_true, self.y_pred, self.groups, num_resamples)
 
 
-def read_metrics(folder: str | Path) -> dict:
-    """`metrics.json` of a finished run.
-
-    Raises:
-        AvbError: there is none, or it is not what train_avb.py writes.
-    """
-    path = Path(folder) / "metrics.json"
-    metrics = _read_json(path)
-    if not {"task", "metric", "labels"} <= metrics.keys():
-        raise AvbError(f"{path}: not what train_avb.py writes; give the folder of a finished run")
-    return metrics
-
-
 def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
     """The predictions of a split, one a task that has labels there.
 
@@ -87,44 +74,35 @@ def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
     """
     folder = Path(folder)
     metrics = read_metrics(folder)
-    path = folder / f"predictions_{split}.csv"
+    path = predictions_path(folder, split)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise AvbError(f"{path}: cannot be read ({error.strerror}); give a finished run that scored {split}") from error
-    if metrics["metric"] not in metrics.get(split, {}):
+    if not metrics.is_scored(split):
         raise AvbError(f"{folder}: no clip of {split} has a label; give --split of one that was scored")
     try:
-        found = [_predictions(part, columns, split, rows) for part, columns in _parts(folder, metrics)]
+        found = [_predictions(part, columns, split, rows) for part, columns in _parts(metrics)]
     except (KeyError, ValueError) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else str(error)
         raise AvbError(f"{path}: {what}; it is not the table that train_avb.py wrote: train again") from error
     found = [predictions for predictions in found if len(predictions)]
+    noted = {part.task.name: part.scores for part in metrics.task_scores(split)}
     for predictions in found:
-        _check(folder, predictions, metrics[split])
+        _check(folder, predictions, noted[predictions.task.name])
     return found
 
 
-def _parts(folder: Path, metrics: dict) -> list[tuple[Task, dict]]:
+def _parts(metrics: Metrics) -> list[tuple[Task, dict]]:
     """Each task of a run, and the columns of its file: scores, true (a column a label, or one), and predicted."""
-    labels = metrics["labels"]
-    kind: Kind
-    parts: list[tuple[str, Kind, list[str], str]]
-    if metrics["metric"] != "mean_score":
-        kind = "classification" if metrics["metric"] == "uar" else "regression"
-        parts = [(metrics["task"], kind, labels, "")]
-    else:
-        parts, start = [], 0
-        for part in _read_json(folder / "config.json")["tasks"]:
-            kind = "classification" if part["loss"] == "ce" else "regression"
-            parts.append((part["name"], kind, labels[start : start + part["num_labels"]], f"_{part['name']}"))
-            start += part["num_labels"]
-    found = []
-    for name, kind, scores, suffix in parts:
-        task = Task(name, kind, tuple(label.removeprefix(f"{name}/") for label in scores))
-        true = [f"true_{label}" for label in task.labels] if kind == "regression" else [f"label{suffix}"]
+    found, start = [], 0
+    for task in metrics.parts:
+        scores = metrics.labels[start : start + task.num_labels]
+        suffix = f"_{task.name}" if metrics.tasks else ""
+        true = [f"true_{label}" for label in task.labels] if task.kind == "regression" else [f"label{suffix}"]
         found.append((task, {"scores": scores, "true": true, "predicted": f"prediction{suffix}"}))
+        start += task.num_labels
     return found
 
 
@@ -152,23 +130,13 @@ def _class(index: dict[str, int], label: str) -> int:
     return index[label]
 
 
-def _check(folder: Path, predictions: Predictions, scores: dict):
+def _check(folder: Path, predictions: Predictions, noted: dict):
     """The page must not say something else than the run's own metrics."""
     task = predictions.task
-    noted = scores.get("tasks", {task.name: scores})[task.name]
     found = predictions.evaluate(num_resamples=1)
     is_same = math.isclose(found[task.metric], noted[task.metric], abs_tol=TOLERANCE)
     if noted["num_clips"] != len(predictions) or not (is_same or math.isnan(noted[task.metric])):
         raise AvbError(
             f"{folder}: {len(predictions)} predictions of {predictions.split} score {found[task.metric]:.3f}, "
-            f"metrics.json says {noted[task.metric]:.3f} of {noted['num_clips']}: files of two runs; train again"
+            f"{METRICS} says {noted[task.metric]:.3f} of {noted['num_clips']}: files of two runs; train again"
         )
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AvbError(f"{path}: cannot be read ({error.strerror}); give the folder of a finished run") from error
-    except ValueError as error:
-        raise AvbError(f"{path}: not JSON ({error}); train again") from error

@@ -14,13 +14,17 @@ from pathlib import Path
 from transformers.trainer_utils import sort_checkpoints
 
 from avb.errors import AvbError
-from avb.reports.results import RUN_TABLE
+from avb.run_files import METRICS, RESULTS, RUN_ID
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "checkpoint.tmp"  # what is being written or deleted; whatever is in it is of no use
 MANIFEST = "checkpoint.json"
-FINISHED = "metrics.json"  # the last file a run writes
+
+
+def is_finished(output_dir: str | Path) -> bool:
+    """Whether the folder holds a run that came to its end: `metrics.json` is the last file it writes."""
+    return (Path(output_dir) / METRICS).exists()
 
 
 def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str | None:
@@ -33,7 +37,7 @@ def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str
         raise AvbError("--resume true goes on and --overwrite true starts anew: give one of them")
     if resume:
         return last_checkpoint(output_dir)
-    if not overwrite and (Path(output_dir) / FINISHED).exists():
+    if not overwrite and is_finished(output_dir):
         raise AvbError(f"{output_dir} holds a finished model: choose another --output_dir, or --overwrite true")
     if not overwrite and sort_checkpoints(str(output_dir)):
         raise AvbError(f"{output_dir} holds an unfinished run: --resume true goes on, --overwrite true starts anew")
@@ -65,7 +69,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 def clear(output_dir: str | Path):
     """Takes an earlier run's checkpoints, mark of completion and results away: nothing shall go on from them."""
-    for name in (FINISHED, RUN_TABLE):
+    for name in (METRICS, RESULTS, RUN_ID):
         (Path(output_dir) / name).unlink(missing_ok=True)
     for path in sort_checkpoints(str(output_dir)):
         discard(Path(path))

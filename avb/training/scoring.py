@@ -9,6 +9,7 @@ from audio_avb import SAMPLING_RATE
 from avb.files import write_table
 from avb.inference.prediction import score_columns, score_row, scores_from_logits
 from avb.metrics import defined_metric, evaluate_predictions, has_label
+from avb.run_files import BAD_CLIPS, Metrics, predictions_path
 from avb.tasks import MultiTask, Task
 from avb.training.trainer import BurstTrainer
 
@@ -37,7 +38,7 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
             for (clip, scores, truth), extra in zip(clips, extras, strict=True)
         )
         columns = ["id", *known, *score_columns(config), *_true_labels(task, labels[0])]
-        write_table(output_dir / f"predictions_{name}.csv", rows, columns)
+        write_table(predictions_path(output_dir, name), rows, columns)
     if not has_label(task, labels).any():
         return {"num_clips": 0, "note": "labels are withheld"}
     groups = None
@@ -62,21 +63,16 @@ def _true_labels(task: Task | MultiTask, truth) -> dict:
     return {f"true_{label}": None if np.isnan(value) else round(float(value), 6) for label, value in pairs}
 
 
-def summary(task: Task | MultiTask, results: dict, num_bad_clips: int, output_dir: Path) -> str:
+def summary(metrics: Metrics, num_bad_clips: int, output_dir: Path) -> str:
     """What a reader of the terminal wants to know: scores with intervals, and where everything is."""
     lines = [""]
-    for name in ("validation", "test"):
-        scores = results.get(name, {})
-        if isinstance(task, MultiTask) and task.metric in scores:
-            lines.append(f"{name}: mean over {len(task.parts)} tasks {scores[task.metric]:.3f}")
-            for part in task.parts:
-                lines += _summarize(f"{name}, {part.name}", part, scores["tasks"][part.name])
-        elif isinstance(task, Task) and task.metric in scores:
-            lines += _summarize(name, task, scores)
+    for name, scores in metrics.scored_splits.items():
+        if metrics.tasks:
+            lines.append(f"{name}: mean over {len(metrics.tasks)} tasks {scores[metrics.metric]:.3f}")
+        for part in metrics.task_scores(name):
+            lines += _summarize(f"{name}, {part.task.name}" if metrics.tasks else name, part.task, part.scores)
     if num_bad_clips:
-        lines.append(
-            f"{num_bad_clips} clip{'s' * (num_bad_clips != 1)} could not be read: {output_dir / 'bad_clips.csv'}"
-        )
+        lines.append(f"{num_bad_clips} clip{'s' * (num_bad_clips != 1)} could not be read: {output_dir / BAD_CLIPS}")
     lines.append(f"model, metrics and predictions: {output_dir}")
     return "\n".join(lines)
 

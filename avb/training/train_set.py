@@ -9,8 +9,6 @@ from datasets import Dataset
 from audio_avb import SAMPLING_RATE
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
-TRAIN_SET = "train_set.json"  # in the folder of a run
-
 
 def describe_clips(task: Task | MultiTask, clips: Dataset) -> dict:
     """Counts clips and describes their labels.

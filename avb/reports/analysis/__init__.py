@@ -13,7 +13,8 @@ from avb.reports.analysis.numbers import ablation, learning_curve
 from avb.reports.analysis.page import write_report
 from avb.reports.analysis.runs import ablation_section, curves_section, scores_section
 from avb.reports.analysis.sections import task_sections
-from avb.reports.scored import read_metrics, read_predictions
+from avb.reports.scored import read_predictions
+from avb.run_files import read_metrics
 
 __all__ = ["analyse"]
 
@@ -31,7 +32,7 @@ def analyse(
         runs: folders of finished runs of `train_avb.py` with one metric.
         split: whose predictions are analysed, validation or test.
         output: folder; None is `analysis` in the first run's.
-        summaries: of many runs, as `avb.reports.tables.summarize` returns them, for the ablation; None leaves it out.
+        summaries: of many runs, as `avb.reports.summaries.summarize` returns them, for the ablation; None leaves it out.
         table: name of the table that they come from.
 
     Returns:
@@ -41,7 +42,7 @@ def analyse(
         AvbError: a file of a run is missing or damaged, the labels are withheld, or the output cannot be written.
     """
     folder = Path(runs[0])
-    metric = read_metrics(folder)["metric"]
+    metric = read_metrics(folder).metric
     tasks = read_predictions(folder, split)
     sections = [scores_section(runs, split)]
     for predictions in tasks:

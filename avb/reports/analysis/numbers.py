@@ -19,6 +19,7 @@ from avb.errors import AvbError
 from avb.metrics import accuracy, ccc, defined_metric
 from avb.metrics.bootstrap import interval, resampled_sums, unit_indices
 from avb.reports.scored import Predictions
+from avb.run_files import TRAINER_STATE
 from configuration_avb import POOLINGS
 
 RELIABILITY_BINS = 15  # equal width, as in Guo et al.
@@ -195,7 +196,7 @@ def learning_curve(folder: str | Path, metric: str) -> Curve:
         AvbError: the log is not there, or damaged.
     """
     folder = Path(folder)
-    path = folder / "trainer_state.json"
+    path = folder / TRAINER_STATE
     try:
         log = json.loads(path.read_text(encoding="utf-8"))["log_history"]
         loss = [(float(entry["epoch"]), float(entry["loss"])) for entry in log if "loss" in entry]
@@ -210,7 +211,7 @@ def ablation(summaries: Iterable, split: str = "validation") -> tuple[dict[str, 
     """Pooling × (LSTM or none, trimmed or not) of the recipes emogator/frozen.
 
     Args:
-        summaries: of `avb.reports.tables.summarize`, scores in percent; changed recipes do not count.
+        summaries: of `avb.reports.summaries.summarize`, scores in percent; changed recipes do not count.
         split: on which they were scored.
 
     Returns:

@@ -8,7 +8,7 @@ from avb.reports.analysis import figures
 from avb.reports.analysis.numbers import Curve, Estimate
 from avb.reports.analysis.page import Section, Table, interval
 from avb.reports.markdown import number
-from avb.reports.scored import read_metrics
+from avb.run_files import Metrics, read_metrics
 
 
 def scores_section(runs: Sequence[str | Path], split: str) -> Section:
@@ -21,35 +21,35 @@ def scores_section(runs: Sequence[str | Path], split: str) -> Section:
     names = [Path(run).resolve().name for run in runs]
     rows: list[tuple[str, ...]] = []
     for folder, name, of_run in zip(runs, names, metrics, strict=True):
-        if of_run["metric"] != metrics[0]["metric"]:
-            has, first = of_run["metric"], metrics[0]["metric"]
-            raise AvbError(f"{folder}: scored by {has}, but {runs[0]} by {first}; analyse them apart")
-        for part, scores in of_run.items():
-            if isinstance(scores, dict):
-                rows += [
-                    (name, str(of_run.get("seed", "")), part, *row, str(of_run.get("train_clips", "")))
-                    for row in _score_cells(scores)
-                ]
+        if of_run.metric != metrics[0].metric:
+            raise AvbError(
+                f"{folder}: scored by {of_run.metric}, but {runs[0]} by {metrics[0].metric}; analyse them apart"
+            )
+        seed, train_clips = ("" if value is None else str(value) for value in (of_run.seed, of_run.train_clips))
+        for part in of_run.splits:
+            rows += [(name, seed, part, *row, train_clips) for row in _score_cells(of_run, part)]
     text = (
-        f"Task {metrics[0]['task']}, corpus {metrics[0].get('corpus', 'not on file')}. The figures below are of "
+        f"Task {metrics[0].task}, corpus {metrics[0].corpus or 'not on file'}. The figures below are of "
         f"{names[0]} on {split}. Scores with 95 % bootstrap intervals, from the runs' metrics.json."
     )
     header = ("run", "seed", "split", "score", "value", "95 % interval", "clips", "speakers", "train clips")
     return Section("Scores", text, tables=(Table(header, rows),))
 
 
-def _score_cells(scores: dict) -> list[tuple[str, ...]]:
+def _score_cells(metrics: Metrics, split: str) -> list[tuple[str, ...]]:
     """Score, value, interval, clips and speakers, of each task."""
+    if not metrics.is_scored(split):
+        return [("", metrics.splits[split]["note"], "", "0", "")]
     rows: list[tuple[str, ...]] = []
-    for task, part in scores.get("tasks", {"": scores}).items():
-        metric = next((name for name in ("ccc", "uar") if name in part), None)
-        title = f"{task} {metric.upper() if metric else ''}".strip()
-        if metric is None:
-            rows.append((title, part["note"], "", "0", ""))
+    for part in metrics.task_scores(split):
+        metric, scores = part.task.metric, part.scores
+        title = f"{part.task.name} {metric.upper()}" if metrics.tasks else metric.upper()
+        if not part.is_scored:
+            rows.append((title, scores["note"], "", "0", ""))
             continue
-        estimate = Estimate(*(part[metric + end] for end in ("", "_low", "_high")))
-        speakers = str(part["interval_units"]) if part["interval_unit"] == "speaker" else "not known"
-        rows.append((title, number(estimate.value), interval(estimate), str(part["num_clips"]), speakers))
+        estimate = Estimate(*(scores[metric + end] for end in ("", "_low", "_high")))
+        speakers = str(scores["interval_units"]) if scores["interval_unit"] == "speaker" else "not known"
+        rows.append((title, number(estimate.value), interval(estimate), str(scores["num_clips"]), speakers))
     return rows
 
 

@@ -1,0 +1,131 @@
+"""Tables made from `results/runs.csv`: the paper's five with ours beside them, and any runs compared; and pictures.
+
+python -m avb.reports paper [--results results/runs.csv] [--output results]   # see avb.reports.paper
+python -m avb.reports runs  [--results results/runs.csv] [--output results]   # see avb.reports.summaries
+python -m avb.reports add RUN [RUN ...] [--results results/runs.csv]        # rows of finished runs into the table
+python -m avb.reports compare RUN [RUN ...] --against RUN [RUN ...]         # see avb.reports.comparison
+python -m avb.reports analyse RUN [RUN ...] [--results results/runs.csv]    # RUN/analysis: see avb.reports.analysis
+"""
+
+import argparse
+import shlex
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from avb.errors import AvbError
+from avb.files import make_folder, write_table, write_text
+from avb.reports import comparison
+from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
+from avb.reports.results import split_command
+from avb.reports.run_table import add_runs, read_results
+from avb.reports.summaries import Summary, runs_table, summarize
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.reports", description="Tables and pictures of the results of runs."
+    )
+    commands = parser.add_subparsers(dest="report", required=True)
+    for name, what in (("paper", "the paper's Tables I-V and ours"), ("runs", "all runs")):
+        command = commands.add_parser(name, help=what)
+        command.add_argument(
+            "--results",
+            default="results/runs.csv",
+            help="table of runs, as train_avb.py --results writes it; default: results/runs.csv",
+        )
+        default = "results" if name == "paper" else "none"
+        command.add_argument("--output", help=f"folder for {name}.md and {name}.csv; default: {default}")
+        if name == "paper":
+            command.add_argument(
+                "--changes",
+                default="",
+                metavar='"--NAME VALUE ..."',
+                help="the tables of the runs that changed every recipe so, such as "
+                '"--encoder facebook/wav2vec2-xls-r-300m"; --output is then none',
+            )
+    command = commands.add_parser("add", help="finished runs into the table, where --results was left out")
+    command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run")
+    command.add_argument("--results", default="results/runs.csv", help="table of runs; default: results/runs.csv")
+    command = commands.add_parser("analyse", help="figures and a page about a run: errors, calibration, speakers, …")
+    command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run; others are set beside it")
+    command.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
+    command.add_argument("--results", help="table of runs, for the ablation of recipes/emogator/frozen")
+    command.add_argument("--output", help="folder of the report; default: RUN/analysis")
+    command = commands.add_parser(
+        "compare",
+        help="two systems on the same clips: the difference of their scores, with an interval",
+        description=comparison.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    comparison.add_arguments(command)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints a report as Markdown and writes it to a folder, beside a CSV of its numbers; or analyses a run."""
+    args = parse_arguments(argv)
+    try:
+        if args.report == "analyse":
+            print(_analyse(args))
+            return 0
+        if args.report == "compare":
+            comparison.print_comparison(args)
+            return 0
+        if args.report == "add":
+            added, known = add_runs(args.results, args.runs)
+            print(f"{args.results}: {added} rows added, {known} were there")
+            return 0
+        results = read_results(args.results)
+        if not results:
+            print(f"avb.reports: {args.results} holds no results yet", file=sys.stderr)
+        if args.report == "paper":
+            changes = _normalize_changes(args.changes)
+            rows, others = compare_with_paper(read_paper_rows(), results, changes)
+            text, names = paper_report(rows, others, changes), list(rows[0])
+            if not any(row["num_seeds"] for row in rows):
+                print(
+                    f"avb.reports: no run in {args.results} is a row of the paper{changes and ' with ' + changes}; "
+                    f"train_avb.py notes its run there with --results {args.results}",
+                    file=sys.stderr,
+                )
+        else:
+            summaries = summarize(results)
+            rows, names = [asdict(summary) for summary in summaries], [field.name for field in fields(Summary)]
+            text = "\n".join(runs_table(summaries)) + "\n"
+        print(text, end="")
+        output = args.output or ("results" if args.report == "paper" and not args.changes else None)
+        if output:
+            folder = make_folder(output)
+            write_table(folder / f"{args.report}.csv", rows, names)
+            write_text(folder / f"{args.report}.md", text)
+    except AvbError as error:
+        print(f"avb.reports: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _normalize_changes(typed: str) -> str:
+    """Arguments behind a recipe, in any order, as `Result.changes` has them."""
+    try:
+        recipes, changes = split_command(shlex.split(typed))
+    except ValueError as error:
+        raise AvbError(f"--changes {typed}: {error}") from error
+    if recipes or (typed and not changes):
+        raise AvbError(f'--changes {typed}: give what was typed behind the recipe, such as "--encoder_layer 9"')
+    return changes
+
+
+def _analyse(args: argparse.Namespace) -> Path:
+    summaries = None
+    if args.results:
+        if not Path(args.results).is_file():
+            raise AvbError(f"--results {args.results}: no such file; it is the table that train_avb.py --results wrote")
+        summaries = summarize(read_results(args.results))
+    try:
+        from avb.reports.analysis import analyse  # here: tables, and cards, which are made of them, need no matplotlib
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise AvbError('analyse draws with matplotlib: pip install "avb[report]"') from error
+    return analyse(args.runs, args.split, args.output, summaries, args.results)

@@ -1,0 +1,189 @@
+"""The table of results, `results/runs.csv`: one row per run and split, from which every table and picture is made.
+
+Unusual: runs that finish at the same time append to one file without a lock. The file is made, header and all, under a
+temporary name and linked into place, which succeeds for one process only; a row is one write to a file opened for
+appending. (Local file systems keep such a write whole; NFS does not promise it.) A table of an older version is
+upgraded on its first append.
+"""
+
+import csv
+import io
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import Field, asdict, fields
+from pathlib import Path
+from typing import Any
+
+from avb.errors import AvbError
+from avb.files import write_table
+from avb.reports.results import Result
+from avb.run_files import RESULTS
+
+COLUMNS = [field.name for field in fields(Result)]
+_OLD_COLUMNS = COLUMNS[:-1]  # of tables from before runs had an id
+_UPGRADE_SECONDS = 30.0  # a table of a million rows takes five
+
+
+def check_table(path: str | Path):
+    """Makes the table if need be. Called before a training, it saves hours that would end in an error.
+
+    Raises:
+        AvbError: the file has other columns, or cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_table(path)
+        with open(path, "ab"):  # it can be written
+            pass
+        if _header(path) == _OLD_COLUMNS:
+            _upgrade_table(path)
+        header = _header(path)
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be written ({error.strerror}); give another --results") from error
+    if header != COLUMNS:
+        raise AvbError(f"{path}: not the columns of this version: move the file away. Columns: {', '.join(COLUMNS)}")
+
+
+def _header(path: Path) -> list[str]:
+    with open(path, "rb") as file:
+        return file.readline().decode("utf-8", "replace").strip().split(",")
+
+
+def _upgrade_table(path: Path):
+    """Gives a table of an older version the columns of this one; its rows stay as they are, with empty cells at the end.
+
+    The temporary file is a lock too: one process upgrades, others wait until it has been moved.
+    """
+    temporary = path.with_name(f".{path.name}.upgrade.tmp")
+    deadline = time.monotonic() + _UPGRADE_SECONDS
+    while True:
+        try:
+            file = open(temporary, "x", newline="", encoding="utf-8")
+            break
+        except FileExistsError:
+            if _header(path) == COLUMNS:
+                return
+            if time.monotonic() > deadline:
+                raise AvbError(f"{path}: an upgrade of it was cut off; delete {temporary} and try again") from None
+            time.sleep(0.05)
+    is_moved = False
+    try:
+        with file:
+            if _header(path) != _OLD_COLUMNS:  # another process has moved its own in the meantime
+                return
+            with open(path, newline="", encoding="utf-8") as old:
+                lines = csv.reader(old)
+                next(lines)
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(COLUMNS)
+                writer.writerows([*cells, ""] if len(cells) == len(_OLD_COLUMNS) else cells for cells in lines)
+        os.replace(temporary, path)
+        is_moved = True
+    finally:
+        if not is_moved:  # else the name may by now be another process's
+            temporary.unlink()
+
+
+def append_result(path: str | Path, result: Result):
+    """Adds a row to the table, which is made if need be.
+
+    Raises:
+        AvbError: see `check_table`; or the disk is full.
+    """
+    path = Path(path)
+    row = _csv_line(asdict(result).values())
+    try:
+        check_table(path)
+    except AvbError as error:
+        raise AvbError(f"{error}; the result was: {row}") from error
+    try:
+        with open(path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            whole = file.read(1) == b"\n"
+        # A line that was cut off (a full disk) stays one bad line, and takes no other with it.
+        line = row if whole else f"\n{row}"
+        with open(path, "ab", buffering=0) as file:
+            file.write(line.encode("utf-8"))
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be written ({error.strerror}); the result was: {row}") from error
+
+
+def write_results(path: str | Path, rows: Iterable[Result]):
+    """A table of these rows alone, in place of what the file held."""
+    write_table(path, map(asdict, rows), COLUMNS)
+
+
+def add_runs(path: str | Path, folders: Iterable[str | Path]) -> tuple[int, int]:
+    """Adds to a table the rows of finished runs that it lacks; returns how many it got, and how many it had.
+
+    Raises:
+        AvbError: a folder holds no table of its run, and nothing is added then; or see `append_result`.
+    """
+    rows = []
+    for folder in folders:
+        own = read_results(Path(folder) / RESULTS)
+        if not own:
+            raise AvbError(f"{folder}: no {RESULTS}; give the folder of a run that train_avb.py has finished")
+        rows += own
+    known = {row.key for row in read_results(path)}
+    new = {row.key: row for row in rows if row.key not in known}
+    for row in new.values():
+        append_result(path, row)
+    return len(new), len(rows) - len(new)
+
+
+def _make_table(path: Path):
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(_csv_line(COLUMNS).encode("utf-8"))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass  # another run was faster
+    finally:
+        temporary.unlink()
+
+
+def _csv_line(cells: Iterable) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+_NUMBERS: dict[Any, type] = {float | None: float, int | None: int}
+
+
+def read_results(path: str | Path) -> list[Result]:
+    """All rows, in the order they were written; an empty list where there is no file yet.
+
+    Raises:
+        AvbError: a column is missing, or a cell is not what its column holds; the message names the line.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    results = []
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [column for column in _OLD_COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise AvbError(f"{path}: no column {', '.join(missing)}; a table of results has {', '.join(COLUMNS)}")
+        for row in reader:
+            try:
+                if None in row or None in row.values():
+                    raise ValueError(f"not {len(reader.fieldnames or ())} cells")
+                cells = {field.name: _read_cell(field, row.get(field.name, "")) for field in fields(Result)}
+                results.append(Result(**cells))
+            except ValueError as error:
+                raise AvbError(f"{path}, line {reader.line_num}: {error}; correct or remove the line") from error
+    return results
+
+
+def _read_cell(field: Field, text: str):
+    number = _NUMBERS.get(field.type)
+    if number is None:
+        return text
+    return number(text) if text else None

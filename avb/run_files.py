@@ -1,0 +1,205 @@
+"""The files in a run's folder: what each is called, and what `metrics.json` holds.
+
+    runs/high/metrics.json             Metrics: scalars on the first level, scores by split under `splits`
+              predictions_SPLIT.csv    scores and labels, clip by clip
+              results.csv              the run's rows of a table of results
+              train_set.json           what it was trained on, in numbers
+              recipe.yaml              every argument, as it was run
+              versions.json            commit and packages
+              bad_clips.csv            clips that could not be read
+              folds/0, folds/1, …      the runs of a cross-validation, each a folder like this one
+
+`metrics.json` is written last: a folder that has it is a finished run. Unusual: `read_metrics` also reads what older
+versions wrote, where splits stood on the first level and a run had no id. It is the only place that knows that form.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from avb.errors import AvbError
+from avb.files import read_json, write_json, write_text
+from avb.tasks import MultiTask, Task
+
+CONFIG = "config.json"
+METRICS = "metrics.json"
+RESULTS = "results.csv"
+TRAIN_SET = "train_set.json"
+RECIPE = "recipe.yaml"
+VERSIONS = "versions.json"
+BAD_CLIPS = "bad_clips.csv"
+CARD = "README.md"
+TRAINER_STATE = "trainer_state.json"  # the Trainer's name for its log
+RUN_ID = "run_id.txt"  # from the first step on, so that a resumed run keeps its id
+FOLDS = "folds"
+CROSS_VALIDATION = "cross_validation"  # the split of `metrics.json` that holds the scores over all folds
+
+_MULTITASK_METRIC = MultiTask.metric
+
+
+class TaskScores(NamedTuple):
+    """What one task scored on one split.
+
+    Attributes:
+        split: validation, test or cross_validation.
+        task: the task, with its own metric.
+        scores: as `avb.metrics.evaluate_predictions` returns them; without the metric where no clip has a label.
+    """
+
+    split: str
+    task: Task
+    scores: dict[str, Any]
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether any clip had a label."""
+        return self.task.metric in self.scores
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """`metrics.json`.
+
+    Attributes:
+        task: name of the task; of several, joined by +.
+        metric: the score that ranks runs: ccc, uar, or mean_score over several tasks.
+        labels: names of the model's outputs, in order.
+        run_id: of the run; empty for runs of versions that gave none.
+        corpus: hume_vb, emogator, folder, or sample for the synthetic one.
+        seed: of the run.
+        train_clips: clips trained on.
+        train_seconds: how long training took.
+        tasks: where there are several, `{"name", "kind", "labels"}` of each, in the order of the outputs.
+        splits: split name to its scores, as `avb.metrics.evaluate_predictions` returns them; a split whose labels are
+            withheld has no score, but a `note`.
+    """
+
+    task: str
+    metric: str
+    labels: list[str]
+    run_id: str = ""
+    corpus: str | None = None
+    seed: int | None = None
+    train_clips: int | None = None
+    train_seconds: float | None = None
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[Task]:
+        """The tasks, one or several."""
+        if self.metric != _MULTITASK_METRIC:
+            return [Task(self.task, "classification" if self.metric == "uar" else "regression", tuple(self.labels))]
+        return [Task(part["name"], part["kind"], tuple(part["labels"])) for part in self.tasks]
+
+    def is_scored(self, split: str) -> bool:
+        """Whether the split was predicted and its clips have labels."""
+        return self.metric in self.splits.get(split, {})
+
+    @property
+    def scored_splits(self) -> dict[str, dict[str, Any]]:
+        """Scores by split, of the splits that have some."""
+        return {name: scores for name, scores in self.splits.items() if self.is_scored(name)}
+
+    def task_scores(self, split: str) -> list[TaskScores]:
+        """What each task scored on a split; where its labels are withheld, the note alone."""
+        scores = self.splits[split]
+        return [TaskScores(split, task, scores.get("tasks", {}).get(task.name, scores)) for task in self.parts]
+
+
+def describe_tasks(task: Task | MultiTask) -> list[dict[str, Any]]:
+    """`Metrics.tasks` of a run of this task."""
+    parts = task.parts if isinstance(task, MultiTask) else ()
+    return [{"name": part.name, "kind": part.kind, "labels": list(part.labels)} for part in parts]
+
+
+def write_metrics(folder: str | Path, metrics: Metrics):
+    """Marks the run as finished.
+
+    Raises:
+        AvbError: the file cannot be written.
+    """
+    content = {name: value for name, value in vars(metrics).items() if value not in (None, "", [])}
+    write_json(Path(folder) / METRICS, content)
+
+
+def read_metrics(folder: str | Path) -> Metrics:
+    """Reads `metrics.json` of a finished run, of this version or an older one.
+
+    Raises:
+        AvbError: there is none, or it is not what train_avb.py writes.
+    """
+    path = Path(folder) / METRICS
+    content = read_json(path, "give the folder of a finished run")
+    if not isinstance(content, dict) or not {"task", "metric", "labels"} <= content.keys():
+        raise AvbError(f"{path}: not what train_avb.py writes; give the folder of a finished run")
+    if "splits" not in content:
+        content = _upgrade(Path(folder), content)
+    splits = content["splits"]
+    if not isinstance(splits, dict) or not all(isinstance(scores, dict) for scores in splits.values()):
+        raise AvbError(f"{path}: its splits are not what train_avb.py writes; give the folder of a finished run")
+    return Metrics(**{name: content[name] for name in Metrics.__dataclass_fields__ if name in content})
+
+
+def _upgrade(folder: Path, content: dict) -> dict:
+    """The form without `splits`: they stood among the scalars, and what the tasks were was in `config.json` alone."""
+    splits = {name: value for name, value in content.items() if isinstance(value, dict)}
+    upgraded = {name: value for name, value in content.items() if name not in splits} | {"splits": splits}
+    if content["metric"] == _MULTITASK_METRIC:
+        config = read_json(folder / CONFIG, "give the folder of a finished run")
+        upgraded["tasks"], start = [], 0
+        for part in config["tasks"]:
+            name, end = part["name"], start + part["num_labels"]
+            kind = "classification" if part["loss"] == "ce" else "regression"
+            labels = [label.removeprefix(f"{name}/") for label in content["labels"][start:end]]
+            upgraded["tasks"].append({"name": name, "kind": kind, "labels": labels})
+            start = end
+    return upgraded
+
+
+def read_facts(folder: str | Path, name: str) -> dict[str, Any]:
+    """A JSON file of a run: its versions, train set or configuration; empty where it has none.
+
+    Raises:
+        AvbError: it is not what train_avb.py writes.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        return {}
+    content = read_json(path, "train again, or move the file away")
+    if not isinstance(content, dict):
+        raise AvbError(f"{path}: not what train_avb.py writes; train again, or move the file away")
+    return content
+
+
+def predictions_path(folder: str | Path, split: str) -> Path:
+    """`predictions_SPLIT.csv`."""
+    return Path(folder) / f"predictions_{split}.csv"
+
+
+def fold_path(folder: str | Path, fold: int) -> Path:
+    """The folder of a fold's run, counted from 0."""
+    return Path(folder) / FOLDS / str(fold)
+
+
+def new_run_id() -> str:
+    """The time, UTC, and three random bytes: `20240131-154502-9f3c1a`."""
+    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def start_run(folder: str | Path, is_resumed: bool, run_id: str) -> str:
+    """Notes a run's id in its folder; a resumed run keeps the one it has.
+
+    Raises:
+        AvbError: the file cannot be written or read.
+    """
+    path = Path(folder) / RUN_ID
+    try:
+        if is_resumed and path.is_file():
+            return path.read_text(encoding="utf-8").strip() or run_id
+    except (OSError, ValueError) as error:
+        raise AvbError(f"{path}: cannot be read ({error}); delete it, the run gets another id") from error
+    write_text(path, run_id + "\n")
+    return run_id
