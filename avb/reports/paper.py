@@ -131,6 +131,6 @@ def _paper_cells(row: dict, names: Sequence[str]) -> list[str]:
         ours = [row["note"], "", "", ""]
     else:
         spread = f" ± {row['sd']:.2f}" if row["sd"] is not None else ""
-        interval = interval(row["low"], row["high"])
-        ours = [f"{row['ours']:.2f}{spread}", f"{row['delta']:+.2f}", interval, str(row["num_seeds"])]
+        bounds = interval(row["low"], row["high"])
+        ours = [f"{row['ours']:.2f}{spread}", f"{row['delta']:+.2f}", bounds, str(row["num_seeds"])]
     return [*(row[name] for name in names), f"{row['paper']:.2f}", *ours, recommended, row["recipe"]]

@@ -52,7 +52,7 @@ def _header(path: Path) -> list[str]:
 
 
 def _upgrade_table(path: Path):
-    """Gives a table of an older version the columns of this one; its rows stay as they are, with empty cells at the end.
+    """Gives a table of an older version the columns of this one; its rows get an empty cell at the end.
 
     The temporary file is a lock too: one process upgrades, others wait until it has been moved.
     """

@@ -32,7 +32,7 @@ def analyse(
         runs: folders of finished runs of `train_avb.py` with one metric.
         split: whose predictions are analysed, validation or test.
         output: folder; None is `analysis` in the first run's.
-        summaries: of many runs, as `avb.reports.summaries.summarize` returns them, for the ablation; None leaves it out.
+        summaries: of many runs, see `avb.reports.summaries.summarize`, for the ablation; None leaves it out.
         table: name of the table that they come from.
 
     Returns:
