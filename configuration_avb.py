@@ -9,6 +9,7 @@ Unusual: the class also reads the configuration of a plain wav2vec 2.0 checkpoin
 
 from dataclasses import fields
 from functools import partial
+from itertools import accumulate
 
 from transformers import Wav2Vec2Config
 
@@ -275,6 +276,12 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         if self.encoder_batch_dependence is None and self.pools_padding:
             return "the pooling sees the padding of the batch (masked_pooling false)"
         return self.encoder_batch_dependence
+
+    @property
+    def task_slices(self) -> list[slice]:
+        """Each task's place among the outputs of a multitask model, in the order of `tasks`."""
+        widths = [task["num_labels"] for task in self.tasks or []]
+        return [slice(end - width, end) for width, end in zip(widths, accumulate(widths), strict=True)]
 
     @property
     def encoder_dropout(self) -> float:

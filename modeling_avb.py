@@ -112,8 +112,8 @@ def ce_loss(
 def scores_from_outputs(config, outputs: torch.Tensor) -> torch.Tensor:
     """Raw outputs (..., num_labels) → logits for `ce`; else a sigmoid stretched to `config.label_range`."""
     if config.loss == MULTITASK:
-        parts = zip(task_configs(config), split_outputs(config, outputs), strict=True)
-        return torch.cat([scores_from_outputs(part, columns) for part, columns in parts], -1)
+        parts = zip(task_configs(config), config.task_slices, strict=True)
+        return torch.cat([scores_from_outputs(part, outputs[..., place]) for part, place in parts], -1)
     if config.loss == "ce":
         return outputs
     low, high = config.label_range
@@ -135,11 +135,6 @@ def task_configs(config) -> list[SimpleNamespace]:
     return [SimpleNamespace(**{**shared, "label_smoothing": config.label_smoothing, **task}) for task in config.tasks]
 
 
-def split_outputs(config, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Each task's columns of (..., num_labels) outputs."""
-    return outputs.split([task["num_labels"] for task in config.tasks], -1)
-
-
 def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The loss of each task of a multitask model, (tasks,), each over the clips that have its labels.
 
@@ -150,11 +145,11 @@ def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     """
     widths = [1 if task["loss"] == "ce" else task["num_labels"] for task in config.tasks]
     losses = []
-    parts = zip(task_configs(config), split_outputs(config, logits), labels.split(widths, -1), strict=True)
-    for part, outputs, targets in parts:
+    parts = zip(task_configs(config), config.task_slices, labels.split(widths, -1), strict=True)
+    for part, place, targets in parts:
         if part.loss == "ce":
             targets = targets[:, 0].nan_to_num(IGNORE_INDEX).long()
-        losses.append(compute_loss(part, outputs, targets))
+        losses.append(compute_loss(part, logits[..., place], targets))
     return torch.stack(losses)
 
 

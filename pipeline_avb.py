@@ -37,9 +37,7 @@ DOWNLOAD_SECONDS = 30.0  # for the whole of a file
 def scores_from_logits(logits: np.ndarray, config) -> np.ndarray:
     """(clips, labels) logits → scores: those of a regression as they are, those of classes as probabilities."""
     if config.loss == "multitask":
-        widths = [task["num_labels"] for task in config.tasks]
-        columns = np.split(logits, np.cumsum(widths)[:-1], axis=-1)
-        parts = zip(config.tasks, columns, strict=True)
+        parts = [(task, logits[..., place]) for task, place in zip(config.tasks, config.task_slices, strict=True)]
         return np.concatenate([softmax(part) if task["loss"] == "ce" else part for task, part in parts], axis=-1)
     return logits if config.problem_type == "regression" else softmax(logits)
 

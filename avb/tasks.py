@@ -150,7 +150,10 @@ class MultiTask:
     label2id = Task.label2id
 
     def outputs(self, outputs: np.ndarray) -> list[np.ndarray]:
-        """Each part's columns of (clips, num_labels) outputs."""
+        """Each part's columns of (clips, num_labels) outputs.
+
+        The Hub's modules know no `Task`: for them `Wav2Vec2VocalBurstConfig.task_slices` says the same.
+        """
         return np.split(outputs, np.cumsum([part.num_labels for part in self.parts])[:-1], axis=-1)
 
     def targets(self, targets: np.ndarray) -> list[np.ndarray]:

@@ -3,7 +3,6 @@
 import http.server
 import io
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,11 +235,13 @@ def test_classes_are_probabilities(folders, clip):
 
 
 def test_scores_of_several_tasks_are_those_of_each():
-    tasks = [{"loss": "ccc", "num_labels": 2}, {"loss": "ce", "num_labels": 3}, {"loss": "mse", "num_labels": 1}]
+    widths = {"ccc": 2, "ce": 3, "mse": 1}
+    tasks = [{"name": loss, "loss": loss, "num_labels": width} for loss, width in widths.items()]
+    config = Wav2Vec2VocalBurstConfig(loss="multitask", tasks=tasks, num_labels=6)
     logits = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
     expected = torch.from_numpy(logits.copy())
     expected[:, 2:5] = expected[:, 2:5].softmax(-1)
-    scores = scores_from_logits(logits, SimpleNamespace(loss="multitask", tasks=tasks))
+    scores = scores_from_logits(logits, config)
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 

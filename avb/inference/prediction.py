@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import islice
 from threading import Barrier
 from types import NoneType
 from typing import Any
@@ -218,12 +218,8 @@ def _classifications(config: PreTrainedConfig) -> list[tuple[str, slice]]:
     """Column of the predicted class, and the outputs of its classes; several in a multitask."""
     if config.loss != MULTITASK:
         return [("prediction", slice(0, config.num_labels))] if config.loss == "ce" else []
-    ends = accumulate(task["num_labels"] for task in config.tasks)
-    return [
-        (f"prediction_{task['name']}", slice(end - task["num_labels"], end))
-        for task, end in zip(config.tasks, ends, strict=True)
-        if task["loss"] == "ce"
-    ]
+    parts = zip(config.tasks, config.task_slices, strict=True)
+    return [(f"prediction_{task['name']}", place) for task, place in parts if task["loss"] == "ce"]
 
 
 def score_waveforms(
