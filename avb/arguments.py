@@ -17,6 +17,7 @@ from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import SaveStrategy
 
+from avb.corpus_arguments import CorpusArguments
 from avb.errors import AvbError, RecipeError, did_you_mean
 from avb.recipes import SUFFIXES, read_recipe, recipe_arguments
 
@@ -137,64 +138,8 @@ class PretrainingArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(CorpusArguments):
     _argument_group_name = "data"  # of --help
-    corpus: str = field(
-        default="folder",
-        metadata={"help": "hume_vb (the A-VB release), emogator, or folder (your own table or folder)."},
-    )
-    data_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet table, or a folder with one sub-folder "
-            "a class."
-        },
-    )
-    task: str | None = field(
-        default=None,
-        metadata={
-            "help": "high, two, culture or type for hume_vb; emotion or two for emogator; folder makes its own. "
-            "Several at once are joined by +: high+two."
-        },
-    )
-    label_columns: list[str] | None = field(
-        default=None, metadata={"help": "folder: the columns to predict. Default: those left."}
-    )
-    label_range: list[float] | None = field(
-        default=None, metadata={"help": "folder: lowest and highest score of the labels, e.g. 1 7. Default: 0 1."}
-    )
-    path_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "folder: the column of audio paths. Default: the one called file, path, filename, audio, wav, ..."
-        },
-    )
-    split_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "folder: the column of train / validation / test. Default: split; without it splits are made."
-        },
-    )
-    speaker_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "folder: the column of speakers, by whom splits and intervals go. Default: speaker, subject, ..."
-        },
-    )
-    kind: str | None = field(
-        default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
-    )
-    audio_root: str | None = field(
-        default=None, metadata={"help": "folder: where the paths start from. Default: the table's own folder."}
-    )
-    audio_dir: str | None = field(default=None, metadata={"help": "hume_vb: where the wavs are. Default: audio/wav."})
-    skip_missing: bool = field(
-        default=False, metadata={"help": "Leave rows without an audio file out, and say how many."}
-    )
-    norms: str | None = field(
-        default=None, metadata={"help": "emogator, task two: table of valence and arousal norms."}
-    )
-    instances: list[int] | None = field(default=None, metadata={"help": "emogator: which of the takes 1, 2, 3."})
     peak_db: float | None = field(default=-3.0, metadata={"help": "Peak level of each clip, dBFS (section IV-A: -3)."})
     trim_top_db: float | None = field(
         default=None, metadata={"help": "Cut leading and trailing parts quieter than this many dB below the peak."}
@@ -228,12 +173,6 @@ class DataArguments:
     strict: bool = field(
         default=False, metadata={"help": "Stop at the first clip that cannot be read; else it is skipped."}
     )
-
-    def corpus_options(self) -> dict:
-        """What `avb.corpora.load_bursts` needs beyond corpus, root and task: the options that were given."""
-        names = ("label_columns", "label_range", "path_column", "split_column", "speaker_column", "kind", "audio_root")
-        names += ("audio_dir", "skip_missing", "norms", "instances")
-        return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, False)}
 
 
 @dataclass

@@ -126,7 +126,7 @@ def test_folder(tmp_path):
     table = {"file": [f"{i}.wav" for i in range(10)], "joy": np.linspace(1, 7, 10), "speaker": list("aabbccddee")}
     pd.DataFrame(table).to_csv(tmp_path / "clips" / "rated.csv", index=False)
     root, out = tmp_path / "clips", tmp_path / "out"
-    main(["folder", str(root), str(out), "--option", "label_range=[1, 7]"])
+    main(["folder", str(root), str(out), "--label_range", "1", "7"])
     before = load_bursts("folder", root, label_range=(1, 7))
     after = load_bursts("folder", out, cache_dir=str(tmp_path / "cache"))
     assert after.task == before.task and after.task.label_range == (1, 7)

@@ -31,6 +31,7 @@ from audio_avb import SAMPLING_RATE
 from avb.corpora import CORPORA, emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
 from avb.corpora.rows import Corpus
+from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError, CorpusError
 from avb.files import write_json
 from avb.tasks import MISSING_CLASS, Task
@@ -41,8 +42,8 @@ BAD_CLIPS_FILE = "bad_clips.csv"
 def main(arguments: list[str] | None = None) -> None:
     """The command; `--help` lists its arguments."""
     args = _parse_arguments(arguments)
-    options = vars(args) | dict(args.option)
-    del options["option"]
+    settings = {name: value for name, value in vars(args).items() if name not in (*OPTIONS, "option")}
+    options = settings | given_options(args) | dict(args.option)
     try:
         bad_clips = prepare(**options)
     except AvbError as error:
@@ -254,6 +255,7 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-workers", "--num_workers", type=int, help="processes that decode (1)")
     parser.add_argument("--shard-rows", "--shard_rows", type=int, default=8000, help="clips a shard, at most (8000)")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be decoded")
+    add_arguments(parser.add_argument_group("of the corpus"), OPTIONS)
     parser.add_argument(
         "--option",
         action="append",

@@ -1,0 +1,110 @@
+"""What names a corpus and says how it is read: the same options in training, pre-training, prediction and `prepare`.
+
+Imports are light: `predict_avb.py --help` answers before datasets and torch are loaded.
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+
+@dataclass
+class CorpusArguments:
+    """A corpus, its task, and the options of its `load` function (`avb.corpora`)."""
+
+    _argument_group_name = "corpus"  # of --help
+    corpus: str = field(
+        default="folder",
+        metadata={"help": "hume_vb (the A-VB release), emogator, or folder (your own table or folder)."},
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet table, or a folder with one sub-folder "
+            "per class."
+        },
+    )
+    task: str | None = field(
+        default=None,
+        metadata={
+            "help": "high, two, culture or type for hume_vb; emotion or two for emogator; folder makes its own. "
+            "Several at once are joined by +: high+two."
+        },
+    )
+    label_columns: list[str] | None = field(
+        default=None, metadata={"help": "folder: the columns to predict. Default: those left."}
+    )
+    label_range: list[float] | None = field(
+        default=None, metadata={"help": "folder: lowest and highest score of the labels, e.g. 1 7. Default: 0 1."}
+    )
+    path_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: the column of audio paths. Default: the one called file, path, filename, audio, wav, ..."
+        },
+    )
+    split_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: the column of train / validation / test. Default: split; without it splits are made."
+        },
+    )
+    speaker_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: the column of speakers, by whom splits and intervals go. Default: speaker, subject, ..."
+        },
+    )
+    kind: str | None = field(
+        default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
+    )
+    audio_root: str | None = field(
+        default=None, metadata={"help": "folder: where the paths start from. Default: the table's own folder."}
+    )
+    audio_dir: str | None = field(default=None, metadata={"help": "hume_vb: where the wavs are. Default: audio/wav."})
+    skip_missing: bool = field(
+        default=False, metadata={"help": "Leave rows without an audio file out, and say how many."}
+    )
+    norms: str | None = field(
+        default=None, metadata={"help": "emogator, task two: table of valence and arousal norms."}
+    )
+    instances: list[int] | None = field(default=None, metadata={"help": "emogator: which of the takes 1, 2, 3."})
+
+    def corpus_options(self) -> dict[str, Any]:
+        """What `avb.corpora.load_bursts` needs beyond corpus, root and task: the options that were given."""
+        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) not in (None, False)}
+
+
+OPTIONS = tuple(f.name for f in fields(CorpusArguments) if f.name not in ("corpus", "data_dir", "task"))
+PATH_OPTIONS = ("audio_root", "norms")  # relative ones start from the current folder
+
+
+def add_arguments(parser: argparse._ActionsContainer, names: Iterable[str]):
+    """Adds fields of `CorpusArguments` to a parser of a command that has no recipes; None is what was not given."""
+    hints = get_type_hints(CorpusArguments)
+    for f in fields(CorpusArguments):
+        if f.name not in names:
+            continue
+        kind = next((part for part in get_args(hints[f.name]) if part is not NoneType), hints[f.name])
+        settings: dict[str, Any] = {"default": None, "help": f.metadata["help"]}
+        if kind is bool:
+            settings |= {"nargs": "?", "const": True, "type": _true_or_false, "metavar": "true|false"}
+        elif get_origin(kind) is list:
+            (item,) = get_args(kind)
+            settings |= {"nargs": "+", "type": item, "metavar": {int: "N", float: "X"}.get(item, "VALUE")}
+        else:
+            settings |= {"type": kind, "metavar": "VALUE"}
+        parser.add_argument(f"--{f.name}", **settings)
+
+
+def given_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that were typed; `--skip_missing false` is one, since it overrules a run's recipe."""
+    return {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+
+
+def _true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
