@@ -25,8 +25,8 @@ from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, p
 from avb.cards.card import write_card
 from avb.cards.hub_folder import save_hub_folder
 from avb.cards.push import open_repository, push_folder
-from avb.cards.run import corpus_name
 from avb.corpora.decode import BadClip
+from avb.corpora.release import corpus_name
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
 from avb.reports.results import failed_run, run_results

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
-from avb.corpora.release import is_release
+from avb.corpora.release import corpus_name, is_release
 from avb.errors import AvbError
 from avb.inference.prediction import model_class
 from avb.recipes import SUFFIXES, read_yaml
@@ -149,11 +149,6 @@ def read_run(folder: str | Path) -> Run:
 
 def _corpus(recipe: dict) -> dict:
     return {name: recipe.get(name, _DEFAULTS[name]) for name in ("corpus", "data_dir")}
-
-
-def corpus_name(corpus: str, data_dir: str | Path | None) -> str:
-    """The corpus's name; `sample` for the synthetic one, which has the layout of hume_vb and a file that says so."""
-    return "sample" if data_dir is not None and (Path(data_dir) / "SYNTHETIC.txt").is_file() else corpus
 
 
 def find_row(run: Run, rows: Iterable[Result], tables: Sequence[str | Path]) -> Result:

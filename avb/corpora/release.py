@@ -1,9 +1,10 @@
-"""How many clips the release of HUME-VB has: what tells the paper's corpus from a part of it or a sample in its layout.
+"""What tells the release of HUME-VB, the paper's corpus, from a part of it and from a sample in its layout.
 
-Source: Baird et al. (2022), arXiv:2207.03572, Table 1.
+Source: Baird et al. (2022), arXiv:2207.03572.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 CORPUS = "hume_vb"
 RELEASE_CLIPS = {"train": 19_990, "validation": 19_396, "test": 19_815}
@@ -17,3 +18,8 @@ def is_release(corpus: str | None, clips: Mapping[str, int | None]) -> bool:
         clips: number of clips by split, of the splits that count: train, and those that were scored.
     """
     return corpus == CORPUS and all(RELEASE_CLIPS.get(split) == count for split, count in clips.items())
+
+
+def corpus_name(corpus: str, data_dir: str | Path | None) -> str:
+    """The corpus's name; `sample` for the synthetic one, which has the layout of hume_vb and a file that says so."""
+    return "sample" if data_dir is not None and (Path(data_dir) / "SYNTHETIC.txt").is_file() else corpus
