@@ -31,29 +31,21 @@ SOURCES = sorted(
         *(p for d in ("avb", "demo", "metrics", "benchmarks", "data") for p in (ROOT / d).rglob("*.py")),
     ]
 )
-# A call by its last names, and why it has no place here.
+# A call by its last names, and why it has no place here. What ruff's rules S301 to S605 in pyproject.toml know is left
+# to them: pickle, marshal, shelve, eval, yaml.load, os.system, shell=True.
 FORBIDDEN = {
     "torch.load": "unpickles",
-    "pickle.load": "runs code",
-    "pickle.loads": "runs code",
     "joblib.load": "unpickles",
     "numpy.load": "may unpickle",
     "np.load": "may unpickle",
-    "pd.read_pickle": "unpickles",
-    "yaml.load": "is not the safe loader",
     "yaml.unsafe_load": "runs code",
     "yaml.full_load": "is not the safe loader",
-    "eval": "runs code",
     "exec": "runs code",
-    "os.system": "runs a shell",
-    "os.popen": "runs a shell",
-    "marshal.loads": "runs code",
-    "shelve.open": "unpickles",
 }
 UNPICKLING = ("pickle", "dill", "marshal", "shelve", "joblib")
 
 # Ray's workers get from the process that started them what that has pickled a moment before: no file is involved.
-ALLOWED = {"avb/inference/cluster.py": {"import pickle", "pickle.loads"}}
+ALLOWED = {"avb/inference/cluster.py": {"import pickle"}}
 
 
 def dotted(node: ast.expr) -> str:
@@ -63,7 +55,7 @@ def dotted(node: ast.expr) -> str:
 
 
 def offences(source: str) -> list[str]:
-    """The calls of FORBIDDEN in Python source; shells, and `trust_remote_code` that is not plainly False."""
+    """The calls of FORBIDDEN in Python source; `shell` and `trust_remote_code` that are not plainly False."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
