@@ -91,7 +91,7 @@ def waveforms() -> list[torch.Tensor]:
     return clips
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tone() -> np.ndarray:
     """One second of a 220 Hz tone that fades, at 16 kHz."""
     time = np.arange(16_000) / 16_000

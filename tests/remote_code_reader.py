@@ -1,8 +1,9 @@
 """Run by test_remote_code.py: scores clips with a saved model in every way a Hub user has, without this project.
 
-    python -I remote_code_reader.py MODEL CLIP...
+    python -I remote_code_reader.py MODELS CLIP...
 
-Prints, as JSON, for each way a list of {label: score}, one a clip, and the modules that the classes came from.
+MODELS are names and folders as a list in JSON: to start a process takes longer than to read one of them. Prints, as
+JSON and by model, for each way a list of {label: score}, one per clip, and the modules that the classes came from.
 """
 
 import json
@@ -28,8 +29,7 @@ class Hide:
         return None
 
 
-def main(name: str, paths: list[str]):
-    sys.meta_path.insert(0, Hide())
+def read(name: str, paths: list[str]) -> dict[str, list]:
     import soundfile as sf
     import torch
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
@@ -58,7 +58,7 @@ def main(name: str, paths: list[str]):
     answers["own pipeline"] = [as_dict(own(path)) for path in paths]
     answers["stock pipeline"] = [as_dict(stock(waveform)) for waveform in waveforms]
     answers["modules"] = sorted({a_class.__module__ for a_class in classes})
-    print(json.dumps(answers))
+    return answers
 
 
 def as_dict(scores: list[dict]) -> dict:
@@ -66,4 +66,5 @@ def as_dict(scores: list[dict]) -> dict:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    sys.meta_path.insert(0, Hide())
+    print(json.dumps({name: read(name, sys.argv[2:]) for name in json.loads(sys.argv[1])}))

@@ -1,9 +1,10 @@
-"""A saved folder read by a process that has never seen this project: the same numbers, by the folder's code alone."""
+"""Saved folders read by a process that has never seen this project: the same numbers, by each folder's code alone."""
 
 import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,14 @@ pytestmark = pytest.mark.slow
 
 AUDIO = {"peak_db": -6.0, "trim_top_db": 25.0}
 READER = Path(__file__).with_name("remote_code_reader.py")
+KINDS = [
+    ("wav2vec2", "two"),
+    ("wav2vec2", "type"),
+    ("wav2vec2", "high"),
+    ("emo18", "two"),
+    ("log_mel_cnn", "type"),
+    ("egemaps_mlp", "type"),
+]
 
 
 def tiny_model(task: Task):
@@ -45,23 +54,22 @@ def built(kind: str, task: Task):
     if kind == "wav2vec2":
         model, feature_extractor = tiny_model(task)
     else:
-        if kind == "egemaps_mlp":
-            pytest.importorskip("opensmile", reason="the openSMILE baselines are an extra: avb[opensmile]")
         model, feature_extractor = BASELINES[kind](task, **AUDIO)
         stir(model)
     return model.eval(), feature_extractor
 
 
-@pytest.fixture
-def clips(tmp_path, tone) -> list[Path]:
+@pytest.fixture(scope="module")
+def clips(tone, tmp_path_factory) -> list[Path]:
     """A tone between quiet ends, and a real burst where there are any."""
-    paths = [tmp_path / "tone.wav"]
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / "tone.wav"]
     quiet = 1e-4 * np.random.default_rng(0).standard_normal(8000)
     sf.write(paths[0], np.concatenate([quiet, tone, quiet]), 16_000, subtype="FLOAT")
     if os.environ.get("AVB_EMOGATOR"):
         shard = pq.ParquetFile(Path(os.environ["AVB_EMOGATOR"]) / "validation-1.parquet")
         row = next(shard.iter_batches(batch_size=1, columns=["audio"])).to_pylist()[0]
-        paths.append(tmp_path / "burst.mp3")
+        paths.append(folder / "burst.mp3")
         paths[1].write_bytes(row["audio"]["bytes"])
     return paths
 
@@ -75,14 +83,14 @@ def scores_as_in_training(model, feature_extractor, paths: list[Path]) -> np.nda
     return (logits.softmax(-1) if model.config.loss == "ce" else logits).numpy()
 
 
-def read_elsewhere(name: str, paths: list[Path], folder: Path, **environment: str) -> dict:
-    """What `remote_code_reader.py` prints, run where nothing but the installed libraries can be imported."""
+def read_elsewhere(names: list[str], paths: list[Path], folder: Path, **environment: str) -> dict[str, dict]:
+    """By name, what `remote_code_reader.py` prints, run where nothing but the installed libraries can be imported."""
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     clean = {"HOME": str(elsewhere), "HF_HOME": str(elsewhere / "hf"), "PATH": os.environ["PATH"]}
     clean |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", **environment}
     done = subprocess.run(
-        [sys.executable, "-I", str(READER), name, *map(str, paths)],
+        [sys.executable, "-I", str(READER), json.dumps(names), *map(str, paths)],
         cwd=elsewhere, env=clean, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -100,23 +108,27 @@ def check(answers: dict, expected: np.ndarray, labels: list[str]):
     assert np.ptp(expected) > 1e-3  # numbers that could differ
 
 
-@pytest.mark.parametrize(
-    ("kind", "task"),
-    [
-        ("wav2vec2", "two"),
-        ("wav2vec2", "type"),
-        ("wav2vec2", "high"),
-        ("emo18", "two"),
-        ("log_mel_cnn", "type"),
-        ("egemaps_mlp", "type"),
-    ],
-)
-def test_a_folder_is_read_without_the_project(kind, task, clips, tmp_path):
-    model, feature_extractor = built(kind, TASKS[task])
-    folder = save_hub_folder(model, feature_extractor, tmp_path / "model")
+@pytest.fixture(scope="module")
+def read_folders(clips, tmp_path_factory) -> dict[tuple[str, str], tuple[Path, np.ndarray, dict]]:
+    """By kind and task: the folder, its model's scores here, and what one process elsewhere read from all of them."""
+    root, saved = tmp_path_factory.mktemp("models"), {}
+    for kind, task in KINDS:
+        if kind == "egemaps_mlp" and not find_spec("opensmile"):
+            continue
+        model, feature_extractor = built(kind, TASKS[task])
+        folder = save_hub_folder(model, feature_extractor, root / f"{kind}-{task}")
+        saved[kind, task] = folder, scores_as_in_training(model, feature_extractor, clips)
+    answers = read_elsewhere([str(folder) for folder, _ in saved.values()], clips, root)
+    return {key: (folder, expected, answers[str(folder)]) for key, (folder, expected) in saved.items()}
+
+
+@pytest.mark.parametrize(("kind", "task"), KINDS)
+def test_a_folder_is_read_without_the_project(kind, task, read_folders):
+    if (kind, task) not in read_folders:
+        pytest.skip("the openSMILE baselines are an extra: avb[opensmile]")
+    folder, expected, answers = read_folders[kind, task]
     assert {path.name for path in folder.iterdir()} == set(hub_files(folder))
-    answers = read_elsewhere(str(folder), clips, tmp_path)
-    check(answers, scores_as_in_training(model, feature_extractor, clips), list(TASKS[task].labels))
+    check(answers, expected, list(TASKS[task].labels))
 
 
 def test_a_repository_is_read_from_a_stub_of_the_hub(clips, tmp_path):
@@ -127,5 +139,5 @@ def test_a_repository_is_read_from_a_stub_of_the_hub(clips, tmp_path):
     with HubStub() as hub:
         hub.put("org/avb-high", folder)
         environment = {**hub.environment(tmp_path / "home"), "PYTHONPATH": ""}
-        answers = read_elsewhere("org/avb-high", clips, tmp_path, **environment)
+        answers = read_elsewhere(["org/avb-high"], clips, tmp_path, **environment)["org/avb-high"]
     check(answers, scores_as_in_training(model, feature_extractor, clips), list(TASKS["high"].labels))
