@@ -112,7 +112,7 @@ def call(command: str, workspace: Path, environment: dict) -> bool:
         return False
     if words[1] == "-m":
         module, argv = words[2], words[3:]
-        module = {"avb.reports": "avb.reports.tables", "avb.cards": "avb.cards.command"}.get(module, module)
+        module = {"avb.reports": "avb.reports.command", "avb.cards": "avb.cards.command"}.get(module, module)
         module = {"avb.export": "avb.export.exporting"}.get(module, module)
     else:
         module, argv = words[1].removesuffix(".py"), words[2:]
