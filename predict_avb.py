@@ -22,10 +22,11 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from audio_avb import AUDIO_SUFFIXES
+from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 from avb.files import check_output, is_folder
 from avb.inference import journal
-from avb.inference.clips import Clips, CorpusClips, PathClips, find_paths, scores_key
+from avb.inference.clips import Clips, PathClips, find_paths, scores_key
 from avb.inference.prediction import load_model, model_key
 from avb.tasks import TASKS, get_task
 from configuration_avb import Wav2Vec2VocalBurstConfig
@@ -64,10 +65,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=("TEAM", "N"),
         help="with --corpus hume_vb: also write the challenge's CSV, beside OUTPUT or in the current folder",
     )
-    parser.add_argument("--corpus", help="score a corpus instead: hume_vb, emogator or folder")
-    parser.add_argument("--data_dir", help="folder of the corpus; for 'folder' a table")
-    parser.add_argument("--task", help="task of the corpus, where it has several")
-    parser.add_argument("--split", default="test", help="split of the corpus (default: test)")
+    corpus = parser.add_argument_group(
+        "a split of a corpus instead of PATHs",
+        "On the corpus that MODEL was trained on, options left out are those of its training, and the splits too.",
+    )
+    add_arguments(corpus, ("corpus", "data_dir", "task"))
+    corpus.add_argument("--split", default="test", help="split of the corpus (default: test)")
+    add_arguments(corpus, OPTIONS)
     parser.add_argument(
         "--batch_seconds", type=float, help="audio a batch may hold, in s (default: 24 on a CPU, else 64)"
     )
@@ -101,6 +105,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--ray takes an address, and {args.ray} is a path: type --ray behind the PATHs")
     if bool(args.paths) == bool(args.corpus):
         parser.error("give either PATHs or --corpus")
+    if args.paths and (given := given_options(args)):
+        parser.error(f"--{next(iter(given))} goes with --corpus, not with PATHs")
     if args.corpus and not args.data_dir:
         parser.error("--corpus needs --data_dir")
     if args.submission and (args.corpus != "hume_vb" or args.task not in TASKS or not args.submission[1].isdigit()):
@@ -183,7 +189,10 @@ def predict_shards(args: argparse.Namespace) -> int:
 def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:
     """The clips to score; relative paths start from `folder`."""
     if args.corpus:
-        clips = CorpusClips(args.corpus, os.path.join(folder, args.data_dir), args.task, args.split)
+        from avb.inference.run_corpus import corpus_of_run
+
+        given = given_options(args)
+        clips: Clips = corpus_of_run(args.model, args.corpus, args.data_dir, args.task, args.split, given)
     else:
         clips = PathClips(find_paths(args.paths), folder)
     if not clips.count():

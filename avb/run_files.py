@@ -7,6 +7,7 @@
               recipe.yaml              every argument, as it was run
               versions.json            commit and packages
               bad_clips.csv            clips that could not be read
+              splits.csv               which clip was in which split
               folds/0, folds/1, …      the runs of a cross-validation, each a folder like this one
 
 `metrics.json` is written last: a folder that has it is a finished run. Unusual: `read_metrics` also reads what older
@@ -30,6 +31,7 @@ TRAIN_SET = "train_set.json"
 RECIPE = "recipe.yaml"
 VERSIONS = "versions.json"
 BAD_CLIPS = "bad_clips.csv"
+SPLITS = "splits.csv"
 CARD = "README.md"
 TRAINER_STATE = "trainer_state.json"  # the Trainer's name for its log
 RUN_ID = "run_id.txt"  # from the first step on, so that a resumed run keeps its id

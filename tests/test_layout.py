@@ -41,8 +41,9 @@ LAYERS = {
         "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
     "avb/inference": {
-        "audio_avb", "avb/baselines", "avb/collator", "avb/corpora", "avb/encoders", "avb/errors", "avb/files",
-        "avb/models", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
+        "audio_avb", "avb/baselines", "avb/collator", "avb/corpora", "avb/corpus_arguments", "avb/encoders",
+        "avb/errors", "avb/files", "avb/models", "avb/recipes", "avb/run_files", "configuration_avb",
+        "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/reports": {
         "avb/corpora", "avb/errors", "avb/files", "avb/metrics", "avb/run_files", "avb/tasks", "configuration_avb",

@@ -70,7 +70,7 @@ def test_everything_a_run_promises_is_written(five_steps):
     names = {path.name for path in five_steps.iterdir()}
     assert names >= {
         "config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "recipe.yaml", "versions.json",
-        "predictions_validation.csv", "predictions_test.csv", "train_set.json",
+        "predictions_validation.csv", "predictions_test.csv", "train_set.json", "splits.csv",
     }  # fmt: skip
     assert not [name for name in names if name.endswith((".tmp", ".bin", ".pt")) or name == "bad_clips.csv"]
     metrics = json.loads((five_steps / "metrics.json").read_text())

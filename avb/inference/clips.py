@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from audio_avb import AUDIO_SUFFIXES
 from avb.errors import AvbError
@@ -55,6 +56,9 @@ class CorpusClips:
         data_dir: where it lies.
         task: where it has several.
         split: train, validation or test.
+        options: of the corpus's `load` function, names and values.
+        run_splits: a run's `splits.csv`, which says what was in which split; None for the corpus's own splits.
+        is_same: whether it is that run's own corpus, see `avb.corpora.run_splits.as_in_run`.
         rows: numbers of its rows, one after the other; None is all of them.
     """
 
@@ -62,6 +66,9 @@ class CorpusClips:
     data_dir: str
     task: str | None
     split: str
+    options: tuple[tuple[str, Any], ...] = ()
+    run_splits: str | None = None
+    is_same: bool = False
     rows: range | None = None
 
     def count(self) -> int:
@@ -83,7 +90,7 @@ class CorpusClips:
         return range(len(self._open())) if self.rows is None else self.rows
 
     def _open(self):
-        return _open_split(self.corpus, self.data_dir, self.task, self.split)
+        return _open_split(replace(self, rows=None))
 
 
 Clips = PathClips | CorpusClips
@@ -117,13 +124,16 @@ def scores_key(model: str, ids: Iterable[str]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _open_split(corpus: str, data_dir: str, task: str | None, split: str):
+def _open_split(clips: CorpusClips):
     from avb.corpora import load_bursts  # files and folders are scored without the packages that corpora need
+    from avb.corpora.run_splits import as_in_run
 
-    splits = load_bursts(corpus, data_dir, task).splits
-    if split not in splits:
-        raise AvbError(f"--split {split}: {data_dir} has {', '.join(splits)}")
-    return splits[split]
+    splits = load_bursts(clips.corpus, clips.data_dir, clips.task, **dict(clips.options)).splits
+    if clips.run_splits:
+        splits = as_in_run(splits, clips.run_splits, clips.data_dir, clips.is_same)
+    if clips.split not in splits:
+        raise AvbError(f"--split {clips.split}: {clips.data_dir} has {', '.join(splits)}")
+    return splits[clips.split]
 
 
 def _read_audio(split, number: int) -> dict:

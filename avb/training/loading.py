@@ -1,11 +1,15 @@
 """From a command's arguments to decoded clips."""
 
+from pathlib import Path
+
 from datasets import DatasetDict
 
 from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.corpora import load_bursts, require_split
 from avb.corpora.decode import BadClip, decode_splits
+from avb.corpora.run_splits import as_in_run, write_run_splits
 from avb.errors import AvbError
+from avb.run_files import SPLITS
 from avb.tasks import MultiTask, Task
 
 
@@ -26,6 +30,11 @@ def load_clips(
         corpus = load_bursts(data_args.corpus, data_args.data_dir, data_args.task, **data_args.corpus_options())
         for split in ("train", "validation"):
             require_split(corpus.splits, split)
+        run_splits = Path(str(args.output_dir)) / SPLITS
+        if args.resume and data_args.corpus == "folder" and run_splits.is_file():
+            corpus = corpus._replace(splits=as_in_run(corpus.splits, run_splits, data_args.data_dir, is_same=True))
+        elif args.process_index == 0:
+            write_run_splits(run_splits, corpus.splits)
         splits, bad_clips = decode_splits(
             corpus.splits,
             trim_top_db=data_args.trim_top_db,
