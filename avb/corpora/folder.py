@@ -16,22 +16,17 @@ Rules, each with an option to overrule it:
   speaker where a column speaker, subject, participant or actor is there: no speaker is on two sides.
 """
 
-import contextlib
-import functools
 import logging
-import os
 import shlex
-import unicodedata
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
 from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
+from avb.corpora.files import find_files
 from avb.corpora.labels import MISSING_CELLS, parse_numbers, read_labels
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split, strata_of, stratified_splits
@@ -125,7 +120,7 @@ def load(
 
     names = list(table.cells[id_column or path_column])
     refuse_duplicates(table, names, "the clip")
-    files = _find_files(table, path_column, Path(audio_root) if audio_root else path.parent, skip_missing)
+    files = find_files(table, path_column, Path(audio_root) if audio_root else path.parent, skip_missing)
     refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
     labels = read_labels(table, columns, the_task, names)
 
@@ -263,70 +258,7 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
     return tuple(classes)
 
 
-# ---------------------------------------------------------------------------------------------------- the files
-
-
-def _find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) -> list[Path | None]:
-    """The file each cell names, None where it is not there. Links inside the folder are the user's own and followed."""
-    files, missing = [], []
-    spellings = functools.cache(_spellings)  # a folder is listed once
-    for position, name in enumerate(table.cells[column]):
-        path = _path_inside(table, position, column, name, audio_root)
-        file = _file_of_that_name(path)
-        if file is None:
-            others = spellings(path.parent).get(_fold_name(path.name), [])
-            file = others[0] if len(others) == 1 else None
-        files.append(file)
-        if file is None:
-            missing.append(f"{table.row_word} {table.cells.index[position]} ({name})")
-    if missing:
-        first = ", ".join(missing[:3])
-        message = f"{table.path}: {len(missing)} of {len(files)} audio files are not in {audio_root}, such as {first}"
-        if not skip_missing:
-            raise CorpusError(
-                f"{message}; give audio_root=... (--audio_root), or leave them out: skip_missing=True (--skip_missing)"
-            )
-        logger.warning("%s; left out", message)
-    return files
-
-
-def _path_inside(table: Table, position: int, column: str, name: str, audio_root: Path) -> Path:
-    """The path a cell names, which does not leave the folder."""
-    if not name:
-        raise CorpusError(f"{table.where(position)}, column {column!r}: no path; remove the row or fill it in")
-    relative = Path(name.replace("\\", "/"))
-    path = audio_root / relative
-    if ".." in relative.parts or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(audio_root)):
-        raise CorpusError(
-            f"{table.where(position)}, column {column!r}: {name!r} lies outside {audio_root}; give the folder that "
-            "holds all clips as audio_root=... (--audio_root), and paths without '..'"
-        )
-    return path
-
-
-def _file_of_that_name(path: Path) -> Path | None:
-    suffixes = ("",) if path.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
-    # os.path's, not Path's: a name too long for a file is the name of no file, and no error.
-    return next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
-
-
-def _spellings(folder: Path) -> dict[str, list[Path]]:
-    """The files of a folder by name, with and without an audio suffix, however it is spelled.
-
-    A table written on one system and clips unpacked on another: "Rec 1" and "REC 1.WAV", "é" in one character or two.
-    """
-    found: dict[str, list[Path]] = defaultdict(list)
-    with contextlib.suppress(OSError, ValueError):  # no such folder, or no name of one
-        for file in filter(Path.is_file, folder.iterdir()):
-            found[_fold_name(file.name)].append(file)
-            if file.suffix.lower() in AUDIO_SUFFIXES:
-                found[_fold_name(file.stem)].append(file)
-    return found
-
-
-def _fold_name(name: str) -> str:
-    """What spellings of a file's name have in common: neither case nor the Unicode form of an accent."""
-    return unicodedata.normalize("NFC", name).casefold()
+# ---------------------------------------------------------------------------------------------------- the splits
 
 
 def _split_of_row(table: Table, column: str, position: int) -> str:
