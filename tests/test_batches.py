@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scaled_run import make_trainer
-from test_resume import EVERY_STEP, NOISY, is_same, log, weights
-from test_scale import difference, scaled_runs
+from trainings import EVERY_STEP, NOISY, difference, is_same, log, scaled_runs, weights
 
 from avb.arguments import AvbTrainingArguments
 from avb.errors import AvbError

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 from conftest import ROOT
-from test_prediction import save_model
+from tiny import save_model
 
 import predict_avb
 from avb.errors import AvbError

@@ -13,7 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
-from test_prediction import save_model
+from tiny import save_model
 
 import predict_avb
 from avb.inference import cluster

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from test_corpora import write_clip, write_release
+from small_corpora import write_clip, write_release
 
 from avb.corpora import decode, load_bursts
 from avb.corpora.decode import decode_splits

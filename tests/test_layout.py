@@ -137,6 +137,21 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_module_imports_a_test_module(path):
+    """One test's change would break another file: what several share is in tests/tiny.py and its like."""
+    imported = {
+        name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for name in imported_modules(node)
+    }
+    assert not {name for name in imported if name.startswith("test_")}
+
+
+def imported_modules(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    return {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
+
+
 @pytest.mark.parametrize("name", ["baseline", "emo18", "log_mel_cnn", "opensmile_mlp"])
 def test_a_baseline_taken_along_to_the_hub_imports_nothing_of_avb(name):
     found = project_imports(ROOT / "avb" / "baselines" / f"{name}.py")

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-import torch
-from conftest import ROOT, TINY
+from conftest import ROOT
+from tiny import save_model
 from transformers import Wav2Vec2FeatureExtractor
 
 import avb
@@ -24,20 +24,7 @@ from avb.inference import journal
 from avb.inference.prediction import load_model, model_key, score_waveforms
 from avb.tasks import TASKS
 from avb.training.build import build_model
-from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from modeling_avb import Wav2Vec2ForVocalBurst
-
-
-def save_model(folder, task, **fields):
-    torch.manual_seed(0)
-    loss = "ce" if task.kind == "classification" else "ccc"
-    config = Wav2Vec2VocalBurstConfig(
-        **TINY, num_hidden_layers=1, encoder_layer=1, rnn_hidden_size=16, loss=loss, id2label=task.id2label, **fields
-    )
-    model = Wav2Vec2ForVocalBurst(config)
-    model.head.weight.data *= 30
-    return save_hub_folder(model, VocalBurstFeatureExtractor(peak_db=-3.0, trim_top_db=None), folder)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 from scaled_run import make_trainer
+from trainings import EVERY_STEP, NOISY, is_same, log, weights
 from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -28,25 +28,7 @@ from avb.sigterm import SIGTERM_EXIT
 from avb.training.checkpoints import MANIFEST, UNFINISHED, is_whole, last_checkpoint, starting_point
 from avb.training.resumption import Terminated
 
-NOISY = {"hidden_dropout": 0.2, "head_dropout": 0.2, "mask_time_prob": 0.2}  # every draw of random numbers counts
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
-EVERY_STEP |= {"save_total_limit": None, "load_best_model_at_end": True}
 SHORT = {"num_clips": 14, "missing": 2, "per_device_train_batch_size": 4, "max_steps": 7, "model": NOISY, **EVERY_STEP}
-
-
-def weights(trainer) -> dict:
-    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
-
-
-def is_same(first: dict, second: dict) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def log(entries: list[dict]) -> list[dict]:
-    """A log without what a clock measured, and without the summary, which is of one call."""
-    timed = ("runtime", "per_second", "_time")
-    kept = [{key: value for key, value in entry.items() if not key.endswith(timed)} for entry in entries]
-    return [entry for entry in kept if "train_loss" not in entry]
 
 
 def stop_at(trainer, step: int, action):
@@ -278,10 +260,15 @@ def command(output_dir: Path, table: Path, processes: int, *more: str) -> list[s
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def heed_ctrl_c():
+    """A shell starts what runs in its background with Ctrl-C ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(words: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
         words, cwd=ROOT, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
 
 

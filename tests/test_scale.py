@@ -1,56 +1,14 @@
 """The same training on one device, on several, and cut into micro-batches: gradients, weights, and what is scored."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from safetensors.torch import load_file
 from scaled_run import make_trainer
+from trainings import Scaled, difference, scaled_runs
 from transformers import TrainerCallback
 
 from avb.errors import AvbError
 from avb.training.batches import JoinedBatches
-
-SCRIPT = str(ROOT / "tests" / "scaled_run.py")
-
-
-class Scaled(NamedTuple):
-    """What a training in one or several processes left."""
-
-    weights: dict
-    start: dict  # the weights before
-    seen: dict  # run.json
-
-
-def scaled_runs(folder: Path, processes: int, *runs: dict) -> list[Scaled]:
-    """Trainings with these settings, one after the other in the same processes: to start them takes longer."""
-    folders = [folder / f"{processes}-{number}" for number in range(len(runs))]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    settings = json.dumps({str(path): run for path, run in zip(folders, runs, strict=True)})
-    command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, settings]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    return [
-        Scaled(
-            load_file(path / "weights.safetensors"),
-            load_file(path / "start.safetensors"),
-            json.loads((path / "run.json").read_text()),
-        )
-        for path in folders
-    ]
-
-
-def difference(first: dict, second: dict) -> float:
-    return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
-
 
 # ---- accumulation ---------------------------------------------------------------------------------------------------
 

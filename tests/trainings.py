@@ -1,0 +1,63 @@
+"""What tests of training share: settings under which every draw counts, comparisons, runs in several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+NOISY = {"hidden_dropout": 0.2, "head_dropout": 0.2, "mask_time_prob": 0.2}  # every draw of random numbers counts
+EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+EVERY_STEP |= {"save_total_limit": None, "load_best_model_at_end": True}
+SCRIPT = str(ROOT / "tests" / "scaled_run.py")
+
+
+def weights(trainer) -> dict:
+    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def is_same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def log(entries: list[dict]) -> list[dict]:
+    """A log without what a clock measured, and without the summary, which is of one call."""
+    timed = ("runtime", "per_second", "_time")
+    kept = [{key: value for key, value in entry.items() if not key.endswith(timed)} for entry in entries]
+    return [entry for entry in kept if "train_loss" not in entry]
+
+
+class Scaled(NamedTuple):
+    """What a training in one or several processes left."""
+
+    weights: dict
+    start: dict  # the weights before
+    seen: dict  # run.json
+
+
+def scaled_runs(folder: Path, processes: int, *runs: dict) -> list[Scaled]:
+    """Trainings with these settings, one after the other in the same processes: to start them takes longer."""
+    folders = [folder / f"{processes}-{number}" for number in range(len(runs))]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    settings = json.dumps({str(path): run for path, run in zip(folders, runs, strict=True)})
+    command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, settings]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return [
+        Scaled(
+            load_file(path / "weights.safetensors"),
+            load_file(path / "start.safetensors"),
+            json.loads((path / "run.json").read_text()),
+        )
+        for path in folders
+    ]
+
+
+def difference(first: dict, second: dict) -> float:
+    return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
