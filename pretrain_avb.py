@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, RandomSampler
 from transformers import Trainer, Wav2Vec2Config, Wav2Vec2FeatureExtractor, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments, parse_arguments
+from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments
 from avb.collator import BurstCollator
+from avb.command_line import parse_arguments
 from avb.encoders.filterbank import read_encoder, start_filters
 from avb.errors import AvbError, did_you_mean
 from avb.files import make_folder, write_json, write_text
@@ -32,9 +33,9 @@ FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv, PretrainingArguments)
+    model_args, data_args, args, command = parse_arguments(argv, PretrainingArguments)
     try:
-        pretrain(*arguments)
+        pretrain(model_args, data_args, args, command.recipe)
     except ValueError as error:
         print(f"pretrain_avb.py: error: {error}", file=sys.stderr)
         return 1

@@ -15,20 +15,23 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from transformers import set_seed
 from transformers.utils import logging
 
-from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
 from avb.cards.card import write_card
 from avb.cards.hub_folder import save_hub_folder
 from avb.cards.push import open_repository, push_folder
+from avb.command_line import parse_arguments
 from avb.corpora.decode import BadClip
 from avb.corpora.release import corpus_name
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
+from avb.recipes import FOLDER as RECIPES
 from avb.reports.results import failed_run, run_results
 from avb.reports.run_table import append_result, check_table, write_results
 from avb.run_files import (
@@ -54,7 +57,8 @@ from avb.training.train_set import describe_clips
 from avb.training.trainer import BurstTrainer
 
 ROOT = Path(__file__).resolve().parent
-SAMPLE_RECIPE = ROOT / "recipes" / "sample.yaml"
+SAMPLE_RECIPE = RECIPES / "sample.yaml"
+SAMPLE_MAKER = ROOT / "data" / "make_sample.py"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,8 +73,8 @@ def run(argv: list[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv:
         argv = [str(SAMPLE_RECIPE), "--data_dir", make_sample_corpus(), "--overwrite", "true"]
-    model_args, data_args, args, recipe = parse_arguments(argv)
-    facts = {
+    model_args, data_args, args, command = parse_arguments(argv)
+    facts: dict[str, Any] = {
         "encoder": model_args.encoder if model_args.model == "wav2vec2" else model_args.model,
         "corpus": data_args.corpus,
         "data_dir": data_args.data_dir,
@@ -93,13 +97,12 @@ def run(argv: list[str] | None) -> int:
     try:
         if repo_id and is_main_process:
             open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours
-        metrics, epochs = train(model_args, data_args, args, recipe, made_by, run_id)
+        metrics, epochs = train(model_args, data_args, args, command.recipe, made_by, run_id)
     except ValueError as error:
         print(f"train_avb.py: error: {error}", file=sys.stderr)
         if args.results and is_main_process:
-            append_result(
-                args.results, failed_run(argv, str(error), task=data_args.task, seed=args.seed, run_id=run_id, **facts)
-            )
+            facts |= {"task": data_args.task, "seed": args.seed, "run_id": run_id}
+            append_result(args.results, failed_run(command.name, command.changes, str(error), **facts))
         return 1
     except KeyboardInterrupt:
         if is_main_process:
@@ -108,7 +111,7 @@ def run(argv: list[str] | None) -> int:
     if not is_main_process:
         return 0
     try:
-        rows = run_results(argv, metrics, epochs=epochs, versions=made_by, **facts)
+        rows = run_results(command.name, command.changes, metrics, epochs=epochs, versions=made_by, **facts)
         write_results(Path(args.output_dir) / RESULTS, rows)
         write_metrics(args.output_dir, metrics)  # last: a run that has it has the others
         if args.results:
@@ -234,8 +237,10 @@ def versions() -> dict:
 
 def make_sample_corpus() -> str:
     """The folder of the synthetic sample corpus, generated if it is not there."""
-    if not SAMPLE_RECIPE.exists():
-        sys.exit("train_avb.py: error: give a recipe; the sample corpus is part of the source tree, not of the package")
+    if not SAMPLE_MAKER.exists():
+        sys.exit(
+            "train_avb.py: error: give a recipe (--list_recipes); the sample corpus is part of the source tree only"
+        )
     from data.make_sample import make_sample
 
     return str(make_sample(ROOT / "data" / "sample"))

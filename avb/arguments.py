@@ -1,25 +1,31 @@
-"""Every argument of `train_avb.py`: dataclasses with help, read from a recipe and the command line.
+"""Every argument of `train_avb.py` and `pretrain_avb.py`: dataclasses with help; `avb.command_line` reads them.
+
+What else is known of an argument stands in its field's metadata (`PROPERTIES`); of those inherited from the stock
+Trainer, in `_STOCK`.
 
 The defaults are the `recommended` preset: front end frozen, transformer trained at 1e-5 and head at 1e-4, CCC averaged
 over labels, masked pooling. Batch size, epochs and weight decay are the paper's (section IV-B).
 """
 
-import argparse
-import sys
-from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
-from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
-from transformers.hf_argparser import string_to_bool
+from transformers import IntervalStrategy, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from avb.corpus_arguments import CorpusArguments
-from avb.errors import AvbError, RecipeError, did_you_mean
-from avb.recipes import SUFFIXES, read_recipe, recipe_arguments
+from avb.corpus_arguments import PRIVATE, CorpusArguments
+from avb.errors import AvbError
+
+# What may be said of an argument in its metadata, and what holds where nothing is said.
+PROPERTIES: dict[str, Any] = {
+    "changes_result": True,  # False: where a run reads and writes, and how fast; `Result.changes` leaves it out
+    "private": False,  # True: of no use to a reader elsewhere, or none of his business; a card leaves it out
+    "often_typed": False,  # True: of the stock Trainer, but shown among ours in --help
+    "left_alone": False,  # True: ours, but shown behind the stock Trainer's
+}
+NO_CHANGE = {"changes_result": False}
 
 
 @dataclass
@@ -122,8 +128,11 @@ class ModelArguments:
 class PretrainingArguments:
     _argument_group_name = "encoder and objective"  # of --help
     encoder: str = field(
-        default="recipes/encoders/small.yaml",
-        metadata={"help": "YAML file of Wav2Vec2Config fields, or folder of an encoder to go on from."},
+        default="encoders/small.yaml",
+        metadata={
+            "help": "YAML file of Wav2Vec2Config fields (also one of the project's recipes), or folder of an encoder "
+            "to go on from."
+        },
     )
     objective: str = field(
         default="log_mel",
@@ -146,7 +155,7 @@ class DataArguments(CorpusArguments):
     )
     cache_frames: bool = field(
         default=True,
-        metadata={"help": "Run a frozen encoder once and train on its frames, kept in cache_dir."},
+        metadata={"help": "Run a frozen encoder once and train on its frames, kept in cache_dir.", **NO_CHANGE},
     )
     frames_dtype: str = field(
         default="float16", metadata={"help": "Of the frames that cache_frames keeps: float16 or float32."}
@@ -166,12 +175,16 @@ class DataArguments(CorpusArguments):
         default=0.5, metadata={"help": "Share of the teachers in a train label; the rest is the clip's own."}
     )
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
-    num_decode_workers: int = field(default=1, metadata={"help": "Processes that decode audio into the cache."})
+    num_decode_workers: int = field(
+        default=1, metadata={"help": "Processes that decode audio into the cache.", **NO_CHANGE}
+    )
     cache_dir: str | None = field(
-        default=None, metadata={"help": "Where decoded audio is kept. Default: datasets' cache."}
+        default=None,
+        metadata={"help": "Where decoded audio is kept. Default: datasets' cache.", **PRIVATE},
     )
     strict: bool = field(
-        default=False, metadata={"help": "Stop at the first clip that cannot be read; else it is skipped."}
+        default=False,
+        metadata={"help": "Stop at the first clip that cannot be read; else it is skipped.", **NO_CHANGE},
     )
 
 
@@ -179,7 +192,8 @@ class DataArguments(CorpusArguments):
 class AvbTrainingArguments(TrainingArguments):
     _argument_group_name = "training"  # of --help
     output_dir: str | None = field(
-        default=None, metadata={"help": "Folder for model, card and scores. Default: runs/ and the recipe's name."}
+        default=None,
+        metadata={"help": "Folder for model, card and scores. Default: runs/ and the recipe's name.", **PRIVATE},
     )
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Clips a step and device (section IV-B)."})
     batch_seconds: float | None = field(
@@ -210,8 +224,10 @@ class AvbTrainingArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: a share of all steps below 1, else steps."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When the validation split is scored."})
     save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})
-    logging_strategy: str = field(default="epoch", metadata={"help": "When the training loss is logged."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept, beside the best one."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When the training loss is logged.", **NO_CHANGE})
+    save_total_limit: int | None = field(
+        default=1, metadata={"help": "Checkpoints kept, beside the best one.", **NO_CHANGE}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch on validation."})
     best_on_tie: str = field(
         default="first", metadata={"help": "Of epochs with the same best score: the first, or the last (the authors')."}
@@ -220,29 +236,54 @@ class AvbTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Stop after so many evaluations without a better score (Table V)."}
     )
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "random or group_by_length."})
-    length_column_name: str = field(default="num_samples", metadata={"help": "Leave as it is."})
+    length_column_name: str = field(default="num_samples", metadata={"help": "Leave as it is.", "left_alone": True})
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop a last, smaller batch in training."})
     dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available, metadata={"help": "Faster copies to a GPU; off where there is none."}
+        default_factory=torch.cuda.is_available,
+        metadata={"help": "Faster copies to a GPU; off where there is none.", **NO_CHANGE},
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
     # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
-    average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is."})
+    average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
     push_to_hub: bool = field(
         default=False,
-        metadata={"help": "At the end, upload the finished model and its card to hub_model_id, in one commit."},
+        metadata={
+            "help": "At the end, upload the finished model and its card to hub_model_id, in one commit.",
+            **PRIVATE,
+        },
     )
     hub_model_id: str | None = field(
-        default=None, metadata={"help": "ORG/NAME to push to; made before training if it is not there."}
+        default=None,
+        metadata={"help": "ORG/NAME to push to; made before training if it is not there.", **PRIVATE},
     )
-    hub_private_repo: bool = field(default=True, metadata={"help": "False: a repository made here is public."})
-    hub_token: str | None = field(default=None, metadata={"help": "Not here: log in by `hf auth login`, or HF_TOKEN."})
-    hub_strategy: str = field(default="end", metadata={"help": "Leave as it is: checkpoints are never uploaded."})
+    hub_private_repo: bool = field(
+        default=True,
+        metadata={"help": "False: a repository made here is public.", **PRIVATE},
+    )
+    hub_token: str | None = field(
+        default=None,
+        metadata={"help": "Not here: log in by `hf auth login`, or HF_TOKEN.", **PRIVATE},
+    )
+    hub_strategy: str = field(
+        default="end",
+        metadata={
+            "help": "Leave as it is: checkpoints are never uploaded.",
+            **NO_CHANGE,
+            "left_alone": True,
+        },
+    )
     results: str | None = field(
-        default=None, metadata={"help": "File that gets one row for each scored split, e.g. results/runs.csv."}
+        default=None,
+        metadata={"help": "File that gets one row for each scored split, e.g. results/runs.csv.", **PRIVATE},
     )
-    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in output_dir."})
-    overwrite: bool = field(default=False, metadata={"help": "Train anew into a folder that holds a finished model."})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on from the last checkpoint in output_dir.", **PRIVATE},
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Train anew into a folder that holds a finished model.", **PRIVATE},
+    )
 
     def __post_init__(self):
         # Unless it is told so, accelerate does not join processes on a machine without an accelerator: each would train
@@ -273,133 +314,62 @@ class AvbTrainingArguments(TrainingArguments):
         super().__post_init__()
 
 
-# Arguments of the stock Trainer that a reader of --help looks for among ours, and ours that are none of his business.
-_OFTEN_TYPED = ("seed", "max_steps", "bf16", "gradient_accumulation_steps", "eval_steps", "save_steps", "logging_steps")
-_OFTEN_TYPED += ("torch_compile", "use_cpu", "report_to")
-_LEFT_ALONE = ("length_column_name", "remove_unused_columns", "average_tokens_across_devices", "hub_strategy")
+# The stock Trainer's arguments of which something is to be said. Any other changes a result: what touches a number, be
+# it its last digit, or the order of clips, counts as a change.
+_STOCK: dict[str, dict[str, Any]] = {
+    "seed": {**NO_CHANGE, "often_typed": True},  # a column of its own in a table of results
+    "max_steps": {"often_typed": True},
+    "bf16": {"often_typed": True},
+    "gradient_accumulation_steps": {"often_typed": True},
+    "eval_steps": {"often_typed": True},
+    "save_steps": {"often_typed": True},
+    "logging_steps": {**NO_CHANGE, "often_typed": True},
+    "torch_compile": {"often_typed": True},
+    "use_cpu": {**NO_CHANGE, "often_typed": True},
+    "report_to": {**NO_CHANGE, "often_typed": True},
+    "run_name": PRIVATE,
+    "logging_dir": PRIVATE,  # of older runs' recipes
+    "hub_always_push": PRIVATE,
+    "hub_revision": PRIVATE,
+    "project": PRIVATE,  # of a tracker, as the three below
+    "trackio_space_id": PRIVATE,
+    "trackio_bucket_id": PRIVATE,
+    "trackio_static_space_id": PRIVATE,
+    "logging_first_step": NO_CHANGE,
+    "logging_nan_inf_filter": NO_CHANGE,
+    "log_on_each_node": NO_CHANGE,
+    "log_level": NO_CHANGE,
+    "log_level_replica": NO_CHANGE,
+    "disable_tqdm": NO_CHANGE,
+    "include_num_input_tokens_seen": NO_CHANGE,
+    "skip_memory_metrics": NO_CHANGE,
+    "debug": NO_CHANGE,
+    "save_only_model": NO_CHANGE,
+    "save_on_each_node": NO_CHANGE,
+    "enable_jit_checkpoint": NO_CHANGE,
+    "eval_accumulation_steps": NO_CHANGE,
+    "torch_empty_cache_steps": NO_CHANGE,
+    "dataloader_num_workers": NO_CHANGE,
+    "dataloader_persistent_workers": NO_CHANGE,
+    "dataloader_prefetch_factor": NO_CHANGE,
+    "dataloader_multiprocessing_context": NO_CHANGE,
+    "ddp_backend": NO_CHANGE,
+    "ddp_bucket_cap_mb": NO_CHANGE,
+    "ddp_find_unused_parameters": NO_CHANGE,
+    "ddp_static_graph": NO_CHANGE,
+    "ddp_timeout": NO_CHANGE,
+    "local_rank": NO_CHANGE,
+    "do_train": NO_CHANGE,  # train_avb.py does not read it, nor the three below
+    "do_eval": NO_CHANGE,
+    "do_predict": NO_CHANGE,
+    "resume_from_checkpoint": NO_CHANGE,
+}
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """One spelling an argument and one default: the stock help has `--a_b A_B, --a-b A_B` and `(default: None)`."""
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        values = "" if action.nargs == 0 else f" {self._format_args(action, '')}"
-        return f"{action.option_strings[0]}{values}"
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        kind = action.type.kind if isinstance(action.type, _OrNone) else action.type
-        value = {int: "N", float: "X", string_to_bool: "true|false"}.get(kind, "VALUE")
-        return f"{value} ..." if action.nargs in ("+", "*") else value
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        is_said = action.default is None or "Default:" in (action.help or "")
-        return action.help if is_said else super()._get_help_string(action)
-
-
-OFF = "none"  # as a value of an argument that may be None: `--peak_db none`, and in a recipe `peak_db: none`
-
-
-class _OrNone:
-    """A type of arguments that takes `none` too, as None."""
-
-    def __init__(self, kind: Callable[[str], Any]):
-        self.kind = kind
-        self.__name__ = kind.__name__  # of argparse's errors
-
-    def __call__(self, text: str) -> Any:
-        return None if text.lower() == OFF else self.kind(text)
-
-
-def _names_that_may_be_none(dataclass_type: type) -> set[str]:
-    return {name for name, hint in get_type_hints(dataclass_type).items() if NoneType in get_args(hint)}
-
-
-class AvbArgumentParser(HfArgumentParser):
-    """One-line errors, and a help in which our arguments come before the hundred of the stock Trainer."""
-
-    def __init__(self, dataclass_types, **kwargs):
-        # Before the stock parser, which rewrites the types of fields.
-        may_be_none = set().union(*map(_names_that_may_be_none, dataclass_types))
-        super().__init__(dataclass_types, formatter_class=_HelpFormatter, **kwargs)
-        for action in self._actions:
-            if action.dest in may_be_none and action.default != OFF:  # of report_to it is a value of its own
-                action.type = _OrNone(action.type or str)
-        for action in self._actions:
-            if action.option_strings[0].startswith("--no_"):  # HfArgumentParser makes one of each switch that is on
-                action.help = argparse.SUPPRESS
-        training = next(group for group in self._action_groups if group.title == "training")
-        stock = self.add_argument_group("of the stock Trainer", "see transformers.TrainingArguments")
-        ours = [name for name in AvbTrainingArguments.__annotations__ if name not in _LEFT_ALONE] + list(_OFTEN_TYPED)
-        stock._group_actions = [action for action in training._group_actions if action.dest not in ours]
-        training._group_actions = [action for action in training._group_actions if action.dest in ours]
-        training._group_actions.sort(key=lambda action: ours.index(action.dest))
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
-
-
-def make_parser(model_arguments: type = ModelArguments) -> AvbArgumentParser:
-    """The arguments of `train_avb.py`, or with `PretrainingArguments` those of `pretrain_avb.py`."""
-    return AvbArgumentParser(
-        (model_arguments, DataArguments, AvbTrainingArguments),
-        usage="%(prog)s [RECIPE.yaml ...] [--argument value ...]",
-        description="A recipe is a YAML file of these arguments (recipes/README.md). Later recipes win over earlier "
-        "ones, and what is typed wins over all.",
-        allow_abbrev=False,
-    )
-
-
-def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments) -> tuple:
-    """Reads `[RECIPE.yaml ...] [--argument value ...]`; later recipes win, and the command line over all.
-
-    Args:
-        argv: None is the command line's.
-        model_arguments: dataclass of what is trained: `ModelArguments`, or `PretrainingArguments`.
-
-    Returns:
-        The dataclasses (model, data, training), and the recipe with the command line's arguments merged in, ready to be
-        written beside the model.
-
-    An error ends the program with exit code 2 and one line.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser(model_arguments)
-    known = {action.dest for action in parser._actions} - {"help"}
-    recipe: dict[str, Any] = {}
-    names: list[str] = []
-    try:
-        while argv and not argv[0].startswith("-"):
-            path = Path(argv.pop(0))
-            recipe |= read_recipe(path)
-            names.append(path.stem)
-        argv = recipe_arguments(recipe, known) + argv
-    except RecipeError as error:
-        parser.error(str(error))
-
-    namespace, rest = parser.parse_known_args(argv)
-    if rest and Path(rest[0]).suffix in SUFFIXES:
-        parser.error(f"unknown argument {rest[0]!r}; if it is a recipe, it comes before all that begins with --")
-    if rest and not rest[0].startswith("-"):
-        parser.error(f"unknown argument {rest[0]!r}; the one before it takes no such value, or no more of them")
-    if rest:
-        unknown = rest[0].lstrip("-").split("=")[0]
-        parser.error(f"unknown argument {rest[0]!r}{did_you_mean(unknown, known)}")
-    for name, value in vars(namespace).items():
-        if value == [None]:  # a list's `none`
-            setattr(namespace, name, None)
-    if namespace.output_dir is None:
-        namespace.output_dir = f"runs/{'-'.join(names) or 'run'}"
-    given = {item.lstrip("-").split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
-    resolved = {
-        key: OFF if value is None and key != "output_dir" else value  # null would mean: not given
-        for key, value in vars(namespace).items()
-        if key in given | {key for key, value in recipe.items() if value is not None} | {"output_dir"}
-    }
-    try:
-        parts = []
-        for dataclass_type in parser.dataclass_types:
-            own = {f.name for f in dataclass_type.__dataclass_fields__.values() if f.init}
-            parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in own}))
-    except (AvbError, ValueError, ImportError) as error:
-        parser.error(str(error))
-    return (*parts, resolved)
+def names_with(prop: str, value: bool = True) -> list[str]:
+    """The arguments of which a property of `PROPERTIES` has this value."""
+    found = dict.fromkeys(_STOCK, PROPERTIES[prop])
+    for arguments in (ModelArguments, PretrainingArguments, DataArguments, AvbTrainingArguments):
+        found |= {f.name: f.metadata.get(prop, PROPERTIES[prop]) for f in dataclasses.fields(arguments)}
+    found |= {name: properties[prop] for name, properties in _STOCK.items() if prop in properties}
+    return [name for name, own in found.items() if own == value]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+PRIVATE = {"changes_result": False, "private": True}  # see avb.arguments.PROPERTIES
+
 
 @dataclass
 class CorpusArguments:
@@ -23,7 +25,8 @@ class CorpusArguments:
         default=None,
         metadata={
             "help": "Folder of the corpus; for 'folder' a CSV, TSV or Parquet table, or a folder with one sub-folder "
-            "per class."
+            "per class.",
+            **PRIVATE,
         },
     )
     task: str | None = field(
@@ -61,14 +64,17 @@ class CorpusArguments:
         default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
     )
     audio_root: str | None = field(
-        default=None, metadata={"help": "folder: where the paths start from. Default: the table's own folder."}
+        default=None,
+        metadata={"help": "folder: where the paths start from. Default: the table's own folder.", **PRIVATE},
     )
-    audio_dir: str | None = field(default=None, metadata={"help": "hume_vb: where the wavs are. Default: audio/wav."})
+    audio_dir: str | None = field(
+        default=None, metadata={"help": "hume_vb: where the wavs are. Default: audio/wav.", **PRIVATE}
+    )
     skip_missing: bool = field(
         default=False, metadata={"help": "Leave rows without an audio file out, and say how many."}
     )
     norms: str | None = field(
-        default=None, metadata={"help": "emogator, task two: table of valence and arousal norms."}
+        default=None, metadata={"help": "emogator, task two: table of valence and arousal norms.", "private": True}
     )
     instances: list[int] | None = field(default=None, metadata={"help": "emogator: which of the takes 1, 2, 3."})
 

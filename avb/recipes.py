@@ -1,5 +1,8 @@
 """Recipes: YAML files of arguments that extend one another, so that each states only what makes it different.
 
+Those that come with the project go by name from any folder, `paper/high-lv60k`. They are `recipes/` in the source tree,
+and `avb/recipe_files/` in an installed package (pyproject.toml), which is no module: `avb.recipes` is this one.
+
 `extends: other.yaml` (or a list of files) is read first; a null value takes a key back out. That file, and an `encoder`
 that is a YAML file, are found from the recipe's own folder.
 A recipe becomes a command line, which the real one follows: types and names are checked in one place, and an argument
@@ -16,6 +19,9 @@ import yaml
 from avb.errors import RecipeError, did_you_mean
 
 SUFFIXES = (".yaml", ".yml")
+_INSTALLED = Path(__file__).resolve().parent / "recipe_files"
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "recipes"
+_PARTS = ("accelerate", "encoders", "parts")  # folders of files that are no recipe, or none by itself
 MAX_BYTES = 64 * 1024  # of a recipe; those here have less than 1 KiB
 MAX_VALUES = 10_000  # in a recipe, anchors written out
 MAX_RECIPES = 100  # that extend one another
@@ -70,17 +76,66 @@ def _refuse_expansion(path: Path, content: dict):
             waiting += value
 
 
+def names() -> list[str]:
+    """The names of the recipes that come with the project, `paper/high-lv60k`, sorted."""
+    return [name for name in _files() if not set(name.split("/")) & set(_PARTS)]
+
+
+def _files() -> list[str]:
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe, or of an encoder's fields: an existing file, or one of the project by its name.
+
+    The name may be the path in the source tree too, `recipes/paper/high-lv60k.yaml`.
+
+    Raises:
+        RecipeError: there is none; the message names the nearest one, and where it was looked for.
+    """
+    path = Path(name)
+    if path.is_absolute() or "\0" in str(name) or path.is_file():
+        return path
+    known = path.relative_to("recipes") if path.parts[:1] == ("recipes",) else path
+    known = known.with_suffix("") if known.suffix in SUFFIXES else known
+    if known.as_posix() in _files():
+        return FOLDER / f"{known}.yaml"
+    if os.path.lexists(path):  # a folder, a device: read_yaml says what it is
+        return path
+    raise RecipeError(
+        f"{name}: no such recipe{did_you_mean(known.as_posix(), _files())} Looked for: that file in {Path.cwd()}, and "
+        f"a recipe of that name in {FOLDER}; --list_recipes prints the names"
+    )
+
+
+def recipe_name(path: str | Path) -> str:
+    """What results call a recipe: its path below the project's folder of recipes, or any folder called so.
+
+    >>> recipe_name("/home/me/avb/recipes/paper/high-lv60k.yaml")
+    'paper/high-lv60k'
+    >>> recipe_name("mine/calm.yaml")
+    'calm'
+    """
+    path = Path(path).resolve().with_suffix("")
+    if path.is_relative_to(FOLDER):
+        return path.relative_to(FOLDER).as_posix()
+    parts = path.parts
+    if "recipes" not in parts:
+        return parts[-1]
+    return "/".join(parts[len(parts) - parts[::-1].index("recipes") :])
+
+
 def read_recipe(path: str | Path) -> dict:
-    """All arguments of a recipe, those it extends included.
+    """All arguments of a recipe, a file or a name (`find_recipe`), those it extends included.
 
     A recipe is as powerful as a command line, and may name any folder of the machine, as that does; but what it
     extends is a recipe beside it: a relative path of a YAML file, in whose place no other file is read.
 
     Raises:
-        RecipeError: as `read_yaml`, recipes that extend each other in a circle or more than `MAX_RECIPES`, or
-            something else than relative paths of YAML files in `extends`.
+        RecipeError: as `find_recipe` and `read_yaml`, recipes that extend each other in a circle or more than
+            `MAX_RECIPES`, or something else than relative paths of YAML files in `extends`.
     """
-    return _read_recipe(Path(path).absolute(), (), {})
+    return _read_recipe(find_recipe(path).absolute(), (), {})
 
 
 def _read_recipe(path: Path, reading: tuple[Path, ...], known: dict[Path, dict]) -> dict:

@@ -274,29 +274,35 @@ def test_energy_is_computed_from_what_is_stated(folder):
         build_card(run, "x", grams_per_kwh=1)
 
 
-def append_rows(table, folder, argv, **changes):
+def append_rows(table, folder, command, **changes):
     """The rows of the folder's run; with changes, of another run like it."""
     metrics = read_metrics(folder)
     if changes:
         metrics = dataclasses.replace(metrics, **{"run_id": new_run_id() if metrics.run_id else "", **changes})
     facts = {"encoder": "BASE", "corpus": "emogator", "data_dir": "emogator", "epochs": 7.25, "versions": {}}
-    for row in run_results(argv, metrics, **facts):
+    for row in run_results(*command, metrics, **facts):
         append_result(table, row)
 
 
 @pytest.mark.parametrize("has_id", [True, False], ids=["id", "older"])
 def test_seeds_of_the_same_recipe_are_summarised(folder, tmp_path, has_id):
-    table, argv = tmp_path / "runs.csv", ["recipes/emogator/attention.yaml"]
+    table, command = tmp_path / "runs.csv", ("emogator/attention", "")
     if not has_id:
         write_metrics(folder, dataclasses.replace(read_metrics(folder), run_id=""))
-    append_rows(table, folder, argv)
+    append_rows(table, folder, command)
     card = str(build_card(read_run(folder), "x", [table]))
     assert "Epochs: 7.25" in card and "Recipe: `emogator/attention`" in card and "other seeds" not in card
     scores = read_metrics(folder).splits["validation"]
     others = [scores["ccc"] + 0.1, scores["ccc"] - 0.04]
     for seed, ccc in enumerate(others, start=5):
-        append_rows(table, folder, argv, seed=seed, splits={"validation": scores | {"ccc": ccc}})
-    append_rows(table, folder, [*argv, "--learning_rate", "1"], seed=9, splits={"validation": scores | {"ccc": 0.999}})
+        append_rows(table, folder, command, seed=seed, splits={"validation": scores | {"ccc": ccc}})
+    append_rows(
+        table,
+        folder,
+        ("emogator/attention", "--learning_rate 1"),
+        seed=9,
+        splits={"validation": scores | {"ccc": 0.999}},
+    )
     card = str(build_card(read_run(folder), "x", [table]))
     cells = [cell.strip() for cell in next(line for line in card.splitlines() if "| 3 " in line).split("|")[1:-1]]
     mean = (scores["ccc"] + sum(others)) / 3
@@ -308,12 +314,12 @@ def test_an_undefined_score_has_its_row_too(folder, tmp_path):
     metrics = metrics_of(folder)
     metrics["splits"]["validation"]["ccc"] = math.nan
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    append_rows(tmp_path / "runs.csv", folder, ["x.yaml"])
+    append_rows(tmp_path / "runs.csv", folder, ("x", ""))
     assert "Epochs: 7.25" in str(build_card(read_run(folder), "x", [tmp_path / "runs.csv"]))
 
 
 def test_rows_of_another_run_are_refused(folder, tmp_path):
-    append_rows(tmp_path / "runs.csv", folder, ["x.yaml"], seed=77)
+    append_rows(tmp_path / "runs.csv", folder, ("x", ""), seed=77)
     with pytest.raises(AvbError, match="no row is of this run"):
         build_card(read_run(folder), "x", [tmp_path / "runs.csv"])
 

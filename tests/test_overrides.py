@@ -2,7 +2,7 @@
 
 import inspect
 
-from transformers import Trainer
+from transformers import HfArgumentParser, Trainer
 
 from avb.training.resumption import CheckpointTrainer
 from avb.training.trainer import BurstTrainer
@@ -55,6 +55,11 @@ def overridden() -> dict[str, list[str]]:
             if inspect.isfunction(stock) and name != "__init__":
                 found[name] = [parameter for parameter in inspect.signature(stock).parameters if parameter != "self"]
     return found
+
+
+def test_the_stock_parser_takes_a_field_at_a_time():
+    stock = inspect.getattr_static(HfArgumentParser, "_parse_dataclass_field")
+    assert isinstance(stock, staticmethod) and list(inspect.signature(stock).parameters) == ["parser", "field"]
 
 
 def test_signatures_of_what_is_overridden():

@@ -76,6 +76,8 @@ def test_a_wheel_holds_the_package_and_nothing_beside_it(wheel):
     code = {path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*_avb.py"), *(ROOT / "avb").rglob("*.py")]}
     assert code <= files
     assert {"avb/cards/model_card.md", "avb/reports/analysis/report.html"} <= files
+    recipes = [*(ROOT / "recipes").rglob("*.yaml"), ROOT / "recipes" / "paper" / "rows.csv"]
+    assert {f"avb/recipe_files/{path.relative_to(ROOT / 'recipes').as_posix()}" for path in recipes} <= files
     tops = {name.split("/")[0] for name in files}
     assert {top for top in tops if not top.endswith("_avb.py")} == {"avb", f"{wheel.name.split('-py3')[0]}.dist-info"}
 
@@ -111,6 +113,19 @@ def test_an_installed_wheel_scores_a_clip_far_from_the_tree(python, tmp_path):
     scores = {label: float(row[label]) for label in labels}
     assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
     assert row["prediction"] == max(scores, key=lambda label: scores[label])
+
+
+def test_an_installed_wheel_has_the_recipes_by_name(python, tmp_path):
+    script = """
+from avb.command_line import parse_arguments
+from avb.encoders.filterbank import read_encoder
+from avb.reports.tables import read_paper_rows
+model, _, args, command = parse_arguments(["emogator/small", "--use_cpu"])
+assert "recipe_files" in model.encoder and read_encoder("encoders/tiny.yaml")
+print(command.name, args.output_dir, len(read_paper_rows()), sep="|")
+"""
+    done = subprocess.run([python, "-I", "-c", script], cwd=tmp_path, env=CLEAN, capture_output=True, text=True)
+    assert done.stdout.strip() == "emogator/small|runs/small|48", done.stderr
 
 
 def test_an_installed_wheel_is_imported_from_where_it_is_installed(python, tmp_path):

@@ -16,8 +16,8 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback, Wav2Vec2Model
 
-from avb.arguments import parse_arguments
 from avb.collator import BurstCollator
+from avb.command_line import parse_arguments
 from avb.tasks import TASKS
 from avb.training.build import build_model
 from avb.training.trainer import BurstTrainer

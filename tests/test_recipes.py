@@ -12,7 +12,8 @@ import yaml
 from conftest import ROOT
 
 import predict_avb
-from avb.arguments import ModelArguments, PretrainingArguments, make_parser, parse_arguments
+from avb.arguments import ModelArguments, PretrainingArguments
+from avb.command_line import make_parser, parse_arguments
 from avb.encoders.names import EXTRACTORS, resolve
 from avb.errors import AvbError, RecipeError
 from avb.recipes import read_recipe

@@ -12,7 +12,7 @@ from avb.errors import AvbError
 from avb.metrics import evaluate_predictions
 from avb.reports.command import main
 from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
-from avb.reports.results import Result, failed_run, run_results, split_command
+from avb.reports.results import Result, failed_run, run_results
 from avb.reports.run_table import COLUMNS, append_result, read_results, write_results
 from avb.reports.summaries import runs_table, summarize
 from avb.run_files import RESULTS, Metrics
@@ -49,28 +49,6 @@ def compare(*results):
 # --------------------------------------------------------------------------------------------------------- results
 
 
-@pytest.mark.parametrize(
-    ("argv", "recipe", "changes"),
-    [
-        (["recipes/paper/high-lv60k.yaml", "--data_dir", "/data/x", "--seed=3"], "paper/high-lv60k", ""),
-        (["/home/me/avb/recipes/paper/two-base.yaml"], "paper/two-base", ""),
-        (["recipes/sample.yaml"], "sample", ""),
-        (["mine.yaml", "--overwrite", "--output_dir", "runs/a"], "mine", ""),
-        (
-            ["recipes/paper/high-lv60k.yaml", "recipes/presets/recommended.yaml"],
-            "paper/high-lv60k+presets/recommended",
-            "",
-        ),
-        (["--pooling", "avg", "--data_dir", "x"], "", "--pooling avg"),
-        (["a.yaml", "--pooling=max", "--max-steps", "5", "--pooling", "avg"], "a", "--max_steps 5 --pooling avg"),
-        (["a.yaml", "--bf16", "--label_columns", "joy", "deep fear"], "a", "--bf16 --label_columns joy 'deep fear'"),
-        (["a.yaml", "--encoder", "/home/me/encoders/small"], "a", "--encoder small"),
-    ],
-)
-def test_a_command_is_recipes_and_changes(argv, recipe, changes):
-    assert split_command(argv) == (recipe, changes)
-
-
 def metrics_of_run(task_name: str) -> Metrics:
     """A `metrics.json`, its scores made by the code that scores runs."""
     task = TASKS[task_name]
@@ -99,7 +77,8 @@ def metrics_of_run(task_name: str) -> Metrics:
 def test_a_run_becomes_one_row_a_split_and_reads_back(task, tmp_path):
     metrics = metrics_of_run(task)
     rows = run_results(
-        ["recipes/paper/two-base.yaml", "--data_dir", str(tmp_path), "--max_steps", "5"],
+        "paper/two-base",
+        "--max_steps 5",
         metrics,
         encoder="BASE",
         corpus="hume_vb",
@@ -130,7 +109,8 @@ def test_a_run_becomes_one_row_a_split_and_reads_back(task, tmp_path):
 def test_a_failure_is_a_row_too(tmp_path):
     path = tmp_path / "runs.csv"
     failure = failed_run(
-        ["recipes/paper/high-base.yaml"],
+        "paper/high-base",
+        "",
         'out of memory, "cuda:0"\n at line 3',
         task="high",
         seed=1,
@@ -292,7 +272,7 @@ def test_several_seeds_are_averaged_and_the_last_run_of_a_seed_counts():
         replace(RELEASE, seed=2, score=0.64, low=0.63, high=0.65, data_dir="release-on-another-disk"),
         replace(RELEASE, seed=3, score=0.68, low=0.67, high=0.69),
         replace(RELEASE, seed=1),
-        failed_run(["recipes/paper/high-lv60k.yaml"], "power cut", corpus="hume_vb", train_clips=19_990, seed=4),
+        failed_run("paper/high-lv60k", "", "power cut", corpus="hume_vb", train_clips=19_990, seed=4),
     ]
     rows, others = compare(*runs)
     row = rows["III", "paper/high-lv60k", "val"]
@@ -318,7 +298,7 @@ def test_recommended_stands_beside_the_authors():
         replace(RELEASE, changes="--max_steps 5"),
         replace(RELEASE, corpus="folder"),
         replace(RELEASE, recipe="paper/high-lv60k+presets/recommended", changes="--seed 1 --pooling avg"),
-        failed_run(["recipes/paper/high-lv60k.yaml"], "no such folder", corpus="hume_vb"),
+        failed_run("paper/high-lv60k", "", "no such folder", corpus="hume_vb"),
     ],
     ids=[
         "sample",
@@ -378,7 +358,7 @@ def test_why_there_is_no_score_is_said():
         num_clips=0,
         note="labels are withheld",
     )
-    failure = failed_run(["recipes/paper/two-base.yaml"], "out of memory", corpus="hume_vb", train_clips=19_990)
+    failure = failed_run("paper/two-base", "", "out of memory", corpus="hume_vb", train_clips=19_990)
     rows, others = compare(test_split, failure)
     assert rows["V", "paper/high-lv60k-50-epochs", "test"]["note"] == "labels are withheld"
     assert rows["V", "paper/high-lv60k-50-epochs", "val"]["note"] == "not run"
@@ -437,7 +417,7 @@ def test_runs_are_grouped_by_recipe_and_split(tmp_path, capsys):
         append_result(path, replace(emogator, seed=seed, score=score, low=score - 0.02, high=score + 0.02))
     append_result(path, replace(emogator, split="test", score=0.3))
     append_result(path, replace(emogator, changes="--pooling last", score=0.25))
-    append_result(path, failed_run(["recipes/emogator/max.yaml"], "diverged | stopped", corpus="emogator"))
+    append_result(path, failed_run("emogator/max", "", "diverged | stopped", corpus="emogator"))
     assert main(["runs", "--results", str(path)]) == 0
     out = capsys.readouterr().out
     header, _, *lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -463,5 +443,5 @@ def test_a_broken_table_is_one_line_and_exit_code_1(tmp_path, capsys):
 
 
 def test_without_the_recipes_the_paper_cannot_be_reported(tmp_path):
-    with pytest.raises(AvbError, match="source tree"):
+    with pytest.raises(AvbError, match="comes with the recipes"):
         read_paper_rows(tmp_path / "rows.csv")

@@ -16,8 +16,9 @@ from datasets import Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
 import train_avb
-from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
 from avb.collator import BurstCollator
+from avb.command_line import parse_arguments
 from avb.errors import AvbError
 from avb.tasks import TASKS
 from avb.training.build import build_model
@@ -107,14 +108,16 @@ def test_finished_run_is_not_overwritten_by_accident(five_steps, sample, capsys)
 def test_recipe_then_command_line(tmp_path):
     (tmp_path / "base.yaml").write_text("learning_rate: 1e-3\npooling: max\ntask: high\nencoder: tiny.yaml\n")
     (tmp_path / "child.yaml").write_text("extends: base.yaml\npooling: avg\ntask: null\ninstances: [1, 2]\n")
-    model_args, data_args, training_args, resolved = parse_arguments(
+    model_args, data_args, training_args, command = parse_arguments(
         [str(tmp_path / "child.yaml"), "--seed", "7", "--pooling=first"]
     )
     assert training_args.learning_rate == 1e-3 and training_args.seed == 7
     assert model_args.pooling == "first" and data_args.task is None and data_args.instances == [1, 2]
     assert model_args.encoder == str(tmp_path / "tiny.yaml")
     assert training_args.output_dir == "runs/child"
-    assert resolved["pooling"] == "first" and resolved["seed"] == 7 and "num_train_epochs" not in resolved
+    assert command.recipe["pooling"] == "first" and command.recipe["seed"] == 7
+    assert "num_train_epochs" not in command.recipe
+    assert (command.name, command.changes) == ("child", "--pooling first")
 
 
 def test_later_recipes_win(tmp_path):
@@ -129,7 +132,8 @@ def test_later_recipes_win(tmp_path):
     [
         (["--poolin", "avg"], "unknown argument '--poolin'; did you mean 'pooling'?"),
         (["--seed", "many"], "argument --seed: invalid int value: 'many'"),
-        (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["nowhere.yaml"], "nowhere.yaml: no such recipe. Looked for: that file in"),
+        (["paper/hihg-lv60k"], "did you mean 'paper/high-lv60k'?"),
         (["RECIPE", "--task", "high"], "unknown argument 'learning_rat' in the recipe; did you mean 'learning_rate'?"),
         (["--eval_strategy", "often"], "often is not a valid IntervalStrategy"),
         (["--save_strategy", "steps"], "--eval_strategy epoch and --save_strategy steps must be the same"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, names_with
 from avb.corpora.release import corpus_name, is_release
 from avb.errors import AvbError
 from avb.inference.prediction import model_class
@@ -17,11 +17,6 @@ from avb.reports.results import Result
 from avb.run_files import CONFIG, METRICS, RECIPE, TRAIN_SET, VERSIONS, Metrics, TaskScores, read_facts, read_metrics
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 
-# Of no use to a reader elsewhere, or none of his business: where a run reads and writes, and how it was pushed.
-_PRIVATE_ARGUMENTS = {
-    "data_dir", "output_dir", "cache_dir", "audio_root", "audio_dir", "norms", "results", "logging_dir", "run_name",
-    "resume", "overwrite", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token",
-}  # fmt: skip
 _DEFAULTS = {
     field.name: field.default
     for arguments in (ModelArguments, DataArguments, AvbTrainingArguments)
@@ -141,7 +136,8 @@ def read_run(folder: str | Path) -> Run:
     recipe = read_yaml(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     # Older runs say in recipe.yaml only what they were trained on.
     corpus = metrics.corpus or (corpus_name(**_corpus(recipe)) if recipe else None)
-    kept = {name: _without_folders(value) for name, value in recipe.items() if name not in _PRIVATE_ARGUMENTS}
+    private = set(names_with("private"))
+    kept = {name: _without_folders(value) for name, value in recipe.items() if name not in private}
     if Path(str(recipe.get("encoder"))).is_dir():  # runs/encoder looks like a name on the Hub
         kept["encoder"] = Path(recipe["encoder"]).name
     return Run(config, metrics, kept, versions, train_set, corpus)

@@ -15,7 +15,7 @@ from transformers import Wav2Vec2Model
 
 from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError
-from avb.recipes import read_yaml
+from avb.recipes import find_recipe, read_yaml
 
 FIRST_FILTERS = (None, "mel")
 PHASES = (0, np.pi, np.pi / 2, 3 * np.pi / 2)  # of a band: of their rectified outputs any sinusoid has a like sum
@@ -25,12 +25,12 @@ FIRST_GAIN = 3.0  # of the norm behind them: weak bands come out of the activati
 
 
 def read_encoder(path: str | Path) -> tuple[dict, str | None]:
-    """The fields of an encoder's YAML file, and how the filters of its first convolution start.
+    """The fields of an encoder's YAML file (`find_recipe`), and how the filters of its first convolution start.
 
     Raises:
         AvbError: the file cannot be read, or it asks for filters that there are not or that do not fit.
     """
-    fields = read_yaml(Path(path))
+    fields = read_yaml(find_recipe(path))
     first_filters = fields.pop("first_filters", None)
     if first_filters not in FIRST_FILTERS:
         raise AvbError(f"{path}: first_filters {first_filters!r} is not legal: 'mel', or leave it out")

@@ -13,11 +13,11 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from avb.command_line import typed_changes
 from avb.errors import AvbError
 from avb.files import make_folder, write_table, write_text
 from avb.reports import comparison
 from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
-from avb.reports.results import split_command
 from avb.reports.run_table import add_runs, read_results
 from avb.reports.summaries import Summary, runs_table, summarize
 
@@ -108,10 +108,11 @@ def main(argv: list[str] | None = None) -> int:
 def _normalize_changes(typed: str) -> str:
     """Arguments behind a recipe, in any order, as `Result.changes` has them."""
     try:
-        recipes, changes = split_command(shlex.split(typed))
+        argv = shlex.split(typed)
     except ValueError as error:
         raise AvbError(f"--changes {typed}: {error}") from error
-    if recipes or (typed and not changes):
+    changes = typed_changes(argv)
+    if (argv and not argv[0].startswith("--")) or (typed and not changes):
         raise AvbError(f'--changes {typed}: give what was typed behind the recipe, such as "--encoder_layer 9"')
     return changes
 

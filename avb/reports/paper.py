@@ -13,11 +13,12 @@ from pathlib import Path
 
 from avb.corpora.release import is_release
 from avb.errors import AvbError
+from avb.recipes import FOLDER
 from avb.reports.markdown import markdown_table
 from avb.reports.results import Result
 from avb.reports.summaries import Summary, interval, runs_table, summarize
 
-PAPER_ROWS = Path(__file__).resolve().parents[2] / "recipes" / "paper" / "rows.csv"
+PAPER_ROWS = FOLDER / "paper" / "rows.csv"
 RECOMMENDED = "+presets/recommended"  # what a recipe's name gets from the preset after it
 
 _SPLITS = {"val": "validation", "test": "test"}
@@ -34,10 +35,10 @@ def read_paper_rows(path: Path = PAPER_ROWS) -> list[dict[str, str]]:
     """The 48 rows of Tables I-V: table, extractor, pooling, loss, rnn, epochs, task, split, metric, score, recipe.
 
     Raises:
-        AvbError: the file is not there; it is part of the source tree, not of an installed package.
+        AvbError: the file is not there.
     """
     if not path.is_file():
-        raise AvbError(f"{path}: no such file; it comes with the recipes, in a copy of the source tree")
+        raise AvbError(f"{path}: no such file; it comes with the recipes")
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

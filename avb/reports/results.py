@@ -6,38 +6,13 @@ command line changed in it: `paper/high-lv60k` run with `--max_steps 5` is not t
 """
 
 import json
-import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from avb.recipes import SUFFIXES
 from avb.run_files import Metrics
-
-# Where a run reads and writes, and how fast: none of it changes what is measured.
-_RUN_OPTIONS = {
-    "data_dir",
-    "output_dir",
-    "cache_dir",
-    "cache_frames",
-    "seed",
-    "resume",
-    "overwrite",
-    "num_decode_workers",
-    "dataloader_num_workers",
-    "dataloader_pin_memory",
-    "disable_tqdm",
-    "logging_dir",
-    "logging_steps",
-    "logging_strategy",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private_repo",
-    "report_to",
-    "run_name",
-    "results",
-}
 
 
 @dataclass(frozen=True)
@@ -45,8 +20,9 @@ class Result:
     """One row: the score of one run on one split, or that there is none.
 
     Attributes:
-        recipe: the recipe's name below `recipes/`, `paper/high-lv60k`; several are joined by `+`.
-        changes: what the command line changed in the recipe, as typed, sorted by name; empty for the recipe itself.
+        recipe: the recipe's name, `paper/high-lv60k` (`avb.recipes.recipe_name`); several are joined by `+`.
+        changes: what the command line changed in the recipe, as `avb.command_line.typed_changes` has it; empty for the
+            recipe itself.
         task: name of the task.
         split: validation or test; empty where the run failed.
         metric: ccc, uar, or mean_score over several tasks.
@@ -99,41 +75,9 @@ class Result:
         return (self.run_id, self.task, self.split) if self.run_id else tuple(map(repr, asdict(self).values()))
 
 
-def split_command(argv: Sequence[str]) -> tuple[str, str]:
-    """A command line's recipes and what it changes in them, as `Result.recipe` and `Result.changes`.
-
-    >>> split_command(["recipes/paper/high-lv60k.yaml", "--seed", "1", "--data_dir", "/data", "--max_steps=5"])
-    ('paper/high-lv60k', '--max_steps 5')
-    """
-    names, groups = [], []
-    for token in argv:
-        if token.startswith("--"):
-            name, _, value = token.removeprefix("--").partition("=")
-            groups.append([name.replace("-", "_"), *([value] if value else [])])
-        elif groups:
-            groups[-1].append(_without_folders(token))
-        else:
-            names.append(_recipe_name(Path(token)))
-    last = {
-        name: values for name, *values in groups if name not in _RUN_OPTIONS
-    }  # a repeated option's last value counts
-    changes = " ".join(shlex.join([f"--{name}", *values]) for name, values in sorted(last.items()))
-    return "+".join(names), changes
-
-
-def _recipe_name(path: Path) -> str:
-    parts = path.resolve().with_suffix("").parts
-    if "recipes" not in parts:
-        return parts[-1]
-    return "/".join(parts[len(parts) - parts[::-1].index("recipes") :])
-
-
-def _without_folders(value: str) -> str:
-    return Path(value).name if Path(value).is_absolute() else value
-
-
 def run_results(
-    argv: Sequence[str],
+    recipe: str,
+    changes: str,
     metrics: Metrics,
     *,
     encoder: str,
@@ -145,7 +89,8 @@ def run_results(
     """The rows of a finished run, one per split, and one more for each of several tasks.
 
     Args:
-        argv: the arguments that `train_avb.py` was called with.
+        recipe: its name.
+        changes: what was typed that changes it.
         metrics: what it writes to `metrics.json`.
         encoder: the recipe's encoder.
         data_dir: folder of the corpus.
@@ -153,7 +98,6 @@ def run_results(
         epochs: epochs trained.
         versions: what it writes to `versions.json`.
     """
-    recipe, changes = split_command(argv)
     versions = dict(versions)
     common: dict[str, Any] = {
         "recipe": recipe,
@@ -191,15 +135,15 @@ def _score_columns(metric: str, scores: dict) -> dict:
     }
 
 
-def failed_run(argv: Sequence[str], reason: str, **known) -> Result:
+def failed_run(recipe: str, changes: str, reason: str, **known) -> Result:
     """The row of a run that failed.
 
     Args:
-        argv: the arguments that `train_avb.py` was called with.
+        recipe: its name.
+        changes: what was typed that changes it.
         reason: why; of several lines the first is kept.
         **known: what is known of the run, fields of `Result` (task, seed, encoder, corpus, data_dir, ...).
     """
-    recipe, changes = split_command(argv)
     if known.get("data_dir"):
         known["data_dir"] = Path(known["data_dir"]).resolve().name
     if known.get("encoder"):
@@ -210,7 +154,7 @@ def failed_run(argv: Sequence[str], reason: str, **known) -> Result:
 
 
 def _encoder_name(encoder: str) -> str:
-    return Path(encoder).name if Path(encoder).exists() else encoder
+    return Path(encoder).name if Path(encoder).exists() or Path(encoder).suffix in SUFFIXES else encoder
 
 
 def _now() -> str:

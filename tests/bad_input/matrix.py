@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import predict_avb
-from avb.arguments import parse_arguments
+from avb.command_line import parse_arguments
 from avb.corpora import load_bursts
 from avb.errors import AvbError
 from bad_input import audio, checkpoints, recipes, tables

@@ -1,0 +1,196 @@
+"""Recipes and a command line become the dataclasses of `avb.arguments`, in `train_avb.py` and `pretrain_avb.py`."""
+
+import argparse
+import copy
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+from avb import recipes
+from avb.arguments import PROPERTIES, AvbTrainingArguments, DataArguments, ModelArguments, names_with
+from avb.errors import AvbError, RecipeError, did_you_mean
+from avb.recipes import SUFFIXES, read_recipe, recipe_arguments
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """One spelling an argument and one default: the stock help has `--a_b A_B, --a-b A_B` and `(default: None)`."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        values = "" if action.nargs == 0 else f" {self._format_args(action, '')}"
+        return f"{action.option_strings[0]}{values}"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        kind = action.type.kind if isinstance(action.type, _OrNone) else action.type
+        value = {int: "N", float: "X", string_to_bool: "true|false"}.get(kind, "VALUE")
+        return f"{value} ..." if action.nargs in ("+", "*") else value
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_said = action.default is None or "Default:" in (action.help or "")
+        return action.help if is_said else super()._get_help_string(action)
+
+
+OFF = "none"  # as a value of an argument that may be None: `--peak_db none`, and in a recipe `peak_db: none`
+
+
+class _OrNone:
+    """A type of arguments that takes `none` too, as None."""
+
+    def __init__(self, kind: Callable[[str], Any]):
+        self.kind = kind
+        self.__name__ = kind.__name__  # of argparse's errors
+
+    def __call__(self, text: str) -> Any:
+        return None if text.lower() == OFF else self.kind(text)
+
+
+def _names_that_may_be_none(dataclass_type: type) -> set[str]:
+    return {name for name, hint in get_type_hints(dataclass_type).items() if NoneType in get_args(hint)}
+
+
+class AvbArgumentParser(HfArgumentParser):
+    """One-line errors, and a help in which our arguments come before the hundred of the stock Trainer."""
+
+    def __init__(self, dataclass_types, **kwargs):
+        # Before the stock parser, which rewrites the types of fields.
+        may_be_none = set().union(*map(_names_that_may_be_none, dataclass_types))
+        super().__init__(dataclass_types, formatter_class=_HelpFormatter, **kwargs)
+        for action in self._actions:
+            if action.dest in may_be_none and action.default != OFF:  # of report_to it is a value of its own
+                action.type = _OrNone(action.type or str)
+        for action in self._actions:
+            if action.option_strings[0].startswith("--no_"):  # HfArgumentParser makes one of each switch that is on
+                action.help = argparse.SUPPRESS
+        training = next(group for group in self._action_groups if group.title == "training")
+        stock = self.add_argument_group("of the stock Trainer", "see transformers.TrainingArguments")
+        ours = [name for name in AvbTrainingArguments.__annotations__ if name not in names_with("left_alone")]
+        ours += names_with("often_typed")
+        stock._group_actions = [action for action in training._group_actions if action.dest not in ours]
+        training._group_actions = [action for action in training._group_actions if action.dest in ours]
+        training._group_actions.sort(key=lambda action: ours.index(action.dest))
+
+    @staticmethod
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field):
+        # The stock method hands all metadata to argparse, which does not know ours.
+        plain = copy.copy(field)
+        plain.metadata = {key: value for key, value in field.metadata.items() if key not in PROPERTIES}  # type: ignore
+        HfArgumentParser._parse_dataclass_field(parser, plain)
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def make_parser(model_arguments: type = ModelArguments) -> AvbArgumentParser:
+    """The arguments of `train_avb.py`, or with `PretrainingArguments` those of `pretrain_avb.py`."""
+    parser = AvbArgumentParser(
+        (model_arguments, DataArguments, AvbTrainingArguments),
+        usage="%(prog)s [RECIPE ...] [--argument value ...]",
+        description="A recipe is a YAML file of these arguments, or the name of one that comes with the project, such "
+        "as paper/high-lv60k. Later recipes win over earlier ones, and what is typed wins over all.",
+        allow_abbrev=False,
+    )
+    help = "Print the names of the recipes that come with the project."
+    parser.add_argument("--list_recipes", action=_ListRecipes, nargs=0, default=argparse.SUPPRESS, help=help)
+    return parser
+
+
+class _ListRecipes(argparse.Action):
+    def __call__(self, parser, *_):
+        print(*recipes.names(), sep="\n")
+        parser.exit()
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command line asked for, beside the values of the arguments.
+
+    Attributes:
+        recipe: the recipe with what was typed merged in, ready to be written beside the model.
+        name: the recipe's name, `paper/high-lv60k`; several are joined by `+`, none is empty.
+        changes: what was typed that changes a result, as `Result.changes` has it.
+    """
+
+    recipe: dict[str, Any]
+    name: str
+    changes: str
+
+
+def typed_changes(argv: Sequence[str]) -> str:
+    """Those of the typed arguments that may change a result, sorted by name; of a path the last part.
+
+    >>> typed_changes(["--seed", "1", "--data_dir", "/data", "--pooling", "avg", "--max_steps=5"])
+    '--max_steps 5 --pooling avg'
+    """
+    groups: list[list[str]] = []
+    for token in argv:
+        if token.startswith("--"):
+            name, equals, value = token.removeprefix("--").partition("=")
+            groups.append([name.replace("-", "_"), *([value] if equals else [])])
+        elif groups:
+            groups[-1].append(Path(token).name if Path(token).is_absolute() else token)
+    last = {name: values for name, *values in groups}  # a repeated argument's last value counts
+    for name in names_with("changes_result", False):
+        last.pop(name, None)
+    return " ".join(shlex.join([f"--{name}", *values]) for name, values in sorted(last.items()))
+
+
+def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments) -> tuple:
+    """Reads `[RECIPE ...] [--argument value ...]`; later recipes win, and the command line over all.
+
+    Args:
+        argv: None is the command line's.
+        model_arguments: dataclass of what is trained: `ModelArguments`, or `PretrainingArguments`.
+
+    Returns:
+        The dataclasses (model, data, training), and the `Command`.
+
+    An error ends the program with exit code 2 and one line.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser(model_arguments)
+    known = {action.dest for action in parser._actions} - {"help", "list_recipes"}
+    recipe: dict[str, Any] = {}
+    paths: list[Path] = []
+    try:
+        while argv and not argv[0].startswith("-"):
+            paths.append(recipes.find_recipe(argv.pop(0)))
+            recipe |= read_recipe(paths[-1])
+        typed = argv
+        argv = recipe_arguments(recipe, known) + argv
+    except RecipeError as error:
+        parser.error(str(error))
+
+    namespace, rest = parser.parse_known_args(argv)
+    if rest and (Path(rest[0]).suffix in SUFFIXES or rest[0] in recipes.names()):
+        parser.error(f"unknown argument {rest[0]!r}; if it is a recipe, it comes before all that begins with --")
+    if rest and not rest[0].startswith("-"):
+        parser.error(f"unknown argument {rest[0]!r}; the one before it takes no such value, or no more of them")
+    if rest:
+        unknown = rest[0].lstrip("-").split("=")[0]
+        parser.error(f"unknown argument {rest[0]!r}{did_you_mean(unknown, known)}")
+    for name, value in vars(namespace).items():
+        if value == [None]:  # a list's `none`
+            setattr(namespace, name, None)
+    if namespace.output_dir is None:
+        namespace.output_dir = f"runs/{'-'.join(path.stem for path in paths) or 'run'}"
+    given = {item.lstrip("-").split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
+    resolved = {
+        key: OFF if value is None and key != "output_dir" else value  # null would mean: not given
+        for key, value in vars(namespace).items()
+        if key in given | {key for key, value in recipe.items() if value is not None} | {"output_dir"}
+    }
+    try:
+        parts = []
+        for dataclass_type in parser.dataclass_types:
+            own = {f.name for f in dataclass_type.__dataclass_fields__.values() if f.init}
+            parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in own}))
+    except (AvbError, ValueError, ImportError) as error:
+        parser.error(str(error))
+    return (*parts, Command(resolved, "+".join(map(recipes.recipe_name, paths)), typed_changes(typed)))
