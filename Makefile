@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo space test test-fast nightly coverage lint clean
+.PHONY: install demo space test test-fast nightly coverage docs lint clean
 
 install: $(INSTALLED)
 
@@ -59,6 +59,11 @@ coverage: install
 	for part in modeling_avb.py "avb/metrics/*" avb/tasks.py "avb/corpora/*"; do \
 		$(BIN)/coverage report --include="$$part" --fail-under=95 || exit 1; \
 	done
+
+# The documentation as a site, in build/site.
+docs: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -m mkdocs build --quiet
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,4 +1,4 @@
-"""Each command of the README runs as printed, in its order, in a folder that has what the README speaks of.
+"""Each command of the README and of the pages behind it runs as printed, in a folder that has what they speak of.
 
 The project's files, clips and a table of them, HUME_VB (the layout of the release), EMOGATOR (five of its speakers,
 or none: then what needs it skips), encoders of the right shape at tiny width in AVB_ENCODERS, and a stub of the Hub.
@@ -24,15 +24,21 @@ import soundfile as sf
 from conftest import ROOT
 from hub_stub import HubStub
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = [
-    line.split("#")[0].strip()
-    for language, block in BLOCKS
-    if language == ""
-    for line in block.splitlines()
-    if line.strip()
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("predict", "training", "paper", "hub", "serving")),
 ]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = list(  # each once, however often it is printed
+    dict.fromkeys(
+        line.split("#")[0].strip()
+        for language, block in BLOCKS
+        if language == ""
+        for line in block.splitlines()
+        if line.strip()
+    )
+)
 PYTHON = [block for language, block in BLOCKS if language == "python"]
 # The two commands of a fresh machine are what CI and its reader type; the others wait for a person.
 NOT_HERE = {
@@ -168,6 +174,14 @@ def test_python(code, workspace, environment, sample_model):
 
 def test_every_block_is_one_of_these():
     assert {language for language, _ in BLOCKS} == {"", "python", "text"}
-    assert len(COMMANDS) > 15 and len(PYTHON) == 2
+    assert len(COMMANDS) > 15 and len(PYTHON) == 4
     for command in COMMANDS:
         shlex.split(command)
+
+
+def test_the_readme_fits_two_screens_and_its_links_lead_somewhere():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 125
+    for page in [*PAGES, ROOT / "docs" / "results.md"]:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -249,7 +250,7 @@ def command(output_dir: Path, table: Path, processes: int, *more: str) -> list[s
         "augment": ["rate", "pitch", "shift", "mix", "noise", "gain"],
         "per_device_train_batch_size": 16 // processes, "num_train_epochs": 4, "early_stopping_patience": 3,
         "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "logging_strategy":
-        "steps", "logging_steps": 1, "disable_tqdm": "true", "report_to": "none", "cache_dir": table.parent / "cache",
+        "steps", "logging_steps": 1, "report_to": "none", "cache_dir": table.parent / "cache",
     }  # fmt: skip
     words = []
     for name, value in arguments.items():
@@ -280,9 +281,9 @@ def finish(words: list[str]):
 
 
 def wait_for_steps(process: subprocess.Popen, steps: int) -> bool:
-    """Reads what is printed until so many steps are logged; False if the process ended before."""
+    """Reads what is printed until so many steps have their line; False if the process ended before."""
     for line in process.stdout:
-        steps -= line.startswith("{'loss'")
+        steps -= bool(re.match(r"epoch +[\d.]+ of \d+ +loss ", line))
         if steps == 0:
             return True
     return False
@@ -337,9 +338,11 @@ def undisturbed(table, tmp_path_factory) -> dict[int, Path]:
 def kill_and_resume(output_dir: Path, table: Path, processes: int, seed: int):
     """Kills all processes at once, somewhere between the first logged step and the end; perhaps again; then lets go."""
     moment = random.Random(seed)
-    for _ in range(moment.choice([1, 1, 2])):
+    for number in range(moment.choice([1, 1, 2])):
         process = start(command(output_dir, table, processes, "--resume", "true"))
-        if wait_for_steps(process, moment.randint(1, 8)):
+        is_at_work = wait_for_steps(process, moment.randint(1, 8))
+        assert is_at_work or number > 0, "the first process ended before it was killed"
+        if is_at_work:
             time.sleep(moment.random() * 0.5)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
