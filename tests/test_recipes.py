@@ -1,19 +1,15 @@
 """Recipes: every one parses, every row of the paper is made by the recipe it names, and mistakes are named."""
 
 import csv
-import re
-import subprocess
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import shtab
 import yaml
 from conftest import ROOT
 
-import predict_avb
 from avb.arguments import ModelArguments, PretrainingArguments
-from avb.command_line import make_parser, parse_arguments
+from avb.command_line import parse_arguments
 from avb.encoders.names import EXTRACTORS, resolve
 from avb.errors import AvbError, RecipeError
 from avb.recipes import read_recipe
@@ -239,20 +235,3 @@ def test_extractors_resolve_to_the_hub_or_a_local_folder(tmp_path, monkeypatch):
     assert resolve("LARGE", tmp_path / "other") == str(tmp_path / "other" / "LARGE")
     with pytest.raises(AvbError, match="no such folder of encoders"):
         resolve("LARGE", tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(
-    ("parser", "typed", "completed"),
-    [
-        (make_parser, "--encoder_l", "--encoder_layer --encoder_learning_rate"),
-        (predict_avb.make_parser, "--shard", "--shard_clips"),
-        (predict_avb.make_parser, "--dtype b", "bfloat16"),
-    ],
-)
-def test_bash_completes_arguments_by_shtab(parser, typed, completed):
-    script = shtab.complete(parser(), "bash")
-    function = re.search(r"complete .*-F (\w+)", script)[1]
-    words = ["command", *typed.split()]
-    call = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; {function} command {words[-1]} {words[-2]}"
-    done = subprocess.run(["bash", "-c", f'{script}\n{call}; echo "${{COMPREPLY[@]}}"'], capture_output=True, text=True)
-    assert done.stdout.strip() == completed, done.stderr
