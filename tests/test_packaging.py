@@ -119,7 +119,7 @@ def test_an_installed_wheel_has_the_recipes_by_name(python, tmp_path):
     script = """
 from avb.command_line import parse_arguments
 from avb.encoders.filterbank import read_encoder
-from avb.reports.tables import read_paper_rows
+from avb.reports.paper import read_paper_rows
 model, _, args, command = parse_arguments(["emogator/small", "--use_cpu"])
 assert "recipe_files" in model.encoder and read_encoder("encoders/tiny.yaml")
 print(command.name, args.output_dir, len(read_paper_rows()), sep="|")
