@@ -1,0 +1,113 @@
+"""Where the model, its feature extractor and its pipeline are registered with Transformers: here, once `avb` is imported.
+
+Unusual: `import avb` itself loads neither torch nor Transformers, which take seconds that a command's help, a wrong
+argument or `avb.metrics` need not wait for. Each class is registered the moment the module of Transformers that looks
+it up is loaded, by an import hook, or at once where it is loaded already. So after `import avb`, whatever the order of
+the other imports,
+
+    AutoModel.from_pretrained(folder)
+
+finds the class, and `save_pretrained` and `push_to_hub` take its code along.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+def _register_config():
+    from transformers import AutoConfig
+
+    from configuration_avb import Wav2Vec2VocalBurstConfig
+
+    AutoConfig.register(Wav2Vec2VocalBurstConfig.model_type, Wav2Vec2VocalBurstConfig, exist_ok=True)
+    Wav2Vec2VocalBurstConfig.register_for_auto_class()
+
+
+def _register_model():
+    from transformers import AutoModel, AutoModelForAudioClassification
+
+    from configuration_avb import Wav2Vec2VocalBurstConfig
+    from modeling_avb import Wav2Vec2ForVocalBurst
+
+    for auto_class in (AutoModel, AutoModelForAudioClassification):
+        auto_class.register(Wav2Vec2VocalBurstConfig, Wav2Vec2ForVocalBurst, exist_ok=True)
+    Wav2Vec2ForVocalBurst.register_for_auto_class(AutoModelForAudioClassification.__name__)
+
+
+def _register_feature_extractor():
+    from transformers import AutoFeatureExtractor
+
+    from configuration_avb import Wav2Vec2VocalBurstConfig
+    from feature_extraction_avb import VocalBurstFeatureExtractor
+
+    AutoFeatureExtractor.register(Wav2Vec2VocalBurstConfig, VocalBurstFeatureExtractor, exist_ok=True)
+    VocalBurstFeatureExtractor.register_for_auto_class()
+
+
+def _register_pipeline():
+    from transformers import AutoModelForAudioClassification
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from pipeline_avb import TASK, VocalBurstPipeline
+
+    PIPELINE_REGISTRY.register_pipeline(TASK, VocalBurstPipeline, pt_model=AutoModelForAudioClassification)
+
+
+# The modules of Transformers that look classes up; and ours, whose classes may be saved without any of them.
+_REGISTERED_AFTER: dict[str, Callable[[], None]] = {
+    "transformers.models.auto.configuration_auto": _register_config,
+    "transformers.models.auto.modeling_auto": _register_model,
+    "transformers.models.auto.feature_extraction_auto": _register_feature_extractor,
+    "transformers.pipelines": _register_pipeline,
+    "configuration_avb": _register_config,
+    "modeling_avb": _register_model,
+    "feature_extraction_avb": _register_feature_extractor,
+}
+_PACKAGES = ("transformers", "configuration_avb", "modeling_avb", "feature_extraction_avb", "pipeline_avb")
+
+
+class _RegisterOnImport(threading.local, MetaPathFinder):
+    """Finds modules as the other finders do, and registers once those above are loaded.
+
+    These packages import one another: what is registered waits for the end of the outermost import, lest it
+    sees half of a module. Each thread has its own state, as it has its own chain of imports.
+    """
+
+    def __init__(self):
+        self.depth = 0  # of the modules that are being executed
+        self.waiting: list[Callable[[], None]] = []
+
+    def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
+        if fullname.partition(".")[0] not in _PACKAGES:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader.exec_module = partial(self._execute, spec.loader.exec_module)  # type: ignore[method-assign]
+                return spec
+        return None
+
+    def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType):
+        self.depth += 1
+        try:
+            execute(module)
+            if module.__name__ in _REGISTERED_AFTER:
+                self.waiting.append(_REGISTERED_AFTER[module.__name__])
+        finally:
+            self.depth -= 1
+        while self.waiting and not self.depth:
+            self.waiting.pop(0)()
+
+
+def register_when_loaded():
+    """Registers what can be found by now, and the rest when it is imported."""
+    sys.meta_path.insert(0, _RegisterOnImport())
+    for name, register in _REGISTERED_AFTER.items():
+        if name in sys.modules:
+            register()
