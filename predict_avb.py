@@ -11,6 +11,8 @@ interruption the same command goes on from there.
 An output without a suffix is a folder of Parquet shards, `part-00000.parquet` and so on: the same rows in the same
 order, for many clips. The same command goes on after an interruption here too, and makes the shards that are missing.
 `--ray` has them made by the workers of a Ray cluster, or of one started on this machine; the shards are the same.
+
+What is imported above is light: torch and Transformers, which take seconds, are loaded once the arguments are checked.
 """
 
 import argparse
@@ -18,18 +20,13 @@ import os
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-from transformers.utils import logging
-
 from audio_avb import AUDIO_SUFFIXES
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 from avb.files import check_output, is_folder
-from avb.inference import journal
 from avb.inference.clips import Clips, PathClips, find_paths, scores_key
-from avb.inference.prediction import load_model, model_key
+from avb.models import locate
 from avb.tasks import TASKS, get_task
-from configuration_avb import Wav2Vec2VocalBurstConfig
 
 EXIT_SKIPPED = 3
 
@@ -37,6 +34,7 @@ EXIT_SKIPPED = 3
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
+        locate(args.model)
         skipped = predict_shards(args) if is_folder(args.output) else predict_table(args)
         return EXIT_SKIPPED if skipped else 0
     except AvbError as error:
@@ -132,6 +130,11 @@ def predict_table(args: argparse.Namespace) -> int:
     """Scores in one table. Returns how many clips were skipped."""
     output = check_output(args.output, args.overwrite)
     clips = find_clips(args)
+    from transformers.utils import logging
+
+    from avb.inference import journal
+    from avb.inference.prediction import load_model, model_key
+
     logging.disable_progress_bar()
     model, feature_extractor = load_model(args.model, args.device, args.dtype)
     if args.submission:
@@ -151,7 +154,10 @@ def predict_table(args: argparse.Namespace) -> int:
 
 def predict_shards(args: argparse.Namespace) -> int:
     """Scores in a folder of shards, made here or on a Ray cluster. Returns how many clips were skipped."""
-    from avb.inference import shards  # it brings pyarrow along, which a table of scores does without
+    from tqdm import tqdm
+    from transformers.utils import logging
+
+    from avb.inference import shards
 
     on_ray = args.ray is not None
     if on_ray:
@@ -204,6 +210,8 @@ def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:
 
 def check_submission(args: argparse.Namespace, config):
     """Raises where the model's labels are not the task's: before the hours of scoring, not after."""
+    from configuration_avb import Wav2Vec2VocalBurstConfig
+
     predicted, wanted = config.id2label.values(), get_task(args.task).labels
     if not set(wanted) <= set(predicted):
         raise AvbError(f"--submission: {args.model} predicts {', '.join(predicted)}, which is not task {args.task!r}")
@@ -217,7 +225,8 @@ def check_submission(args: argparse.Namespace, config):
 
 def write_submission(partial: Path, folder: Path, args: argparse.Namespace, clip_ids: list[str]):
     """The challenge's CSV of what is scored. A clip without a score makes it incomplete, which is an error."""
-    from avb.corpora import submission  # it brings the packages along that corpora need
+    from avb.corpora import submission
+    from avb.inference import journal
 
     team, number = args.submission
     labels = get_task(args.task).labels

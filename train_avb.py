@@ -7,6 +7,8 @@ Into `output_dir` go the model and its feature extractor, `metrics.json` (with 9
 for each split that was scored, `results.csv` (the rows that `--results` adds to a table), `train_set.json` (what it was
 trained on, in numbers), the recipe as it was run, the versions, the clips that could not be read, and the model card.
 `--push_to_hub true --hub_model_id ORG/NAME` uploads what of it belongs on the Hub.
+
+What takes seconds to import is imported once the arguments are checked.
 """
 
 import platform
@@ -18,22 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from transformers import set_seed
-from transformers.utils import logging
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
-from avb.cards.card import write_card
-from avb.cards.hub_folder import save_hub_folder
-from avb.cards.push import open_repository, push_folder
 from avb.command_line import parse_arguments
-from avb.corpora.decode import BadClip
-from avb.corpora.release import corpus_name
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
 from avb.recipes import FOLDER as RECIPES
-from avb.reports.results import failed_run, run_results
-from avb.reports.run_table import append_result, check_table, write_results
 from avb.run_files import (
     BAD_CLIPS,
     RECIPE,
@@ -46,15 +38,6 @@ from avb.run_files import (
     start_run,
     write_metrics,
 )
-from avb.training.augmentation import MIXUP, AugmentedClips
-from avb.training.build import build_model
-from avb.training.checkpoints import clear, is_finished, starting_point
-from avb.training.distillation import ModelTeachers, are_models, soften
-from avb.training.frozen import training_inputs
-from avb.training.loading import load_clips
-from avb.training.scoring import score_split, summary
-from avb.training.train_set import describe_clips
-from avb.training.trainer import BurstTrainer
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE_RECIPE = RECIPES / "sample.yaml"
@@ -74,6 +57,13 @@ def run(argv: list[str] | None) -> int:
     if not argv:
         argv = [str(SAMPLE_RECIPE), "--data_dir", make_sample_corpus(), "--overwrite", "true"]
     model_args, data_args, args, command = parse_arguments(argv)
+
+    from avb.cards.card import write_card
+    from avb.cards.push import open_repository, push_folder
+    from avb.reports.results import failed_run, run_results
+    from avb.reports.run_table import append_result, check_table, write_results
+    from avb.training.checkpoints import is_finished
+
     facts: dict[str, Any] = {
         "encoder": model_args.encoder if model_args.model == "wav2vec2" else model_args.model,
         "corpus": data_args.corpus,
@@ -136,6 +126,23 @@ def train(
     run_id: str,
 ) -> tuple[Metrics, float | None]:
     """Corpus → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained."""
+    import yaml
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from avb.cards.hub_folder import save_hub_folder
+    from avb.corpora.decode import BadClip
+    from avb.corpora.release import corpus_name
+    from avb.training.augmentation import MIXUP, AugmentedClips
+    from avb.training.build import build_model
+    from avb.training.checkpoints import clear, starting_point
+    from avb.training.distillation import ModelTeachers, are_models, soften
+    from avb.training.frozen import training_inputs
+    from avb.training.loading import load_clips
+    from avb.training.scoring import score_split, summary
+    from avb.training.train_set import describe_clips
+    from avb.training.trainer import BurstTrainer
+
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
@@ -226,13 +233,27 @@ def train(
 def versions() -> dict:
     """What a result depends on besides recipe and seed."""
     packages = ("transformers", "datasets", "accelerate", "librosa", "soundfile", "numpy")
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
     return {
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # with its CUDA, which the package's own metadata may leave out
         **{package: version(package) for package in packages},
     }
+
+
+def _commit() -> str | None:
+    """Of the repository whose tree this file is in; None where it is installed, or git is not.
+
+    An installed package may lie inside another project's repository, `.venv/` in it, whose commit says nothing.
+    """
+    git = ["git", "-C", str(ROOT)]
+    try:
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True)
+        if tracked.returncode:
+            return None
+        return subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:
+        return None
 
 
 def make_sample_corpus() -> str:

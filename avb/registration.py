@@ -1,4 +1,4 @@
-"""Where the model, its feature extractor and its pipeline are registered with Transformers: here, once `avb` is imported.
+"""Where model, feature extractor and pipeline are registered with Transformers: here, once `avb` is imported.
 
 Unusual: `import avb` itself loads neither torch nor Transformers, which take seconds that a command's help, a wrong
 argument or `avb.metrics` need not wait for. Each class is registered the moment the module of Transformers that looks

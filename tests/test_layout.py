@@ -55,7 +55,10 @@ LAYERS = {
         "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/sigterm",
         "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
-    "avb/pretraining": {"audio_avb", "configuration_avb", "modeling_avb"},
+    "avb/pretraining": {
+        "audio_avb", "avb/arguments", "avb/collator", "avb/encoders", "avb/errors", "avb/recipes", "configuration_avb",
+        "modeling_avb",
+    },
     "avb/export": {
         "audio_avb", "avb/collator", "avb/errors", "avb/files", "avb/inference", "modeling_avb", "pipeline_avb",
     },
@@ -63,9 +66,10 @@ LAYERS = {
         "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/models",
         "avb/recipes", "avb/reports", "avb/run_files", "configuration_avb", "pipeline_avb",
     },
-    "avb/__init__": {
-        "avb/inference", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
+    "avb/registration": {
+        "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
+    "avb/__init__": {"avb/inference", "avb/registration", "pipeline_avb"},
 }  # fmt: skip
 SERVED = [ROOT / f"{name}.py" for name in LAYERS if name.endswith("_avb")]
 MODULES = sorted([*(ROOT / "avb").rglob("*.py"), *SERVED])

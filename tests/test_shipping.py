@@ -57,7 +57,9 @@ def test_a_folder_of_that_name_comes_first(run, folders, monkeypatch):
     assert locate("mini") == str(folders / "models" / "mini")
     (folders / "mini").mkdir()
     assert locate("mini") == "mini"
-    assert locate("other") == "other" and locate("models/mini") == "models/mini"
+    assert locate("models/mini") == "models/mini"
+    with pytest.raises(AvbError, match="minni: no such model; did you mean 'mini'"):  # the Hub is not asked
+        locate("minni")
 
 
 def test_a_mistyped_folder_of_runs_is_no_name_on_the_hub(run, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
     """
     checkpoint = EXTRACTORS.get(name, name)
     if Path(name).exists() or checkpoint.count("/") != 1:
-        return locate(name)
+        return locate(name, EXTRACTORS)
     refuse_missing_folder(name)
     root = encoders_dir or os.environ.get(ENCODERS_VARIABLE)
     if not root:

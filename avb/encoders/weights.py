@@ -6,13 +6,23 @@ for, and fills what the file lacks with random numbers.
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from transformers import PreTrainedConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
+from transformers.utils import (
+    FEATURE_EXTRACTOR_NAME,
+    PROCESSOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
 
 from avb.errors import AvbError
 from configuration_avb import Wav2Vec2VocalBurstConfig
+
+LFS_HEAD, LFS_BYTES = b"version https://git-lfs", 1024
 
 
 def check_weights(name: str, config: PreTrainedConfig):
@@ -43,6 +53,29 @@ def check_weights(name: str, config: PreTrainedConfig):
             f"{name}: config.json describes a model of at least {parameters:,} parameters, and its weights have "
             f"{size:,} bytes: they do not belong together, or the file is incomplete; copy both again"
         )
+
+
+def refuse_pointers(name: str):
+    """Refuses a folder that was cloned without its large files, in whose place Git LFS leaves a few lines of text.
+
+    Raises:
+        AvbError: a file is such a pointer.
+    """
+    for path in sorted(Path(name).glob("*")) if Path(name).is_dir() else ():
+        if path.is_file() and path.stat().st_size < LFS_BYTES and path.read_bytes().startswith(LFS_HEAD):
+            raise AvbError(f"{path}: a pointer of Git LFS, not the file: run `git lfs pull` in {name}")
+
+
+def has_preparation(name: str) -> bool:
+    """Whether a model says how its audio is prepared; where it does not, a line says what is taken instead.
+
+    Raises:
+        OSError: the Hub cannot be reached.
+    """
+    if _find(name, FEATURE_EXTRACTOR_NAME) or _find(name, PROCESSOR_NAME):
+        return True
+    print(f"{name}: no {FEATURE_EXTRACTOR_NAME}: audio is prepared as usual for wav2vec 2.0", file=sys.stderr)
+    return False
 
 
 def count_encoder_parameters(config: PreTrainedConfig) -> int:

@@ -9,7 +9,7 @@ import glob
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +17,14 @@ from typing import Any
 
 from audio_avb import AUDIO_SUFFIXES
 from avb.errors import AvbError
-from avb.inference.prediction import Clip
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip to score; `read()` gives its path, its bytes, or a row's {"bytes", "path"} when it is decoded."""
+
+    id: str
+    read: Callable[[], Any]
 
 
 @dataclass(frozen=True)

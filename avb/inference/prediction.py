@@ -9,7 +9,6 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from threading import Barrier
 from types import NoneType
@@ -25,8 +24,9 @@ from transformers.utils import logging
 
 from audio_avb import MAX_SECONDS, SAMPLING_RATE, load_audio
 from avb.collator import BurstCollator, length_batches
-from avb.encoders.weights import check_weights
+from avb.encoders.weights import check_weights, has_preparation, refuse_pointers
 from avb.errors import AudioError, AvbError
+from avb.inference.clips import Clip
 from avb.inference.engines import MAX_SECONDS as EXPORT_MAX_SECONDS
 from avb.inference.engines import ExportedModel, load_exported
 from avb.models import locate, names
@@ -45,14 +45,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 24.0, 64.0
 MAX_BATCH_WORKERS = 4  # batches at once on a CPU; each has its own activations in memory
 CHUNK_CLIPS = 128  # clips decoded ahead; within a chunk batches are made of clips of like length
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip to score; `read()` gives its path, its bytes, or a row's {"bytes", "path"} when it is decoded."""
-
-    id: str
-    read: Callable[[], Any]
 
 
 def load_model(name: str, device: str = "auto", dtype: str = "float32") -> tuple[PreTrainedModel | ExportedModel, Any]:
@@ -107,6 +99,7 @@ def model_class(model_type: Any) -> type[PreTrainedModel] | None:
 
 
 def _load(name: str, device: str):
+    refuse_pointers(name)
     config_dict, _ = PreTrainedConfig.get_config_dict(name)
     if config_dict == {}:
         raise OSError("there is no config.json")
@@ -149,9 +142,12 @@ def _quiet():
 
 
 def _load_feature_extractor(name: str, config: PreTrainedConfig, config_dict: dict):
-    # Without the argument Transformers would ask on the terminal whether to run code of the repository.
     try:
-        feature_extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+        if isinstance(config, Wav2Vec2VocalBurstConfig) and not has_preparation(name):
+            feature_extractor = VocalBurstFeatureExtractor()
+        else:
+            # Without the argument Transformers would ask on the terminal whether to run code of the repository.
+            feature_extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
     except AudioError as error:
         raise AvbError(f"{name}: preprocessor_config.json: {error}") from error
     is_plain = type(feature_extractor) is Wav2Vec2FeatureExtractor

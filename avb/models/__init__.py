@@ -1,6 +1,8 @@
 """Models that come with the project, found by name and without a network; `avb.cards.shipping` writes them."""
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from avb.errors import AvbError, did_you_mean
@@ -8,12 +10,31 @@ from avb.errors import AvbError, did_you_mean
 FOLDER = Path(__file__).resolve().parent  # part of the package, so that a wheel has them too
 
 
-def locate(name: str | os.PathLike) -> str:
-    """The folder of a shipped model, where `name` is one's and no folder here has that name; else `name` itself."""
-    path = FOLDER / str(name)
-    is_shipped = Path(name).name == str(name) and (path / "config.json").is_file()
+def locate(name: str | os.PathLike, others: Iterable[str] = ()) -> str:
+    """The folder of a shipped model, where `name` is one's and no folder here has that name; else `name` itself.
+
+    Args:
+        name: of a shipped model, a path, or ORG/NAME on the Hub.
+        others: further names that the user may have meant.
+
+    Raises:
+        AvbError: there is no such folder, and it cannot be a name on the Hub, which is not asked then: without a
+            network that takes half a minute.
+    """
+    name = str(name)
+    if Path(name).exists():
+        return name
+    path = FOLDER / name
+    if Path(name).name == name and (path / "config.json").is_file():
+        return str(path)
     refuse_missing_folder(name)
-    return str(path) if is_shipped and not Path(name).exists() else str(name)
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*/[\w.-]*\w[\w.-]*", name):
+        known = [*names(), *others]
+        raise AvbError(
+            f"{name}: no such model{did_you_mean(name, known)} Give a folder written by train_avb.py (config.json, "
+            f"model.safetensors, preprocessor_config.json), {', '.join(known)}, or ORG/NAME of a model on the Hub"
+        )
+    return name
 
 
 def refuse_missing_folder(name: str | os.PathLike):

@@ -4,12 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
 
-from audio_avb import SAMPLING_RATE
 from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES
+from avb.encoders.checkpoints import check_attention, load_encoder
 from avb.encoders.filterbank import read_encoder, start_filters
 from avb.encoders.names import resolve
 from avb.errors import AvbError, did_you_mean
@@ -53,6 +52,7 @@ def _build_wav2vec2(
 ):
     if model_args.freeze not in FREEZABLE:
         raise AvbError(f"--freeze {model_args.freeze!r} is not legal: it must be one of {', '.join(FREEZABLE)}")
+    check_attention(model_args.attn_implementation)
     config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
     fields = {key: value for key, value in vars(model_args).items() if key in config_fields and value is not None}
     fields |= {
@@ -70,7 +70,9 @@ def _build_wav2vec2(
         start_filters(model.wav2vec2, first_filters)
         feature_extractor = VocalBurstFeatureExtractor()
     else:
-        model, feature_extractor = _load_encoder(resolve(model_args.encoder), fields)
+        model, feature_extractor = load_encoder(
+            Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor, resolve(model_args.encoder), **fields
+        )
     feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
     feature_extractor.peak_db = audio_settings["peak_db"]
     feature_extractor.trim_top_db = audio_settings["trim_top_db"]
@@ -88,28 +90,6 @@ def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
         ]
         return {"loss": MULTITASK, "tasks": parts}
     return {"loss": task.loss(loss), "label_range": list(task.label_range)}
-
-
-def _load_encoder(name: str, fields: dict):
-    try:
-        # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
-        model, info = Wav2Vec2ForVocalBurst.from_pretrained(
-            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **fields
-        )
-        feature_extractor = VocalBurstFeatureExtractor.from_pretrained(name)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise AvbError(
-            f"--encoder {name}: no such folder, and it could not be read from the Hub ({reason}). Give a folder with "
-            "config.json, model.safetensors and preprocessor_config.json, a Hub name, or a YAML file of encoder fields"
-        ) from error
-    random = sorted(key for key in info["missing_keys"] if key.startswith("wav2vec2.") and "masked_spec" not in key)
-    if random:
-        raise AvbError(f"--encoder {name}: its file lacks {len(random)} weights of the encoder, such as {random[0]}")
-    if feature_extractor.sampling_rate != SAMPLING_RATE:
-        raise AvbError(f"--encoder {name} wants audio at {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE} Hz")
-    feature_extractor.return_attention_mask = True
-    return model, feature_extractor
 
 
 def _freeze(model: Wav2Vec2ForVocalBurst, part: str):

@@ -1,0 +1,110 @@
+"""Encoders read from their checkpoints, for training and for pre-training: whole, in fp32, and of the kind asked for.
+
+Unusual: Transformers fills what a file lacks, or has in another shape, with random numbers, reads another kind of model
+as if it were this one, and keeps half precision as it is. Each of these is an error or is mended here.
+"""
+
+import pickle
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
+
+from audio_avb import SAMPLING_RATE
+from avb.encoders.weights import has_preparation, refuse_pointers
+from avb.errors import AvbError, did_you_mean
+
+KINDS = ("wav2vec2", "wav2vec2-vocal-burst")  # `model_type`s whose encoder is a Wav2Vec2Model
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
+# What torch, safetensors and Transformers make of a file that is cut, or something else than it says.
+DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, pickle.UnpicklingError, RuntimeError, SafetensorError,
+    StrictDataclassError, TypeError, ValueError,
+)  # fmt: skip
+
+
+def load_encoder(
+    model_class: type[PreTrainedModel], extractor_class: type[Wav2Vec2FeatureExtractor], name: str, **fields
+) -> tuple[PreTrainedModel, Wav2Vec2FeatureExtractor]:
+    """A model whose part `wav2vec2` is a checkpoint's encoder, in fp32; what else it has may start at random.
+
+    Args:
+        model_class: has its encoder at `wav2vec2`.
+        extractor_class: of the feature extractor.
+        name: a folder, or a name on the Hub.
+        fields: of the configuration, over those of the checkpoint.
+
+    Raises:
+        AvbError: there is no such checkpoint, it holds another kind of model, its file is damaged, incomplete or a
+            pointer of Git LFS, or it wants another sampling rate.
+    """
+    try:
+        refuse_pointers(name)
+        config, _ = PreTrainedConfig.get_config_dict(name)
+        if config == {}:
+            raise OSError("there is no config.json")
+        if config.get("model_type") not in KINDS:
+            raise AvbError(
+                f"--encoder {name}: holds a {config.get('model_type')!r} model, and only wav2vec 2.0 is read here"
+            )
+        # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
+        model, info = model_class.from_pretrained(
+            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **fields
+        )
+        is_stored = has_preparation(name)
+        feature_extractor = extractor_class.from_pretrained(name) if is_stored else extractor_class()
+    except AvbError:
+        raise
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise AvbError(
+            f"--encoder {name}: no such folder, and it could not be read from the Hub ({reason}). Give a folder with "
+            "config.json, model.safetensors and preprocessor_config.json, a Hub name, or a YAML file of encoder fields"
+        ) from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise AvbError(
+            f"--encoder {name}: its files are damaged, or are not what they are called "
+            f"({type(error).__name__}: {reason:.200}); copy the folder again"
+        ) from error
+    _check_is_whole(name, info)
+    if feature_extractor.sampling_rate != SAMPLING_RATE:
+        raise AvbError(f"--encoder {name} wants audio at {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE} Hz")
+    feature_extractor.return_attention_mask = True
+    return model, feature_extractor
+
+
+def check_attention(name: str | None):
+    """Refuses an `attn_implementation` that is unknown, or whose package is not here.
+
+    Raises:
+        AvbError: as said.
+    """
+    if name is not None and name not in ATTENTION:
+        raise AvbError(f"--attn_implementation {name!r} is unknown{did_you_mean(name, ATTENTION, 'Legal')}")
+    if name == "flash_attention_2":
+        from transformers.utils import is_flash_attn_2_available
+
+        if not is_flash_attn_2_available():
+            raise AvbError(
+                "--attn_implementation flash_attention_2 needs an NVIDIA GPU and the package flash-attn, and one of "
+                "them is not here: leave it at sdpa"
+            )
+
+
+def _check_is_whole(name: str, info: dict):
+    """Raises where a weight of the encoder is missing, or has another shape than config.json says."""
+    missing = sorted(key for key in info["missing_keys"] if _is_encoder(key))
+    if missing:
+        raise AvbError(f"--encoder {name}: its file lacks {len(missing)} weights of the encoder, such as {missing[0]}")
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        if _is_encoder(key):
+            raise AvbError(
+                f"--encoder {name}: {key} is {list(stored)} in the weights and {list(wanted)} by config.json: these "
+                "files do not belong together; copy both again"
+            )
+
+
+def _is_encoder(key: str) -> bool:
+    return key.startswith("wav2vec2.") and "masked_spec" not in key
