@@ -99,6 +99,7 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
     assert Wav2Vec2Model.from_pretrained(tmp_path / "encoder").config.model_type == "wav2vec2"
 
     argv = [*common, "--encoder", str(tmp_path / "encoder"), "--max_steps", "2", "--num_mel_bins", "20"]
+    argv += ["--per_device_eval_batch_size", "999"]  # more than there are: no clip of the evaluation is dropped
     for objective in OBJECTIVES:
         output_dir = str(tmp_path / objective)
         assert pretrain_avb.main([*argv, "--objective", objective, "--output_dir", output_dir]) == 0
@@ -106,11 +107,24 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
     assert pretrain_avb.main([*argv, "--objective", "cluster", "--output_dir", str(tmp_path / "new")]) == 1
     assert "did you mean 'clusters'" in capsys.readouterr().err
 
+    few = ["--output_dir", str(tmp_path / "few"), "--per_device_train_batch_size", "999"]
+    assert pretrain_avb.main([*argv, *few]) == 1
+    assert "fewer than one batch of 999: lower --per_device_train_batch_size" in capsys.readouterr().err
+
     assert pretrain_avb.main([*argv, "--output_dir", str(tmp_path / "encoder")]) == 1
     assert "holds an encoder: choose another --output_dir" in capsys.readouterr().err
 
     argv = [*common, "--encoder", str(tmp_path / "encoder"), "--encoder_layer", "2", "--rnn_hidden_size", "16"]
     assert train_avb.main([*argv, "--max_steps", "2", "--output_dir", str(tmp_path / "run")]) == 0
+
+
+def test_ctrl_c_is_one_line(monkeypatch, tmp_path, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain_avb, "pretrain", interrupted)
+    assert pretrain_avb.main(["--output_dir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "pretrain_avb.py: stopped; --resume true goes on from the last checkpoint\n"
 
 
 # ---- the other objectives -------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+import train_avb
+
 HEAVY = {"torch", "transformers", "datasets", "pandas", "librosa", "pyarrow", "huggingface_hub", "scipy", "sklearn"}
 
 
@@ -73,3 +75,19 @@ def test_classes_are_registered_in_whatever_order_modules_are_imported(imports):
         "VocalBurstPipeline",
     ], done.stderr
     assert "already registered" not in done.stderr
+
+
+def test_a_commit_is_noted_of_its_own_repository_only(tmp_path, monkeypatch):
+    """Installed, the command may lie in another project's repository; and git may not be there."""
+    site_packages = tmp_path / ".venv"
+    site_packages.mkdir()
+    (site_packages / "train_avb.py").touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
+    monkeypatch.setattr(train_avb, "ROOT", site_packages)
+    assert train_avb.versions()["commit"] is None
+    subprocess.run([*git, "add", "-f", "."], check=True)
+    assert len(train_avb.versions()["commit"]) == 40
+    monkeypatch.setenv("PATH", "")
+    assert train_avb.versions()["commit"] is None

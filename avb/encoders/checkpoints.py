@@ -5,6 +5,7 @@ as if it were this one, and keeps half precision as it is. Each of these is an e
 """
 
 import pickle
+from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from audio_avb import SAMPLING_RATE
-from avb.encoders.weights import has_preparation, refuse_pointers
+from avb.encoders.weights import has_preparation, quiet, refuse_pointers
 from avb.errors import AvbError, did_you_mean
 
 KINDS = ("wav2vec2", "wav2vec2-vocal-burst")  # `model_type`s whose encoder is a Wav2Vec2Model
@@ -49,18 +50,20 @@ def load_encoder(
                 f"--encoder {name}: holds a {config.get('model_type')!r} model, and only wav2vec 2.0 is read here"
             )
         # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
-        model, info = model_class.from_pretrained(
-            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **fields
-        )
+        with quiet():
+            model, info = model_class.from_pretrained(
+                name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **fields
+            )
         is_stored = has_preparation(name)
         feature_extractor = extractor_class.from_pretrained(name) if is_stored else extractor_class()
     except AvbError:
         raise
     except OSError as error:
         reason = str(error).splitlines()[0]
+        what = "cannot be read" if Path(name).is_dir() else "no such folder, and it could not be read from the Hub"
         raise AvbError(
-            f"--encoder {name}: no such folder, and it could not be read from the Hub ({reason}). Give a folder with "
-            "config.json, model.safetensors and preprocessor_config.json, a Hub name, or a YAML file of encoder fields"
+            f"--encoder {name}: {what} ({reason}). Give a folder with config.json, model.safetensors and "
+            "preprocessor_config.json, copied whole, a Hub name, or a YAML file of encoder fields"
         ) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or "no reason given"

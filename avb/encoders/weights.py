@@ -7,6 +7,8 @@ for, and fills what the file lacks with random numbers.
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import PreTrainedConfig
@@ -17,6 +19,7 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
     WEIGHTS_NAME,
     cached_file,
+    logging,
 )
 
 from avb.errors import AvbError
@@ -102,3 +105,14 @@ def _shards(index: str) -> list[str]:
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise AvbError(f"{index}: names {shard!r}, which is no safetensors file beside it; it is not loaded")
     return sorted(shards)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the tables Transformers prints of weights that do not fit: what matters of them is an error."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

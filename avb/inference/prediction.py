@@ -20,11 +20,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
-from transformers.utils import logging
 
 from audio_avb import MAX_SECONDS, SAMPLING_RATE, load_audio
 from avb.collator import BurstCollator, length_batches
-from avb.encoders.weights import check_weights, has_preparation, refuse_pointers
+from avb.encoders.weights import check_weights, has_preparation, quiet, refuse_pointers
 from avb.errors import AudioError, AvbError
 from avb.inference.clips import Clip
 from avb.inference.engines import MAX_SECONDS as EXPORT_MAX_SECONDS
@@ -63,7 +62,7 @@ def load_model(name: str, device: str = "auto", dtype: str = "float32") -> tuple
     """
     name = locate(name)
     try:
-        with _quiet():
+        with quiet():
             model, feature_extractor = _load(name, device)
     except AvbError:
         raise
@@ -128,17 +127,6 @@ def _load(name: str, device: str):
             f"{name}: the weights lack {', '.join(sorted(info['missing_keys'])[:3])}: the file is incomplete"
         )
     return model, _load_feature_extractor(name, model.config, config_dict)
-
-
-@contextmanager
-def _quiet():
-    """Without the tables Transformers prints of weights that do not fit: the error says it in a line."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _load_feature_extractor(name: str, config: PreTrainedConfig, config_dict: dict):

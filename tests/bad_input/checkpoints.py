@@ -144,7 +144,12 @@ CASES = [
     Case("an empty folder", lambda folder: [str(folder)], "error: no such model"),
     Case("an encoder without a head", encoder, "error: 'wav2vec2' model, not a trained vocal-burst model"),
     Case("no weights", model(without(WEIGHTS)), "error: there is no model.safetensors"),
-    Case("no preprocessor_config.json", model(without(PREPARATION)), "error: no such model"),
+    Case("no preprocessor_config.json", model(without(PREPARATION)), "scored"),
+    Case(
+        "weights that are a pointer of Git LFS",
+        model(content(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")),
+        "error: a pointer of Git LFS, not the file",
+    ),
     Case("0 bytes of weights", model(content(WEIGHTS, b"")), "error: its weights have 0 bytes"),
     Case("weights cut short", model(shorten), "error: SafetensorError"),
     Case("weights that are random bytes", model(content(WEIGHTS, b"\xff" * 50_000)), "error: SafetensorError"),

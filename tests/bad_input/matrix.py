@@ -12,7 +12,7 @@ import predict_avb
 from avb.command_line import parse_arguments
 from avb.corpora import load_bursts
 from avb.errors import AvbError
-from bad_input import audio, checkpoints, recipes, tables
+from bad_input import audio, checkpoints, encoders, recipes, tables
 from bad_input.case import Case
 
 ABOUT = """# Bad input: what is seen
@@ -112,6 +112,7 @@ GROUPS: dict[str, tuple[list[Case], Callable[[Case, Path], str] | None]] = {
     "Label tables and corpora, through `load_bursts`": (tables.CASES, observe_table),
     "Recipes, through the arguments of `train_avb.py`": (recipes.CASES, observe_recipe),
     "Models, through `predict_avb.py`": (checkpoints.CASES, observe_model),
+    "Encoders, through `--encoder` of `train_avb.py` and `pretrain_avb.py`": (encoders.CASES, encoders.observe),
 }
 
 
