@@ -1,7 +1,8 @@
 """One clip, from a file, its bytes or an array, to the waveform a model hears: mono float32, 16 kHz, trimmed, levelled.
 
-Self-contained code for the Hub: it needs numpy, soundfile (libsndfile), which decodes, librosa, which trims, and soxr,
-which comes with librosa and resamples. Unusual:
+Self-contained code for the Hub: it needs numpy, soundfile (libsndfile), which decodes, librosa, which trims, soxr,
+which comes with librosa and resamples, and `containers_avb.py` beside it. PyAV decodes what libsndfile does not read,
+and is asked for only then. Unusual:
 
 - a file is refused, by an `AudioError` that names it, rather than half read: libsndfile itself shortens a truncated WAV
   without a word, and stops early in a damaged MP3;
@@ -13,19 +14,28 @@ The default level, a peak of -3 dBFS, is that of the processed release of HUME-V
 """
 
 import io
+import logging
 import os
-import struct
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import soundfile as sf
 
+try:
+    from .containers_avb import UNKNOWN, AvBlocks, Promise, flac_states_length, is_joined_mp3, mp3_head, read_promise
+except ImportError:  # run from this folder, not loaded from the Hub
+    from containers_avb import UNKNOWN, AvBlocks, Promise, flac_states_length, is_joined_mp3, mp3_head, read_promise
+
+logger = logging.getLogger(__name__)
+
 SAMPLING_RATE = 16_000  # Hz, of every encoder used here
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64")
-# Recorded by phones and browsers; libsndfile reads none of them.
-CONVERTIBLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".3gp", ".webm", ".mkv", ".mka", ".wma", ".amr")
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".w64", ".rf64", ".wave",
+    ".bwf", ".caf", ".mp2", ".voc", ".sph", ".nist", ".avr", ".svx", ".8svx", ".m4a", ".m4b", ".aac", ".mp4", ".3gp",
+    ".3gpp", ".3g2", ".webm", ".weba", ".mkv", ".mka", ".mov", ".wma", ".amr", ".awb", ".ac3", ".eac3",
+)  # fmt: skip
+SHADOWS = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")  # how names of what file systems leave beside files start
 
 AudioSource = str | os.PathLike | bytes | dict
 
@@ -35,8 +45,12 @@ MAX_CHANNELS = 16  # of an array, to tell them from its samples
 _BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB a block
 _LEGAL_RATES = (1_000, 384_000)  # Hz
 _HEAD_BYTES = 4096
-_STREAMED_BYTES = 0x7FFF0000  # a WAV written to a pipe claims at least this much data: its length is unknown
+_MAX_FRAMES = 2**48
 _LOST_SHARE = 0.01  # of the promised audio that may be missing: encoders pad, and some headers are off by a few bytes
+_LOST_BYTES, _LOST_SHORT_SHARE = 44, 0.1  # a header counted as audio may be missing too, if it is no more than a tenth
+# libsndfile's and FFmpeg's names of containers whose length only the file's end tells.
+_UNSTATED = ("IRCAM", "PAF", "PVF", "XI", "SD2", "RAW", "MAT4", "MAT5", "MPC2K", "WVE")
+_AV_UNSTATED = ("aac", "ac3", "eac3", "amr", "amrnb", "amrwb", "g722", "mp3", "mpegts", "flac")
 
 
 class AvbError(ValueError):
@@ -85,11 +99,19 @@ def load_audio(
             head = file.read(_HEAD_BYTES)
             if size == 0:
                 raise AudioError(f"{name}: the file is empty (0 bytes); copy or record it again")
-            _refuse_truncated_wav(name, file, size)
+            promise = read_promise(file, size)
+            _refuse_truncated(name, promise, size)
+            joined = is_joined_mp3(file, size) or (promise is not None and promise.joined)
+            # libsndfile hears the first of several recordings, and nothing of a WAV that claims no data.
+            is_for_av = joined or (head[:3] == b"RIF" and _claims_nothing(file, promise))
+            has_length = (
+                flac_states_length(file) or b"Xing\0\0\0" in (start := mp3_head(file)[1]) or b"Info\0\0\0" in start
+            )
             file.seek(0)
         except OSError as error:  # a network drive that is gone, a bad sector
             raise AudioError(f"{name}: cannot be read ({error.strerror}); check the disk, or copy it again") from error
-        waveform = _decode(name, handle, head, sampling_rate, max_seconds)
+        decode = _decode_by_av if is_for_av else _decode
+        waveform = decode(name, handle, head, sampling_rate, max_seconds, promise, has_length)
 
     return prepare_waveform(waveform, trim_top_db=trim_top_db, peak_db=peak_db)
 
@@ -212,7 +234,7 @@ class _Bytes(io.BytesIO):
 
 
 def _too_long(max_seconds: float) -> str:
-    return f"longer than {max_seconds:g} seconds; cut it into bursts, or raise max_seconds"
+    return f"longer than {max_seconds:g} seconds; cut it into bursts, or raise max_seconds (--max_seconds)"
 
 
 def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO]:
@@ -246,97 +268,192 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO]:
         raise AudioError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
 
 
+def is_shadow(path: str | os.PathLike) -> bool:
+    """Whether a file is what file systems leave beside files: named like audio, but without sound."""
+    parts = os.path.normpath(os.fspath(path)).split(os.sep)
+    return parts[-1].startswith(SHADOWS) or "__MACOSX" in parts
+
+
 def printable(text: str) -> str:
     """Text on one line: a newline, or a terminal's control sequence in a name, is spelled out."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
-def _decode(name: str, handle: bytes | BinaryIO, head: bytes, sampling_rate: int, max_seconds: float) -> np.ndarray:
+def _decode(
+    name: str,
+    handle: bytes | BinaryIO,
+    head: bytes,
+    sampling_rate: int,
+    max_seconds: float,
+    promise: Promise | None,
+    has_length: bool,
+) -> np.ndarray:
     """Read all samples, averaged over channels and resampled: float32 of shape (samples,)."""
     try:
-        with sf.SoundFile(handle) as file:
-            rate, promised = file.samplerate, file.frames
-            if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
-                raise AudioError(f"{name}: its header says {rate:,} Hz, legal are 1,000 to 384,000; export it again")
-            blocks = _Blocks(name, file, max_seconds)
+        with _Stream(handle) as file:
+            rate, promised, container = file.samplerate, file.frames, file.format
+            _check_rate(name, rate)
+            blocks = _Blocks(name, _read_blocks(file), rate, max_seconds)
             waveform = _Resampler(rate, sampling_rate).all_of(blocks)
-            # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
-            length_known = file.format != "MP3" or b"Xing\0\0\0" in head or b"Info\0\0\0" in head
     except (sf.SoundFileError, TypeError) as error:  # TypeError: a path ending in .raw
-        raise AudioError(_undecodable(name, head, error)) from error
+        refusal = _undecodable(name, head, error)
+        if refusal is None and has_length:  # it was libsndfile's to read
+            refusal = _damaged(name, str(error))
+        if refusal is not None:
+            raise AudioError(refusal) from error
+        return _decode_by_av(name, handle, head, sampling_rate, max_seconds, promise, has_length, error)
+    # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
+    # A FLAC written to a pipe says 0, which libsndfile takes for as much as there can be.
+    length_known = promised < _MAX_FRAMES if container != "MP3" else has_length
     if length_known and blocks.frames < promised * (1 - _LOST_SHARE):
         raise AudioError(
             f"{name}: truncated or damaged: {blocks.frames:,} of {promised:,} samples could be decoded; "
             "copy or export it again"
         )
+    _check_samples(name, blocks)
+    if not length_known or container in _UNSTATED:
+        _say_unstated(name, container)
+    return waveform
+
+
+def _decode_by_av(
+    name: str,
+    handle: bytes | BinaryIO,
+    head: bytes,
+    sampling_rate: int,
+    max_seconds: float,
+    promise: Promise | None,
+    has_length: bool,
+    first_error: Exception | None = None,
+) -> np.ndarray:
+    """As `_decode`, by PyAV."""
+    try:
+        source = AvBlocks(handle)
+    except ImportError as error:
+        raise AudioError(f"{name}: soundfile cannot read it, PyAV perhaps can: {error}") from error
+    except ValueError as error:
+        raise AudioError(_damaged(name, str(first_error or error))) from error
+    try:
+        _check_rate(name, source.rate)
+        blocks = _Blocks(name, source, source.rate, max_seconds)
+        waveform = _Resampler(source.rate, sampling_rate).all_of(blocks)
+    except AudioError:
+        raise
+    except ValueError as error:
+        raise AudioError(_damaged(name, str(error))) from error
+    finally:
+        source.close()
+    is_unstated = source.format in _AV_UNSTATED
+    if source.damaged and not is_unstated:
+        raise AudioError(_damaged(name, "its end cannot be decoded"))
+    _check_samples(name, blocks)
+    if is_unstated:
+        _say_unstated(name, source.format)
+    return waveform
+
+
+def _check_rate(name: str, rate: int):
+    if not _LEGAL_RATES[0] <= rate <= _LEGAL_RATES[1]:
+        raise AudioError(f"{name}: its header says {rate:,} Hz, legal are 1,000 to 384,000; export it again")
+
+
+def _check_samples(name: str, blocks: "_Blocks"):
     if not blocks.frames:
         raise AudioError(
             f"{name}: holds no samples (0 seconds): recorded so, or truncated; copy it again or leave it out"
         )
-    return waveform
+
+
+def _read_blocks(file: sf.SoundFile) -> Iterator[np.ndarray]:
+    block_frames = max(1, _BLOCK_SAMPLES // file.channels)
+    while len(block := file.read(block_frames, dtype="float32", always_2d=True)):  # (frames, channels)
+        yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
+
+
+class _Stream(sf.SoundFile):
+    """Read from its start to its end: soundfile seeks after each block, which not every codec can."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 class _Blocks:
-    """The samples of an open file block by block, averaged over channels; `frames` counts them."""
+    """Blocks of samples, float32 of shape (samples,), checked as they pass; `frames` counts them."""
 
-    def __init__(self, name: str, file: sf.SoundFile, max_seconds: float):
+    def __init__(self, name: str, blocks: Iterable[np.ndarray], rate: int, max_seconds: float):
         self.frames = 0
-        self._name, self._file, self._max_seconds = name, file, max_seconds
+        self._name, self._blocks, self._rate, self._max_seconds = name, blocks, rate, max_seconds
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        channels = self._file.channels
-        block_frames = max(1, _BLOCK_SAMPLES // channels)
-        while len(block := self._file.read(block_frames, dtype="float32", always_2d=True)):  # (frames, channels)
-            mono = block[:, 0] if channels == 1 else block.mean(axis=1)
+        for mono in self._blocks:
             if not np.isfinite(mono).all():
                 first = self.frames + int(np.argmin(np.isfinite(mono)))
                 raise AudioError(
                     f"{self._name}: sample {first:,} is NaN or infinite; export the clip again, as 16-bit PCM"
                 )
             self.frames += len(mono)
-            if self.frames > self._max_seconds * self._file.samplerate:
+            if self.frames > self._max_seconds * self._rate:
                 raise AudioError(f"{self._name}: {_too_long(self._max_seconds)}")
             yield mono
 
 
-def _refuse_truncated_wav(name: str, file: BinaryIO, size: int) -> None:
-    """Compare what the WAV header promises with what is there."""
-    file.seek(0)
-    riff = file.read(12)
-    if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
+def _refuse_truncated(name: str, promise: Promise | None, size: int):
+    """Compare what the header promises with what is there."""
+    if promise is None:
         return
-    while len(chunk := file.read(8)) == 8:
-        chunk_id, promised = struct.unpack("<4sI", chunk)
-        if chunk_id == b"data":
-            present = size - file.tell()
-            if promised < _STREAMED_BYTES and present < promised * (1 - _LOST_SHARE):
-                raise AudioError(
-                    f"{name}: truncated: {present:,} of the {promised:,} bytes of audio its header promises are there; "
-                    "copy or export it again"
-                )
-            return
-        file.seek(promised + promised % 2, os.SEEK_CUR)  # chunks are padded to even length
-
-
-def _undecodable(name: str, head: bytes, error: Exception) -> str:
-    suffix = Path(name).suffix.lower()
-    is_mp4, is_matroska = head[4:8] == b"ftyp", head[:4] == b"\x1aE\xdf\xa3"
-    is_adts = head[:1] == b"\xff" and head[1:2] in (b"\xf1", b"\xf9")
-    if suffix in CONVERTIBLE_SUFFIXES or is_mp4 or is_matroska or is_adts:
-        kind = "WebM" if is_matroska else "MP4/AAC" if is_mp4 or is_adts else suffix
-        return (
-            f"{name}: soundfile cannot read {kind} audio; convert it once, with the program ffmpeg: "
-            f"ffmpeg -i {Path(name).name} -ac 1 {Path(name).stem}.wav"
+    present, promised = max(0, size - promise.start), promise.length
+    if promised == UNKNOWN:
+        _say_once("unknown length", f"{name}: its header leaves the length open; nothing vouches for its end")
+        return
+    lost = promised - present
+    tolerated = max(_LOST_SHARE * promised, min(_LOST_BYTES, _LOST_SHORT_SHARE * promised))
+    if lost > (0 if promise.exact else tolerated):
+        raise AudioError(
+            f"{name}: truncated: {present:,} of the {promised:,} bytes of audio its header promises are there; "
+            "copy or export it again"
         )
+    if lost > 0:
+        _say_once("short", f"{name}: {lost:,} of the {promised:,} bytes that its header promises are not there; read")
+    if promise.unended:
+        _say_once("unended", f"{name}: its last page is not marked as the end; nothing vouches for it")
+
+
+def _claims_nothing(file: BinaryIO, promise: Promise | None) -> bool:
+    if promise is None or promise.length != UNKNOWN:
+        return False
+    file.seek(promise.start - 4)
+    return file.read(4) == bytes(4)
+
+
+_said: set[str] = set()  # kinds of doubtful files that were named
+
+
+def _say_unstated(name: str, container: str):
+    _say_once(container, f"{name}: {container} files do not state their length; nothing vouches for its end")
+
+
+def _say_once(kind: str, message: str):
+    """One line for the first file of a kind: a corpus of browsers' recordings would fill the screen."""
+    if kind not in _said:
+        _said.add(kind)
+        logger.warning("%s (said once; others like it are read as well)", message)
+
+
+def _undecodable(name: str, head: bytes, error: Exception) -> str | None:
+    """What is wrong with a file that cannot be audio; None where another decoder may read it."""
     if not head.strip(b"\0"):
         return f"{name}: no audio: the file starts with zeros only (an interrupted copy?); copy it again"
     if _looks_like_text(head):
         return f"{name}: no audio but text, starting {head[:24].decode(errors='replace')!r}; is it the right file?"
-    reason = str(error).rpartition(": ")[2].strip().rstrip(".") or "unknown format"
+    return None if isinstance(error, sf.SoundFileError) else _damaged(name, str(error))
+
+
+def _damaged(name: str, reason: str) -> str:
+    reason = printable(reason.rpartition(": ")[2].strip().rstrip(".")) or "unknown format"
     if "File does not exist" in reason:  # what libsndfile says of an MP3 without a whole frame
         reason = "unknown format"
     return (
-        f"{name}: cannot be decoded ({reason}): damaged, truncated, or none of the formats wav, flac, ogg, mp3; "
+        f"{name}: cannot be decoded ({reason}): damaged, truncated, or no audio of a known format; "
         "copy or export it again"
     )
 

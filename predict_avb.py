@@ -20,7 +20,7 @@ import os
 import sys
 from pathlib import Path
 
-from audio_avb import AUDIO_SUFFIXES
+from audio_avb import AUDIO_SUFFIXES, MAX_SECONDS
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 from avb.files import check_output, is_folder
@@ -79,6 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("float32", "bfloat16"),
         help="bfloat16: about 1.4 times as fast on a GPU or a CPU with avx512_bf16; scores differ by some thousandths",
     )
+    parser.add_argument(
+        "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip that is scored, in s (default: 600)"
+    )
     parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio (default: 2)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
@@ -116,6 +119,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     counts, seconds = (args.num_workers, args.shard_clips, args.ray_workers or 1), args.batch_seconds
     if min(counts) < 1 or (seconds is not None and seconds <= 0):
         parser.error("--num_workers, --batch_seconds, --shard_clips and --ray_workers must be positive")
+    if not args.max_seconds > 0:
+        parser.error("--max_seconds must be positive")
     if is_folder(args.output):
         if args.submission or args.strict:
             parser.error("--submission and --strict go with a table (.csv, .jsonl, .parquet), not with a folder")
@@ -133,7 +138,7 @@ def predict_table(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from avb.inference import journal
-    from avb.inference.prediction import load_model, model_key
+    from avb.inference.prediction import limit_key, load_model, model_key
 
     logging.disable_progress_bar()
     model, feature_extractor = load_model(args.model, args.device, args.dtype)
@@ -141,10 +146,9 @@ def predict_table(args: argparse.Namespace) -> int:
         check_submission(args, model.config)
 
     partial = output.with_name(output.name + ".partial")
-    key = scores_key(args.model + model_key(model, feature_extractor), clips.ids())
-    journal.score_to_journal(
-        partial, key, clips, model, feature_extractor, args.batch_seconds, args.num_workers, args.strict
-    )
+    key = scores_key(args.model + model_key(model, feature_extractor) + limit_key(args.max_seconds), clips.ids())
+    settings = (args.batch_seconds, args.num_workers, args.strict, args.max_seconds)
+    journal.score_to_journal(partial, key, clips, model, feature_extractor, *settings)
     skipped = journal.finish(partial, output, model.config)
     if args.submission:
         write_submission(partial, output.parent, args, list(clips.ids()))
@@ -172,6 +176,7 @@ def predict_shards(args: argparse.Namespace) -> int:
         "batch_seconds": args.batch_seconds,
         "num_workers": args.num_workers,
         "dtype": args.dtype,
+        "max_seconds": args.max_seconds,
     }
     logging.disable_progress_bar()
     scorer = shards.Scorer.load(device="cpu" if on_ray else args.device, **settings)

@@ -15,6 +15,7 @@ import torch
 from transformers import IntervalStrategy, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
+from audio_avb import MAX_SECONDS
 from avb.corpus_arguments import PRIVATE, CorpusArguments
 from avb.errors import AvbError
 
@@ -175,6 +176,7 @@ class DataArguments(CorpusArguments):
         default=0.5, metadata={"help": "Share of the teachers in a train label; the rest is the clip's own."}
     )
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
+    max_seconds: float = field(default=MAX_SECONDS, metadata={"help": "Longest clip that is decoded, s."})
     num_decode_workers: int = field(
         default=1, metadata={"help": "Processes that decode audio into the cache.", **NO_CHANGE}
     )

@@ -10,6 +10,8 @@ import json
 import sys
 
 HIDDEN = {
+    "av",
+    "containers_avb",
     "avb",
     "audio_avb",
     "configuration_avb",

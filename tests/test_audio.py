@@ -1,5 +1,6 @@
 """Decoding one clip: every format, rate and level, and what is said of files that are no clip."""
 
+import io
 import shutil
 import struct
 import subprocess
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import ROOT
+from recordings import by_av, by_libsndfile, encode, noise
 
-from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES, load_audio, prepare_waveform, set_peak, waveform_from_array
+import audio_avb
+from audio_avb import AUDIO_SUFFIXES, load_audio, prepare_waveform, set_peak, waveform_from_array
 from avb.errors import AudioError, AvbError
 
 MINUS_3_DB = 10 ** (-3 / 20)
@@ -178,26 +181,91 @@ def test_not_finite(tmp_path, bad):
     assert "broken.wav: sample 123 is NaN or infinite" in message(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "kind"),
-    [
-        ("voice.m4a", b"\0\0\0\x20ftypM4A \0\0\0\0", "MP4/AAC"),
-        ("voice.wav", b"\0\0\0\x20ftypM4A \0\0\0\0", "MP4/AAC"),  # renamed
-        ("voice.webm", b"\x1aE\xdf\xa3", "WebM"),
-        ("voice.aac", b"\xff\xf1\x50\x80", "MP4/AAC"),
-        ("voice.amr", b"#!AMR\n", ".amr"),
-    ],
-)
-def test_formats_to_convert(tmp_path, name, head, kind):
-    path = tmp_path / name
-    path.write_bytes(head + bytes(2000))
-    text = message(path)
-    assert f"{name}: soundfile cannot read {kind} audio" in text
-    assert f"ffmpeg -i {name} -ac 1 voice.wav" in text
+@pytest.mark.parametrize("recording", [*by_av(0.5)], ids=lambda recording: recording.kind)
+def test_what_phones_and_browsers_record(tmp_path, recording):
+    """PyAV reads it, from a path and from bytes; half of it is refused, or is known to vouch for no end."""
+    path = tmp_path / "clip.audio"
+    path.write_bytes(recording.content)
+    waveform = load_audio(path)
+    assert waveform.dtype == np.float32 and waveform.ndim == 1 and 8000 * 0.9 <= len(waveform) <= 8000 * 1.4
+    spectrum = np.abs(np.fft.rfft(waveform[2000:6000] * np.hanning(4000)))
+    assert np.argmax(spectrum) * 4 == pytest.approx(220, abs=12)
+    np.testing.assert_array_equal(load_audio(recording.content), waveform)
+    path.write_bytes(recording.content[: len(recording.content) // 2])
+    if recording.states_length:
+        assert "clip.audio: " in (text := message(path)) and "truncated" in text
+    else:
+        assert len(load_audio(path)) < 0.7 * len(waveform)
+    if "adpcm" in recording.kind:
+        assert "longer than 0.25 seconds" in message(recording.content, max_seconds=0.25)
 
 
-def test_no_suffix_is_both_read_and_converted():
-    assert not set(AUDIO_SUFFIXES) & set(CONVERTIBLE_SUFFIXES)
+def test_the_second_decoder_is_named_where_it_is_not_installed(tmp_path, monkeypatch):
+    path = tmp_path / "voice.m4a"
+    path.write_bytes(encode("ipod", "aac", noise(0.2), 16_000))
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "voice.m4a: soundfile cannot read it" in message(path) and "pip install av" in message(path)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_half_a_file_is_never_a_whole_one(share, caplog):
+    """Every container that libsndfile writes: refused where it states its length, else a line says so."""
+    for recording in by_libsndfile(0.2):
+        audio_avb._said.clear()
+        caplog.clear()
+        half = recording.content[: int(share * len(recording.content))]
+        if recording.states_length:
+            assert "again" in message(half), recording.kind
+        else:
+            load_audio(half)
+            assert "nothing vouches for its end" in caplog.text, recording.kind
+
+
+def written(container: str, subtype: str | None = None, seconds: float = 1.0) -> bytes:
+    file = io.BytesIO()
+    sf.write(file, noise(seconds), 16_000, subtype, None, container)
+    return file.getvalue()
+
+
+def patched(content: bytes, place: int, new: bytes) -> bytes:
+    return content[:place] + new + content[place + len(new) :]
+
+
+def test_a_whole_file_is_never_refused(caplog):
+    """Headers that were never finished, or lie a little."""
+    flac, wav = written("FLAC"), written("WAV")
+    piped = patched(patched(flac, 21, bytes([flac[21] & 0xF0])), 22, bytes(4))
+    short, burst = wav[:-44], written("WAV", seconds=0.1)[:-44]
+    for content, samples in (
+        (piped, 16_000),
+        (patched(wav, 40, bytes(4)), 16_000),
+        (patched(wav, 40, b"\xff" * 4), 16_000),
+        (short, 16_000 - 22),
+        (burst, 1600 - 22),
+    ):
+        audio_avb._said.clear()
+        caplog.clear()
+        assert len(load_audio(content)) == samples
+        assert len(caplog.records) == 1 and "\n" not in caplog.text.strip()
+        load_audio(content)
+        assert len(caplog.records) == 1, "said twice"
+    assert "truncated" in message(written("WAV", seconds=0.01)[:-44])
+    assert "truncated" in message(wav[:-400])
+
+
+@pytest.mark.parametrize(("container", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)])
+def test_recordings_joined_in_one_file_are_all_heard(container, subtype):
+    one, two = written(container, subtype), written(container, subtype, 2.0)
+    assert 48_000 * 0.99 < len(load_audio(one + two)) < 48_000 * 1.06
+    assert len(load_audio(one + b"TAG" + bytes(125) if container == "MP3" else one)) == 16_000
+
+
+def test_ogg_without_its_last_page_is_read_and_a_line_says_so(caplog):
+    whole = written("OGG", "VORBIS", 8.0)
+    audio_avb._said.clear()
+    assert len(load_audio(whole[: whole.rfind(b"OggS")])) > 64_000 * 0.5
+    assert "its last page is not marked as the end" in caplog.text
+    assert "truncated" in message(whole[: whole.rfind(b"OggS") - 5])
 
 
 def test_longer_than_max_seconds(tmp_path):

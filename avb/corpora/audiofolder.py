@@ -3,19 +3,19 @@
 Without those, splits are made clip by clip, 80/10/10: speakers are not known here.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
+from audio_avb import AUDIO_SUFFIXES, is_shadow
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split, stratified_splits
 from avb.corpora.tables import TABLE_SUFFIXES
 from avb.errors import CorpusError
 from avb.tasks import Task
 
-# The convertible ones are listed too: they are then reported as undecodable, with the way out, rather than overlooked.
-_SUFFIXES = AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES
+logger = logging.getLogger(__name__)
 
 
 def load_audiofolder(root: Path) -> Corpus:
@@ -26,11 +26,15 @@ def load_audiofolder(root: Path) -> Corpus:
     """
     split_folders = {folder: parse_split(folder.name) for folder in _folders(root)}
     has_splits = bool(split_folders) and all(split_folders.values())
-    clips = []  # (file, class, split)
+    clips, shadows = [], 0  # (file, class, split)
     for top, split in split_folders.items() if has_splits else [(root, None)]:
         for class_folder in _folders(top):
-            files = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-            clips += [(file, class_folder.name, split) for file in files if not file.name.startswith(".")]
+            files = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            kept = [file for file in files if not is_shadow(file) and not file.name.startswith(".")]
+            shadows += len(files) - len(kept)
+            clips += [(file, class_folder.name, split) for file in kept]
+    if shadows:
+        logger.warning("%s: %d hidden files and shadows of a file system (._*, __MACOSX) skipped", root, shadows)
     classes = sorted({name for _, name, _ in clips})
     if len(classes) < 2:
         raise CorpusError(

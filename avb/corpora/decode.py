@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,12 @@ import soundfile as sf
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from audio_avb import SAMPLING_RATE, load_audio
+from audio_avb import MAX_SECONDS, SAMPLING_RATE, load_audio
 from avb.cache import arrow_writer, cache_folder
-from avb.errors import AudioError, CorpusError
+from avb.errors import AudioError, AvbError, CorpusError
 from avb.files import batches
 
-_FORMAT = 1  # raise when the file's columns or the decoding change
+_FORMAT = 2  # raise when the file's columns or the decoding change
 _BATCH_CLIPS = 64  # 64 clips of 2 s at 16 kHz: 8 MB
 _BLOCK_CLIPS = 512  # handed to the processes at once
 _SCHEMA = pa.schema({"input_values": pa.list_(pa.float32()), "num_samples": pa.int64(), "error": pa.string()})
@@ -52,6 +53,7 @@ def decode_splits(
     *,
     trim_top_db: float | None = None,
     peak_db: float | None = -3.0,
+    max_seconds: float = MAX_SECONDS,
     cache_dir: str | os.PathLike | None = None,
     num_proc: int | None = None,
     strict: bool = False,
@@ -62,6 +64,7 @@ def decode_splits(
         splits: rows with `id` and `audio`, as the loaders of `avb.corpora` return them.
         trim_top_db: see `audio_avb.load_audio`.
         peak_db: see `audio_avb.load_audio`.
+        max_seconds: longest clip that is decoded, seconds.
         cache_dir: folder of the decoded files; None is the folder `avb` in the cache of datasets.
         num_proc: processes that decode; None is one.
         strict: raise at the first clip that cannot be decoded.
@@ -74,8 +77,15 @@ def decode_splits(
         AudioError: `strict`, and a clip cannot be decoded.
         AvbError: no clip of a split can be decoded, or the cache cannot be written.
     """
+    if not max_seconds > 0:
+        raise AvbError(f"max_seconds={max_seconds} is not legal (--max_seconds): it must be positive")
     folder = cache_folder(cache_dir)
-    settings = {"sampling_rate": SAMPLING_RATE, "trim_top_db": trim_top_db, "peak_db": peak_db}
+    settings = {
+        "sampling_rate": SAMPLING_RATE,
+        "trim_top_db": trim_top_db,
+        "peak_db": peak_db,
+        "max_seconds": max_seconds,
+    }
     decoded, bad_clips = {}, []
     for split, rows in splits.items():
         path = folder / f"{fingerprint(rows, settings)}.arrow"
@@ -103,6 +113,7 @@ def decode_clips(
     sampling_rate: int,
     trim_top_db: float | None,
     peak_db: float | None,
+    max_seconds: float = MAX_SECONDS,
     num_proc: int | None = None,
     strict: bool = False,
 ) -> Iterator[tuple[np.ndarray, str | None]]:
@@ -115,7 +126,8 @@ def decode_clips(
         AudioError: `strict`, and a clip cannot be decoded.
         CorpusError: a process died.
     """
-    decode = partial(_decode, sampling_rate=sampling_rate, trim_top_db=trim_top_db, peak_db=peak_db)
+    settings = {"trim_top_db": trim_top_db, "peak_db": peak_db, "max_seconds": max_seconds}
+    decode = partial(_decode, sampling_rate=sampling_rate, **settings)
     with ProcessPoolExecutor(num_proc) if num_proc and num_proc > 1 else nullcontext() as pool:
         for start in range(0, len(rows), _BLOCK_CLIPS):  # an executor takes all it is given into memory
             sources = rows[start : start + _BLOCK_CLIPS]["audio"]
@@ -139,7 +151,16 @@ def fingerprint(rows: Dataset, settings: dict) -> str:
         settings: of the decoding.
     """
     librosa_version = librosa.__version__  # type: ignore[attr-defined]  # its stub leaves it out
-    versions = {"format": _FORMAT, "libsndfile": sf.__libsndfile_version__, "librosa": librosa_version}
+    try:
+        av_version = metadata.version("av")  # where it is installed later, more can be read
+    except metadata.PackageNotFoundError:
+        av_version = None
+    versions = {
+        "format": _FORMAT,
+        "av": av_version,
+        "libsndfile": sf.__libsndfile_version__,
+        "librosa": librosa_version,
+    }
     digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
     for row in rows.select_columns(["id", "audio"]):
         audio = row["audio"]

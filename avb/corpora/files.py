@@ -8,7 +8,7 @@ import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
-from audio_avb import AUDIO_SUFFIXES, CONVERTIBLE_SUFFIXES
+from audio_avb import AUDIO_SUFFIXES
 from avb.corpora.tables import Table
 from avb.errors import CorpusError
 
@@ -54,7 +54,7 @@ def _path_inside(table: Table, position: int, column: str, name: str, audio_root
 
 
 def _file_of_that_name(path: Path) -> Path | None:
-    suffixes = ("",) if path.suffix.lower() in AUDIO_SUFFIXES + CONVERTIBLE_SUFFIXES else ("", *AUDIO_SUFFIXES)
+    suffixes = ("",) if path.suffix.lower() in AUDIO_SUFFIXES else ("", *AUDIO_SUFFIXES)
     # os.path's, not Path's: a name too long for a file is the name of no file, and no error.
     return next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
 

@@ -27,7 +27,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
-from audio_avb import SAMPLING_RATE
+from audio_avb import MAX_SECONDS, SAMPLING_RATE
 from avb.corpora import CORPORA, emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
 from avb.corpora.rows import Corpus
@@ -64,6 +64,7 @@ def prepare(
     sampling_rate: int = SAMPLING_RATE,
     peak_db: float | None = -3.0,
     trim_top_db: float | None = None,
+    max_seconds: float = MAX_SECONDS,
     num_workers: int | None = None,
     shard_rows: int = 8000,
     strict: bool = False,
@@ -79,6 +80,7 @@ def prepare(
         sampling_rate: of the clips, Hz.
         peak_db: see `audio_avb.load_audio`.
         trim_top_db: see `audio_avb.load_audio`.
+        max_seconds: longest clip that is decoded, seconds.
         num_workers: processes that decode; None is one.
         shard_rows: clips a shard, at most.
         strict: raise at the first clip that cannot be decoded.
@@ -96,6 +98,7 @@ def prepare(
         raise CorpusError(f"shard_rows must be positive, got {shard_rows}")
     splits, columns_of = _label_columns(corpus, root, tasks, options)
     audio: dict[str, Any] = {"sampling_rate": sampling_rate, "trim_top_db": trim_top_db, "peak_db": peak_db}
+    audio["max_seconds"] = max_seconds
     inputs = {split: [fingerprint(rows, audio), _fingerprint_labels(rows)] for split, rows in splits.items()}
     _start(out, {"corpus": corpus, **audio, "shard_rows": shard_rows, "inputs": inputs})
 
@@ -251,6 +254,9 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--trim-top-db", "--trim_top_db", type=_number_or_none, help="cut the ends this far below the loudest frame, dB"
+    )
+    parser.add_argument(
+        "--max-seconds", "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip that is decoded, s (600)"
     )
     parser.add_argument("--num-workers", "--num_workers", type=int, help="processes that decode (1)")
     parser.add_argument("--shard-rows", "--shard_rows", type=int, default=8000, help="clips a shard, at most (8000)")

@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from audio_avb import AUDIO_SUFFIXES
+from audio_avb import AUDIO_SUFFIXES, is_shadow
 from avb.errors import AvbError
 
 
@@ -113,8 +113,12 @@ def find_paths(patterns: list[str]) -> list[str]:
         if pattern == "-":
             paths += [line.rstrip("\n") for line in sys.stdin if line.strip()]
         elif os.path.isdir(pattern):
-            found = (str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-            paths += sorted(found)
+            found = [str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES]
+            clips = [path for path in found if not is_shadow(path)]
+            if len(clips) < len(found):
+                left = f"{len(found) - len(clips)} shadows of a file system (._*, __MACOSX)"
+                print(f"predict_avb.py: {pattern}: {left} skipped", file=sys.stderr)
+            paths += sorted(clips)
         elif not os.path.exists(pattern) and glob.has_magic(pattern):
             paths += sorted(glob.glob(pattern, recursive=True))
         else:

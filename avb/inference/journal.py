@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from audio_avb import MAX_SECONDS
 from avb.errors import AudioError
 from avb.files import write_table
 from avb.inference.clips import Clips
@@ -22,6 +23,7 @@ def score_to_journal(
     batch_seconds: float | None,
     num_workers: int,
     strict: bool,
+    max_seconds: float = MAX_SECONDS,
 ):
     """Scores what the journal does not hold yet; a clip that cannot be read becomes a line with its error.
 
@@ -30,7 +32,7 @@ def score_to_journal(
         key: of model and clips; a journal of another key is started again.
         clips: to score, in their order.
         model, feature_extractor: see `avb.inference.prediction.load_model`.
-        batch_seconds, num_workers: see `avb.inference.prediction.score_clips`.
+        batch_seconds, num_workers, max_seconds: see `avb.inference.prediction.score_clips`.
         strict: raise at the first clip that cannot be read.
 
     Raises:
@@ -45,7 +47,7 @@ def score_to_journal(
         open(journal, "a", encoding="utf-8") as file,
         tqdm(total=total, initial=done, unit="clip", desc="scoring", disable=None) as progress,
     ):
-        for clip, scores in score_clips(model, feature_extractor, rest, batch_seconds, num_workers):
+        for clip, scores in score_clips(model, feature_extractor, rest, batch_seconds, num_workers, max_seconds):
             if isinstance(scores, AudioError):
                 if strict:
                     raise scores

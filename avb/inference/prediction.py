@@ -273,19 +273,29 @@ def _memory_trimmer() -> Callable[[], object]:
     return lambda: trim(0)
 
 
+def limit_key(max_seconds: float) -> str:
+    """What another limit than the usual one adds to a model's key: which clips are too long depends on it."""
+    return "" if max_seconds == MAX_SECONDS else f" {max_seconds:g} s"
+
+
 def score_clips(
-    model, feature_extractor, clips: Iterable[Clip], batch_seconds: float | None = None, num_workers: int = 2
+    model,
+    feature_extractor,
+    clips: Iterable[Clip],
+    batch_seconds: float | None = None,
+    num_workers: int = 2,
+    max_seconds: float = MAX_SECONDS,
 ) -> Iterator[tuple[Clip, np.ndarray | AudioError]]:
     """Each clip with its scores (labels,), or with the error that kept it from being read; in the order given.
 
-    Audio is prepared as the feature extractor says (level, trimming). One chunk is decoded while the one before it is
-    scored.
+    Audio is prepared as the feature extractor says (level, trimming); a clip longer than `max_seconds` is an error. One
+    chunk is decoded while the one before it is scored.
     """
     audio_settings = {
         "peak_db": feature_extractor.peak_db,
         "trim_top_db": feature_extractor.trim_top_db,
         # A clip that is too long for an export is one clip's error, not the end of the others' scores.
-        "max_seconds": EXPORT_MAX_SECONDS if isinstance(model, ExportedModel) else MAX_SECONDS,
+        "max_seconds": min(max_seconds, EXPORT_MAX_SECONDS) if isinstance(model, ExportedModel) else max_seconds,
     }
 
     def decode(clip: Clip) -> np.ndarray | AudioError:

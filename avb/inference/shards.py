@@ -25,10 +25,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audio_avb import MAX_SECONDS
 from avb.errors import AudioError, AvbError
 from avb.files import make_folder, write_json, write_table
 from avb.inference.clips import Clips, scores_key
-from avb.inference.prediction import load_model, model_key, score_clips, score_columns, score_row
+from avb.inference.prediction import limit_key, load_model, model_key, score_clips, score_columns, score_row
 
 FINISHED_FILE = "_finished.json"
 _NOTE_KEY = b"avb"  # in a shard's metadata
@@ -61,19 +62,26 @@ class Scorer:
     feature_extractor: Any
     batch_seconds: float | None
     num_workers: int
+    max_seconds: float = MAX_SECONDS
 
     @classmethod
     def load(
-        cls, name: str, device: str, batch_seconds: float | None, num_workers: int, dtype: str = "float32"
+        cls,
+        name: str,
+        device: str,
+        batch_seconds: float | None,
+        num_workers: int,
+        dtype: str = "float32",
+        max_seconds: float = MAX_SECONDS,
     ) -> "Scorer":
         # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
         # hundred MB by and by. Its default is read at the first use.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-        return cls(*load_model(name, device, dtype), batch_seconds, num_workers)
+        return cls(*load_model(name, device, dtype), batch_seconds, num_workers, max_seconds)
 
     @cached_property
     def key(self) -> str:
-        return model_key(self.model, self.feature_extractor)
+        return model_key(self.model, self.feature_extractor) + limit_key(self.max_seconds)
 
 
 def check_folder(output: str) -> Path:
@@ -170,9 +178,8 @@ def score_shard(scorer: Scorer, shard: Shard, clips: Clips, progress: Callable[[
 def _score(scorer: Scorer, key: str, clips: Clips, progress: Callable[[], object]) -> pa.Table:
     """The scores of a shard's clips, and in the metadata its key and the clips that could not be read."""
     rows, errors = [], []
-    for clip, scores in score_clips(
-        scorer.model, scorer.feature_extractor, clips.clips(), scorer.batch_seconds, scorer.num_workers
-    ):
+    settings = (scorer.batch_seconds, scorer.num_workers, scorer.max_seconds)
+    for clip, scores in score_clips(scorer.model, scorer.feature_extractor, clips.clips(), *settings):
         if isinstance(scores, AudioError):
             errors.append([clip.id, str(scores)])
         else:

@@ -39,6 +39,7 @@ def load_clips(
             corpus.splits,
             trim_top_db=data_args.trim_top_db,
             peak_db=data_args.peak_db,
+            max_seconds=data_args.max_seconds,
             cache_dir=data_args.cache_dir,
             num_proc=data_args.num_decode_workers,
             strict=data_args.strict,

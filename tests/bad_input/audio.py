@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from recordings import by_av
 
 from bad_input.case import Case
 
@@ -161,10 +162,10 @@ CASES = [
     Case("a file that fails when read", link("mem.wav", "/proc/self/mem"), "skipped: cannot be read"),
     Case("0 bytes", raw("empty.wav", b""), "skipped: the file is empty"),
     Case("a header without samples", wav("none.wav", np.zeros(0)), "skipped: holds no samples"),
-    Case("header cut after 20 bytes", changed(wav("head.wav"), lambda content: content[:20]), "skipped: cannot be"),
+    Case("header cut after 20 bytes", changed(wav("head.wav"), lambda content: content[:20]), "skipped: truncated"),
     Case("wav cut in half", changed(wav("half.wav"), cut(0.5)), "skipped: truncated"),
     Case("flac cut in half", changed(wav("half.flac", noise()), cut(0.5)), "skipped: truncated"),
-    Case("ogg cut in half", changed(wav("half.ogg", noise()), cut(0.5)), "skipped: or truncated"),
+    Case("ogg cut in half", changed(wav("half.ogg", noise()), cut(0.5)), "skipped: truncated"),
     Case("mp3 cut in half", changed(wav("half.mp3", noise()), cut(0.5)), "skipped: truncated"),
     Case("mp3 cut after 100 bytes", changed(wav("stub.mp3", noise()), lambda c: c[:100]), "skipped: cannot be decoded"),
     Case("zeros from an interrupted copy", raw("blank.wav", bytes(5000)), "skipped: starts with zeros only"),
@@ -172,8 +173,25 @@ CASES = [
     Case("a web page called .mp3", raw("page.mp3", b"<!doctype html><title>404"), "skipped: no audio but text"),
     Case("random bytes", raw("random.wav", np.random.default_rng(0).bytes(5000)), "skipped: cannot be decoded"),
     Case("a zip archive called .wav", raw("zip.wav", b"PK\x03\x04" + bytes(2000)), "skipped: cannot be decoded"),
-    Case("m4a", raw("voice.m4a", b"\0\0\0\x20ftypM4A " + bytes(2000)), "skipped: ffmpeg -i voice.m4a"),
-    Case("webm called .wav", raw("webm.wav", b"\x1aE\xdf\xa3" + bytes(2000)), "skipped: cannot read WebM audio"),
+    Case("m4a without sound", raw("v.m4a", b"\0\0\0\x20ftypM4A " + bytes(2000)), "skipped: cannot be decoded"),
+    Case("webm damaged, called .wav", raw("webm.wav", b"\x1aE\xdf\xa3" + bytes(2000)), "skipped: cannot be decoded"),
+    *[
+        Case(f"{recording.kind}{what}", raw(f"{number}{name}", change(bytearray(recording.content))), expected)
+        for number, recording in enumerate(by_av(0.5))
+        for what, name, change, expected in (
+            ("", "whole", bytes, "scored"),
+            (", cut in half", "half", cut(0.5), "skipped: truncated" if recording.states_length else "scored"),
+        )
+    ],
+    *[
+        Case(f"{name} cut at 90 %", changed(wav(f"cut.{name}", noise()), cut(0.9)), "skipped: truncated")
+        for name in ("rf64", "w64", "aiff", "au", "voc", "nist", "avr", "svx", "caf", "flac", "ogg", "mp3")
+    ],
+    Case("wav that claims no data", changed(wav("nodata.wav"), patch(40, bytes(4))), "scored"),
+    Case("wav 44 bytes short", changed(wav("short.wav"), lambda content: bytes(content[:-44])), "scored"),
+    Case("flac of unknown length (a pipe's)", changed(wav("pipe.flac"), patch(22, bytes(4))), "scored"),
+    Case("two mp3 in one file", changed(wav("two.mp3", noise()), lambda content: bytes(content * 2)), "scored"),
+    Case("two ogg in one file", changed(wav("two.ogg", noise()), lambda content: bytes(content * 2)), "scored"),
     Case(
         "wav that claims 2^31 bytes less 64 KiB",
         changed(wav("claim.wav"), patch(40, struct.pack("<I", 0x7FFE_FFFF))),
@@ -181,7 +199,7 @@ CASES = [
     ),
     Case("wav of unknown length (a pipe's)", changed(wav("stream.wav"), patch(40, b"\xff" * 4)), "scored"),
     Case("flac that claims 2^36 samples", changed(wav("claim.flac"), FLAC_CLAIM), "skipped: truncated"),
-    Case("au that claims 2^32 bytes", changed(wav("claim.au"), patch(8, b"\xff\xff\xff\xfe")), "skipped: holds no"),
+    Case("au that claims 2^32 bytes", changed(wav("claim.au"), patch(8, b"\xff\xff\xff\xfe")), "skipped: truncated"),
     Case("0 Hz", changed(wav("0hz.wav"), patch(24, struct.pack("<I", 0))), "skipped: "),
     Case("2 GHz", changed(wav("2ghz.wav"), patch(24, struct.pack("<I", 2**31 - 1))), "skipped: header says"),
     Case("0 channels", changed(wav("0ch.wav"), patch(22, b"\0\0")), "skipped: cannot be decoded"),

@@ -107,6 +107,7 @@ def evil_code(folder: Path):
         "pipeline_avb",
         "feature_extraction_avb",
         "audio_avb",
+        "containers_avb",
     ):
         (folder / f"{name}.py").write_text(code)
     names = ("AutoConfig", "AutoModel", "AutoModelForAudioClassification", "AutoFeatureExtractor")
