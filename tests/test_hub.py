@@ -20,7 +20,7 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
 SETTINGS = ["config.json", "model.safetensors", "preprocessor_config.json"]
-PARTS = ("audio", "configuration", "feature_extraction", "front_end", "modeling", "pipeline")
+PARTS = ("audio", "configuration", "containers", "feature_extraction", "front_end", "modeling", "pipeline")
 CODE = [f"{part}_avb.py" for part in PARTS]
 
 
