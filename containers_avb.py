@@ -249,9 +249,9 @@ class AvBlocks:
             self._container = av.open(name, metadata_errors="ignore", options={"format_whitelist": _AV_FORMATS})
         except (av.error.FFmpegError, ValueError) as error:
             raise ValueError(getattr(error, "strerror", None) or str(error)) from error
-        if not self._container.streams.audio:
+        if not any(stream.codec_context for stream in self._container.streams.audio[:1]):
             self.close()
-            raise ValueError("it has no sound")
+            raise ValueError("no sound in it, or of an unknown kind")
         self.rate = self._container.streams.audio[0].rate
         self.format = self._container.format.name
         self.damaged = False
