@@ -246,7 +246,7 @@ class AvBlocks:
         # A path is opened by name: file: keeps a colon in it from being taken for a protocol.
         name = f"file:{file}" if isinstance(file, str) else file
         try:
-            self._container = av.open(name, metadata_errors="ignore", options={"format_whitelist": _AV_FORMATS})
+            self._container: Any = av.open(name, metadata_errors="ignore", options={"format_whitelist": _AV_FORMATS})
         except (av.error.FFmpegError, ValueError) as error:
             raise ValueError(getattr(error, "strerror", None) or str(error)) from error
         if not any(stream.codec_context for stream in self._container.streams.audio[:1]):
@@ -262,7 +262,8 @@ class AvBlocks:
     def __iter__(self) -> Iterator[np.ndarray]:
         """float32 of shape (samples,), never empty."""
         errors = self._av.error.FFmpegError
-        stream, resampler, kind = self._container.streams.audio[0], None, None
+        stream, kind = self._container.streams.audio[0], None
+        resampler: Any = None
         try:
             for packet in self._container.demux(stream):
                 frames = self._decode(packet)

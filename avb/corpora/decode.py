@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import librosa
@@ -126,7 +126,7 @@ def decode_clips(
         AudioError: `strict`, and a clip cannot be decoded.
         CorpusError: a process died.
     """
-    settings = {"trim_top_db": trim_top_db, "peak_db": peak_db, "max_seconds": max_seconds}
+    settings: dict[str, Any] = {"trim_top_db": trim_top_db, "peak_db": peak_db, "max_seconds": max_seconds}
     decode = partial(_decode, sampling_rate=sampling_rate, **settings)
     with ProcessPoolExecutor(num_proc) if num_proc and num_proc > 1 else nullcontext() as pool:
         for start in range(0, len(rows), _BLOCK_CLIPS):  # an executor takes all it is given into memory
