@@ -133,7 +133,7 @@ def train(
     from avb.cards.hub_folder import save_hub_folder
     from avb.corpora.decode import BadClip
     from avb.corpora.release import corpus_name
-    from avb.training.augmentation import MIXUP, AugmentedClips
+    from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
     from avb.training.build import build_model
     from avb.training.checkpoints import clear, starting_point
     from avb.training.distillation import ModelTeachers, are_models, soften
@@ -167,7 +167,7 @@ def train(
     if are_models(teachers):
         weight = data_args.teacher_weight
         model_teachers = ModelTeachers(teachers, task, feature_extractor, weight, args.device)
-    if teachers or MIXUP in (data_args.augment or []):
+    if teachers or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
         tables = [] if model_teachers else teachers
         splits["train"] = soften(splits["train"], task, tables, data_args.teacher_weight)
     with args.main_process_first(desc="computing features"):

@@ -34,7 +34,7 @@ class ModelArguments:
     _argument_group_name = "model"  # of --help
     model: str = field(
         default="wav2vec2",
-        metadata={"help": "wav2vec2, or a baseline: egemaps_mlp, compare_mlp, emo18 or log_mel_cnn."},
+        metadata={"help": "wav2vec2, or a baseline: egemaps_mlp, compare_mlp, emo18, log_mel_cnn or se_resnet."},
     )
     encoder: str = field(
         default="facebook/wav2vec2-large-lv60",
@@ -42,6 +42,12 @@ class ModelArguments:
             "help": "BASE, LARGE, LARGE-LV60K or XLSR53; Hub name or folder of a wav2vec 2.0 checkpoint or of a model "
             "trained here; emogator-small, which comes with the project;"
             " or a YAML file of Wav2Vec2Config fields, to start from random weights."
+        },
+    )
+    width: int | None = field(
+        default=None,
+        metadata={
+            "help": "log_mel_cnn, se_resnet: channels of the first block, an eighth of the last one's. Default: 24."
         },
     )
     encoder_layer: int | None = field(
@@ -163,7 +169,10 @@ class DataArguments(CorpusArguments):
     )
     augment: list[str] | None = field(
         default=None,
-        metadata={"help": "Random changes to train clips: any of rate pitch shift mix noise gain mixup."},
+        metadata={
+            "help": "Random changes to train clips: any of rate pitch shift mix noise equalizer gain mixup; noise:0.3 "
+            "has its own probability."
+        },
     )
     augment_prob: float = field(
         default=0.5, metadata={"help": "Probability of each change of augment, a clip and epoch."}
@@ -175,6 +184,14 @@ class DataArguments(CorpusArguments):
     teacher_weight: float = field(
         default=0.5, metadata={"help": "Share of the teachers in a train label; the rest is the clip's own."}
     )
+    fold_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Table of the columns speaker and fold, e.g. recipes/emogator/folds.csv. The train speakers of "
+            "--fold become the validation split; the corpus' own validation and test splits are left out."
+        },
+    )
+    fold: int | None = field(default=None, metadata={"help": "Which fold of fold_file is held out."})
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
     max_seconds: float = field(default=MAX_SECONDS, metadata={"help": "Longest clip that is decoded, s."})
     num_decode_workers: int = field(
@@ -233,6 +250,12 @@ class AvbTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch on validation."})
     best_on_tie: str = field(
         default="first", metadata={"help": "Of epochs with the same best score: the first, or the last (the authors')."}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Score and keep a moving average of the weights, which moves by 1 - ema_decay per step; e.g. 0.998."
+        },
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better score (Table V)."}
@@ -303,6 +326,8 @@ class AvbTrainingArguments(TrainingArguments):
                     f"--batch_seconds puts clips of like length together, which --train_sampling_strategy "
                     f"{self.train_sampling_strategy} does not: leave one of them out"
                 )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise AvbError(f"--ema_decay {self.ema_decay:g} is not legal: between 0 and 1, such as 0.998")
         if self.best_on_tie not in ("first", "last"):
             raise AvbError(f"--best_on_tie {self.best_on_tie!r} is not legal: it must be first or last")
         scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError
-from avb.training.augmentation import AUGMENTATIONS, AugmentedClips
+from avb.training.augmentation import AUGMENTATIONS, AugmentedClips, read_augmentations
 
 
 def tone(seconds: float, hertz: float = 440.0) -> np.ndarray:
@@ -61,6 +61,18 @@ def test_additions_are_as_far_below_the_clip_as_said(name, softest, loudest):
         assert softest - 0.2 < level < loudest + 0.2
 
 
+def test_equalizer_is_a_smooth_filter_of_at_most_6_db():
+    impulse = np.zeros(2048, np.float32)
+    impulse[1000] = 1.0
+    responses = []
+    for changed in draws("equalizer", impulse):
+        decibels = 20 * np.log10(np.abs(np.fft.rfft(changed)) + 1e-9)[16:]  # from 125 Hz on
+        assert len(changed) == 2048 and -6.5 < decibels.min() and decibels.max() < 6.5
+        assert np.abs(np.diff(decibels)).max() < 1.5  # of neighbours, 8 Hz apart
+        responses.append(decibels)
+    assert np.std(responses, axis=0).min() > 1 and np.std(responses, axis=1).min() > 0.3
+
+
 def test_gain_makes_softer_and_nothing_else():
     for changed in draws("gain", tone(0.1)):
         gain = changed[5] / tone(0.1)[5]
@@ -89,6 +101,16 @@ def test_what_is_drawn_depends_on_seed_epoch_and_clip_alone():
     assert not np.array_equal(clips[0]["input_values"], first[0])
     other_seed = AugmentedClips(split, list(AUGMENTATIONS), seed=2)
     assert not np.array_equal(other_seed[0]["input_values"], first[0])
+
+
+def test_a_change_may_have_a_probability_of_its_own():
+    clips = AugmentedClips(rows(tone(0.1)), ["gain:0.25", "shift"], prob=0.0)
+    changed = []
+    for epoch in range(200):
+        clips.set_epoch(epoch)
+        changed.append(not np.array_equal(clips[0]["input_values"], tone(0.1)))
+    assert 0.15 < np.mean(changed) < 0.35
+    assert read_augmentations(["rate", "mixup:1"], 0.4) == {"rate": 0.4, "mixup": 1.0}
 
 
 def test_probability_zero_leaves_clips_and_columns_as_they_are():
@@ -122,5 +144,10 @@ def test_illegal_settings_are_refused():
         AugmentedClips(split, ["ptich"])
     with pytest.raises(AvbError, match="no probability"):
         AugmentedClips(split, ["gain"], prob=1.5)
+    for wrong in ("gain:", "gain:2", "gain:often", "gain:nan"):
+        with pytest.raises(AvbError, match=f"'{wrong}'.* as in gain:0.3"):
+            AugmentedClips(split, [wrong])
+    with pytest.raises(AvbError, match="'gain' is given twice"):
+        AugmentedClips(split, ["gain", "gain:0.3"])
     with pytest.raises(AvbError, match="features"):
         AugmentedClips(split.remove_columns("input_values"), ["gain"])

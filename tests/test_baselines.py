@@ -19,6 +19,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
 from avb.baselines import (
     BASELINES,
+    HAVE_WIDTH,
     MODELS,
     Emo18,
     Emo18Config,
@@ -28,6 +29,7 @@ from avb.baselines import (
     OpenSmileFeatureExtractor,
     OpenSmileMLP,
     OpenSmileMLPConfig,
+    SEResNet,
     build_emo18,
     opensmile_features,
     prepare_baseline,
@@ -406,7 +408,7 @@ def test_stock_pipeline_reads_a_saved_baseline(opensmile, tone, tmp_path):
 # ---- networks on waveforms, and the batch ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model_class", "scale"), [(Emo18, 10), (LogMelCNN, 0.1)])
+@pytest.mark.parametrize(("model_class", "scale"), [(Emo18, 10), (LogMelCNN, 0.1), (SEResNet, 0.01)])
 def test_a_prediction_does_not_depend_on_the_batch(model_class, scale, waveforms):
     torch.manual_seed(0)
     model = stir(model_class(model_class.config_class(num_labels=10)))
@@ -461,7 +463,7 @@ def test_what_the_log_mel_network_hides_in_training():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [TYPE, RATINGS], ids=["class", "regression"])
-@pytest.mark.parametrize("name", ["egemaps_mlp", "emo18", "log_mel_cnn"])
+@pytest.mark.parametrize("name", ["egemaps_mlp", "emo18", "log_mel_cnn", "se_resnet"])
 def test_a_small_task_is_learned(name, task, request, tmp_path):
     if name in OPENSMILE:
         request.getfixturevalue("opensmile")
@@ -494,7 +496,7 @@ def test_a_small_task_is_learned(name, task, request, tmp_path):
 def test_recipe_names_its_model_and_known_arguments(name):
     recipe = read_recipe(ROOT / "recipes" / "baselines" / f"{name}.yaml")
     assert recipe.pop("model") == name
-    if name != "log_mel_cnn":  # the challenge's
+    if name not in HAVE_WIDTH:  # the challenge's
         assert recipe["per_device_train_batch_size"] == 8 and recipe["weight_decay"] == 0
     known = {field.name for part in (ModelArguments, DataArguments, AvbTrainingArguments) for field in fields(part)}
     assert recipe.keys() <= known

@@ -159,7 +159,7 @@ def imported_modules(node: ast.AST) -> set[str]:
     return {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
 
 
-@pytest.mark.parametrize("name", ["baseline", "emo18", "log_mel_cnn", "opensmile_mlp"])
+@pytest.mark.parametrize("name", ["baseline", "emo18", "log_mel_cnn", "opensmile_mlp", "se_resnet"])
 def test_a_baseline_taken_along_to_the_hub_imports_nothing_of_avb(name):
     found = project_imports(ROOT / "avb" / "baselines" / f"{name}.py")
     assert found <= {path.stem for path in SERVED}

@@ -4,6 +4,7 @@ import inspect
 
 from transformers import HfArgumentParser, Trainer
 
+from avb.training.averaging import AveragingTrainer
 from avb.training.resumption import CheckpointTrainer
 from avb.training.trainer import BurstTrainer
 
@@ -22,6 +23,8 @@ EXPECTED = {
         "resume_from_checkpoint",
         "trial",
     ],
+    "_load_best_model": [],
+    "_load_optimizer_and_scheduler": ["checkpoint"],
     "_run_epoch": [
         "model",
         "epoch",
@@ -37,8 +40,10 @@ EXPECTED = {
     ],
     "_save": ["output_dir", "state_dict"],
     "_save_checkpoint": ["model", "trial"],
+    "_save_optimizer_and_scheduler": ["output_dir"],
     "compute_loss": ["model", "inputs", "return_outputs", "num_items_in_batch"],
     "create_optimizer": ["model"],
+    "evaluate": ["eval_dataset", "ignore_keys", "metric_key_prefix"],
     "evaluation_loop": ["dataloader", "description", "prediction_loss_only", "ignore_keys", "metric_key_prefix"],
     "get_batch_samples": ["epoch_iterator", "num_batches", "device"],
     "train": ["resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
@@ -49,7 +54,7 @@ EXPECTED = {
 def overridden() -> dict[str, list[str]]:
     """Methods of the stock Trainer that ours replace, with the stock parameters."""
     found = {}
-    for cls in (CheckpointTrainer, BurstTrainer):
+    for cls in (CheckpointTrainer, AveragingTrainer, BurstTrainer):
         for name in vars(cls):
             stock = inspect.getattr_static(Trainer, name, None)
             if inspect.isfunction(stock) and name != "__init__":

@@ -33,6 +33,7 @@ KINDS = [
     ("wav2vec2", "high"),
     ("emo18", "two"),
     ("log_mel_cnn", "type"),
+    ("se_resnet", "type"),
     ("egemaps_mlp", "type"),
 ]
 

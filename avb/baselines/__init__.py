@@ -1,4 +1,4 @@
-"""The A-VB challenge's baselines and one more, as models for the same corpora, tasks, metrics and commands.
+"""The A-VB challenge's baselines and two more, as models for the same corpora, tasks, metrics and commands.
 
     model, feature_extractor = BASELINES["egemaps_mlp"](get_task("high"))
     splits, collator = prepare_baseline(model, feature_extractor, splits)
@@ -25,6 +25,7 @@ from avb.baselines.emo18 import Emo18, Emo18Config
 from avb.baselines.features import FeatureCollator, opensmile_features
 from avb.baselines.log_mel_cnn import LogMelCNN, LogMelCNNConfig
 from avb.baselines.opensmile_mlp import OpenSmileFeatureExtractor, OpenSmileMLP, OpenSmileMLPConfig
+from avb.baselines.se_resnet import SEResNet, SEResNetConfig
 from avb.collator import BurstCollator
 from avb.tasks import Task
 from feature_extraction_avb import VocalBurstFeatureExtractor
@@ -42,9 +43,12 @@ __all__ = [
     "OpenSmileFeatureExtractor",
     "OpenSmileMLP",
     "OpenSmileMLPConfig",
+    "SEResNet",
+    "SEResNetConfig",
     "build_emo18",
     "build_log_mel_cnn",
     "build_opensmile_mlp",
+    "build_se_resnet",
     "opensmile_features",
     "prepare_baseline",
 ]
@@ -53,6 +57,7 @@ for _config, _model, _extractor in (
     (OpenSmileMLPConfig, OpenSmileMLP, OpenSmileFeatureExtractor),
     (Emo18Config, Emo18, VocalBurstFeatureExtractor),
     (LogMelCNNConfig, LogMelCNN, VocalBurstFeatureExtractor),
+    (SEResNetConfig, SEResNet, VocalBurstFeatureExtractor),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
@@ -60,7 +65,7 @@ for _config, _model, _extractor in (
     AutoFeatureExtractor.register(_config, _extractor, exist_ok=True)
 
 MODELS: dict[str, type[BaselineModel]] = {
-    model.config_class.model_type: model for model in (OpenSmileMLP, Emo18, LogMelCNN)
+    model.config_class.model_type: model for model in (OpenSmileMLP, Emo18, LogMelCNN, SEResNet)
 }
 
 
@@ -108,6 +113,14 @@ def build_log_mel_cnn(
     return LogMelCNN(LogMelCNNConfig(**_task_fields(task, loss), **fields)), feature_extractor
 
 
+def build_se_resnet(
+    task: Task, loss: str | None = None, *, peak_db: float | None = -3.0, trim_top_db: float | None = None, **fields
+) -> tuple[SEResNet, VocalBurstFeatureExtractor]:
+    """An untrained SE-ResNet on log-mel spectra, and its feature extractor; see `build_opensmile_mlp`."""
+    feature_extractor = VocalBurstFeatureExtractor(peak_db=peak_db, trim_top_db=trim_top_db)
+    return SEResNet(SEResNetConfig(**_task_fields(task, loss), **fields)), feature_extractor
+
+
 def _task_fields(task: Task, loss: str | None) -> dict:
     return {
         "loss": task.loss(loss, default="mse"),
@@ -122,7 +135,9 @@ BASELINES: dict[str, Callable[..., tuple[BaselineModel, object]]] = {
     "compare_mlp": partial(build_opensmile_mlp, feature_set="ComParE_2016"),
     "emo18": build_emo18,
     "log_mel_cnn": build_log_mel_cnn,
+    "se_resnet": build_se_resnet,
 }
+HAVE_WIDTH = ("log_mel_cnn", "se_resnet")  # a field `width` of their configuration
 
 
 def prepare_baseline(

@@ -1,7 +1,8 @@
 """Random changes to a train clip that leave its label what it is, and mixtures that mix the labels too.
 
-Each is drawn by itself, with the same probability; what is drawn depends on the seed, the epoch and the clip alone, so
-that a run that goes on in mid-epoch, or on another number of devices, hears the very same clips.
+Each is drawn by itself, with the common probability or its own (`noise:0.3`). What is drawn depends on the seed, the
+epoch and the clip alone, so that a run that goes on in mid-epoch, or on another number of devices, hears the very same
+clips.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError, did_you_mean
 
 LONGEST_PAUSE = 0.2  # seconds of silence that `shift` puts before a clip
+EQUALIZER_TAIL = 1024  # samples of silence behind a clip, into which the filter rings
 _SHORTEST_FOR_PITCH = 2048  # samples: two windows of the phase vocoder
 
 Draw = np.random.Generator
@@ -56,6 +58,16 @@ def add_noise(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray])
     return waveform + _at_level(waveform, noise, draw.uniform(10, 40), pad_to=len(waveform))
 
 
+def equalize(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """Makes parts of the spectrum up to 6 dB louder or softer: a smooth curve through six points, 50 Hz to 8 kHz."""
+    size = -(-(len(waveform) + EQUALIZER_TAIL) // EQUALIZER_TAIL) * EQUALIZER_TAIL  # a size that an FFT likes
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLING_RATE)
+    points = np.geomspace(50, SAMPLING_RATE / 2, 6)
+    decibels = np.interp(np.log(np.maximum(frequencies, 1)), np.log(points), draw.uniform(-6, 6, len(points)))
+    spectrum = np.fft.rfft(waveform, size) * (10 ** (decibels / 20)).astype(np.float32)
+    return np.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
+
+
 def change_gain(waveform: np.ndarray, draw: Draw, other: Callable[[], np.ndarray]) -> np.ndarray:
     """Makes the clip up to 12 dB softer. Without effect where the feature extractor normalises each clip."""
     return waveform * np.float32(10 ** (-draw.uniform(0, 12) / 20))
@@ -67,6 +79,7 @@ AUGMENTATIONS: dict[str, Transform] = {  # in the order in which they are applie
     "shift": shift_in_time,
     "mix": mix_in,
     "noise": add_noise,
+    "equalizer": equalize,
     "gain": change_gain,
 }
 
@@ -84,8 +97,8 @@ class AugmentedClips(torch.utils.data.Dataset):
     Args:
         rows: decoded train split, with `input_values` waveforms at 16 kHz; for
             `mixup` with `labels` of (labels,) floats.
-        names: of the transformations, keys of `AUGMENTATIONS`, or `mixup`.
-        prob: probability of each of them, for each clip and epoch.
+        names: of the transformations, keys of `AUGMENTATIONS`, or `mixup`; `NAME:PROB` has its own probability.
+        prob: probability of each of the others, for each clip and epoch.
         seed: of what is drawn.
 
     Raises:
@@ -93,16 +106,14 @@ class AugmentedClips(torch.utils.data.Dataset):
     """
 
     def __init__(self, rows: Dataset, names: Sequence[str], prob: float = 0.5, seed: int = 42):
-        for name in names:
-            if name not in (legal := (*AUGMENTATIONS, MIXUP)):
-                raise AvbError(f"--augment {name!r} is unknown{did_you_mean(name, legal, 'Legal')}")
         if not 0 <= prob <= 1:
             raise AvbError(f"--augment_prob {prob} is no probability: give 0 to 1")
+        probs = read_augmentations(names, prob)
         if "input_values" not in rows.column_names:
             raise AvbError("--augment changes waveforms, and this model is trained on features of them: leave it out")
-        self.rows, self.prob, self.seed, self.epoch = rows, prob, seed, 0
-        self.transforms = [transform for name, transform in AUGMENTATIONS.items() if name in names]
-        self.mixes_labels = MIXUP in names
+        self.rows, self.seed, self.epoch = rows, seed, 0
+        self.transforms = [(probs[name], transform) for name, transform in AUGMENTATIONS.items() if name in probs]
+        self.mixup_prob = probs.get(MIXUP)
 
     def set_epoch(self, epoch: int):
         self.epoch = epoch
@@ -116,16 +127,38 @@ class AugmentedClips(torch.utils.data.Dataset):
         row = self.rows[key]
         draw = np.random.default_rng((self.seed, self.epoch, key))
         waveform = _waveform(row)
-        for transform in self.transforms:
-            if draw.random() < self.prob:
+        for prob, transform in self.transforms:
+            if draw.random() < prob:
                 waveform = transform(waveform, draw, lambda: _waveform(self._other(draw)))
-        if self.mixes_labels and draw.random() < self.prob:
+        if self.mixup_prob is not None and draw.random() < self.mixup_prob:
             waveform, labels = mix_labels(waveform, row["labels"], self._other(draw), draw)
             row = row | {"labels": labels}
         return row | {"input_values": waveform.astype(np.float32), "num_samples": len(waveform)}
 
     def _other(self, draw: Draw) -> dict:
         return self.rows[int(draw.integers(len(self.rows)))]
+
+
+def read_augmentations(names: Sequence[str], prob: float) -> dict[str, float]:
+    """`["rate", "noise:0.3"]` → each one's probability; `prob` where it has none of its own.
+
+    Raises:
+        AvbError: an unknown name, one that is given twice, or no probability from 0 to 1.
+    """
+    legal, probs = (*AUGMENTATIONS, MIXUP), {}
+    for item in names:
+        name, colon, own = item.partition(":")
+        if name not in legal:
+            raise AvbError(f"--augment {name!r} is unknown{did_you_mean(name, legal, 'Legal')}")
+        if name in probs:
+            raise AvbError(f"--augment {name!r} is given twice: leave one of them out")
+        try:
+            probs[name] = float(own) if colon else prob
+        except ValueError:
+            probs[name] = -1.0
+        if not 0 <= probs[name] <= 1:
+            raise AvbError(f"--augment {item!r}: {own!r} is no probability: give 0 to 1, as in {name}:0.3")
+    return probs
 
 
 def mix_labels(waveform: np.ndarray, labels, other: dict, draw: Draw) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from avb.arguments import DataArguments, ModelArguments
-from avb.baselines import BASELINES
+from avb.baselines import BASELINES, HAVE_WIDTH
 from avb.encoders.checkpoints import check_attention, load_encoder
 from avb.encoders.filterbank import read_encoder, start_filters
 from avb.encoders.names import resolve
@@ -33,6 +33,8 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         raise AvbError(f"--model {model_args.model!r} is unknown{did_you_mean(model_args.model, models, 'Legal')}")
     if isinstance(task, MultiTask) and model_args.model != "wav2vec2":
         raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
+    if model_args.width is not None and model_args.model not in HAVE_WIDTH:
+        raise AvbError(f"--width is for {' and '.join(HAVE_WIDTH)}; --model {model_args.model} has none: leave it out")
     audio_settings = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
     class_weights = _class_weights(model_args.class_weights, task, train)
     if model_args.model == "wav2vec2":
@@ -43,6 +45,7 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         class_weights=class_weights,
         label_smoothing=model_args.label_smoothing,
         ccc_reduction=model_args.ccc_reduction,
+        **({} if model_args.width is None else {"width": model_args.width}),
         **audio_settings,
     )
 

@@ -7,6 +7,7 @@ from datasets import DatasetDict
 from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.corpora import load_bursts, require_split
 from avb.corpora.decode import BadClip, decode_splits
+from avb.corpora.folds import hold_out_fold
 from avb.corpora.run_splits import as_in_run, write_run_splits
 from avb.errors import AvbError
 from avb.run_files import SPLITS
@@ -22,13 +23,15 @@ def load_clips(
         What its labels mean, its splits (see `avb.corpora.decode.decode_splits`), and the clips that cannot be read.
 
     Raises:
-        AvbError: no data_dir, or what the corpus raises.
+        AvbError: no data_dir, one of fold_file and fold without the other, or what the corpus or the folds raise.
     """
     if data_args.data_dir is None:
         raise AvbError("--data_dir is missing: the folder of the corpus, or your table of clips")
+    if (data_args.fold_file is None) != (data_args.fold is None):
+        raise AvbError("--fold_file says which speakers are in which fold, --fold which one is held out: give both")
     with args.main_process_first(desc="decoding audio"):
         corpus = load_bursts(data_args.corpus, data_args.data_dir, data_args.task, **data_args.corpus_options())
-        for split in ("train", "validation"):
+        for split in ("train", "validation") if data_args.fold is None else ("train",):
             require_split(corpus.splits, split)
         run_splits = Path(str(args.output_dir)) / SPLITS
         if args.resume and data_args.corpus == "folder" and run_splits.is_file():
@@ -44,4 +47,6 @@ def load_clips(
             num_proc=data_args.num_decode_workers,
             strict=data_args.strict,
         )
+    if data_args.fold_file is not None and data_args.fold is not None:
+        splits = hold_out_fold(splits, data_args.fold_file, data_args.fold)  # decoded: all folds share one file
     return corpus.task, splits, bad_clips

@@ -27,10 +27,10 @@ from avb.errors import AvbError
 from avb.metrics import best_metric, compute_metrics
 from avb.tasks import MultiTask, Task
 from avb.training.augmentation import AugmentedClips
+from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
 from avb.training.distillation import ModelTeachers
 from avb.training.progress import ProgressLines
-from avb.training.resumption import CheckpointTrainer
 from configuration_avb import MULTITASK
 from modeling_avb import Wav2Vec2ForVocalBurst
 
@@ -51,7 +51,7 @@ class _Step:
     own_gradients: Sequence[torch.Tensor] = ()  # of the loss's own parameters
 
 
-class BurstTrainer(CheckpointTrainer):
+class BurstTrainer(AveragingTrainer):
     """The Trainer with an exact loss at any scale, a learning rate for the encoder, and predictions in order.
 
     Args:

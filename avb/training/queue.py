@@ -1,0 +1,150 @@
+"""Trainings one after another, for days of a processor that has other work too.
+
+    nice -n 19 python -m avb.training.queue recipes/emogator/queue.txt --state queue -- --data_dir EMOGATOR --bf16 true
+
+The list has one run per line, arguments of `train_avb.py` with an `--output_dir`; what stands behind `--` is added to
+each. A run that is finished is skipped, an unfinished one goes on from its last checkpoint, so the queue may be stopped
+(SIGTERM: the training writes a checkpoint first) or killed at any time and started again by the same command. Several
+queues may share one list and one state folder: each takes the first run that no other has.
+
+The state folder has `log.txt`, a line whenever a run starts, ends or fails, and `RUN.out`, what each printed. While it
+holds a file named `PAUSE` the trainings sleep where they are, in memory, and take no processor.
+
+Results depend on the code: start the queue in a clone of its own and leave that at one commit.
+"""
+
+import argparse
+import fcntl
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from avb.errors import AvbError
+from avb.files import make_folder
+from avb.run_files import METRICS
+from avb.sigterm import SIGTERM_EXIT, on_sigterm
+from avb.training.checkpoints import is_finished
+
+ROOT = Path(__file__).resolve().parents[2]
+PAUSE = "PAUSE"
+SECONDS = 2.0  # between looks at the training and at PAUSE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    own, common = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    parser = argparse.ArgumentParser(prog="python -m avb.training.queue", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", type=Path, help="file of one run per line: arguments of train_avb.py; # is a comment")
+    parser.add_argument("--state", type=Path, default=Path("queue"), help="folder of logs and of the file PAUSE")
+    args = parser.parse_args(own)
+    try:
+        return work_off(read_runs(args.runs), make_folder(args.state), common)
+    except AvbError as error:
+        print(f"queue: error: {error}", file=sys.stderr)
+        return 1
+
+
+def read_runs(path: Path) -> list[list[str]]:
+    """The arguments of each run, in order.
+
+    Raises:
+        AvbError: the list cannot be read, or a line has no `--output_dir` or that of another line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be read ({error.strerror}); give a file of one run per line") from error
+    runs: list[list[str]] = []
+    for number, line in enumerate(lines, 1):
+        arguments = shlex.split(line, comments=True)
+        if not arguments:
+            continue
+        if "--output_dir" not in arguments[:-1]:
+            raise AvbError(f"{path}, line {number}: no --output_dir, by which the queue knows a run: add it")
+        if output_dir(arguments) in map(output_dir, runs):
+            raise AvbError(f"{path}, line {number}: --output_dir {output_dir(arguments)} is another line's: change it")
+        runs.append(arguments)
+    return runs
+
+
+def output_dir(arguments: list[str]) -> Path:
+    return Path(arguments[arguments.index("--output_dir") + 1])
+
+
+def work_off(runs: Sequence[list[str]], state: Path, common: Sequence[str]) -> int:
+    """Runs what is not finished, in order. Returns the number of runs that failed, or 143 after SIGTERM."""
+    failed, stopped = 0, []
+    with on_sigterm(lambda *_: stopped.append(True)):
+        for arguments in runs:
+            name = output_dir(arguments).name
+            with lock(state / f"{name}.lock") as is_mine:
+                if not is_mine or is_finished(output_dir(arguments)):
+                    continue
+                command = [sys.executable, str(ROOT / "train_avb.py"), *arguments, *common, "--resume", "true"]
+                log(state, f"{name}: starts: {shlex.join(command[1:])}")
+                with open(state / f"{name}.out", "a", encoding="utf-8") as out:
+                    code = run(command, out, state / PAUSE, stopped)
+                log(state, f"{name}: {outcome(code, output_dir(arguments), state / f'{name}.out')}")
+                if stopped:
+                    return SIGTERM_EXIT
+                failed += code != 0
+    return failed
+
+
+def run(command: Sequence[str], out, pause: Path, stopped: Sequence[bool]) -> int:
+    """The exit code of a command that sleeps while the file `pause` exists, and gets SIGTERM once `stopped` is set."""
+    process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    is_asleep = False
+    try:
+        while process.poll() is None:
+            if stopped:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+                return process.wait()
+            if pause.exists() != is_asleep:
+                is_asleep = not is_asleep
+                process.send_signal(signal.SIGSTOP if is_asleep else signal.SIGCONT)
+            time.sleep(SECONDS)
+        return process.returncode
+    finally:
+        if process.poll() is None:
+            process.kill()
+
+
+def outcome(code: int, run_dir: Path, out: Path) -> str:
+    """What is noted of a run that ended: its scores, or how it failed."""
+    if code == 0 and is_finished(run_dir):
+        metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
+        scores = (
+            f"{name} {metrics['metric']} {split.get(metrics['metric'])}" for name, split in metrics["splits"].items()
+        )
+        return f"finished: {', '.join(scores)}, {metrics['train_seconds']} s"
+    lines = out.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"ended with code {code}: {lines[-1] if lines else 'it printed nothing'}"
+
+
+def log(state: Path, text: str):
+    with open(state / "log.txt", "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Whether this process has the lock, as long as the block runs; the system takes it back when a process dies."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
