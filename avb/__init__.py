@@ -2,6 +2,8 @@
 
     import avb
     avb.load("runs/sample")("laugh.wav")  # [{"label": "Awe", "score": 0.31}, ...]
+    run = avb.train("clips.csv", encoder="emogator-small", output_dir="runs/mine")
+    avb.embed(["laugh.wav"])  # float32 (clips, hidden)
 
 Importing it registers the model, its feature extractor and `VocalBurstPipeline` with Transformers, see
 `avb.registration`. It loads neither torch nor Transformers: what is heavy is imported in the functions below.
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 from avb.registration import register_when_loaded
 
 if TYPE_CHECKING:
+    from avb.api import TrainedRun
     from pipeline_avb import VocalBurstPipeline
 
 __version__ = "0.1.0"
@@ -34,6 +37,13 @@ def load(name: str, device: str = "auto", **settings) -> "VocalBurstPipeline":
     from avb.inference import prediction
 
     return prediction.load(name, device, **settings)
+
+
+def train(data, *, recipe: str | list[str] | None = None, **arguments) -> "TrainedRun":
+    """Trains, scores and saves a model, with the arguments of `train_avb.py` by their names: see `avb.api.train`."""
+    from avb import api
+
+    return api.train(data, recipe=recipe, **arguments)
 
 
 def embed(clips, model: str = "emogator-small", **settings):

@@ -4,7 +4,8 @@ What else is known of an argument stands in its field's metadata (`PROPERTIES`);
 Trainer, in `_STOCK`.
 
 The defaults are the `recommended` preset: front end frozen, transformer trained at 1e-5 and head at 1e-4, CCC averaged
-over labels, masked pooling. Batch size, epochs and weight decay are the paper's (section IV-B).
+over labels, masked pooling. Batch size, epochs and weight decay are the paper's (section IV-B). Where an argument whose
+help says `auto` was not given, a training fills in what fits its encoder and clips: `avb.training.defaults`.
 """
 
 import dataclasses
@@ -57,12 +58,14 @@ class ModelArguments:
             "the last one of a smaller encoder."
         },
     )
-    rnn_layers: int = field(default=2, metadata={"help": "LSTM layers; 0 is the paper's 'without RNN' (Table IV)."})
+    rnn_layers: int = field(default=2, metadata={"help": "LSTM layers; 0: 'without RNN' (Table IV). Default: auto."})
     rnn_hidden_size: int = field(default=512, metadata={"help": "Units of an LSTM layer (section IV-B)."})
     head_dropout: float = field(default=0.0, metadata={"help": "Dropout around the LSTM. The paper has none."})
     pooling: str = field(
         default="last",
-        metadata={"help": "last, first, max, avg (section III-B), attention, or maskavg (of the authors' code)."},
+        metadata={
+            "help": "last, first, max, avg (section III-B), attention, or maskavg (the authors'). Default: auto."
+        },
     )
     pool_before_head: bool = field(
         default=False, metadata={"help": "True: the linear layer reads the pooled frames (the authors' older code)."}
@@ -78,7 +81,11 @@ class ModelArguments:
     )
     ccc_reduction: str = field(default="mean", metadata={"help": "CCC over labels: mean, or the authors' sum."})
     class_weights: str | None = field(
-        default=None, metadata={"help": "'balanced' weighs each class by the inverse of its train count (loss ce)."}
+        default=None,
+        metadata={
+            "help": "'balanced' weighs each class by the inverse of its train count (loss ce). Default: auto, where "
+            "one class has over five times another's clips; none weighs them alike."
+        },
     )
     label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of loss ce, in [0, 1)."})
     head_norm: str | None = field(
@@ -214,7 +221,9 @@ class AvbTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Folder for model, card and scores. Default: runs/ and the recipe's name.", **PRIVATE},
     )
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Clips a step and device (section IV-B)."})
+    per_device_train_batch_size: int = field(
+        default=16, metadata={"help": "Clips per step and device. Default: auto (16, section IV-B)."}
+    )
     batch_seconds: float | None = field(
         default=None,
         metadata={
@@ -224,14 +233,20 @@ class AvbTrainingArguments(TrainingArguments):
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips a step and device in evaluation."})
     num_train_epochs: float = field(
-        default=20, metadata={"help": "Epochs (section IV-B: 20; Table V: 50 with early stopping)."}
+        default=20,
+        metadata={"help": "Epochs (section IV-B: 20; Table V: 50). Default: auto, by encoder and number of clips."},
     )
     learning_rate: float = field(
-        default=1e-4, metadata={"help": "Learning rate of the head, and of all that has no rate of its own."}
+        default=1e-4,
+        metadata={
+            "help": "Learning rate of the head, and of all that has no rate of its own. Default: auto, by encoder."
+        },
     )
     encoder_learning_rate: float = field(
         default=1e-5,
-        metadata={"help": "Learning rate of the encoder, unless it is frozen (the paper has 1e-4 for all)."},
+        metadata={
+            "help": "Learning rate of the encoder, unless it is frozen (the paper has 1e-4 for all). Default: auto."
+        },
     )
     weight_decay: float = field(
         default=0.0625, metadata={"help": "Weight decay of AdamW (section IV-B: 1 / batch size)."}

@@ -83,7 +83,11 @@ class AvbArgumentParser(HfArgumentParser):
         plain.metadata = {key: value for key, value in field.metadata.items() if key not in PROPERTIES}  # type: ignore
         HfArgumentParser._parse_dataclass_field(parser, plain)
 
+    exits = True  # at an error; else it is raised
+
     def error(self, message: str):
+        if not self.exits:
+            raise AvbError(" ".join(message.split()))
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
@@ -141,20 +145,23 @@ def typed_changes(argv: Sequence[str]) -> str:
     return " ".join(shlex.join([f"--{name}", *values]) for name, values in sorted(last.items()))
 
 
-def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments) -> tuple:
+def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments, exits: bool = True) -> tuple:
     """Reads `[RECIPE ...] [--argument value ...]`; later recipes win, and the command line over all.
 
     Args:
         argv: None is the command line's.
         model_arguments: dataclass of what is trained: `ModelArguments`, or `PretrainingArguments`.
+        exits: an error ends the program with exit code 2 and one line; False raises it.
 
     Returns:
         The dataclasses (model, data, training), and the `Command`.
 
-    An error ends the program with exit code 2 and one line.
+    Raises:
+        AvbError: with `exits` False, an argument is unknown or illegal.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(model_arguments)
+    parser.exits = exits
     known = {action.dest for action in parser._actions} - {"help", "list_recipes"}
     recipe: dict[str, Any] = {}
     paths: list[Path] = []

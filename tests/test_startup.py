@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-import train_avb
+from avb import run as avb_run
 
 HEAVY = {"torch", "transformers", "datasets", "pandas", "librosa", "pyarrow", "huggingface_hub", "scipy", "sklearn"}
 
@@ -81,13 +81,14 @@ def test_a_commit_is_noted_of_its_own_repository_only(tmp_path, monkeypatch):
     """Installed, the command may lie in another project's repository; and git may not be there."""
     site_packages = tmp_path / ".venv"
     site_packages.mkdir()
-    (site_packages / "train_avb.py").touch()
+    (site_packages / "avb").mkdir()
+    (site_packages / "avb" / "run.py").touch()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
-    monkeypatch.setattr(train_avb, "ROOT", site_packages)
-    assert train_avb.versions()["commit"] is None
+    monkeypatch.setattr(avb_run, "ROOT", site_packages)
+    assert avb_run.versions()["commit"] is None
     subprocess.run([*git, "add", "-f", "."], check=True)
-    assert len(train_avb.versions()["commit"]) == 40
+    assert len(avb_run.versions()["commit"]) == 40
     monkeypatch.setenv("PATH", "")
-    assert train_avb.versions()["commit"] is None
+    assert avb_run.versions()["commit"] is None

@@ -1,0 +1,273 @@
+"""One run, whole: corpus → model → training → scores → rows, card and, if asked, the Hub.
+
+`train_avb.py` and `avb.train` both call `run`; what goes into the folder is in `avb.run_files`.
+"""
+
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from datasets import DatasetDict
+from transformers import set_seed
+from transformers.utils import logging
+
+from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
+from avb.cards.card import write_card
+from avb.cards.hub_folder import save_hub_folder
+from avb.cards.push import open_repository, push_folder
+from avb.command_line import OFF, Command
+from avb.corpora.decode import BadClip
+from avb.corpora.release import corpus_name
+from avb.errors import AvbError
+from avb.files import make_folder, write_json, write_table, write_text
+from avb.recipes import read_yaml
+from avb.reports.results import failed_run, run_results
+from avb.reports.run_table import append_result, check_table, write_results
+from avb.run_files import (
+    BAD_CLIPS,
+    RECIPE,
+    RESULTS,
+    TRAIN_SET,
+    VERSIONS,
+    Metrics,
+    describe_tasks,
+    new_run_id,
+    read_metrics,
+    start_run,
+    write_metrics,
+)
+from avb.tasks import MultiTask, Task
+from avb.training import defaults
+from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
+from avb.training.build import build_model
+from avb.training.checkpoints import clear, is_finished, starting_point
+from avb.training.distillation import ModelTeachers, are_models, soften
+from avb.training.frozen import training_inputs
+from avb.training.loading import load_clips
+from avb.training.scoring import score_split, summary
+from avb.training.train_set import describe_clips
+from avb.training.trainer import BurstTrainer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(
+    model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, command: Command
+) -> Metrics | None:
+    """Trains, scores, saves and describes one model.
+
+    Returns:
+        What was measured; None on a process that is not the main one.
+
+    Raises:
+        AvbError: see the message. A run that fails is a row of `args.results` all the same.
+        ValueError: an illegal field of the model's configuration.
+    """
+    assert args.output_dir is not None  # parse_arguments sees to it
+    repo_id = args.hub_model_id if args.push_to_hub else None
+    args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
+    is_main_process = args.process_index == 0
+    if args.resume and not args.overwrite and is_finished(args.output_dir):
+        if is_main_process:
+            print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains anew)")
+        return read_metrics(args.output_dir)
+    if args.results and is_main_process:
+        check_table(args.results)
+    if repo_id and is_main_process:
+        open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours
+    facts: dict[str, Any] = {
+        "encoder": model_args.encoder if model_args.model == "wav2vec2" else model_args.model,
+        "corpus": data_args.corpus,
+        "data_dir": data_args.data_dir,
+    }
+    run_id = new_run_id()
+    made_by = versions()  # as it starts: the working tree may have another commit at its end
+    try:
+        metrics, epochs = fit(model_args, data_args, args, command.recipe, made_by, run_id)
+    except ValueError as error:
+        if args.results and is_main_process:
+            facts |= {"task": data_args.task, "seed": args.seed, "run_id": run_id}
+            append_result(args.results, failed_run(command.name, command.changes, str(error), **facts))
+        raise
+    if not is_main_process:
+        return None
+    try:
+        rows = run_results(command.name, command.changes, metrics, epochs=epochs, versions=made_by, **facts)
+        write_results(Path(args.output_dir) / RESULTS, rows)
+        write_metrics(args.output_dir, metrics)  # last: a run that has it has the others
+        if args.results:
+            for row in rows:
+                append_result(args.results, row)
+        name = repo_id.rpartition("/")[2] if repo_id else None
+        write_card(args.output_dir, name, [args.results] if args.results and metrics.scored_splits else [])
+        if repo_id:
+            push_folder(args.output_dir, repo_id, args.hub_private_repo)
+    except AvbError as error:
+        raise AvbError(f"{error}\nThe model is trained and saved: {args.output_dir}") from error
+    return metrics
+
+
+class _Clips(NamedTuple):
+    """What is trained on and scored."""
+
+    task: Task | MultiTask
+    splits: DatasetDict
+    bad: list[BadClip]
+
+
+def fit(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AvbTrainingArguments,
+    recipe: dict,
+    made_by: dict,
+    run_id: str,
+) -> tuple[Metrics, float | None]:
+    """Corpus → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained."""
+    assert args.output_dir is not None  # parse_arguments sees to it
+    output_dir = make_folder(args.output_dir)
+    checkpoint = starting_point(output_dir, args.resume, args.overwrite)
+    if args.resume and checkpoint is None and args.process_index == 0:
+        print(f"{output_dir} holds no checkpoint to resume from: training starts anew")
+    logging.disable_progress_bar()  # of files of weights, which are read and written in no time
+    set_seed(args.seed)  # before the model: its head starts from random weights
+
+    clips = _read_clips(data_args, args)
+    recipe = _fill_in_defaults(model_args, args, clips, recipe, output_dir)
+    _refuse_few_clips(args, len(clips.splits["train"]))
+    train_set = describe_clips(clips.task, clips.splits["train"])
+    trainer, feature_extractor, splits = _build(model_args, data_args, args, clips)
+
+    if trainer.is_world_process_zero():
+        if args.overwrite:
+            clear(output_dir)
+        run_id = start_run(output_dir, checkpoint is not None, run_id)
+        write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))  # from which a stopped run goes on
+        write_json(output_dir / VERSIONS, made_by)
+        write_json(output_dir / TRAIN_SET, train_set)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started
+    if trainer.is_world_process_zero():
+        trainer.save_state()
+        save_hub_folder(trainer.accelerator.unwrap_model(trainer.model), feature_extractor, output_dir)
+
+    scored = {name: split for name, split in splits.items() if name != "train"}
+    metrics = Metrics(
+        task=clips.task.name,
+        metric=clips.task.metric,
+        labels=list(clips.task.labels),
+        run_id=run_id,
+        corpus=corpus_name(data_args.corpus, data_args.data_dir),
+        seed=args.seed,
+        train_clips=len(splits["train"]),
+        train_seconds=round(seconds, 1),
+        tasks=describe_tasks(clips.task),
+        splits={name: score_split(trainer, clips.task, name, split, output_dir) for name, split in scored.items()},
+    )
+    if trainer.is_world_process_zero():
+        if clips.bad:
+            write_table(output_dir / BAD_CLIPS, (clip._asdict() for clip in clips.bad), list(BadClip._fields))
+        print(summary(metrics, len(clips.bad), output_dir))
+    return metrics, trainer.state.epoch
+
+
+def _read_clips(data_args: DataArguments, args: AvbTrainingArguments) -> _Clips:
+    task, splits, bad_clips = load_clips(data_args, args)
+    if data_args.max_train_clips is not None:
+        shuffled = splits["train"].shuffle(seed=args.seed)
+        splits["train"] = shuffled.select(range(min(data_args.max_train_clips, len(shuffled))))
+    return _Clips(task, splits, bad_clips)
+
+
+def _fill_in_defaults(
+    model_args: ModelArguments, args: AvbTrainingArguments, clips: _Clips, recipe: dict, output_dir: Path
+) -> dict:
+    """Sets what was not given, says so, and returns the recipe with it; a stopped run's own recipe wins."""
+    path, labels = output_dir / RECIPE, clips.splits["train"]["labels"]
+    known = read_yaml(path) if args.resume and path.is_file() else {}
+    known = {name: None if value == OFF else value for name, value in known.items()}
+    chosen = defaults.fill_in(model_args, args, clips.task, labels, given=recipe, known=known)
+    if chosen and args.process_index == 0:
+        print(defaults.summary(chosen, model_args, len(labels)), flush=True)
+    return recipe | {name: OFF if value is None else value for name, value in chosen.items()}
+
+
+def _refuse_few_clips(args: AvbTrainingArguments, clips: int):
+    batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    if args.batch_seconds is None and args.dataloader_drop_last and clips < batch_size:
+        raise AvbError(
+            f"{clips} train clips are fewer than one batch of {batch_size}: lower "
+            "--per_device_train_batch_size or add --dataloader_drop_last false"
+        )
+
+
+def _build(
+    model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, clips: _Clips
+) -> tuple[BurstTrainer, Any, DatasetDict]:
+    """The Trainer of the recipe's model, the feature extractor, and the splits as the model reads them."""
+    task, splits = clips.task, clips.splits
+    model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
+    teachers, model_teachers = data_args.teachers or [], None
+    if are_models(teachers):
+        model_teachers = ModelTeachers(teachers, task, feature_extractor, data_args.teacher_weight, args.device)
+    if teachers or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
+        tables = [] if model_teachers else teachers
+        splits["train"] = soften(splits["train"], task, tables, data_args.teacher_weight)
+    with args.main_process_first(desc="computing features"):
+        splits, collator = training_inputs(
+            model.to(args.device),
+            feature_extractor,
+            splits,
+            cache_frames=data_args.cache_frames,
+            is_augmented=bool(data_args.augment or model_teachers),
+            dtype=data_args.frames_dtype,
+            autocast=args.bf16,
+            num_proc=data_args.num_decode_workers,
+            cache_dir=data_args.cache_dir,
+        )
+    train_clips = splits["train"]
+    if data_args.augment:
+        train_clips = AugmentedClips(train_clips, data_args.augment, data_args.augment_prob, args.seed)
+    trainer = BurstTrainer(
+        model,
+        args,
+        task,
+        feature_extractor,
+        collator,
+        model_teachers,
+        train_dataset=train_clips,
+        eval_dataset=splits["validation"],
+    )
+    return trainer, feature_extractor, splits
+
+
+def versions() -> dict:
+    """What a result depends on besides recipe and seed."""
+    packages = ("transformers", "datasets", "accelerate", "librosa", "soundfile", "numpy")
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # with its CUDA, which the package's own metadata may leave out
+        **{package: version(package) for package in packages},
+    }
+
+
+def _commit() -> str | None:
+    """Of the repository whose tree this file is in; None where it is installed, or git is not.
+
+    An installed package may lie inside another project's repository, `.venv/` in it, whose commit says nothing.
+    """
+    git = ["git", "-C", str(ROOT)]
+    try:
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "avb/run.py"], capture_output=True)
+        if tracked.returncode:
+            return None
+        return subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:
+        return None
