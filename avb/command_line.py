@@ -38,6 +38,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 OFF = "none"  # as a value of an argument that may be None: `--peak_db none`, and in a recipe `peak_db: none`
+NOT_GIVEN = "null"  # `--peak_db null` takes the key out of the recipes before it, as a null in a recipe does
 
 
 class _OrNone:
@@ -145,6 +146,28 @@ def typed_changes(argv: Sequence[str]) -> str:
     return " ".join(shlex.join([f"--{name}", *values]) for name, values in sorted(last.items()))
 
 
+def take_out_nulls(argv: Sequence[str], recipe: dict[str, Any], known: set[str]) -> tuple[list[str], dict[str, Any]]:
+    """What was typed and the recipe, without the arguments that `--name null` takes out of what is before it.
+
+    >>> take_out_nulls(["--seed", "1", "--seed=null"], {"seed": 3, "loss": "mse"}, {"seed", "loss"})
+    ([], {'loss': 'mse'})
+    """
+    groups: list[list[str]] = [[]]  # one for each argument, with its values; the first for what precedes them all
+    for token in argv:
+        groups += [[token]] if token.startswith("--") else []
+        groups[-1] += [] if token.startswith("--") else [token]
+    kept: list[tuple[str, list[str]]] = []
+    for group in groups:
+        name, _, value = group[0].removeprefix("--").partition("=") if group else ("", "", "")
+        name = name.replace("-", "_")
+        if name in known and [*([value] if value else []), *group[1:]] == [NOT_GIVEN]:
+            recipe = {key: value for key, value in recipe.items() if key != name}
+            kept = [(other, tokens) for other, tokens in kept if other != name]
+        else:
+            kept.append((name, group))
+    return [token for _, tokens in kept for token in tokens], recipe
+
+
 def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments, exits: bool = True) -> tuple:
     """Reads `[RECIPE ...] [--argument value ...]`; later recipes win, and the command line over all.
 
@@ -170,6 +193,7 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
             paths.append(recipes.find_recipe(argv.pop(0)))
             recipe |= read_recipe(paths[-1])
         typed = argv
+        argv, recipe = take_out_nulls(argv, recipe, known)
         argv = recipe_arguments(recipe, known) + argv
     except RecipeError as error:
         parser.error(str(error))

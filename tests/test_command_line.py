@@ -3,8 +3,11 @@
 import shutil
 from dataclasses import fields
 from pathlib import Path
+from types import NoneType
+from typing import get_args, get_type_hints
 
 import pytest
+import yaml
 from conftest import ROOT
 from transformers import TrainingArguments
 
@@ -96,6 +99,50 @@ def test_a_recipe_by_name_is_that_of_its_file(tmp_path, monkeypatch):
     assert parse("paper/high-lv60k")[-1].recipe["task"] == "high"
     (tmp_path / "paper" / "high-lv60k").write_text("seed: 77\n")
     assert parse("paper/high-lv60k")[2].seed == 77
+
+
+@pytest.mark.parametrize("name", ["trim_top_db", "peak_db", "head_norm", "early_stopping_patience"])
+@pytest.mark.parametrize("text", ["none", "None"])
+def test_none_turns_an_argument_off(name, text, tmp_path):
+    """Typed or in a recipe; what is written beside the model says so too, and is read back as off."""
+    (tmp_path / "off.yaml").write_text(f"{name}: {text}\n")
+    for argv in ((f"--{name}", text), (f"--{name}={text}",), (tmp_path / "off.yaml",)):
+        *parts, command = parse(*argv)
+        (value,) = (getattr(part, name) for part in parts if hasattr(part, name))
+        assert value is None and command.recipe[name] == "none", argv
+    (tmp_path / "written.yaml").write_text(yaml.safe_dump(command.recipe))
+    assert parse(tmp_path / "written.yaml")[-1].recipe == command.recipe
+
+
+def test_every_argument_that_may_be_none_can_be_turned_off():
+    off = {
+        field.name: kind
+        for kind in (ModelArguments, DataArguments)
+        for field in fields(kind)
+        if NoneType in get_args(get_type_hints(kind)[field.name])
+    }
+    assert len(off) > 20
+    for name, kind in off.items():
+        (part,) = (part for part in parse(f"--{name}", "none")[:2] if isinstance(part, kind))
+        assert getattr(part, name) is None, name
+
+
+def test_none_is_no_value_of_an_argument_that_is_never_off(capsys):
+    with pytest.raises(SystemExit):
+        parse("--rnn_layers", "none")
+    assert "rnn_layers" in capsys.readouterr().err
+    assert parse("--report_to", "none")[2].report_to == []  # a value of the stock Trainer's own
+
+
+def test_null_is_not_given():
+    """The recipe's value goes, and the default comes; a value typed later counts, one typed earlier does not."""
+    model_args, data_args, _, command = parse("paper/high-lv60k", "--peak_db", "null", "--head-norm=null")
+    assert (data_args.peak_db, model_args.head_norm) == (-3.0, None)
+    assert not {"peak_db", "head_norm"} & set(command.recipe)
+    assert command.changes == "--head_norm null --peak_db null"
+    assert parse("paper/high-lv60k", "--peak_db", "-6", "--peak_db", "null")[1].peak_db == -3.0
+    assert parse("paper/high-lv60k", "--peak_db", "null", "--peak_db", "-6")[1].peak_db == -6
+    assert parse("--label_columns", "null", "joy")[1].label_columns == ["null", "joy"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
+NO_DROPOUT = {f"{part}_dropout": 0.0 for part in ("feat_proj", "attention", "hidden", "activation")}
+
 
 def make_model(**changes) -> Wav2Vec2ForVocalBurst:
     torch.manual_seed(0)
@@ -96,6 +98,9 @@ def test_what_the_name_depends_on(split):
     ("changes", "reason"),
     [
         ({"frozen_encoder_dropout": True}, "dropout is on"),
+        ({**NO_DROPOUT, "frozen_encoder_dropout": True, "layerdrop": 0.5}, "dropout is on"),
+        ({**NO_DROPOUT, "frozen_encoder_dropout": True, "mask_time_prob": 0.3}, "SpecAugment is on"),
+        ({**NO_DROPOUT, "frozen_encoder_dropout": True, "mask_feature_prob": 0.3}, "SpecAugment is on"),
         ({"waveform_normalization": "batch"}, "over the batch"),
         ({"feat_extract_norm": "group", "masked_group_norm": False}, "group norm sees the padding"),
         ({"head_norm": "batch"}, "head sees the frames of the padding"),
@@ -109,6 +114,11 @@ def test_frames_that_are_no_constants_are_not_kept(split, tmp_path, changes, rea
         splits, collate = training_inputs(model, extractor, DatasetDict(train=split), cache_dir=tmp_path)
     assert reason in caplog.text and splits["train"] is split and isinstance(collate, BurstCollator)
     assert not list(tmp_path.iterdir())
+
+
+def test_dropout_of_rate_0_is_no_reason_against():
+    """As in XLSR53 under the authors' preset, with mse or ce and `last`."""
+    assert reason_against(make_model(**NO_DROPOUT, frozen_encoder_dropout=True, waveform_normalization="none")) is None
 
 
 def test_group_norm_encoders_are_cached_too():

@@ -172,6 +172,24 @@ def test_submission_of_a_corpus_split(sample, tmp_path, task_name):
 
 
 @pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"pooling": "avg", "masked_pooling": False}, "the pooling sees the padding"),
+        ({"masked_group_norm": False}, "the group norm sees the padding"),
+        ({}, None),
+    ],
+)
+def test_a_submission_that_depends_on_its_batches_says_so(sample, tmp_path, capsys, fields, reason):
+    model = save_model(tmp_path / "model", TASKS["two"], **fields)
+    corpus = ["--corpus", "hume_vb", "--data_dir", str(sample), "--task", "two"]
+    argv = [str(model), *corpus, "--output", str(tmp_path / "scores.csv"), "--submission", "TEAM", "1"]
+    assert predict_avb.main(argv) == 0
+    printed = capsys.readouterr().err
+    assert ("depend on which clips share a batch" in printed) == (reason is not None)
+    assert reason is None or (reason in printed and "predictions_test.csv" in printed)
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["nowhere/at/all", "CLIPS"], "nowhere/at/all: no such model"),

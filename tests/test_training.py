@@ -266,6 +266,20 @@ def test_best_epoch_is_kept_and_early_stopping_stops(tmp_path):
     assert fitted.evaluate()["eval_ccc"] == pytest.approx(max(scores), abs=1e-4)
 
 
+@pytest.mark.parametrize(("best_on_tie", "epoch"), [("first", 1), ("last", 3)])
+def test_the_best_of_equal_epochs(tmp_path, best_on_tie, epoch):
+    """Nothing is learned at a rate of zero: all epochs score alike."""
+    fitted = trainer(
+        tmp_path, max_steps=-1, num_train_epochs=3, learning_rate=0.0, encoder_learning_rate=0.0,
+        best_on_tie=best_on_tie,
+    )  # fmt: skip
+    fitted.train()
+    scores = {entry["eval_ccc"] for entry in fitted.state.log_history if "eval_ccc" in entry}
+    assert len(scores) == 1
+    assert fitted.state.best_global_step * 3 == fitted.state.max_steps * epoch
+    assert fitted.state.best_model_checkpoint.endswith(f"-{fitted.state.best_global_step}")
+
+
 def test_missing_labels_train(tmp_path):
     fitted = trainer(tmp_path, model_fields={"loss": "ccc"})
     fitted.train_dataset = rows(32, missing=9)

@@ -89,8 +89,11 @@ def training_inputs(
 def reason_against(model: Wav2Vec2ForVocalBurst) -> str | None:
     """Why a frozen encoder has to run in every epoch: its frames are random or depend on the batch; else None."""
     config = model.config
-    if config.frozen_encoder_dropout and config.encoder_dropout > 0:
+    if config.frozen_encoder_dropout and max(config.encoder_dropout, config.layerdrop) > 0:
         return "its dropout is on (frozen_encoder_dropout)"
+    is_masked = config.apply_spec_augment and max(config.mask_time_prob, config.mask_feature_prob) > 0
+    if config.frozen_encoder_dropout and is_masked:  # what leaves dropout on leaves SpecAugment on
+        return "its SpecAugment is on (frozen_encoder_dropout, with mask_time_prob or mask_feature_prob)"
     if config.head_norm == "batch" or config.pools_padding:
         return config.encoder_batch_dependence or "the head sees the frames of the padding (head_norm, or pooling)"
     return config.encoder_batch_dependence
