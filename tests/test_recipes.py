@@ -222,7 +222,7 @@ def test_extractors_resolve_to_the_hub_or_a_local_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("AVB_ENCODERS", raising=False)
     assert resolve("XLSR53") == "facebook/wav2vec2-large-xlsr-53"
     assert set(EXTRACTORS) == {row["extractor"] for row in ROWS} - {"End2You"}
-    for other in ("org/encoder", "some/folder", "encoders/tiny.yaml", "large"):
+    for other in ("org/encoder", "some/folder", "encoders/tiny.yaml"):
         assert resolve(other, tmp_path) == other
 
     monkeypatch.setenv("AVB_ENCODERS", str(tmp_path))

@@ -5,6 +5,7 @@ as if it were this one, and keeps half precision as it is. Each of these is an e
 """
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from avb.encoders.weights import has_preparation, quiet, refuse_pointers
 from avb.errors import AvbError, did_you_mean
 
 KINDS = ("wav2vec2", "wav2vec2-vocal-burst")  # `model_type`s whose encoder is a Wav2Vec2Model
+HUBERT = "hubert"  # the same layers under another prefix, which `Wav2Vec2ForVocalBurst` reads
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # What torch, safetensors and Transformers make of a file that is cut, or something else than it says.
 DAMAGE = (
@@ -26,7 +28,11 @@ DAMAGE = (
 
 
 def load_encoder(
-    model_class: type[PreTrainedModel], extractor_class: type[Wav2Vec2FeatureExtractor], name: str, **fields
+    model_class: type[PreTrainedModel],
+    extractor_class: type[Wav2Vec2FeatureExtractor],
+    name: str,
+    kinds: Sequence[str] = KINDS,
+    **fields,
 ) -> tuple[PreTrainedModel, Wav2Vec2FeatureExtractor]:
     """A model whose part `wav2vec2` is a checkpoint's encoder, in fp32; what else it has may start at random.
 
@@ -34,6 +40,7 @@ def load_encoder(
         model_class: has its encoder at `wav2vec2`.
         extractor_class: of the feature extractor.
         name: a folder, or a name on the Hub.
+        kinds: `model_type`s that the class reads.
         fields: of the configuration, over those of the checkpoint.
 
     Raises:
@@ -45,9 +52,9 @@ def load_encoder(
         config, _ = PreTrainedConfig.get_config_dict(name)
         if config == {}:
             raise OSError("there is no config.json")
-        if config.get("model_type") not in KINDS:
+        if config.get("model_type") not in kinds:
             raise AvbError(
-                f"--encoder {name}: holds a {config.get('model_type')!r} model, and only wav2vec 2.0 is read here"
+                f"--encoder {name}: holds a {config.get('model_type')!r} model; read are wav2vec 2.0 and, in training, HuBERT"
             )
         # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
         with quiet():

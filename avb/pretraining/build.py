@@ -2,6 +2,7 @@
 
 from collections.abc import Sized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -31,7 +32,10 @@ def build_model(model_args: PretrainingArguments):
         near = did_you_mean(model_args.objective, OBJECTIVES, "Legal")
         raise AvbError(f"--objective {model_args.objective!r} is unknown{near}")
     model_class = OBJECTIVES[model_args.objective]
-    masking = {"mask_time_prob": model_args.mask_time_prob, "mask_time_length": model_args.mask_time_length}
+    masking: dict[str, Any] = {
+        "mask_time_prob": model_args.mask_time_prob,
+        "mask_time_length": model_args.mask_time_length,
+    }
     if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.objective == "layer_clusters":
             raise AvbError("--objective layer_clusters needs an encoder that has learned something: --encoder FOLDER")

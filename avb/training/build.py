@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES, HAVE_WIDTH
-from avb.encoders.checkpoints import check_attention, load_encoder
+from avb.encoders.checkpoints import HUBERT, KINDS, check_attention, load_encoder
 from avb.encoders.filterbank import read_encoder, start_filters
 from avb.encoders.names import resolve
 from avb.errors import AvbError, did_you_mean
@@ -74,7 +74,11 @@ def _build_wav2vec2(
         feature_extractor = VocalBurstFeatureExtractor()
     else:
         model, feature_extractor = load_encoder(
-            Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor, resolve(model_args.encoder), **fields
+            Wav2Vec2ForVocalBurst,
+            VocalBurstFeatureExtractor,
+            resolve(model_args.encoder),
+            kinds=(*KINDS, HUBERT),
+            **fields,
         )
     feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
     feature_extractor.peak_db = audio_settings["peak_db"]
