@@ -58,7 +58,7 @@ def built(kind: str, task: Task):
         model, feature_extractor = BASELINES[kind](task, **AUDIO)
         stir(model)
         if kind == "se_resnet":
-            model.head.weight.data *= 0.001  # logits of thousands, whose softmax is 0 or 1, would compare nothing
+            model.head.weight.data *= 1e-4  # logits of thousands, whose softmax is 0 or 1, would compare nothing
     return model.eval(), feature_extractor
 
 
