@@ -42,7 +42,7 @@ AudioSource = str | os.PathLike | bytes | dict
 MAX_SECONDS = 600.0  # of a clip, unless said otherwise
 MAX_CHANNELS = 16  # of an array, to tell them from its samples
 
-_BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB a block
+_BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB per block
 _LEGAL_RATES = (1_000, 384_000)  # Hz
 _HEAD_BYTES = 4096
 _MAX_FRAMES = 2**48

@@ -77,7 +77,7 @@ def validate_loss(config):
     if loss == "ce":
         require(config.num_labels >= 2, "num_labels", "2 or more classes with loss='ce'")
         legal = weights is None or len(weights) == config.num_labels
-        require(legal, "class_weights", f"None or {config.num_labels} numbers, one a class")
+        require(legal, "class_weights", f"None or {config.num_labels} numbers, one per class")
     elif loss != MULTITASK:
         require(config.num_labels >= 1, "num_labels", f"1 or more with loss={loss!r}")
         require(weights is None, "class_weights", f"None with loss={loss!r}: classes need loss='ce'")
@@ -115,13 +115,13 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
             `masked_pooling=False`, `head_norm="batch_clips"` for CCC, and `ce_sigmoid=True` for `ce`.
         loss: `ccc` or `mse` make a regression model, `ce` a classifier (section III-C); `multitask` is the sum of the
             losses in `tasks`.
-        tasks: of a multitask model, one dict a task in the order of its labels: `name`, `loss`, `num_labels` and, for
+        tasks: of a multitask model, one dict per task in the order of its labels: `name`, `loss`, `num_labels` and, for
             scores, `label_range`.
         task_weighting: `fixed`, or `uncertainty`: weights that are learned (Kendall et al. 2018, arXiv:1705.07115).
-        task_weights: one fixed weight a task; None weighs all alike.
+        task_weights: one fixed weight per task; None weighs all alike.
         label_range: lowest and highest value of a regression label; the sigmoid output is stretched to it.
         ccc_reduction: `mean` over labels; the authors' code has `sum`.
-        class_weights: one weight a class for `ce`.
+        class_weights: one weight per class for `ce`.
         label_smoothing: label smoothing of `ce`, in [0, 1).
         head_norm: `batch` puts a batch norm over labels between linear layer and sigmoid, its statistics taken over all
             frames, padding included, as the authors' code does for CCC; `batch_clips` takes them over the clips, with
@@ -252,7 +252,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         require(
             weights is None or (len(weights) == len(tasks) and min(weights) >= 0 and self.task_weighting == "fixed"),
             "task_weights",
-            f"None or {len(tasks)} numbers of at least 0, one a task, with task_weighting='fixed'",
+            f"None or {len(tasks)} numbers of at least 0, one per task, with task_weighting='fixed'",
         )
         require(self.class_weights is None, "class_weights", "None with several tasks")
 

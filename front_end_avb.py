@@ -23,7 +23,7 @@ def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Group norm with a channel a group, its moments taken over each clip's valid frames.
+    """Group norm with one channel per group, its moments taken over each clip's valid frames.
 
     The stock layer averages over padding too: a clip's features then depend on the longest clip of its batch.
     """
@@ -59,7 +59,7 @@ class RowsConvLayer(Wav2Vec2LayerNormConvLayer):
     """A layer of a layer-norm front end (LARGE-LV60K, XLSR53) over rows: a frame each, its channels side by side.
 
     The same numbers as the stock layer's up to the order of sums. That one holds channels first, and copies 3,200
-    frames a second forth and back for each layer norm. Here the norm reads what is there, and the convolution is one
+    frames per second forth and back for each layer norm. Here the norm reads what is there, and the convolution is one
     matrix product: the frames of a stride are neighbours in memory, and a kernel is one such block and the next ones.
     """
 
@@ -76,7 +76,7 @@ class RowsConvLayer(Wav2Vec2LayerNormConvLayer):
 
 
 class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
-    """The convolutional front end: samples in, 49.95 frames a second out, padding without influence."""
+    """The convolutional front end: samples in, 49.95 frames per second out, padding without influence."""
 
     conv_layers: Any  # an nn.ModuleList; of its layers torch only says that they are modules
 

@@ -90,7 +90,7 @@ def ce_loss(
         logits: (batch, classes)
         targets: (batch,) class indices, -100 where missing; or (batch, classes) probabilities, as mixed clips and
             softened labels have them, NaN where missing.
-        class_weights: one a class; the mean over clips is weighed by them.
+        class_weights: one per class; the mean over clips is weighed by them.
         label_smoothing: in [0, 1).
     """
     logits = logits.float()
@@ -130,7 +130,7 @@ def compute_loss(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 
 
 def task_configs(config) -> list[SimpleNamespace]:
-    """What `compute_loss` and `scores_from_outputs` read, one a task of a multitask model."""
+    """What `compute_loss` and `scores_from_outputs` read, one per task of a multitask model."""
     shared = {"ccc_reduction": config.ccc_reduction, "class_weights": None, "label_range": (0.0, 1.0)}
     return [SimpleNamespace(**{**shared, "label_smoothing": config.label_smoothing, **task}) for task in config.tasks]
 

@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     corpus.add_argument("--split", default="test", help="split of the corpus (default: test)")
     add_arguments(corpus, OPTIONS)
     parser.add_argument(
-        "--batch_seconds", type=float, help="audio a batch may hold, in s (default: 24 on a CPU, else 64)"
+        "--batch_seconds", type=float, help="audio that a batch may hold, in s (default: 24 on a CPU, else 64)"
     )
     parser.add_argument(
         "--dtype",
@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
     shards = parser.add_argument_group("folder of shards")
-    shards.add_argument("--shard_clips", type=int, default=1000, help="clips a shard, at most (default: 1000)")
+    shards.add_argument("--shard_clips", type=int, default=1000, help="clips per shard, at most (default: 1000)")
     shards.add_argument(
         "--ray",
         nargs="?",
@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="score on a Ray cluster: HOST:PORT; without ADDRESS that of RAY_ADDRESS or one on this machine",
     )
-    shards.add_argument("--ray_workers", type=int, help="processes of --ray (default: one each GPU, or each CPU)")
+    shards.add_argument("--ray_workers", type=int, help="processes of --ray (default: one per GPU, or per CPU)")
     return parser
 
 

@@ -23,7 +23,7 @@ from avb.errors import AvbError
 # What may be said of an argument in its metadata, and what holds where nothing is said.
 PROPERTIES: dict[str, Any] = {
     "changes_result": True,  # False: where a run reads and writes, and how fast; `Result.changes` leaves it out
-    "private": False,  # True: of no use to a reader elsewhere, or none of his business; a card leaves it out
+    "private": False,  # True: of no use to a reader elsewhere, or private; a card leaves it out
     "often_typed": False,  # True: of the stock Trainer, but shown among ours in --help
     "left_alone": False,  # True: ours, but shown behind the stock Trainer's
 }
@@ -77,7 +77,7 @@ class ModelArguments:
         default="fixed", metadata={"help": "Several tasks: fixed weights, or 'uncertainty' learns them."}
     )
     task_weights: list[float] | None = field(
-        default=None, metadata={"help": "Several tasks: one fixed weight a task. Default: 1 each."}
+        default=None, metadata={"help": "Several tasks: one fixed weight per task. Default: 1 each."}
     )
     ccc_reduction: str = field(default="mean", metadata={"help": "CCC over labels: mean, or the authors' sum."})
     class_weights: str | None = field(
@@ -182,7 +182,7 @@ class DataArguments(CorpusArguments):
         },
     )
     augment_prob: float = field(
-        default=0.5, metadata={"help": "Probability of each change of augment, a clip and epoch."}
+        default=0.5, metadata={"help": "Probability of each change of augment, per clip and epoch."}
     )
     teachers: list[str] | None = field(
         default=None,
@@ -227,11 +227,11 @@ class AvbTrainingArguments(TrainingArguments):
     batch_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "Instead of per_device_train_batch_size: audio a step and device, in s, padding included. Clips of "
-            "like length share a step; a longer clip is a batch of its own."
+            "help": "Instead of per_device_train_batch_size: audio per step and device, in s, padding included. Clips "
+            "of like length share a step; a longer clip is a batch of its own."
         },
     )
-    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips a step and device in evaluation."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips per step and device in evaluation."})
     num_train_epochs: float = field(
         default=20,
         metadata={"help": "Epochs (section IV-B: 20; Table V: 50). Default: auto, by encoder and number of clips."},

@@ -32,7 +32,7 @@ class Task:
 
     Args:
         name: identifier of the task.
-        kind: "regression" (a number a label) or "classification" (one label a clip).
+        kind: "regression" (a number per label) or "classification" (one label per clip).
         labels: label names in the order of the model's outputs; a list is stored as a tuple.
         label_range: lowest and highest legal value of a regression label; a classification task ignores it.
 

@@ -75,7 +75,7 @@ COUNTRIES = {
     "South Africa": (0.90, "open"),
     "Venezuela": (0.70, "rate"),
 }
-# The release's column order: nine emotions a country, then the four Surprise columns.
+# The release's column order: nine emotions per country, then the four Surprise columns.
 CULTURE = [(c, e) for c in COUNTRIES for e in list(HIGH)[:-1]] + [(c, "Surprise") for c in COUNTRIES]
 COLUMNS = {
     "high": list(HIGH),

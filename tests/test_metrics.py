@@ -426,7 +426,7 @@ def test_speakers_widen_the_interval_where_their_clips_hang_together_and_only_th
         (TRIO, [0, 1], [[0.1, 0.2, 0.3], [0.0, NAN, 0.0]], {}, "NaN logits in 1 of 2 clips"),
         (TRIO, [0, 1], [0], {}, "equally long, got 2 and 1 clips"),
         (TRIO, [0, 3], [0, 1], {}, "y_true must hold class indices from 0 to 2, got 3"),
-        (TRIO, [0, 1], [0, 1], {"groups": ["a"]}, "groups must have one entry a clip, got 1 for 2 clips"),
+        (TRIO, [0, 1], [0, 1], {"groups": ["a"]}, "groups must have one entry per clip, got 1 for 2 clips"),
         (TRIO, [0, 1], [0, 1], {"groups": ["a", None]}, "groups must not hold None or NaN"),
         (TRIO, [0, 1], [0, 1], {"groups": [1.0, NAN]}, "groups must not hold None or NaN"),
         (TRIO, [0, 1], [0, 1], {"num_resamples": 0}, "num_resamples must be at least 1, got 0"),

@@ -25,7 +25,7 @@ class BaselineConfig(PreTrainedConfig):
         loss: `mse` (the published baselines') or `ccc` make a regression model, `ce` a classifier.
         label_range: lowest and highest value of a regression label; the sigmoid output is stretched to it.
         ccc_reduction: `mean` or `sum` over labels.
-        class_weights: one weight a class for `ce`.
+        class_weights: one weight per class for `ce`.
         label_smoothing: label smoothing of `ce`, in [0, 1).
 
     Raises:

@@ -38,7 +38,7 @@ def load_audiofolder(root: Path) -> Corpus:
     classes = sorted({name for _, name, _ in clips})
     if len(classes) < 2:
         raise CorpusError(
-            f"{root}: neither one label table ({', '.join(TABLE_SUFFIXES)}) nor sub-folders of clips, one a class "
+            f"{root}: neither one label table ({', '.join(TABLE_SUFFIXES)}) nor sub-folders of clips, one per class "
             f"(classes found: {classes or 'none'}); add a table with a column of paths and the label columns"
         )
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))

@@ -82,7 +82,7 @@ def prepare(
         trim_top_db: see `audio_avb.load_audio`.
         max_seconds: longest clip that is decoded, seconds.
         num_workers: processes that decode; None is one.
-        shard_rows: clips a shard, at most.
+        shard_rows: clips per shard, at most.
         strict: raise at the first clip that cannot be decoded.
         **options: of the corpus's `load` function.
 
@@ -155,7 +155,7 @@ def _without_bad(
 def _label_columns(
     corpus: str, root: Path, tasks: Sequence[str] | None, options: dict
 ) -> tuple[DatasetDict, dict[str, tuple[Task, list[str]]]]:
-    """The corpus with one column a label, and the tasks these columns belong to."""
+    """The corpus with one column per label, and the tasks these columns belong to."""
     if shards.is_prepared(root):
         raise CorpusError(f"{root}: these are prepared shards already; give the corpus they were made from")
     if corpus == "hume_vb":
@@ -259,7 +259,7 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--max-seconds", "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip that is decoded, s (600)"
     )
     parser.add_argument("--num-workers", "--num_workers", type=int, help="processes that decode (1)")
-    parser.add_argument("--shard-rows", "--shard_rows", type=int, default=8000, help="clips a shard, at most (8000)")
+    parser.add_argument("--shard-rows", "--shard_rows", type=int, default=8000, help="clips per shard, at most (8000)")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be decoded")
     add_arguments(parser.add_argument_group("of the corpus"), OPTIONS)
     parser.add_argument(

@@ -4,7 +4,7 @@
     tasks.json      what the label columns mean (hume_vb and folder; EmoGator's loader knows its own)
     prepare.json    the settings, and whether the work is finished
 
-A row holds `id`, `audio` {bytes, path}, one column a label (a number, or a class name) and what the corpus knows. One
+A row holds `id`, `audio` {bytes, path}, one column per label (a number, or a class name) and what the corpus knows. One
 set of shards serves all tasks of a release: the audio is stored once. Labels are read by column name, so a table joined
 to the shards with any Parquet tool stays loadable.
 """

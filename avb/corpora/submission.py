@@ -1,4 +1,4 @@
-"""The A-VB 2022 challenge's CSVs: one a task, written and checked.
+"""The A-VB 2022 challenge's CSVs: one per task, written and checked.
 
     python -m avb.corpora.submission A-VB-High_team_1.csv --task high --data_dir RELEASE
 

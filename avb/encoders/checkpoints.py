@@ -52,10 +52,9 @@ def load_encoder(
         config, _ = PreTrainedConfig.get_config_dict(name)
         if config == {}:
             raise OSError("there is no config.json")
-        if config.get("model_type") not in kinds:
-            raise AvbError(
-                f"--encoder {name}: holds a {config.get('model_type')!r} model; read are wav2vec 2.0 and, in training, HuBERT"
-            )
+        kind = config.get("model_type")
+        if kind not in kinds:
+            raise AvbError(f"--encoder {name}: holds a {kind!r} model, neither wav2vec 2.0 nor (in training) HuBERT")
         # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
         with quiet():
             model, info = model_class.from_pretrained(

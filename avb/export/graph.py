@@ -3,8 +3,8 @@
 Made to be traced into ONNX; it holds the model's own weights. Unusual:
 
 - The convolutional front end runs channels last, each convolution as matrix products over reshaped frames: the layer
-  norms of LARGE-LV60K and XLSR53 then need no transposes over 3,200 frames a second, and every heavy step is a product
-  that an engine knows how to quantise.
+  norms of LARGE-LV60K and XLSR53 then need no transposes over 3,200 frames per second, and every heavy step is a
+  product that an engine knows how to quantise.
 - No branch and no constant depends on the batch or the clip it is traced with.
 - As in the model, a clip's prediction does not depend on its batch.
 """
@@ -135,7 +135,7 @@ class ChannelsLastConv(nn.Module):
 
 
 def group_norm(norm: nn.GroupNorm, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Group norm with a channel a group over (batch, frames, channels); moments over frames where `valid` is True."""
+    """Group norm, one channel per group, over (batch, frames, channels); moments over frames where `valid` is True."""
     valid = valid[..., None].to(x.dtype)
     count = valid.sum(1, keepdim=True)
     x = x - (x * valid).sum(1, keepdim=True) / count

@@ -1,4 +1,4 @@
-"""Products in int8, weights with a scale a column, inputs with a scale a row, in an ONNX graph.
+"""Products in int8, weights with a scale per column, inputs with a scale per row, in an ONNX graph.
 
 ONNX Runtime's own dynamic quantisation takes one scale from a whole batch, padding included: a clip's prediction would
 depend on its batch. Here each frame has its own, which is also closer to fp32: outlier frames cost only themselves.

@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 from avb.errors import AvbError
 
 MODEL_FILE = "model.onnx"
-MAX_SECONDS = 120.0  # of one clip: attention holds a score for every pair of frames, 2.3 GB a layer at LARGE's size
+MAX_SECONDS = 120.0  # of one clip: attention holds a score for every pair of frames, 2.3 GB per layer at LARGE's size
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}  # backend, which is also the extra's name → its package
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 PRECISIONS = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16")}

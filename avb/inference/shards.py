@@ -106,7 +106,7 @@ def plan(folder: Path, clips: Clips, model: str, shard_clips: int) -> list[Shard
         folder: to write them to.
         clips: to score.
         model: the model's key.
-        shard_clips: clips a shard, at most.
+        shard_clips: clips per shard, at most.
     """
     ids, total = clips.ids(), clips.count()
     shards = []

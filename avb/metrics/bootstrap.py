@@ -17,7 +17,7 @@ def unit_indices(groups: Sequence | np.ndarray | None, has_label: np.ndarray) ->
     if groups is None:
         return np.arange(has_label.sum())
     if len(groups) != len(has_label):
-        raise ValueError(f"groups must have one entry a clip, got {len(groups)} for {len(has_label)} clips")
+        raise ValueError(f"groups must have one entry per clip, got {len(groups)} for {len(has_label)} clips")
     if any(group is None or group != group for group in groups):
         raise ValueError("groups must not hold None or NaN: give every clip a group, or none at all")
     numbers: dict = {}

@@ -63,7 +63,7 @@ def evaluate_predictions(
         Plain floats, integers, lists and strings, ready for JSON. "num_clips" counts the clips with a label,
         "interval_unit" is "speaker" or "clip", "interval_units" how many of them those clips come from.
         Regression: "ccc", "ccc_low", "ccc_high", "pearson" (means over labels; one NaN label makes them NaN),
-        "official_ccc" (the challenge's own) and "per_label" with the first four a label.
+        "official_ccc" (the challenge's own) and "per_label" with the first four per label.
         Classification: "uar", "uar_low", "uar_high", "accuracy", "macro_f1", "confusion_matrix" (rows: true classes)
         and "per_label" with "recall", "recall_low", "recall_high", "count" per label; the interval of a recall of 0 or
         1, if it has one, is Wilson's, by clip. Where a class has no clip, "uar" and its bounds are NaN,
@@ -196,7 +196,7 @@ def _resampled_recalls(
     num_labels: int, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> np.ndarray:
     """(resamples, labels); NaN where a class went undrawn."""
-    # Recalls need two numbers a class, not a whole confusion matrix a unit: its clips, and those that were hit.
+    # Recalls need two numbers per class, not a whole confusion matrix per unit: its clips, and those that were hit.
     is_class = y_true[:, None] == np.arange(num_labels)  # (clips, labels)
     is_hit = is_class & (y_true == y_pred)[:, None]
     columns = np.concatenate([is_class, is_hit], axis=1).astype(np.float64)

@@ -23,7 +23,7 @@ FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
 
 
 def build_model(model_args: PretrainingArguments):
-    """The encoder of a YAML file, with random weights, or that of a checkpoint; and what it shall predict.
+    """The encoder of a YAML file, with random weights, or that of a checkpoint; and what it is to predict.
 
     Raises:
         AvbError: an unknown objective, or an encoder that cannot be read (see `avb.encoders.checkpoints`).

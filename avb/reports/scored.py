@@ -66,7 +66,7 @@ class Predictions:
 
 
 def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
-    """The predictions of a split, one a task that has labels there.
+    """The predictions of a split, one per task that has labels there.
 
     Raises:
         AvbError: a file is missing or damaged, the labels are withheld, or the predictions are not those that

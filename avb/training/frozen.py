@@ -60,7 +60,7 @@ def training_inputs(
     Waveforms; a frozen encoder's frames, where they are the same in every epoch; a baseline's functionals.
 
     Args:
-        model: the untrained model, where its encoder shall run.
+        model: the untrained model, where its encoder will run.
         feature_extractor: that of the model.
         splits: decoded splits, rows with `input_values` waveforms; one of them is `train`.
         cache_frames: False runs a frozen encoder in every epoch.
@@ -120,7 +120,7 @@ def encoder_frames(
         name: of the split, for the progress bar.
         dtype: of the frames on disk, float16 or float32.
         cache_dir: see `avb.cache.cache_folder`.
-        batch_seconds: audio a batch, padding included.
+        batch_seconds: audio per batch, padding included.
         autocast: run the encoder in bfloat16, as training with `--bf16 true` would.
 
     Returns:
