@@ -53,6 +53,8 @@ HEADS = {
     "multitask": {**MULTITASK, "pooling": "attention"},
     "authors": AUTHORS,
 }  # A norm of each kind; `slow` runs them all.
+# Of random weights with a head times ten: processors differ in what they keep in fp32, .039 is the worst seen on three.
+BF16_TOLERANCE = 0.06
 FAST = [("BASE", "authors"), ("BASE", "last"), ("LARGE-LV60K", "authors"), ("LARGE-LV60K", "last")]
 # fmt: skip
 
@@ -215,13 +217,13 @@ def test_openvino_predicts_as_the_torch_model(tmp_path, waveforms, precision):
     if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bf16")
     folder = make_model(tmp_path / "model", "LARGE-LV60K", num_conv_pos_embeddings=32)
-    export_model(folder, tmp_path / "out", backend="openvino", precision=precision, tolerance=0.03)
+    export_model(folder, tmp_path / "out", backend="openvino", precision=precision, tolerance=BF16_TOLERANCE)
     (model, _), (exported, _) = load_model(folder), load_model(tmp_path / "out")
     inputs = padded_batch(waveforms)
     with torch.inference_mode():
         expected = model(**inputs).logits
     torch.testing.assert_close(
-        exported(**inputs).logits, expected, atol={"fp32": 2e-5, "bf16": 0.03}[precision], rtol=0
+        exported(**inputs).logits, expected, atol={"fp32": 2e-5, "bf16": BF16_TOLERANCE}[precision], rtol=0
     )
 
 
