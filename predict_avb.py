@@ -138,18 +138,17 @@ def predict_table(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from avb.inference import journal
-    from avb.inference.prediction import limit_key, load_model, model_key
+    from avb.inference.scorer import Scorer
 
     logging.disable_progress_bar()
-    model, feature_extractor = load_model(args.model, args.device, args.dtype)
+    scorer = Scorer.load(args.model, args.device, args.dtype, args.batch_seconds, args.num_workers, args.max_seconds)
     if args.submission:
-        check_submission(args, model.config)
+        check_submission(args, scorer.config)
 
     partial = output.with_name(output.name + ".partial")
-    key = scores_key(args.model + model_key(model, feature_extractor) + limit_key(args.max_seconds), clips.ids())
-    settings = (args.batch_seconds, args.num_workers, args.strict, args.max_seconds)
-    journal.score_to_journal(partial, key, clips, model, feature_extractor, *settings)
-    skipped = journal.finish(partial, output, model.config)
+    key = scores_key(args.model + scorer.key, clips.ids())
+    journal.score_to_journal(partial, key, clips, scorer, args.strict)
+    skipped = journal.finish(partial, output, scorer.columns)
     if args.submission:
         write_submission(partial, output.parent, args, list(clips.ids()))
     partial.unlink()
@@ -162,6 +161,7 @@ def predict_shards(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from avb.inference import shards
+    from avb.inference.scorer import Scorer
 
     on_ray = args.ray is not None
     if on_ray:
@@ -173,13 +173,13 @@ def predict_shards(args: argparse.Namespace) -> int:
     clips = find_clips(args, os.getcwd())
     settings = {
         "name": os.path.abspath(args.model) if os.path.isdir(args.model) else args.model,
+        "dtype": args.dtype,
         "batch_seconds": args.batch_seconds,
         "num_workers": args.num_workers,
-        "dtype": args.dtype,
         "max_seconds": args.max_seconds,
     }
     logging.disable_progress_bar()
-    scorer = shards.Scorer.load(device="cpu" if on_ray else args.device, **settings)
+    scorer = Scorer.load(device="cpu" if on_ray else args.device, **settings)
     planned = shards.plan(folder, clips, scorer.key, args.shard_clips)
     todo = shards.find_unfinished(folder, planned, args.overwrite)
     total, left = clips.count(), sum(shard.stop - shard.start for shard in todo)

@@ -18,6 +18,7 @@ import predict_avb
 from avb.errors import AvbError
 from avb.inference import shards as bulk
 from avb.inference.clips import CorpusClips, PathClips
+from avb.inference.scorer import Scorer, is_unreadable
 from avb.tasks import TASKS
 
 BAD = ("03.wav", "07.wav", "08.wav")  # with three clips a shard, 06 to 08: one shard has a single good clip
@@ -172,15 +173,20 @@ def test_parts_of_a_corpus_and_of_paths(sample):
 
 def test_a_worker_that_sees_other_clips_is_refused(model, clips, tmp_path):
     """As where a cluster's machines do not share the folder."""
-    scorer = bulk.Scorer.load(str(model), "cpu", 64, 1)
+    scorer = Scorer.load(str(model), "cpu", batch_seconds=64, num_workers=1)
     (shard,) = bulk.plan(tmp_path, PathClips([str(clips / "00.wav")]), scorer.key, 10)
     with pytest.raises(AvbError, match="is not the one the run began with"):
         bulk.score_shard(scorer, shard, PathClips([str(clips / "01.wav")]))
     assert not list(tmp_path.iterdir())
 
 
+def test_a_label_called_error_is_no_unreadable_clip():
+    assert is_unreadable({"id": "a", "error": "a: the file is empty"})
+    assert not is_unreadable({"id": "a", "error": 0.5}) and not is_unreadable({"id": "a", "awe": 0.5})
+
+
 def test_missing_shards_are_an_error_at_the_end(model, clips, tmp_path):
-    scorer = bulk.Scorer.load(str(model), "cpu", 64, 1)
+    scorer = Scorer.load(str(model), "cpu", batch_seconds=64, num_workers=1)
     paths = PathClips([str(clips / name) for name in ("00.wav", "01.wav")])
     shards = bulk.plan(tmp_path, paths, scorer.key, 1)
     bulk.score_shard(scorer, shards[0], paths.part(0, 1))

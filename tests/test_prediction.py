@@ -20,7 +20,7 @@ from avb.arguments import DataArguments, ModelArguments
 from avb.cards.hub_folder import save_hub_folder
 from avb.corpora import submission
 from avb.errors import AvbError
-from avb.inference import journal
+from avb.inference import scorer
 from avb.inference.prediction import load_model, model_key, score_waveforms
 from avb.tasks import TASKS
 from avb.training.build import build_model
@@ -122,7 +122,7 @@ def test_interrupted_run_goes_on(model, clips, tmp_path, monkeypatch, capsys):
     whole = output.read_bytes()
     output.unlink()
 
-    real, scored = journal.score_row, []
+    real, scored = scorer.score_row, []
 
     def interrupt_at_the_fourth(scores, config):
         if len(scored) == 3:
@@ -130,12 +130,12 @@ def test_interrupted_run_goes_on(model, clips, tmp_path, monkeypatch, capsys):
         scored.append(scores)
         return real(scores, config)
 
-    monkeypatch.setattr(journal, "score_row", interrupt_at_the_fourth)
+    monkeypatch.setattr(scorer, "score_row", interrupt_at_the_fourth)
     assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 130
     assert not output.exists()
     with open(tmp_path / "scores.csv.partial", "a") as file:
         file.write('{"id": "half a li')  # what a crash in the middle of a write leaves
-    monkeypatch.setattr(journal, "score_row", real)
+    monkeypatch.setattr(scorer, "score_row", real)
     capsys.readouterr()
     assert predict_avb.main([str(model), str(clips), "--output", str(output)]) == 0
     assert "3 of 6 clips are scored already" in capsys.readouterr().out
@@ -289,3 +289,12 @@ def test_bfloat16_is_for_wav2vec2(tmp_path):
     load_model(str(folder), "cpu")
     with pytest.raises(AvbError, match="bfloat16 is for models with a wav2vec 2.0 encoder in torch; leave it at"):
         load_model(str(folder), "cpu", "bfloat16")
+
+
+def test_the_longest_clip_is_an_option(model, clips, tmp_path, capsys):
+    command = [str(model), str(clips), "--output", str(tmp_path / "scores.csv"), "--max_seconds", "0.001"]
+    assert predict_avb.main(command) == 3
+    assert "0 clips scored" in capsys.readouterr().out
+    errors = (tmp_path / "scores.csv.errors.csv").read_text()
+    assert "longer than 0.001 seconds" in errors and "--max_seconds" in errors
+    assert predict_avb.main([*command[:-2], "--overwrite"]) == 0  # another limit: nothing is resumed

@@ -17,7 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from avb.errors import AvbError
 from avb.inference.clips import Clips
-from avb.inference.shards import Scorer, Shard, find_attempts, score_shard
+from avb.inference.scorer import Scorer
+from avb.inference.shards import Shard, find_attempts, score_shard
 
 MAX_DEATHS = 4  # of a shard's workers; then it is given up, for a clip may be what kills them
 
@@ -98,7 +99,7 @@ def score_on_ray(shards: list[Shard], clips: Clips, workers: int | None, **setti
         shards: to make.
         clips: all clips of the run.
         workers: processes at most; None is one for each GPU of the cluster, or for each CPU where it has none.
-        settings: of `Scorer.load`: name, device, batch_seconds, num_workers, dtype, max_seconds.
+        settings: of `Scorer.load`: name, device, dtype, batch_seconds, num_workers, max_seconds.
 
     Yields:
         The number of clips of each shard, once it is written. Shards whose workers died again and again are left out.

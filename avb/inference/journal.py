@@ -7,32 +7,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from audio_avb import MAX_SECONDS
-from avb.errors import AudioError
 from avb.files import write_table
 from avb.inference.clips import Clips
-from avb.inference.prediction import score_clips, score_columns, score_row
+from avb.inference.scorer import Scorer, is_unreadable
 
 
-def score_to_journal(
-    journal: Path,
-    key: str,
-    clips: Clips,
-    model,
-    feature_extractor,
-    batch_seconds: float | None,
-    num_workers: int,
-    strict: bool,
-    max_seconds: float = MAX_SECONDS,
-):
+def score_to_journal(journal: Path, key: str, clips: Clips, scorer: Scorer, strict: bool):
     """Scores what the journal does not hold yet; a clip that cannot be read becomes a line with its error.
 
     Args:
         journal: file to start, or to go on with.
         key: of model and clips; a journal of another key is started again.
         clips: to score, in their order.
-        model, feature_extractor: see `avb.inference.prediction.load_model`.
-        batch_seconds, num_workers, max_seconds: see `avb.inference.prediction.score_clips`.
+        scorer: the model.
         strict: raise at the first clip that cannot be read.
 
     Raises:
@@ -42,18 +29,12 @@ def score_to_journal(
     total = clips.count()
     if done:
         print(f"{done} of {total} clips are scored already, in {journal}")
-    rest = clips.part(done, total).clips()
+    rest = clips.part(done, total)
     with (
         open(journal, "a", encoding="utf-8") as file,
         tqdm(total=total, initial=done, unit="clip", desc="scoring", disable=None) as progress,
     ):
-        for clip, scores in score_clips(model, feature_extractor, rest, batch_seconds, num_workers, max_seconds):
-            if isinstance(scores, AudioError):
-                if strict:
-                    raise scores
-                row = {"id": clip.id, "error": str(scores)}
-            else:
-                row = {"id": clip.id, **score_row(scores, model.config)}
+        for row in scorer.rows(rest, strict):
             file.write(json.dumps(row) + "\n")
             progress.update()
 
@@ -77,16 +58,21 @@ def read_journal(journal: Path) -> Iterator[dict]:
         yield from map(json.loads, file)
 
 
-def finish(journal: Path, output: Path, config) -> int:
+def finish(journal: Path, output: Path, columns: list[str]) -> int:
     """Turns the finished journal into the table asked for and, where clips were skipped, a report beside it.
+
+    Args:
+        journal: to turn.
+        output: table to write.
+        columns: of the scores.
 
     Returns:
         How many clips were skipped.
     """
     report = output.with_name(output.name + ".errors.csv")
-    bad = [row for row in read_journal(journal) if "error" in row]
-    good = (row for row in read_journal(journal) if "error" not in row)
-    write_table(output, good, ["id", *score_columns(config)])
+    bad = [row for row in read_journal(journal) if is_unreadable(row)]
+    good = (row for row in read_journal(journal) if not is_unreadable(row))
+    write_table(output, good, ["id", *columns])
     report.unlink(missing_ok=True)
     if bad:
         write_table(report, bad, ["id", "error"])

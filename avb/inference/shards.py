@@ -17,19 +17,17 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audio_avb import MAX_SECONDS
-from avb.errors import AudioError, AvbError
+from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table
 from avb.inference.clips import Clips, scores_key
-from avb.inference.prediction import limit_key, load_model, model_key, score_clips, score_columns, score_row
+from avb.inference.scorer import Scorer, is_unreadable
 
 FINISHED_FILE = "_finished.json"
 _NOTE_KEY = b"avb"  # in a shard's metadata
@@ -52,36 +50,6 @@ class Note(NamedTuple):
     key: str
     scored: int
     errors: list[list[str]]
-
-
-@dataclass
-class Scorer:
-    """A model and how it is run; `load` gives one, on whatever machine it is called."""
-
-    model: Any
-    feature_extractor: Any
-    batch_seconds: float | None
-    num_workers: int
-    max_seconds: float = MAX_SECONDS
-
-    @classmethod
-    def load(
-        cls,
-        name: str,
-        device: str,
-        batch_seconds: float | None,
-        num_workers: int,
-        dtype: str = "float32",
-        max_seconds: float = MAX_SECONDS,
-    ) -> "Scorer":
-        # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
-        # hundred MB by and by. Its default is read at the first use.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-        return cls(*load_model(name, device, dtype), batch_seconds, num_workers, max_seconds)
-
-    @cached_property
-    def key(self) -> str:
-        return model_key(self.model, self.feature_extractor) + limit_key(self.max_seconds)
 
 
 def check_folder(output: str) -> Path:
@@ -178,15 +146,14 @@ def score_shard(scorer: Scorer, shard: Shard, clips: Clips, progress: Callable[[
 def _score(scorer: Scorer, key: str, clips: Clips, progress: Callable[[], object]) -> pa.Table:
     """The scores of a shard's clips, and in the metadata its key and the clips that could not be read."""
     rows, errors = [], []
-    settings = (scorer.batch_seconds, scorer.num_workers, scorer.max_seconds)
-    for clip, scores in score_clips(scorer.model, scorer.feature_extractor, clips.clips(), *settings):
-        if isinstance(scores, AudioError):
-            errors.append([clip.id, str(scores)])
+    for row in scorer.rows(clips):
+        if is_unreadable(row):
+            errors.append([row["id"], row["error"]])
         else:
-            rows.append({"id": clip.id, **score_row(scores, scorer.model.config)})
+            rows.append(row)
         progress()
     note = {_NOTE_KEY: json.dumps({"key": key, "errors": errors}).encode()}
-    return pa.Table.from_pylist(rows, schema=_schema(scorer.model.config).with_metadata(note))
+    return pa.Table.from_pylist(rows, schema=_schema(scorer).with_metadata(note))
 
 
 def find_attempts(path: Path) -> list[Path]:
@@ -199,12 +166,11 @@ def _remove_attempts(folder: Path):
         path.unlink(missing_ok=True)
 
 
-def _schema(config) -> pa.Schema:
+def _schema(scorer: Scorer) -> pa.Schema:
     """The same for every shard, one whose clips are all bad included."""
-    columns = score_columns(config)
-    classes = len(columns) - config.num_labels
-    types = [pa.string()] * classes + [pa.float64()] * config.num_labels
-    return pa.schema([("id", pa.string()), *zip(columns, types, strict=True)])
+    num_labels = scorer.config.num_labels
+    types = [pa.string()] * (len(scorer.columns) - num_labels) + [pa.float64()] * num_labels
+    return pa.schema([("id", pa.string()), *zip(scorer.columns, types, strict=True)])
 
 
 def read_note(path: Path) -> Note | None:

@@ -1,0 +1,78 @@
+"""A model and how it is run: the one hand-over to a table of scores and to shards, on whatever machine."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from audio_avb import MAX_SECONDS
+from avb.errors import AudioError
+from avb.inference.clips import Clips
+from avb.inference.prediction import limit_key, load_model, model_key, score_clips, score_columns, score_row
+
+
+def is_unreadable(row: dict) -> bool:
+    """Whether a row of `Scorer.rows` says why a clip has no scores; of a label called `error` it would be a number."""
+    return isinstance(row.get("error"), str)
+
+
+@dataclass
+class Scorer:
+    """What scores clips; `load` gives one.
+
+    Attributes:
+        model, feature_extractor: see `avb.inference.prediction.load_model`.
+        batch_seconds, num_workers, max_seconds: see `avb.inference.prediction.score_clips`.
+    """
+
+    model: Any
+    feature_extractor: Any
+    batch_seconds: float | None = None
+    num_workers: int = 2
+    max_seconds: float = MAX_SECONDS
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        device: str = "auto",
+        dtype: str = "float32",
+        batch_seconds: float | None = None,
+        num_workers: int = 2,
+        max_seconds: float = MAX_SECONDS,
+    ) -> "Scorer":
+        """Arguments and errors as `load_model` and `score_clips`."""
+        # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
+        # hundred MB by and by. Its default is read at the first use.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+        return cls(*load_model(name, device, dtype), batch_seconds, num_workers, max_seconds)
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @cached_property
+    def key(self) -> str:
+        """What scores depend on beside the clips."""
+        return model_key(self.model, self.feature_extractor) + limit_key(self.max_seconds)
+
+    @property
+    def columns(self) -> list[str]:
+        """Of `rows`, after `id`."""
+        return score_columns(self.config)
+
+    def rows(self, clips: Clips, strict: bool = False) -> Iterator[dict]:
+        """Each clip's `id` with its scores, or with `error`, what kept it from being read; in the order given.
+
+        Raises:
+            AudioError: `strict`, and a clip cannot be read.
+        """
+        settings = (self.batch_seconds, self.num_workers, self.max_seconds)
+        for clip, scores in score_clips(self.model, self.feature_extractor, clips.clips(), *settings):
+            if isinstance(scores, AudioError):
+                if strict:
+                    raise scores
+                yield {"id": clip.id, "error": str(scores)}
+            else:
+                yield {"id": clip.id, **score_row(scores, self.config)}
