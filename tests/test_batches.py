@@ -145,7 +145,7 @@ def test_fewer_clips_than_a_step_are_refused(tmp_path):
 # ---- torch.compile --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_compiled_is_eager_and_compiled_for_few_lengths(tmp_path):
     """Clips of 0.1 to 0.9 s, of 64 different lengths, are padded to 0.5 or 1 s, and compiled for these two."""
