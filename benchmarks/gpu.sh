@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD"
 device="${DEVICE:-cuda}" shape="${SHAPE:-LARGE}" batch="${BATCH:-16}" large_batch="${LARGE_BATCH:-128}"
 epochs="${EPOCHS:-20}" clips="${CLIPS:-400}" rounds="${ROUNDS:-10}" results="${RESULTS:-results/benchmarks.csv}"
-limit="${LIMIT:-180}" # seconds a row
+limit="${LIMIT:-180}" # seconds per row
 failed=0
 
 run() {
