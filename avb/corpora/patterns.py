@@ -1,11 +1,11 @@
 """Speakers, labels and groups read from file names, by a regular expression or by the name of a well-known corpus.
 
-    --speaker_pattern vivae --label_pattern vivae        S01_achievement_low_01.wav → S01, achievement
-    --speaker_pattern "^([^/]+)/"                        anna/laugh1.wav → anna
+    vivae                S01_achievement_low_01.wav → S01, achievement
+    "^([^/]+)/"          anna/laugh1.wav → anna
 
 An expression is searched in a clip's path below the folder, without its suffix; its one group is what is read. The
 ready ones follow each corpus's own description of its names, and were tried on names made up after it, not on the
-corpora.
+corpora. No command takes a pattern yet: they are called from Python.
 """
 
 import re
