@@ -232,10 +232,11 @@ def write_submission(partial: Path, folder: Path, args: argparse.Namespace, clip
     """The challenge's CSV of what is scored. A clip without a score makes it incomplete, which is an error."""
     from avb.corpora import submission
     from avb.inference import journal
+    from avb.inference.scorer import is_unreadable
 
     team, number = args.submission
     labels = get_task(args.task).labels
-    rows = [row for row in journal.read_journal(partial) if "error" not in row]
+    rows = [row for row in journal.read_journal(partial) if not is_unreadable(row)]
     predictions = [[row[label] for label in labels] for row in rows]
     path = submission.write(
         folder, args.task, [row["id"] for row in rows], predictions, team, int(number), expected_ids=clip_ids
