@@ -48,8 +48,8 @@ LAYERS = {
         "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/reports": {
-        "avb/command_line", "avb/corpora", "avb/errors", "avb/files", "avb/metrics", "avb/recipes", "avb/run_files",
-        "avb/tasks", "configuration_avb",
+        "audio_avb", "avb/baselines", "avb/command_line", "avb/corpora", "avb/corpus_arguments", "avb/errors",
+        "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/tasks", "configuration_avb",
     },
     "avb/training": {
         "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora", "avb/encoders",

@@ -5,6 +5,7 @@ python -m avb.reports runs  [--results results/runs.csv] [--output results]   # 
 python -m avb.reports add RUN [RUN ...] [--results results/runs.csv]        # rows of finished runs into the table
 python -m avb.reports compare RUN [RUN ...] --against RUN [RUN ...]         # see avb.reports.comparison
 python -m avb.reports analyse RUN [RUN ...] [--results results/runs.csv]    # RUN/analysis: see avb.reports.analysis
+python -m avb.reports transfer MODEL TABLE [TABLE ...] [--output FOLDER]    # see avb.reports.transfer
 """
 
 import argparse
@@ -14,6 +15,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from avb.command_line import typed_changes
+from avb.corpus_arguments import OPTIONS, given_options
+from avb.corpus_arguments import add_arguments as add_corpus_arguments
 from avb.errors import AvbError
 from avb.files import make_folder, write_table, write_text
 from avb.reports import comparison
@@ -59,7 +62,31 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     comparison.add_arguments(command)
+    _add_transfer(commands)
     return parser.parse_args(argv)
+
+
+def _add_transfer(commands: argparse._SubParsersAction):
+    command = commands.add_parser(
+        "transfer", help="what a model's frames are worth on other corpora, beside openSMILE: a linear model by folds"
+    )
+    command.add_argument("model", metavar="MODEL", help="as predict_avb.py takes it")
+    command.add_argument("tables", metavar="TABLE", nargs="+", help="a table or folder of clips, as --data_dir takes it")
+    command.add_argument(
+        "--feature_sets",
+        nargs="*",
+        default=["eGeMAPSv02", "ComParE_2016"],
+        metavar="NAME",
+        help="openSMILE's to compare with; nothing behind it: none. Default: eGeMAPSv02 ComParE_2016",
+    )
+    command.add_argument("--folds", type=int, default=5, metavar="N", help="folds of speakers; default: 5")
+    command.add_argument("--layer", type=int, metavar="N", help="of the encoder; default: the one that the head reads")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    command.add_argument("--num_decode_workers", type=int, metavar="N", help="processes; default: 1")
+    command.add_argument("--cache_dir", metavar="FOLDER", help="of decoded clips and features")
+    command.add_argument("--strict", action="store_true", help="stop at a clip that cannot be read")
+    command.add_argument("--output", metavar="FOLDER", help="where transfer.csv and transfer.md go; default: none")
+    add_corpus_arguments(command, ["corpus", "task", *OPTIONS])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,6 +98,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.report == "compare":
             comparison.print_comparison(args)
+            return 0
+        if args.report == "transfer":
+            _transfer(args)
             return 0
         if args.report == "add":
             added, known = add_runs(args.results, args.runs)
@@ -115,6 +145,31 @@ def _normalize_changes(typed: str) -> str:
     if (argv and not argv[0].startswith("--")) or (typed and not changes):
         raise AvbError(f'--changes {typed}: give what was typed behind the recipe, such as "--encoder_layer 9"')
     return changes
+
+
+def _transfer(args: argparse.Namespace):
+    from avb.reports.transfer import Transfer, markdown, transfer  # here: the other reports need no torch
+
+    rows = transfer(
+        args.model,
+        args.tables,
+        feature_sets=args.feature_sets,
+        num_folds=args.folds,
+        layer=args.layer,
+        device=args.device,
+        corpus=args.corpus or "folder",
+        task=args.task,
+        cache_dir=args.cache_dir,
+        num_decode_workers=args.num_decode_workers,
+        strict=args.strict,
+        **given_options(args),
+    )
+    text = markdown(rows)
+    print(text, end="")
+    if args.output:
+        folder = make_folder(args.output)
+        write_table(folder / "transfer.csv", map(asdict, rows), [field.name for field in fields(Transfer)])
+        write_text(folder / "transfer.md", text)
 
 
 def _analyse(args: argparse.Namespace) -> Path:

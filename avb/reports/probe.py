@@ -1,0 +1,68 @@
+"""A linear model on fixed features, scored on held-out groups: how much of a task a representation holds.
+
+Standardised features go into a logistic regression (classes, balanced weights) or a ridge regression (scores). How
+strongly it is regularised is chosen on inner folds of the train clips; speakers are on one side of each fold, outer and
+inner. Sources: Yang et al. (2021), "SUPERB: Speech processing Universal PERformance Benchmark", arXiv:2105.01051 (a
+linear head on frozen frames); Varma & Simon (2006), BMC Bioinformatics 7:91 (why the folds are nested).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from avb.corpora.splits import strata_of, stratified_folds
+from avb.metrics import ccc, uar
+from avb.tasks import Task
+
+STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 2))  # C of the logistic regression, 1 / alpha of the ridge
+INNER_FOLDS = 3
+
+
+def cross_validated_predictions(
+    task: Task, features: np.ndarray, labels: np.ndarray, groups: Sequence[str], folds: Sequence[int]
+) -> np.ndarray:
+    """What a linear model, trained on the other folds, predicts for each clip.
+
+    Args:
+        task: one task; says what `labels` hold.
+        features: (clips, features), finite.
+        labels: (clips,) class indices or (clips, labels) scores, none missing.
+        groups: each clip's speaker, or its id where speakers are not known.
+        folds: each clip's outer fold; all clips of a group are in one.
+
+    Returns:
+        (clips,) class indices or (clips, labels) scores.
+    """
+    folds, groups = np.asarray(folds), np.asarray(groups)
+    predictions = np.zeros_like(labels)
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        model = fit(task, features[~held_out], labels[~held_out], groups[~held_out])
+        predictions[held_out] = model.predict(features[held_out])
+    return predictions
+
+
+def fit(task: Task, features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> GridSearchCV:
+    """The linear model, its regularisation chosen on inner folds; arguments as `cross_validated_predictions`."""
+    if task.kind == "classification":
+        name, settings = "C", STRENGTHS
+        head = LogisticRegression(class_weight="balanced", max_iter=3_000)
+        scoring = make_scorer(uar)  # over the classes that an inner fold has
+    else:
+        name, settings = "alpha", tuple(1 / strength for strength in STRENGTHS)
+        head = Ridge()
+        scoring = make_scorer(lambda true, predicted: float(np.nan_to_num(ccc(true, predicted)).mean()))
+    inner = stratified_folds(list(groups), strata_of(labels), min(INNER_FOLDS, len(set(groups))), task.name)
+    splits = [
+        (np.flatnonzero(np.asarray(inner) != fold), np.flatnonzero(np.asarray(inner) == fold)) for fold in set(inner)
+    ]
+    # A turn of the features leaves a model with an L2 penalty as it is, and thousands of them become as many as clips.
+    pipeline = make_pipeline(StandardScaler(), PCA(svd_solver="full"), head)
+    search = GridSearchCV(pipeline, {f"{type(head).__name__.lower()}__{name}": settings}, scoring=scoring, cv=splits)
+    return search.fit(features, labels)
