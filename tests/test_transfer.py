@@ -39,7 +39,7 @@ def test_classes_and_scores_are_predicted_for_speakers_never_heard():
 
 
 def test_what_only_tells_speakers_apart_is_worth_nothing():
-    """Each speaker has one class, and features are the speaker's name: without folds by speaker the score would be 1."""
+    """Each speaker has one class, and features say who speaks: folds of clips would score 1."""
     generator = np.random.default_rng(0)
     speaker = np.repeat(np.arange(24), 10)
     labels = np.tile([0, 1, 2], 8)[speaker]

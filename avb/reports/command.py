@@ -71,7 +71,7 @@ def _add_transfer(commands: argparse._SubParsersAction):
         "transfer", help="what a model's frames are worth on other corpora, beside openSMILE: a linear model by folds"
     )
     command.add_argument("model", metavar="MODEL", help="as predict_avb.py takes it")
-    command.add_argument("tables", metavar="TABLE", nargs="+", help="a table or folder of clips, as --data_dir takes it")
+    command.add_argument("tables", metavar="TABLE", nargs="+", help="tables or folders of clips, as --data_dir takes")
     command.add_argument(
         "--feature_sets",
         nargs="*",

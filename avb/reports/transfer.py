@@ -141,7 +141,7 @@ def _labelled(table: str, task: Task | MultiTask, clips: Dataset, num_bad_clips:
 
 def _mean_frames(model: str, clips: Dataset, layer: int | None, device: str) -> np.ndarray:
     waveforms = ((np.asarray(row["input_values"]), SAMPLING_RATE) for row in clips)
-    return embed(waveforms, model, layer=layer, device=device, max_seconds=np.inf)
+    return np.asarray(embed(waveforms, model, layer=layer, device=device, max_seconds=np.inf))
 
 
 def _compare(corpus: _Labelled, features: dict[str, np.ndarray], num_folds: int) -> list[Transfer]:
