@@ -16,6 +16,8 @@ from avb.tasks import MultiTask, Task
 AUDIO_FEATURE = {"bytes": Value("binary"), "path": Value("string")}
 AUDIO_TYPE = Features({"audio": AUDIO_FEATURE}).arrow_schema.field("audio").type
 
+KNOWN_GROUPS = ("country",)  # columns that say something about the speaker, where a corpus has them
+
 
 class Corpus(NamedTuple):
     """What a loader returns.

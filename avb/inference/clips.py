@@ -96,8 +96,12 @@ class CorpusClips:
     def _numbers(self) -> range:
         return range(len(self._open())) if self.rows is None else self.rows
 
-    def _open(self):
+    def labelled(self):
+        """What the labels mean (a `Task` or `MultiTask`), and the rows of the split, a `datasets.Dataset`."""
         return _open_split(replace(self, rows=None))
+
+    def _open(self):
+        return self.labelled()[1]
 
 
 Clips = PathClips | CorpusClips
@@ -139,12 +143,12 @@ def _open_split(clips: CorpusClips):
     from avb.corpora import load_bursts  # files and folders are scored without the packages that corpora need
     from avb.corpora.run_splits import as_in_run
 
-    splits = load_bursts(clips.corpus, clips.data_dir, clips.task, **dict(clips.options)).splits
+    task, splits = load_bursts(clips.corpus, clips.data_dir, clips.task, **dict(clips.options))
     if clips.run_splits:
         splits = as_in_run(splits, clips.run_splits, clips.data_dir, clips.is_same)
     if clips.split not in splits:
         raise AvbError(f"--split {clips.split}: {clips.data_dir} has {', '.join(splits)}")
-    return splits[clips.split]
+    return task, splits[clips.split]
 
 
 def _read_audio(split, number: int) -> dict:

@@ -6,13 +6,16 @@ python -m avb.reports add RUN [RUN ...] [--results results/runs.csv]        # ro
 python -m avb.reports compare RUN [RUN ...] --against RUN [RUN ...]         # see avb.reports.comparison
 python -m avb.reports analyse RUN [RUN ...] [--results results/runs.csv]    # RUN/analysis: see avb.reports.analysis
 python -m avb.reports transfer MODEL TABLE [TABLE ...] [--output FOLDER]    # see avb.reports.transfer
+python -m avb.reports audit MODEL DATA [--split test] [--output FOLDER]     # see avb.reports.audit
 """
 
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from avb.command_line import typed_changes
 from avb.corpus_arguments import OPTIONS, given_options
@@ -63,6 +66,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     comparison.add_arguments(command)
     _add_transfer(commands)
+    _add_audit(commands)
     return parser.parse_args(argv)
 
 
@@ -81,11 +85,29 @@ def _add_transfer(commands: argparse._SubParsersAction):
     )
     command.add_argument("--folds", type=int, default=5, metavar="N", help="folds of speakers; default: 5")
     command.add_argument("--layer", type=int, metavar="N", help="of the encoder; default: the one that the head reads")
+    _add_common(command, "transfer")
+
+
+def _add_audit(commands: argparse._SubParsersAction):
+    command = commands.add_parser(
+        "audit", help="what noise, codecs, rooms, clipping, ... do to a model, and whether it hears all groups alike"
+    )
+    command.add_argument("model", metavar="MODEL", help="as predict_avb.py takes it")
+    command.add_argument("data_dir", metavar="DATA", help="a labelled corpus, as --data_dir takes it")
+    command.add_argument("--split", default="test", help="train, validation or test; default: test")
+    command.add_argument("--groups", metavar="TABLE", help="columns speaker, and sex, age, language, ...: one row each")
+    command.add_argument("--background", metavar="FOLDER", help="of speech, a sub-folder per language, to lay behind")
+    command.add_argument("--max_clips", type=int, metavar="N", help="that many, drawn at random; default: all")
+    _add_common(command, "audit")
+
+
+def _add_common(command: argparse.ArgumentParser, name: str):
+    """Options of the reports that run a model on a corpus."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     command.add_argument("--num_decode_workers", type=int, metavar="N", help="processes; default: 1")
-    command.add_argument("--cache_dir", metavar="FOLDER", help="of decoded clips and features")
+    command.add_argument("--cache_dir", metavar="FOLDER", help="of what is decoded and computed once")
     command.add_argument("--strict", action="store_true", help="stop at a clip that cannot be read")
-    command.add_argument("--output", metavar="FOLDER", help="where transfer.csv and transfer.md go; default: none")
+    command.add_argument("--output", metavar="FOLDER", help=f"where {name}.csv and {name}.md go; default: none")
     add_corpus_arguments(command, ["corpus", "task", *OPTIONS])
 
 
@@ -101,6 +123,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.report == "transfer":
             _transfer(args)
+            return 0
+        if args.report == "audit":
+            _audit(args)
             return 0
         if args.report == "add":
             added, known = add_runs(args.results, args.runs)
@@ -156,20 +181,38 @@ def _transfer(args: argparse.Namespace):
         feature_sets=args.feature_sets,
         num_folds=args.folds,
         layer=args.layer,
-        device=args.device,
-        corpus=args.corpus or "folder",
-        task=args.task,
-        cache_dir=args.cache_dir,
-        num_decode_workers=args.num_decode_workers,
-        strict=args.strict,
-        **given_options(args),
+        **_common(args),
     )
-    text = markdown(rows)
+    _print_and_write(args, markdown(rows), rows, Transfer)
+
+
+def _audit(args: argparse.Namespace):
+    from avb.reports.audit import Finding, audit_model, markdown
+
+    found = audit_model(
+        args.model,
+        args.data_dir,
+        split=args.split,
+        groups=args.groups,
+        background=args.background,
+        max_clips=args.max_clips,
+        **_common(args),
+    )
+    _print_and_write(args, markdown(found), found.findings, Finding)
+
+
+def _common(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("task", "device", "cache_dir", "num_decode_workers", "strict")
+    return {"corpus": args.corpus or "folder", **{name: getattr(args, name) for name in names}, **given_options(args)}
+
+
+def _print_and_write(args: argparse.Namespace, text: str, rows: Sequence[Any], kind: type):
+    """A report on standard output, and in a folder beside a table of its rows, dataclasses of one kind."""
     print(text, end="")
     if args.output:
         folder = make_folder(args.output)
-        write_table(folder / "transfer.csv", map(asdict, rows), [field.name for field in fields(Transfer)])
-        write_text(folder / "transfer.md", text)
+        write_table(folder / f"{args.report}.csv", map(asdict, rows), [field.name for field in fields(kind)])
+        write_text(folder / f"{args.report}.md", text)
 
 
 def _analyse(args: argparse.Namespace) -> Path:

@@ -1,0 +1,99 @@
+"""An audit of a saved model on a split of a corpus."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from audio_avb import prepare_waveform
+from avb.corpora.decode import decode_splits
+from avb.corpora.rows import KNOWN_GROUPS
+from avb.errors import AvbError
+from avb.inference.prediction import load_model, score_waveforms
+from avb.inference.run_corpus import corpus_of_run
+from avb.reports.audit.audit import Audit, audit, read_groups
+from avb.reports.audit.changes import CHANGES, backgrounds
+from avb.tasks import MultiTask, Task
+
+
+def audit_model(
+    model: str,
+    data_dir: str | Path,
+    *,
+    corpus: str = "folder",
+    task: str | None = None,
+    split: str = "test",
+    groups: str | Path | None = None,
+    background: str | Path | None = None,
+    max_clips: int | None = None,
+    device: str = "auto",
+    cache_dir: str | None = None,
+    num_decode_workers: int | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> Audit:
+    """Audits what `predict_avb.py` takes as MODEL.
+
+    Args:
+        model: a folder, a model that comes with the project, a name on the Hub, or an export.
+        data_dir: the corpus, as in training; of a run's own corpus the run's splits are taken.
+        corpus: folder, emogator or hume_vb.
+        task: where it has several.
+        split: train, validation or test; one that the model was not trained on says something.
+        groups: see `avb.reports.audit.read_groups`; countries that the corpus tells of are looked at in any case.
+        background: see `avb.reports.audit.backgrounds`; None lays no speech behind the clips.
+        max_clips: that many, drawn at random; None is all.
+        device: of the model.
+        cache_dir: folder of decoded clips.
+        num_decode_workers: processes that decode.
+        strict: raise at a clip that cannot be read instead of leaving it out.
+        **options: of the corpus's `load` function, such as `label_columns`.
+
+    Raises:
+        AvbError: the model, the corpus or a table of groups cannot be read, or the labels are not the model's.
+    """
+    changes = CHANGES | (backgrounds(background) if background else {})
+    tables = read_groups(groups) if groups else {}
+    clips = corpus_of_run(model, corpus, str(data_dir), task, split, options)
+    the_task, rows = clips.labelled()
+    loaded, feature_extractor = load_model(model, device)
+    the_task, order = _task_of_model(model, loaded.config, the_task)
+    if max_clips is not None and max_clips < len(rows):
+        rows = rows.select(np.sort(np.random.default_rng(0).choice(len(rows), max_clips, replace=False)))
+    decoded, _ = decode_splits(
+        DatasetDict({split: rows}), peak_db=None, cache_dir=cache_dir, num_proc=num_decode_workers, strict=strict
+    )
+    rows = decoded[split]
+
+    def score(waveforms: list[np.ndarray]) -> np.ndarray:
+        settings = {"trim_top_db": feature_extractor.trim_top_db, "peak_db": feature_extractor.peak_db}
+        prepared = [prepare_waveform(waveform, **settings) for waveform in waveforms]
+        return score_waveforms(loaded, feature_extractor, prepared)[:, order]
+
+    speakers = _speakers(rows)
+    for name in KNOWN_GROUPS:
+        if speakers is not None and name in rows.column_names:
+            tables[name] = dict(zip(speakers, rows[name][:], strict=True))
+    labels, waveforms = np.asarray(rows["labels"][:]), rows["input_values"]
+    return audit(score, the_task, rows["id"][:], waveforms, labels, speakers, tables, changes)
+
+
+def _task_of_model(model: str, config, task: Task | MultiTask) -> tuple[Task, list[int]]:
+    """The corpus's task, and which of the model's outputs belong to its labels."""
+    if isinstance(task, MultiTask) or config.loss == "multitask":
+        raise AvbError(f"{model}: an audit is of one task; give a model of one, and --task of the corpus")
+    outputs = [config.id2label[index] for index in range(config.num_labels)]
+    if set(outputs) != set(task.labels) or (config.loss == "ce") != (task.kind == "classification"):
+        unknown = sorted(set(task.labels) ^ set(outputs))
+        raise AvbError(
+            f"{model}: its labels are not those of the corpus ({', '.join(unknown[:3]) or task.kind}); give the labels "
+            "it was trained on (--label_columns)"
+        )
+    return task, [outputs.index(label) for label in task.labels]
+
+
+def _speakers(rows: Dataset) -> list[str] | None:
+    if "speaker" not in rows.column_names:
+        return None
+    return [speaker or clip_id for speaker, clip_id in zip(rows["speaker"][:], rows["id"][:], strict=True)]
