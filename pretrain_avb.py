@@ -48,7 +48,7 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):
         raise AvbError(f"{output_dir} holds an encoder: choose another --output_dir, or --overwrite true")
     set_seed(args.seed)
-    _, splits, bad_clips = load_clips(data_args, args)
+    _, splits, bad_clips = load_clips(data_args, args, reads_labels=False)
     model = build_model(model_args)
     splits = {name: long_enough(split, model.config).remove_columns("labels") for name, split in splits.items()}
     batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps

@@ -24,6 +24,11 @@ from avb.errors import AvbError, did_you_mean
 
 Kind = Literal["regression", "classification"]
 MISSING_CLASS = -100  # what torch's cross entropy ignores
+# The other columns of tables in which each label has one: those of predict_avb.py, of a run's predictions, of events.
+OWN_COLUMNS = (
+    "id", "error", "prediction", "confidence", "burst_score", "is_burst", "label_set", "set_size", "start", "end",
+    "detection", "speaker", "country", "fold", "label",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,27 @@ class MultiTask:
             column if part.kind == "regression" else np.nan_to_num(column[..., 0], nan=MISSING_CLASS).astype(np.int64)
             for part, column in zip(self.parts, columns, strict=True)
         ]
+
+
+def refuse_own_columns(task: Task | MultiTask):
+    """Refuses to learn a label whose column would be taken for another one.
+
+    Raises:
+        AvbError: a label is called like a column of this project's own tables.
+    """
+    parts = task.parts if isinstance(task, MultiTask) else (task,)
+    numbers = [label for part in parts if part.kind == "regression" for label in part.labels]
+    own = {*OWN_COLUMNS, *(name for label in numbers for name in (f"{label}_low", f"{label}_high", f"true_{label}"))}
+    if len(parts) > 1:
+        own |= {f"{column}_{part.name}" for part in parts for column in ("prediction", "confidence", "label")}
+    taken = [label for label in task.labels if label in own]
+    if taken:
+        what = "the column" if taken[0] in numbers else "the class in the table, or its folder,"
+        raise AvbError(
+            f"task {task.name!r}: a label cannot be called {taken[0]!r}, which is a column of this project's own "
+            f"tables (they have {', '.join(OWN_COLUMNS)}, LABEL_low, LABEL_high, ...); rename {what} to "
+            f"{taken[0] + '_label'!r}, say"
+        )
 
 
 def _is_name(value: object) -> bool:

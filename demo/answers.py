@@ -114,20 +114,21 @@ def score_recordings(
 
 
 def table(pipe: VocalBurstPipeline, results: list[tuple[str, Answer | AudioError]]) -> pd.DataFrame:
-    """One row a file: name, seconds, error, the class of a classifier, every label's score (mean over windows).
+    """One row per file: name, seconds, error, a classifier's class and its probability, every label's mean score.
 
     A file that could not be read keeps its row, with the error and without scores.
     """
-    is_classifier = pipe.model.config.problem_type != "regression"
+    own = ["prediction", "confidence"] if pipe.model.config.problem_type != "regression" else []
     labels = label_names(pipe)
     rows = []
     for name, answer in results:
         if isinstance(answer, AudioError):
-            rows.append([name, None, str(answer), *[None] * (len(labels) + is_classifier)])
+            rows.append([name, None, str(answer), *[None] * len([*own, *labels])])
             continue
         scores = [round(float(score), 6) for score in answer.mean]
-        rows.append([name, round(answer.seconds, 3), None, *([answer.prediction] if is_classifier else []), *scores])
-    return pd.DataFrame(rows, columns=[*COLUMNS, *(["prediction"] if is_classifier else []), *labels])
+        predicted = [answer.prediction, max(scores)] if own else []
+        rows.append([name, round(answer.seconds, 3), None, *predicted, *scores])
+    return pd.DataFrame(rows, columns=[*COLUMNS, *own, *labels])
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:

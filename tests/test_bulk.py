@@ -148,7 +148,8 @@ def test_a_shard_of_bad_clips_only_has_the_columns_of_the_others(clips, tmp_path
     assert predict_avb.main(argv) == predict_avb.EXIT_SKIPPED
     empty, full = (pq.read_table(output / f"part-0000{number}.parquet") for number in range(2))
     assert empty.schema.equals(full.schema) and (len(empty), len(full)) == (0, 1)
-    assert full.column_names == ["id", "prediction", *TASKS["type"].labels]
+    assert full.column_names == ["id", "prediction", "confidence", *TASKS["type"].labels]
+    assert {str(full.schema.field(name).type) for name in full.column_names[2:]} == {"double"}
 
 
 def test_a_split_of_a_corpus(sample, tmp_path):

@@ -131,7 +131,9 @@ def test_the_table_keeps_every_file(task, pipes, clip, clips, tmp_path):
     assert list(rows[0])[-len(labels) :] == labels
     assert [float(rows[0][label]) for label in labels] == pytest.approx([e["score"] for e in expected], abs=2e-6)
     if task == "type":
-        assert rows[0]["prediction"] == max(expected, key=lambda entry: entry["score"])["label"]
+        best = max(expected, key=lambda entry: entry["score"])
+        assert rows[0]["prediction"] == best["label"]
+        assert float(rows[0]["confidence"]) == pytest.approx(best["score"], abs=2e-6)
 
 
 def test_models_have_short_names_where_these_are_unique(folders, tmp_path):

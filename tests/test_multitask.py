@@ -231,6 +231,7 @@ def test_a_run_scores_every_task(trained):
     with open(trained / "run" / "predictions_validation.csv", newline="") as file:
         row = next(csv.DictReader(file))
     assert row["prediction_type"] in TASKS["type"].labels and row["label_type"] in TASKS["type"].labels
+    assert row["confidence_type"] == row[row["prediction_type"]]
     assert 0 <= float(row["China_Fear"]) <= 1 and row["true_Valence"]
     assert sum(float(row[label]) for label in TASKS["type"].labels) == pytest.approx(1, abs=1e-4)
 

@@ -156,6 +156,7 @@ def test_classes_are_probabilities_and_a_prediction(clips, tmp_path):
         scores = {label: float(row[label]) for label in TASKS["type"].labels}
         assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
         assert row["prediction"] == max(scores, key=scores.get)
+        assert float(row["confidence"]) == max(scores.values()) and list(row)[:3] == ["id", "prediction", "confidence"]
 
 
 @pytest.mark.parametrize("task_name", ["high", "two", "culture", "type"])

@@ -13,7 +13,7 @@ from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.corpora import load_bursts
 from avb.corpora.run_splits import as_in_run, read_run_splits, write_run_splits
 from avb.corpus_arguments import OPTIONS, CorpusArguments
-from avb.errors import CorpusError
+from avb.errors import AvbError, CorpusError
 from avb.inference.run_corpus import corpus_of_run
 from avb.training.loading import load_clips
 
@@ -129,3 +129,14 @@ def test_options_of_a_corpus_need_one(name, capsys):
     with pytest.raises(SystemExit):
         predict_avb.parse_arguments(["M", "clip.wav", "--output", "s.csv", f"--{name}", value])
     assert f"--{name} goes with --corpus" in capsys.readouterr().err
+
+
+def test_a_label_called_like_a_column_is_refused_before_audio_is_read(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("file,speaker,confidence\n" + "".join(f"{number}.wav,s{number},0.5\n" for number in range(4)))
+    for number in range(4):
+        (tmp_path / f"{number}.wav").touch()
+    data_args = DataArguments(data_dir=str(table), cache_dir=str(tmp_path / "cache"))
+    args = AvbTrainingArguments(output_dir=str(tmp_path / "run"), report_to="none")
+    with pytest.raises(AvbError, match="cannot be called 'confidence'.*rename the column"):
+        load_clips(data_args, args)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from avb import tasks
-from avb.tasks import TASKS, Task, get_task
+from avb.errors import AvbError
+from avb.tasks import TASKS, MultiTask, Task, get_task, refuse_own_columns
 
 # Spelled out on purpose: the module builds this list, so a second building would prove nothing.
 CULTURE_HEADER = (
@@ -40,6 +41,25 @@ def test_the_official_tasks_hold_the_official_labels_in_order():
         "type": "uar",
     }
     assert all(get_task(name) is task and task.name == name for name, task in TASKS.items())
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Task("x", "classification", ("cry", "end")), "'end', .* rename the class in the table, .* to 'end_label'"),
+        (Task("x", "regression", ("awe", "confidence")), "'confidence', .* rename the column to 'confidence_label'"),
+        (Task("x", "regression", ("awe", "awe_low")), "'awe_low'"),
+        (Task("x", "regression", ("true_awe", "awe")), "'true_awe'"),
+        (MultiTask((TASKS["two"], Task("x", "classification", ("cry", "prediction_x")))), "'prediction_x'"),
+        (Task("x", "classification", ("awe", "awe_low", "prediction_x", "Start")), None),  # none of them is a column
+        *((task, None) for task in TASKS.values()),
+    ],
+)
+def test_labels_that_are_called_like_a_column_of_the_tables(task, message):
+    if message is None:
+        return refuse_own_columns(task)
+    with pytest.raises(AvbError, match=f"a label cannot be called {message}"):
+        refuse_own_columns(task)
 
 
 def test_label_maps_are_inverse():

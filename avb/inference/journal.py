@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -58,7 +58,7 @@ def read_journal(journal: Path) -> Iterator[dict]:
         yield from map(json.loads, file)
 
 
-def finish(journal: Path, output: Path, columns: list[str]) -> int:
+def finish(journal: Path, output: Path, columns: Iterable[str]) -> int:
     """Turns the finished journal into the table asked for and, where clips were skipped, a report beside it.
 
     Args:

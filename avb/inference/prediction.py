@@ -176,8 +176,9 @@ def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
 
 
 def model_key(model: PreTrainedModel | ExportedModel, feature_extractor) -> str:
-    """What scores depend on beside the clips: configuration, preparation of audio, and a sample of the weights."""
+    """What a table depends on beside the clips: configuration, preparation of audio, some weights, its columns."""
     digest = hashlib.sha256(model.config.to_json_string().encode())
+    digest.update("\0".join(score_columns(model.config)).encode())  # a table that an older version began has others
     digest.update(feature_extractor.to_json_string().encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
@@ -185,25 +186,30 @@ def model_key(model: PreTrainedModel | ExportedModel, feature_extractor) -> str:
 
 
 def score_row(scores: np.ndarray, config: PreTrainedConfig) -> dict:
-    """One clip's scores (labels,) as columns, after the class that each classification predicts."""
-    predicted = {
-        name: config.id2label[part.start + int(scores[part].argmax())] for name, part in _classifications(config)
-    }
-    return predicted | {config.id2label[index]: round(float(score), 6) for index, score in enumerate(scores)}
+    """One clip's scores (labels,) as columns, after the class that each classification predicts and its probability."""
+    row: dict[str, str | float] = {}
+    for suffix, part in _classifications(config):
+        best = int(scores[part].argmax())
+        row |= {f"prediction{suffix}": config.id2label[part.start + best]}
+        row |= {f"confidence{suffix}": round(float(scores[part][best]), 6)}
+    # Last: a label of one of these names, as models have that were trained before they were refused, stays a label.
+    return row | {config.id2label[index]: round(float(score), 6) for index, score in enumerate(scores)}
 
 
-def score_columns(config: PreTrainedConfig) -> list[str]:
-    """The columns of `score_row`, in order."""
-    predicted = [name for name, _ in _classifications(config)]
-    return predicted + [config.id2label[index] for index in range(config.num_labels)]
+def score_columns(config: PreTrainedConfig) -> dict[str, type]:
+    """The columns of `score_row`, in order, and what is in them: text or numbers."""
+    columns: dict[str, type] = {}
+    for suffix, _ in _classifications(config):
+        columns |= {f"prediction{suffix}": str, f"confidence{suffix}": float}
+    return columns | {config.id2label[index]: float for index in range(config.num_labels)}
 
 
 def _classifications(config: PreTrainedConfig) -> list[tuple[str, slice]]:
-    """Column of the predicted class, and the outputs of its classes; several in a multitask."""
+    """What the columns of a classification end in, and the outputs of its classes; several in a multitask."""
     if config.loss != MULTITASK:
-        return [("prediction", slice(0, config.num_labels))] if config.loss == "ce" else []
+        return [("", slice(0, config.num_labels))] if config.loss == "ce" else []
     parts = zip(config.tasks, config.task_slices, strict=True)
-    return [(f"prediction_{task['name']}", place) for task, place in parts if task["loss"] == "ce"]
+    return [(f"_{task['name']}", place) for task, place in parts if task["loss"] == "ce"]
 
 
 def score_waveforms(

@@ -58,8 +58,8 @@ class Scorer:
         return model_key(self.model, self.feature_extractor) + limit_key(self.max_seconds)
 
     @property
-    def columns(self) -> list[str]:
-        """Of `rows`, after `id`."""
+    def columns(self) -> dict[str, type]:
+        """Of `rows`, after `id`, and what is in them: text or numbers."""
         return score_columns(self.config)
 
     def rows(self, clips: Clips, strict: bool = False) -> Iterator[dict]:

@@ -168,9 +168,8 @@ def _remove_attempts(folder: Path):
 
 def _schema(scorer: Scorer) -> pa.Schema:
     """The same for every shard, one whose clips are all bad included."""
-    num_labels = scorer.config.num_labels
-    types = [pa.string()] * (len(scorer.columns) - num_labels) + [pa.float64()] * num_labels
-    return pa.schema([("id", pa.string()), *zip(scorer.columns, types, strict=True)])
+    arrow = {str: pa.string(), float: pa.float64()}
+    return pa.schema([("id", pa.string()), *((name, arrow[kind]) for name, kind in scorer.columns.items())])
 
 
 def read_note(path: Path) -> Note | None:

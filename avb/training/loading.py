@@ -11,19 +11,25 @@ from avb.corpora.folds import hold_out_fold
 from avb.corpora.run_splits import as_in_run, write_run_splits
 from avb.errors import AvbError
 from avb.run_files import SPLITS
-from avb.tasks import MultiTask, Task
+from avb.tasks import MultiTask, Task, refuse_own_columns
 
 
 def load_clips(
-    data_args: DataArguments, args: AvbTrainingArguments
+    data_args: DataArguments, args: AvbTrainingArguments, reads_labels: bool = True
 ) -> tuple[Task | MultiTask, DatasetDict, list[BadClip]]:
     """The corpus, decoded once for all processes; it has train and validation clips.
+
+    Args:
+        data_args: which corpus, and how it is read.
+        args: of the run.
+        reads_labels: whether they are learned; then none may be called like a column of the tables that are written.
 
     Returns:
         What its labels mean, its splits (see `avb.corpora.decode.decode_splits`), and the clips that cannot be read.
 
     Raises:
-        AvbError: no data_dir, one of fold_file and fold without the other, or what the corpus or the folds raise.
+        AvbError: no data_dir, a label's name, one of fold_file and fold without the other, or what the corpus or the
+            folds raise.
     """
     if data_args.data_dir is None:
         raise AvbError("--data_dir is missing: the folder of the corpus, or your table of clips")
@@ -31,6 +37,8 @@ def load_clips(
         raise AvbError("--fold_file says which speakers are in which fold, --fold which one is held out: give both")
     with args.main_process_first(desc="decoding audio"):
         corpus = load_bursts(data_args.corpus, data_args.data_dir, data_args.task, **data_args.corpus_options())
+        if reads_labels:
+            refuse_own_columns(corpus.task)
         for split in ("train", "validation") if data_args.fold is None else ("train",):
             require_split(corpus.splits, split)
         run_splits = Path(str(args.output_dir)) / SPLITS
