@@ -16,6 +16,7 @@ HIDDEN = {
     "audio_avb",
     "configuration_avb",
     "feature_extraction_avb",
+    "calibration_avb",
     "front_end_avb",
     "modeling_avb",
     "pipeline_avb",

@@ -22,6 +22,7 @@ LAYERS = {
     "containers_avb": set(),
     "audio_avb": {"containers_avb"},
     "feature_extraction_avb": {"audio_avb"},
+    "calibration_avb": set(),
     "pipeline_avb": {"audio_avb"},
     "avb/errors": {"audio_avb"},
     "avb/sigterm": set(),
@@ -50,6 +51,10 @@ LAYERS = {
     "avb/reports": {
         "audio_avb", "avb/baselines", "avb/command_line", "avb/corpora", "avb/corpus_arguments", "avb/errors",
         "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/tasks", "configuration_avb",
+    },
+    "avb/calibration": {
+        "audio_avb", "avb/corpora", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
+        "avb/models", "avb/tasks", "calibration_avb", "pipeline_avb",
     },
     "avb/training": {
         "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora", "avb/encoders",

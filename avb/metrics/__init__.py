@@ -13,7 +13,15 @@ Baird et al. (2022), arXiv:2207.03572 (the challenge scores by CCC and UAR); Fie
 clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
 """
 
-from avb.metrics.classification import accuracy, confusion_matrix, macro_f1, recalls, uar, wilson_interval
+from avb.metrics.classification import (
+    accuracy,
+    confusion_matrix,
+    expected_calibration_error,
+    macro_f1,
+    recalls,
+    uar,
+    wilson_interval,
+)
 from avb.metrics.evaluation import (
     best_metric,
     compute_metrics,
@@ -32,6 +40,7 @@ __all__ = [
     "confusion_matrix",
     "defined_metric",
     "evaluate_predictions",
+    "expected_calibration_error",
     "has_label",
     "macro_f1",
     "official_ccc",

@@ -90,6 +90,26 @@ def mean_over_defined(values: np.ndarray) -> np.ndarray:
     return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
 
 
+def expected_calibration_error(y_true: ArrayLike, probabilities: ArrayLike, num_bins: int = 15) -> float:
+    """Σ over bins of confidence: share of clips · |accuracy - mean confidence| (Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        y_true: class indices, (clips,); clips with -100 are left out.
+        probabilities: (clips, labels).
+        num_bins: bins of equal width; bin b holds confidences in ((b - 1) / num_bins, b / num_bins].
+
+    >>> expected_calibration_error([0, 0, 1, 1], [[0.9, 0.1]] * 4)  # half are right, at a confidence of 0.9
+    0.4
+    """
+    y_true, probabilities = np.asarray(y_true), np.asarray(probabilities, dtype=np.float64)
+    kept = y_true != MISSING_CLASS
+    confidence = probabilities[kept].max(axis=1)
+    is_right = probabilities[kept].argmax(axis=1) == y_true[kept]
+    places = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    excess = np.bincount(places, confidence - is_right, minlength=num_bins)  # of confidence, summed over a bin's clips
+    return float(np.abs(excess).sum() / kept.sum()) if kept.any() else float("nan")
+
+
 def class_pairs(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None) -> tuple[np.ndarray, np.ndarray, int]:
     y_true, y_pred = class_indices("y_true", y_true), class_indices("y_pred", y_pred)
     if len(y_true) != len(y_pred):

@@ -1,0 +1,5 @@
+import sys
+
+from avb.calibration.command import main
+
+sys.exit(main())

@@ -1,0 +1,60 @@
+"""Fits a model's calibration.json: a temperature, label sets that hold the true label as often as asked, intervals.
+
+    python -m avb.calibration runs/mine clips.csv                        # on the validation split of the run
+    python -m avb.calibration emogator-small DIR --corpus emogator
+
+`predict_avb.py MODEL ... --coverage 0.9` then gives sets of labels, or intervals of scores. What coverage and how large
+sets were on speakers left out of the fit is printed, and kept in the file.
+"""
+
+import argparse
+import sys
+
+from avb.corpus_arguments import OPTIONS, given_options
+from avb.corpus_arguments import add_arguments as add_corpus_arguments
+from avb.errors import AvbError
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.calibration",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder written by train_avb.py; calibration.json goes there")
+    parser.add_argument("data_dir", metavar="DATA", help="the corpus, as --data_dir takes it")
+    parser.add_argument("--split", default="validation", help="validation or test; default: validation")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--num_decode_workers", type=int, default=2, metavar="N", help="threads; default: 2")
+    parser.add_argument("--strict", action="store_true", help="stop at a clip that cannot be read")
+    add_corpus_arguments(parser, ["corpus", "task", *OPTIONS])
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    from avb.calibration.model import calibrate  # here: --help needs no torch
+
+    try:
+        calibration = calibrate(
+            args.model,
+            args.data_dir,
+            corpus=args.corpus or "folder",
+            task=args.task,
+            split=args.split,
+            device=args.device,
+            num_decode_workers=args.num_decode_workers,
+            strict=args.strict,
+            **given_options(args),
+        )
+    except AvbError as error:
+        print(f"avb.calibration: error: {error}", file=sys.stderr)
+        return 1
+    fitted = calibration.fitted_on
+    speakers = f" of {fitted['speakers']} speakers" if fitted["speakers"] else ""
+    print(f"fitted on {fitted['clips']} clips{speakers} ({fitted['split']})")
+    for name, task in calibration.tasks.items():
+        facts = {"temperature": task.temperature} if task.set_thresholds else {}
+        shown = ", ".join(f"{key} {value:g}" for key, value in (facts | task.measured).items())
+        print(f"{f'{name}: ' if name else ''}{shown or 'too few speakers to measure it on others'}")
+    return 0

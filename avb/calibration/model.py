@@ -1,0 +1,121 @@
+"""`calibration.json` of a saved model, fitted on a split of a corpus that it was not trained on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from audio_avb import AudioError
+from avb.calibration.fit import fit_task, measure
+from avb.errors import AvbError
+from avb.files import write_text
+from avb.inference.engines import ExportedModel
+from avb.inference.prediction import load_model, score_clips
+from avb.inference.run_corpus import corpus_of_run
+from avb.metrics import has_label
+from avb.models import locate
+from avb.tasks import MultiTask, Task
+from calibration_avb import CALIBRATION_FILE, Calibration, TaskCalibration, weights_fingerprint
+
+FEWEST_CLIPS = 100  # below it a threshold for 90 % rests on ten clips
+
+
+def calibrate(
+    model: str,
+    data_dir: str | Path,
+    *,
+    corpus: str = "folder",
+    task: str | None = None,
+    split: str = "validation",
+    device: str = "auto",
+    num_decode_workers: int = 2,
+    strict: bool = False,
+    **options: Any,
+) -> Calibration:
+    """Fits a model's calibration and writes it into its folder.
+
+    Args:
+        model: a folder that train_avb.py wrote, or a model that comes with the project.
+        data_dir: the corpus, as in training; of a run's own corpus the run's splits are taken.
+        corpus: folder, emogator or hume_vb.
+        task: where it has several.
+        split: of speakers that the model was not trained on; train is refused.
+        device: of the model.
+        num_decode_workers: threads that decode.
+        strict: raise at a clip that cannot be read instead of leaving it out.
+        **options: of the corpus's `load` function, such as `label_columns`.
+
+    Raises:
+        AvbError: the model or the corpus cannot be read, the model is no folder, its labels are not the corpus's, or
+            fewer than 100 clips have labels.
+    """
+    folder = Path(locate(model))
+    if not folder.is_dir():
+        raise AvbError(f"{model}: give the model's folder, in which {CALIBRATION_FILE} is to be written")
+    if split == "train":
+        raise AvbError("--split train: what the model was trained on says nothing about others; give validation")
+    clips = corpus_of_run(model, corpus, str(data_dir), task, split, options)
+    the_task, rows = clips.labelled()
+    loaded, feature_extractor = load_model(model, device)
+    if isinstance(loaded, ExportedModel):
+        raise AvbError(f"{model}: an export; calibrate the model it was made of, and export that again")
+    order = _outputs(model, loaded.config, the_task)
+
+    scores, kept = [], []
+    found = score_clips(loaded, feature_extractor, clips.clips(), num_workers=num_decode_workers)
+    for position, (_, clip_scores) in enumerate(tqdm(found, total=len(rows), desc=split, unit="clip", disable=None)):
+        if not isinstance(clip_scores, AudioError):
+            scores.append(clip_scores[order])
+            kept.append(position)
+        elif strict:
+            raise clip_scores
+    rows = rows.select(kept)
+    speakers = None
+    if "speaker" in rows.column_names:
+        speakers = [name or clip_id for name, clip_id in zip(rows["speaker"][:], rows["id"][:], strict=True)]
+    tasks = {}
+    for name, part, labels, outputs in _parts(the_task, np.asarray(rows["labels"][:]), np.array(scores, np.float64)):
+        tasks[name] = _calibrate_task(str(data_dir), part, labels, outputs, speakers)
+    calibration = Calibration(
+        weights=weights_fingerprint(loaded.named_parameters()),
+        tasks=tasks,
+        fitted_on={"split": split, "clips": len(rows), "speakers": len(set(speakers)) if speakers else None},
+    )
+    write_text(folder / CALIBRATION_FILE, calibration.to_json())
+    return calibration
+
+
+def _calibrate_task(where: str, task: Task, labels: np.ndarray, scores: np.ndarray, speakers) -> TaskCalibration:
+    labelled = has_label(task, labels)
+    if labelled.sum() < FEWEST_CLIPS:
+        raise AvbError(
+            f"{where}: {labelled.sum()} clips with labels of {task.name}: a calibration needs {FEWEST_CLIPS}; give a "
+            "larger split (--split)"
+        )
+    # The logarithm of a probability is a logit, less what is the same for all labels.
+    logits = np.log(np.maximum(scores, 1e-12)) if task.kind == "classification" else scores
+    known = None if speakers is None else [name for name, has in zip(speakers, labelled, strict=True) if has]
+    fitted = fit_task(task, logits[labelled], labels[labelled], known)
+    measured = measure(task, logits[labelled], labels[labelled], known)
+    return TaskCalibration(fitted.temperature, fitted.set_thresholds, fitted.half_widths, measured)
+
+
+def _parts(task: Task | MultiTask, labels: np.ndarray, scores: np.ndarray):
+    """Name in the file, task, labels and scores of each part."""
+    if not isinstance(task, MultiTask):
+        return [("", task, labels, scores)]
+    names = [part.name for part in task.parts]
+    return list(zip(names, task.parts, task.targets(labels), task.outputs(scores), strict=True))
+
+
+def _outputs(model: str, config, task: Task | MultiTask) -> list[int]:
+    """Which of the model's outputs belong to the corpus's labels, in their order."""
+    outputs = [config.id2label[index] for index in range(config.num_labels)]
+    if sorted(outputs) != sorted(task.labels) or (isinstance(task, MultiTask) and outputs != list(task.labels)):
+        unknown = sorted(set(task.labels) ^ set(outputs))
+        raise AvbError(
+            f"{model}: its labels are not those of the corpus, such as {unknown[0] if unknown else outputs[0]!r}; give "
+            "the labels it was trained on (--label_columns, --task)"
+        )
+    return [outputs.index(label) for label in task.labels]

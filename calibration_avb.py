@@ -1,0 +1,157 @@
+"""How sure a model is, measured on speakers that it never heard: `calibration.json` in the model's folder.
+
+Self-contained code for the Hub, which reads the file beside the weights; `avb.calibration` fits it. It holds by task
+
+- a temperature, by which logits are divided before they become probabilities (Guo et al. 2017, arXiv:1706.04599),
+- thresholds of label sets: all labels of a probability of at least 1 - threshold, which hold the true one as often as
+  the coverage says (least ambiguous sets: Sadinle, Lei & Wasserman 2019, JASA 114(525), 223-234),
+- half widths of intervals around the scores of a regression (split conformal prediction: Lei et al. 2018, JASA
+  113(523), 1094-1111),
+
+and the fingerprint of the weights that it was fitted to: of others it is not used. Logits stay as they are.
+"""
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.utils import cached_file
+
+CALIBRATION_FILE = "calibration.json"
+COVERAGES = tuple(round(0.5 + step / 1000, 3) for step in range(500))  # for which there are thresholds: 0.5 to 0.999
+
+
+@dataclass(frozen=True)
+class TaskCalibration:
+    """Of one task.
+
+    Attributes:
+        temperature: of a classification's logits.
+        set_thresholds: for each of `COVERAGES`, how far a label's probability may lie below 1 and be in the set; of a
+            classification.
+        half_widths: for each label its half widths, one for each of `COVERAGES`; of a regression.
+        measured: what was found on speakers left out of the fit, for the reader.
+    """
+
+    temperature: float = 1.0
+    set_thresholds: tuple[float, ...] = ()
+    half_widths: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def label_sets(self, probabilities: np.ndarray, coverage: float) -> np.ndarray:
+        """Which labels are in each clip's set: (clips, labels) of booleans; never none, the likeliest always is.
+
+        Args:
+            probabilities: (clips, labels), after the temperature.
+            coverage: share of clips whose set should hold the true label, 0.5 to 0.999.
+
+        Raises:
+            ValueError: another coverage, or the task has no thresholds.
+        """
+        threshold = _at(self.set_thresholds, coverage)
+        likeliest = probabilities >= probabilities.max(axis=-1, keepdims=True)
+        return (1 - probabilities <= threshold) | likeliest
+
+    def intervals(self, labels: Iterable[str], coverage: float) -> np.ndarray:
+        """Half widths (labels,) of intervals that hold a clip's true score as often as `coverage` says.
+
+        Raises:
+            ValueError: an illegal coverage, or a label without half widths.
+        """
+        return np.array([_at(self.half_widths.get(label, ()), coverage) for label in labels])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of a model.
+
+    Attributes:
+        weights: `weights_fingerprint` of what it was fitted to.
+        tasks: by the task's name in a multitask; of a single task its name is "".
+        fitted_on: split, number of clips and speakers, for the reader.
+    """
+
+    weights: str
+    tasks: dict[str, TaskCalibration]
+    fitted_on: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Calibration":
+        """Reads what `to_json` wrote; what a later version added is left out.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            content = json.loads(text)
+            tasks = {}
+            for name, part in content["tasks"].items():
+                half_widths = {label: tuple(widths) for label, widths in part.get("half_widths", {}).items()}
+                temperature = float(part.get("temperature", 1.0))
+                thresholds = tuple(map(float, part.get("set_thresholds", ())))
+                lengths = {len(thresholds), *map(len, half_widths.values())} - {0}
+                if not (math.isfinite(temperature) and temperature > 0) or not lengths <= {len(COVERAGES)}:
+                    raise ValueError("a temperature or a number of thresholds is not legal")
+                tasks[name] = TaskCalibration(temperature, thresholds, half_widths, part.get("measured", {}))
+            return cls(str(content["weights"]), tasks, content.get("fitted_on", {}))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no calibration ({type(error).__name__}: {error})") from error
+
+
+def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """Of a trained model's `named_parameters()`: 16 hexadecimal digits, the same in half and in single precision.
+
+    A sample of each parameter, rounded to half precision.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(parameters, key=lambda pair: pair[0]):
+        digest.update(name.encode() + parameter.detach().flatten()[:16].half().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_calibration(folder: str | os.PathLike, weights: str, **hub_arguments) -> Calibration | None:
+    """The calibration in a model's folder or repository on the Hub; None where there is none for these weights.
+
+    Args:
+        folder: the folder or repository.
+        weights: `weights_fingerprint` of the model.
+        **hub_arguments: `revision`, `token`, ..., as `transformers.utils.cached_file` takes them.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = cached_file(
+        folder, CALIBRATION_FILE, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False, **hub_arguments,
+    )  # fmt: skip
+    if path is None:
+        return None
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    try:
+        calibration = Calibration.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {CALIBRATION_FILE} is damaged ({error}); fit it again, or delete it") from error
+    if calibration.weights != weights:
+        warnings.warn(f"{folder}: {CALIBRATION_FILE} was fitted to other weights, and is not used", stacklevel=2)
+        return None
+    return calibration
+
+
+def _at(values: tuple[float, ...], coverage: float) -> float:
+    """The entry of the smallest of `COVERAGES` that is no smaller than the one wanted."""
+    if not values:
+        raise ValueError("nothing was fitted for this")
+    if not COVERAGES[0] <= coverage <= COVERAGES[-1]:
+        raise ValueError(f"coverage={coverage!r} is not legal: {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
+    return values[math.ceil(round((coverage - COVERAGES[0]) * 1000, 6))]

@@ -1,0 +1,143 @@
+"""Temperatures, label sets and intervals: against crepes and a literal search, and on speakers left out."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from crepes import ConformalClassifier
+
+from avb.calibration import fit_task, measure
+from avb.calibration.fit import fit_temperature, thresholds
+from avb.metrics import expected_calibration_error
+from avb.tasks import Task
+from calibration_avb import COVERAGES, Calibration, TaskCalibration, read_calibration, weights_fingerprint
+from pipeline_avb import softmax
+
+TASK = Task("kinds", "classification", tuple("abcdef"))
+SCORES = Task("two", "regression", ("x", "y"))
+
+
+def drawn(num_clips=600, num_speakers=30, temperature=2.0, seed=0):
+    """Logits of a model that is too sure: the truth is drawn from what they say divided by the temperature."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(scale=3, size=(num_clips, 6))
+    probabilities = softmax(logits / temperature)
+    labels = np.array([generator.choice(6, p=row) for row in probabilities])
+    return logits, labels, [f"s{number % num_speakers}" for number in range(num_clips)]
+
+
+def test_the_temperature_is_the_likeliest():
+    logits, labels, _ = drawn(6_000)
+    found = fit_temperature(logits, labels, np.full(6_000, 1 / 6_000))
+    grid = np.linspace(0.5, 4, 701)
+    losses = [-np.log(softmax(logits / value)[np.arange(6_000), labels]).mean() for value in grid]
+    assert found == pytest.approx(grid[np.argmin(losses)], abs=0.006)
+    assert found == pytest.approx(2.0, abs=0.1)
+
+
+def test_label_sets_are_those_of_crepes():
+    logits, labels, _ = drawn()
+    fitted = fit_task(TASK, logits[:400], labels[:400])
+    before, after = (softmax(part / fitted.temperature) for part in (logits[:400], logits[400:]))
+    reference = ConformalClassifier().fit(1 - before[np.arange(400), labels[:400]], seed=0)
+    for coverage in (0.5, 0.8, 0.9, 0.95, 0.99):
+        wanted = reference.predict_set(1 - after, confidence=coverage, smoothing=False)
+        likeliest = after == after.max(axis=1, keepdims=True)
+        assert np.array_equal(fitted.label_sets(after, coverage), wanted.astype(bool) | likeliest)
+
+
+def test_too_few_clips_for_a_coverage_take_every_label():
+    values = thresholds(np.array([0.1, 0.2, 0.3]), np.full(3, 1 / 3), largest=1.0)
+    assert values[COVERAGES.index(0.75)] == 0.3 and values[COVERAGES.index(0.751)] == 1.0
+    assert values[COVERAGES.index(0.5)] == 0.2
+
+
+def test_every_speaker_counts_alike():
+    """One speaker with 900 clips that fit well, 90 with a clip each that fits badly."""
+    nonconformity = np.concatenate([np.full(900, 0.1), np.full(90, 0.8)])
+    speakers = ["many"] * 900 + [f"s{number}" for number in range(90)]
+    labels = np.zeros(990, dtype=int)
+    logits = np.log(np.stack([1 - nonconformity, nonconformity], axis=1))
+    two = Task("two_kinds", "classification", ("a", "b"))
+    fitted = fit_task(two, logits, labels, speakers)
+    probabilities = softmax(logits / fitted.temperature)
+    assert fitted.label_sets(probabilities, 0.5)[-1, 0]  # most speakers are like the last
+
+
+def test_intervals_hold_scores_as_often_as_asked():
+    generator = np.random.default_rng(0)
+    truth = generator.random((2_000, 2))
+    predicted = truth + generator.normal(scale=(0.05, 0.2), size=truth.shape)
+    truth[::7, 1] = np.nan
+    fitted = fit_task(SCORES, predicted[:1_000], truth[:1_000])
+    half = fitted.intervals(SCORES.labels, 0.9)
+    inside = np.abs(predicted[1_000:] - truth[1_000:]) <= half
+    assert inside[:, 0].mean() == pytest.approx(0.9, abs=0.03)
+    assert inside[~np.isnan(truth[1_000:, 1]), 1].mean() == pytest.approx(0.9, abs=0.03)
+    assert half[1] / half[0] == pytest.approx(4, rel=0.15)
+
+
+def test_what_is_measured_is_of_speakers_left_out():
+    logits, labels, speakers = drawn(3_000)
+    found = measure(TASK, logits, labels, speakers)
+    assert found["measured_coverage"] == pytest.approx(0.9, abs=0.02)
+    assert found["ece"] < 0.03 < 0.1 < found["ece_raw"]
+    assert 1 <= found["set_size"] <= 6 and 0 <= found["speakers_below"] <= 1
+    # A model that knows each speaker's answer by heart, but for new ones says nothing: seen from inside it looks sure.
+    assert measure(TASK, logits[:50], labels[:50], ["s"] * 50) == {}
+
+
+def test_the_calibration_error_is_the_literal_one():
+    logits, labels, _ = drawn()
+    probabilities = softmax(logits)
+    total = 0.0
+    for number in range(15):
+        inside = [
+            (row.max(), row.argmax() == label)
+            for row, label in zip(probabilities, labels, strict=True)
+            if number / 15 < row.max() <= (number + 1) / 15
+        ]
+        if inside:
+            confidence, right = np.mean(inside, axis=0)
+            total += len(inside) / len(labels) * abs(confidence - right)
+    assert expected_calibration_error(labels, probabilities) == pytest.approx(total)
+
+
+def test_the_file_reads_back_and_is_of_these_weights_alone(tmp_path):
+    logits, labels, _ = drawn()
+    model = torch.nn.Linear(3, 4)
+    fingerprint = weights_fingerprint(model.named_parameters())
+    assert weights_fingerprint(model.half().named_parameters()) == fingerprint
+    calibration = Calibration(fingerprint, {"": fit_task(TASK, logits, labels)}, {"clips": 600})
+    (tmp_path / "calibration.json").write_text(calibration.to_json())
+    assert read_calibration(tmp_path, fingerprint) == calibration
+    with pytest.warns(UserWarning, match="other weights"):
+        assert read_calibration(tmp_path, "0" * 16) is None
+    (tmp_path / "calibration.json").unlink()
+    assert read_calibration(tmp_path, fingerprint) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "", "[]", "{}", '{"weights": "a", "tasks": {"": 3}}', '{"weights": "a", "tasks": {"": {"temperature": 0}}}',
+        '{"weights": "a", "tasks": {"": {"set_thresholds": [0.5]}}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named(damage, tmp_path):
+    (tmp_path / "calibration.json").write_text(damage)
+    with pytest.raises(ValueError, match="calibration.json is damaged"):
+        read_calibration(tmp_path, "a")
+
+
+@pytest.mark.parametrize("coverage", [0.3, 1.0, float("nan")])
+def test_an_illegal_coverage_is_named(coverage):
+    task = TaskCalibration(set_thresholds=tuple(COVERAGES))
+    with pytest.raises(ValueError, match="coverage=.* is not legal: 0.5 to 0.999"):
+        task.label_sets(np.ones((1, 2)) / 2, coverage)
+
+
+def test_a_later_version_may_add_to_the_file():
+    text = json.loads(Calibration("a", {"": TaskCalibration()}).to_json()) | {"rejection": {"threshold": 0.3}}
+    assert Calibration.from_json(json.dumps(text)) == Calibration("a", {"": TaskCalibration()})
