@@ -60,6 +60,24 @@ class CorpusArguments:
             "help": "folder: the column of speakers, by whom splits and intervals go. Default: speaker, subject, ..."
         },
     )
+    speaker_pattern: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: speakers read from file names, by a regular expression with one group ('^([^/]+)/': the "
+            "first folder) or a corpus's name: asvp-esd, crema-d, emodb, emogator, ravdess, savee, tess, vivae, "
+            "vocalsound."
+        },
+    )
+    label_pattern: str | None = field(
+        default=None, metadata={"help": "folder: classes read from file names, as speaker_pattern reads speakers."}
+    )
+    group_pattern: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: what else stays together in splits and folds, a recording that was cut, say: a regular "
+            r"expression with one group. '^(.+?)_\d+$' has laugh_0 and laugh_1 on one side."
+        },
+    )
     kind: str | None = field(
         default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
     )

@@ -375,7 +375,7 @@ def test_made_splits_keep_speakers_apart(tmp_path, name):
 def test_splits_made_clip_by_clip_are_told(tmp_path, caplog):
     path = write_table(tmp_path, clips=40, joy=[0.5] * 40, Sprecher=[f"s{i // 4}" for i in range(40)])
     load_bursts("folder", path, label_columns=["joy"])
-    assert "no speaker column is known" in caplog.text and "--speaker_column names it" in caplog.text
+    assert "no speakers are known" in caplog.text and "--speaker_column names their column" in caplog.text
     caplog.clear()
     for column in ("Sprecher", ""):
         load_bursts("folder", path, label_columns=["joy"], speaker_column=column)

@@ -1,9 +1,22 @@
 """Speakers and classes from file names, on names made up after each corpus's description of its own."""
 
+import numpy as np
 import pytest
+import soundfile as sf
 
-from avb.corpora.patterns import PATTERNS, cuts_of_recordings, read_classes, read_groups, read_speakers
+from avb.arguments import AvbTrainingArguments, DataArguments
+from avb.corpora import load_bursts
+from avb.corpora.grouping import units_of
+from avb.corpora.patterns import (
+    PATTERNS,
+    cuts_of_recordings,
+    read_classes,
+    read_groups,
+    read_speakers,
+    without_suffix,
+)
 from avb.errors import CorpusError
+from avb.training.loading import load_clips
 
 # A name of each corpus as it describes them, and what it says.
 NAMES = {
@@ -62,3 +75,103 @@ def test_cuts_of_one_recording():
     assert cuts_of_recordings(names) == [["laugh_0", "laugh_1", "laugh (2)"]]
     assert cuts_of_recordings(["a/x_1", "b/x_1", "b/x_2"]) == [["b/x_1", "b/x_2"]]
     assert cuts_of_recordings([f"clip_{number:03d}" for number in range(9)]) == []
+
+
+# How the files of each corpus lie below its folder: names of speakers and classes (or their codes) are filled in.
+TREES = {
+    "asvp-esd": ("actor_{0}/03-02-{1}-01-02-{0}-02-01-01-16.wav", "10 11 12 13", "03 06"),
+    "crema-d": ("AudioWAV/{0}_DFA_{1}_XX.wav", "1001 1002 1003 1004", "ANG SAD"),
+    "emodb": ("wav/{0}a01{1}a.wav", "03 08 09 10", "F W"),
+    "emogator": ("data/mp3/{0}-{1}-1.mp3", "000010 000011 000012 000013", "01 03"),
+    "ravdess": ("Actor_{0}/03-01-{1}-01-02-01-{0}.wav", "01 02 03 04", "05 08"),
+    "savee": ("AudioData/{0}/{1}03.wav", "DC JE JK KL", "d su"),
+    "tess": ("{0}_x/{0}_back_{1}.wav", "OAF YAF", "ps angry"),
+    "vivae": ("core_set/{0}_{1}_low_01.wav", "S01 S02 S03 S04", "fear pain"),
+    "vocalsound": ("audio_16k/{0}_0_{1}.wav", "f0003 m0004 f0005 m0006", "cough throatclearing"),
+}
+
+
+@pytest.mark.parametrize("corpus", PATTERNS)
+def test_the_tree_of_each_corpus(corpus, tmp_path):
+    template, speakers, codes = TREES[corpus]
+    for speaker in speakers.split():
+        for code in codes.split():
+            path = tmp_path / template.format(speaker, code)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / "about.csv").write_text("speaker,age\n1,2\n")  # as some have beside the clips
+    (tmp_path / "more.csv").touch()
+    if corpus == "tess":  # of two speakers
+        with pytest.raises(CorpusError, match="need at least 3 speakers"):
+            load_bursts("folder", tmp_path, speaker_pattern=corpus, label_pattern=corpus)
+        return
+    task, splits = load_bursts("folder", tmp_path, speaker_pattern=corpus, label_pattern=corpus)
+    classes = PATTERNS[corpus].classes
+    assert task.labels == tuple(sorted(classes[code] if classes else code for code in codes.split()))
+    found = {name: set(rows["speaker"][:]) for name, rows in splits.items()}
+    assert sorted(sum(map(list, found.values()), [])) == sorted(speakers.split())  # none is in two splits
+    assert splits.num_rows == {"train": 4, "validation": 2, "test": 2}
+
+
+def test_patterns_in_training_on_clips_without_folders(tmp_path, caplog):
+    for number in range(24):
+        name = f"{'abcdef'[number % 6]}-{('laugh', 'cry')[number % 2]}-{number // 6}.wav"
+        sf.write(tmp_path / name, 0.1 * np.sin(np.arange(800) * 0.01 * (number + 1)), 16_000)
+    options = {"label_pattern": r"-(\w+)-", "group_pattern": r"^(\w)-", "cache_dir": str(tmp_path / "cache")}
+    (tmp_path / "run").mkdir()
+    args = AvbTrainingArguments(output_dir=str(tmp_path / "run"), report_to="none")
+    task, splits, _ = load_clips(DataArguments(data_dir=str(tmp_path), **options), args)
+    assert task.labels == ("cry", "laugh") and sum(splits.num_rows.values()) == 24
+    groups = [set(rows["group"][:]) for rows in splits.values()]
+    assert sum(map(len, groups)) == 6 and "speaker" not in splits["train"].column_names
+    assert "splits are made group by group" in caplog.text and "running number" not in caplog.text
+
+
+def table(folder, *rows: str):
+    for row in rows[1:]:
+        (folder / row.split(",")[0]).touch()
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    return folder / "clips.csv"
+
+
+def test_patterns_beside_the_columns_of_a_table(tmp_path):
+    rows = [f"s{number % 4}_{('cry', 'laugh')[number % 2]}{number}.wav,x{number},0.5" for number in range(12)]
+    path = table(tmp_path, "file,speaker,joy", *rows)
+    task, splits = load_bursts("folder", path, speaker_pattern="^(s.)_")
+    assert task.labels == ("joy",) and set(splits["train"]["speaker"][:]) < {"s0", "s1", "s2", "s3"}
+    task, splits = load_bursts("folder", path, label_pattern="_([a-z]+)")
+    assert task.labels == ("cry", "laugh") and set(splits["train"]["speaker"][:]) < {f"x{n}" for n in range(12)}
+    for options, message in [
+        ({"speaker_pattern": "^(s.)", "speaker_column": "speaker"}, "both say who speaks"),
+        ({"label_pattern": "_([a-z]+)", "label_columns": ["joy"]}, "both say what the labels are"),
+        ({"group_pattern": "(y)"}, r"clips.csv: --group_pattern \(y\) does not fit 6 of 12 names, such as s1_laugh1;"),
+        ({"label_pattern": "^(s)"}, r"1 class \(\['s'\]\); two are needed"),
+    ]:
+        with pytest.raises(CorpusError, match=message):
+            load_bursts("folder", path, **options)
+    with pytest.raises(CorpusError, match="leave out --label_columns"):
+        load_bursts("folder", tmp_path, label_pattern="_([a-z]+)", label_columns=["joy"])
+    with pytest.raises(CorpusError, match=r"finds 1 class \(\['s'\]\) in the names of 12 clips"):
+        load_bursts("folder", tmp_path, label_pattern="^(s)")
+
+
+def test_cuts_in_two_splits_are_told_and_a_group_pattern_keeps_them_together(tmp_path, caplog):
+    rows = [f"{kind}{n}_{cut}.wav,{kind}" for kind in ("cry", "laugh") for n in "abcde" for cut in range(3)]
+    path = table(tmp_path, "file,emotion", *rows)
+    load_bursts("folder", path, speaker_column="")
+    assert len(caplog.records) == 1 and "differ in a running number only, such as" in caplog.text
+    caplog.clear()
+    splits = load_bursts("folder", path, speaker_column="", group_pattern=r"^(.+?)[ _.-]*\d*$").splits
+    groups = [set(rows["group"][:]) for rows in splits.values()]
+    assert not caplog.text and sum(map(len, groups)) == 10 and len(splits) == 3
+
+
+def test_what_stays_together():
+    ids = ["1", "2", "3", "4", "5", "6"]
+    assert units_of(ids) == [f"clip {clip}" for clip in ids]
+    assert units_of(ids, ["a", "b", "", "a", "c", ""]) == ["a", "b", "clip 3", "a", "c", "clip 6"]
+    # x joins a and b, y the third clip to c; the last stands alone.
+    assert units_of(ids, ["a", "b", "", "a", "c", ""], ["x", "x", "y", "", "y", ""]) == [
+        *["a", "a", "c", "a", "c", "clip 6"]
+    ]
+    assert without_suffix("a\\b/c.1.MP3") == "a/b/c.1" and without_suffix("a/b.1") == "a/b.1"

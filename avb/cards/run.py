@@ -137,7 +137,11 @@ def read_run(folder: str | Path) -> Run:
     # Older runs say in recipe.yaml only what they were trained on.
     corpus = metrics.corpus or (corpus_name(**_corpus(recipe)) if recipe else None)
     private = set(names_with("private"))
-    kept = {name: _without_folders(value) for name, value in recipe.items() if name not in private}
+    kept = {
+        name: value if name.endswith("_pattern") else _without_folders(value)  # "/([a-z]+)_" is no path
+        for name, value in recipe.items()
+        if name not in private
+    }
     if Path(str(recipe.get("encoder"))).is_dir():  # runs/encoder looks like a name on the Hub
         kept["encoder"] = Path(recipe["encoder"]).name
     return Run(config, metrics, kept, versions, train_set, corpus)

@@ -1,6 +1,7 @@
 """A folder of class folders, `laugh/*.wav`, `cry/*.wav`, perhaps below folders named train, validation, test.
 
-Without those, splits are made clip by clip, 80/10/10: speakers are not known here.
+Without those, splits are made, 80/10/10: clip by clip, unless the names of the files tell the speakers. They may tell
+the classes too; then clips lie in any folders, or in none.
 """
 
 import logging
@@ -9,47 +10,68 @@ from pathlib import Path
 import numpy as np
 
 from audio_avb import AUDIO_SUFFIXES, is_shadow
+from avb.corpora.grouping import make_splits
+from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
 from avb.corpora.rows import Corpus, build_splits
-from avb.corpora.splits import parse_split, stratified_splits
+from avb.corpora.splits import parse_split
 from avb.corpora.tables import TABLE_SUFFIXES
 from avb.errors import CorpusError
 from avb.tasks import Task
 
+NO_PATTERNS = NamePatterns()
+
 logger = logging.getLogger(__name__)
 
 
-def load_audiofolder(root: Path) -> Corpus:
-    """Load clips sorted into class folders.
+def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus:
+    """Load clips sorted into class folders, or any folder of clips whose names tell the classes.
 
     Raises:
-        CorpusError: fewer than two classes, or too few clips to make splits of.
+        CorpusError: fewer than two classes, too few clips to make splits of, or a name that a pattern does not fit.
     """
     split_folders = {folder: parse_split(folder.name) for folder in _folders(root)}
     has_splits = bool(split_folders) and all(split_folders.values())
     clips, shadows = [], 0  # (file, class, split)
     for top, split in split_folders.items() if has_splits else [(root, None)]:
-        for class_folder in _folders(top):
+        for class_folder in [top] if patterns.label else _folders(top):
             files = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-            kept = [file for file in files if not is_shadow(file) and not file.name.startswith(".")]
+            kept = [file for file in files if not is_shadow(file) and not _is_hidden(file.relative_to(top))]
             shadows += len(files) - len(kept)
             clips += [(file, class_folder.name, split) for file in kept]
     if shadows:
         logger.warning("%s: %d hidden files and shadows of a file system (._*, __MACOSX) skipped", root, shadows)
-    classes = sorted({name for _, name, _ in clips})
-    if len(classes) < 2:
+    ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
+    names = [without_suffix(clip_id) for clip_id in ids]
+    class_of = read_classes(names, patterns.label, str(root)) if patterns.label else [name for _, name, _ in clips]
+    classes = sorted(set(class_of))
+    if len(classes) < 2 and not patterns.label:
         raise CorpusError(
             f"{root}: neither one label table ({', '.join(TABLE_SUFFIXES)}) nor sub-folders of clips, one per class "
-            f"(classes found: {classes or 'none'}); add a table with a column of paths and the label columns"
+            f"(classes found: {classes or 'none'}); add a table with a column of paths and the label columns, or give "
+            "--label_pattern if the names of the files tell the classes"
+        )
+    if len(classes) < 2:
+        raise CorpusError(
+            f"{root}: --label_pattern {patterns.label} finds {len(classes)} class ({classes}) in the names of "
+            f"{len(clips)} clips; two are needed"
         )
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))
-    ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
-    labels = np.array([classes.index(name) for _, name, _ in clips])
+    labels = np.array([classes.index(name) for name in class_of])
+    found = {
+        "speaker": read_speakers(names, patterns.speaker, str(root)) if patterns.speaker else None,
+        "group": read_groups(names, patterns.group, str(root)) if patterns.group else None,
+    }
+    known = {name: values for name, values in found.items() if values is not None}
     split_of = (
         [split for _, _, split in clips if split]
         if has_splits
-        else stratified_splits([f"clip {clip_id}" for clip_id in ids], labels.tolist(), str(root))
+        else make_splits(ids, labels, str(root), speakers=found["speaker"], groups=found["group"])
     )
-    return Corpus(task, build_splits(ids, [file for file, _, _ in clips], labels, split_of))
+    return Corpus(task, build_splits(ids, [file for file, _, _ in clips], labels, split_of, **known))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -14,9 +14,10 @@ Rules, each with an option to overrule it:
 - regression labels lie in [0, 1], or in the `label_range` given; they are never rescaled here.
 - splits come from the column called split (train, val, dev, test, ...), or else are made, 80/10/10, deterministic, by
   speaker where a column speaker, subject, participant or actor is there: no speaker is on two sides.
+- `speaker_pattern`, `label_pattern` and `group_pattern` read speakers, classes and groups from the paths of the clips
+  instead, without suffix: see `avb.corpora.patterns`.
 """
 
-import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +28,11 @@ import numpy as np
 from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
 from avb.corpora.files import find_files
+from avb.corpora.grouping import make_splits
 from avb.corpora.labels import MISSING_CELLS, parse_numbers, read_labels
+from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
 from avb.corpora.rows import Corpus, build_splits
-from avb.corpora.splits import parse_split, strata_of, stratified_splits
+from avb.corpora.splits import parse_split
 from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, refuse_duplicates, require_column
 from avb.errors import CorpusError
 from avb.tasks import Task, get_task
@@ -38,7 +41,7 @@ PATH_COLUMNS = ("file", "path", "filename", "filepath", "audio", "audio_path", "
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "participant", "participant_id", "actor", "group")
 SPLIT_COLUMNS = ("split", "partition", "subset")
 
-logger = logging.getLogger(__name__)
+_CLASS_OF_NAME = "label_pattern"  # the column that the classes in file names make
 
 
 def load(
@@ -51,6 +54,9 @@ def load(
     kind: str | None = None,
     split_column: str | None = None,
     speaker_column: str | None = None,
+    speaker_pattern: str | None = None,
+    label_pattern: str | None = None,
+    group_pattern: str | None = None,
     audio_root: str | Path | None = None,
     skip_missing: bool = False,
     cache_dir: str | None = None,
@@ -67,13 +73,16 @@ def load(
         kind: "regression" or "classification", where the cells do not tell: classes that are numbers.
         split_column: column of the splits.
         speaker_column: column of the speaker (or another group); "" has splits made clip by clip.
+        speaker_pattern: reads speakers from the names of files.
+        label_pattern: reads classes from the names of files; a folder's tables and sub-folders then say nothing.
+        group_pattern: reads from the names of files what splits and folds must not part, beside a speaker's clips.
         audio_root: folder the paths are relative to; by default the table's.
         skip_missing: leave out clips whose file is not there (a warning counts them) instead of raising.
         cache_dir: where datasets puts its copy of shards; ignored otherwise.
 
     Returns:
         Task and splits; rows have `id` (the column `id`, else the path as written), `audio`, `labels`, and `speaker`
-        where known.
+        and `group` where known.
 
     Raises:
         CorpusError: see the message; it names the row, the column and the option that helps.
@@ -82,27 +91,31 @@ def load(
     root = Path(root)
     if not root.exists():
         raise CorpusError(f"{root}: no such file or folder; give a label table, or a folder of clips")
+    patterns = NamePatterns(speaker_pattern, label_pattern, group_pattern)
+    of_tables: dict[str, object] = {
+        "task": task, "path_column": path_column, "label_columns": label_columns, "kind": kind,
+        "split_column": split_column, "speaker_column": speaker_column, "audio_root": audio_root,
+        "label_range": None if tuple(label_range) == (0, 1) else label_range,
+    }  # fmt: skip
     if root.is_dir() and shards.is_prepared(root):
-        if path_column or label_columns or kind or split_column or speaker_column or audio_root:
-            raise CorpusError(f"{root}: prepared shards know their columns; column options go to prepare, not here")
+        if any(patterns) or any(value for name, value in of_tables.items() if name not in ("task", "label_range")):
+            raise CorpusError(
+                f"{root}: prepared shards know their columns; options of columns and patterns go to prepare, not here"
+            )
         return shards.load_prepared(root, task, cache_dir)
-    path = _find_table(root)
+    path = None if label_pattern and root.is_dir() else _find_table(root)
     if path is None:
-        given: dict[str, object] = {
-            "task": task,
-            "path_column": path_column,
-            "label_columns": label_columns,
-            "kind": kind,
-        }
-        given |= {"split_column": split_column, "speaker_column": speaker_column, "audio_root": audio_root}
-        given["label_range"] = None if tuple(label_range) == (0, 1) else label_range
-        for name, value in given.items():
+        for name, value in of_tables.items():
             if value:
                 raise CorpusError(
-                    f"{root}: it holds no table (.csv, .tsv, .parquet), only folders, which are its classes: leave out "
-                    f"--{name}, or give the path of a table"
+                    f"{root}: it is read without a table (.csv, .tsv, .parquet); classes are its folders, or what "
+                    f"--label_pattern reads: leave out --{name}, or give the path of a table"
                 )
-        return load_audiofolder(root)
+        return load_audiofolder(root, patterns)
+    if speaker_pattern and speaker_column is not None:
+        raise CorpusError(f"{path}: --speaker_column and --speaker_pattern both say who speaks: give one of them")
+    if label_pattern and label_columns:
+        raise CorpusError(f"{path}: --label_columns and --label_pattern both say what the labels are: give one of them")
 
     table = read_table(path)
     path_column = _choose_column(table, path_column, PATH_COLUMNS, "path_column")
@@ -116,6 +129,10 @@ def load(
     speaker_column = None if by_clip else _choose_column(table, speaker_column, SPEAKER_COLUMNS, "speaker_column")
     id_column = find_column(table, "id")
     special = [path_column, split_column, speaker_column, id_column]
+    paths = [without_suffix(name) for name in table.cells[path_column]]
+    if label_pattern:
+        table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
+        label_columns, kind = [_CLASS_OF_NAME], kind or "classification"
     the_task, columns = _make_task(table, task, label_columns, label_range, kind, special)
 
     names = list(table.cells[id_column or path_column])
@@ -128,20 +145,18 @@ def load(
     if not kept:
         raise CorpusError(f"{path}: 0 clips: none of its {len(names)} files is there")
     speakers = list(table.cells[speaker_column]) if speaker_column else None
+    if speaker_pattern:
+        speakers = read_speakers(paths, speaker_pattern, str(path))
+    groups = read_groups(paths, group_pattern, str(path)) if group_pattern else None
+    found = {"speaker": speakers, "group": groups}
+    known = {name: [values[position] for position in kept] for name, values in found.items() if values}
+    ids = [names[position] for position in kept]
     if split_column:
         split_of = [_split_of_row(table, split_column, position) for position in kept]
     else:
-        if speakers is None and not by_clip:
-            logger.warning(
-                "%s: no speaker column is known, so splits are made clip by clip, and a speaker may be in two of them; "
-                '--speaker_column names it (--speaker_column "" where there is none)',
-                path,
-            )
-        # A clip of an unknown speaker is a group of its own.
-        groups = [(speakers and speakers[position]) or f"clip {names[position]}" for position in kept]
-        split_of = stratified_splits(groups, strata_of(labels[kept]), str(path))
-    known = {"speaker": [speakers[position] for position in kept]} if speakers else {}
-    ids = [names[position] for position in kept]
+        split_of = make_splits(
+            ids, labels[kept], str(path), speakers=known.get("speaker"), groups=known.get("group"), by_clip=by_clip
+        )
     return Corpus(the_task, build_splits(ids, [file for file in files if file], labels[kept], split_of, **known))
 
 

@@ -5,15 +5,26 @@
 
 An expression is searched in a clip's path below the folder, without its suffix; its one group is what is read. The
 ready ones follow each corpus's own description of its names, and were tried on names made up after it, not on the
-corpora. No command takes a pattern yet: they are called from Python.
+corpora. The options are `--speaker_pattern`, `--label_pattern` and `--group_pattern`.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
+from audio_avb import AUDIO_SUFFIXES
 from avb.corpora.emogator import CATEGORIES
 from avb.errors import CorpusError, did_you_mean
+
+
+class NamePatterns(NamedTuple):
+    """What is read from file names, each by an expression or a key of `PATTERNS`; None is what is not."""
+
+    speaker: str | None = None
+    label: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,13 @@ PATTERNS = {
 _RUNNING_NUMBER = re.compile(r"[ _.-]*\(?\d+\)?$")
 
 
+def without_suffix(name: str) -> str:
+    """What patterns are searched in: a path with `/`, and without the suffix of an audio file."""
+    name = name.replace("\\", "/")
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in AUDIO_SUFFIXES else name
+
+
 def read_speakers(names: Sequence[str], pattern: str, where: str) -> list[str]:
     """The speaker of each clip.
 
@@ -166,6 +184,6 @@ def _read(names: Sequence[str], expression: str, given: str, option: str, where:
     if unfit:
         raise CorpusError(
             f"{where}: --{option} {given} does not fit {len(unfit)} of {len(names)} names, such as {unfit[0]}; correct "
-            "it, or move these clips away"
+            "it, or leave these clips out"
         )
     return [match[1] for match in matches if match]

@@ -1,0 +1,90 @@
+"""Clips that belong together, those of a speaker or of a recording, and splits that keep them on one side."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from avb.corpora.patterns import cuts_of_recordings, without_suffix
+from avb.corpora.splits import strata_of, stratified_splits
+
+logger = logging.getLogger(__name__)
+
+
+def make_splits(
+    ids: Sequence[str],
+    labels: np.ndarray,
+    where: str,
+    *,
+    speakers: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    by_clip: bool = False,
+) -> list[str]:
+    """Each clip's split, where a corpus has none; says what may be wrong with it.
+
+    Args:
+        ids: of the clips: the names of their files, as a rule.
+        labels: (clips, labels) scores or (clips,) classes, of which each split gets its share.
+        where: the corpus, for messages.
+        speakers: each clip's, "" where it is unknown; None where none is known.
+        groups: what else must stay together, as `--group_pattern` says.
+        by_clip: the user said that there are no speakers.
+
+    Raises:
+        CorpusError: too few speakers, groups or clips.
+    """
+    if speakers is None and not by_clip:
+        logger.warning(
+            "%s: no speakers are known, so splits are made %s, and a speaker may be in two of them; --speaker_column "
+            'names their column, --speaker_pattern reads them from file names (--speaker_column "" where there are '
+            "none)",
+            where,
+            "clip by clip" if groups is None else "group by group",
+        )
+    split_of = stratified_splits(units_of(ids, speakers, groups), strata_of(labels), where)
+    warn_of_parted_cuts(ids, split_of, where)
+    return split_of
+
+
+def units_of(
+    ids: Sequence[str], speakers: Sequence[str] | None = None, groups: Sequence[str] | None = None
+) -> list[str]:
+    """What each clip must not be parted from, by name: the clips of its speaker and of its group, and all of theirs.
+
+    A clip that has neither is a unit of its own.
+    """
+    above: dict[tuple[int, str], tuple[int, str]] = {}  # a speaker or group to another one of the same unit
+
+    def top(member: tuple[int, str]) -> tuple[int, str]:
+        while member in above:
+            member = above[member]
+        return member
+
+    members = []
+    for position, clip_id in enumerate(ids):
+        own = [(0, speakers[position])] if speakers is not None and speakers[position] else []
+        own += [(1, f"group {groups[position]}")] if groups is not None and groups[position] else []
+        members.append(own[0] if own else (2, f"clip {clip_id}"))
+        first, *others = sorted({top(member) for member in own}) or [members[-1]]
+        above |= dict.fromkeys(others, first)
+    return [top(member)[1] for member in members]
+
+
+def warn_of_parted_cuts(ids: Sequence[str], part_of: Sequence, where: str):
+    """One line where clips whose names differ in a running number only, perhaps cuts of one recording, are parted."""
+    part_of_name = dict(zip(map(without_suffix, ids), part_of, strict=True))
+    parted = [cuts for cuts in cuts_of_recordings(list(part_of_name)) if len({part_of_name[cut] for cut in cuts}) > 1]
+    if not parted:
+        return
+    one = parted[0][0]
+    other = next(name for name in parted[0] if part_of_name[name] != part_of_name[one])
+    logger.warning(
+        "%s: names that differ in a running number only, such as %s (%s) and %s (%s), are parted in %d places: if they "
+        "are cuts of one recording, --group_pattern '^(.+?)[ _.-]*\\d*$' keeps them together",
+        where,
+        one,
+        part_of_name[one],
+        other,
+        part_of_name[other],
+        len(parted),
+    )
