@@ -22,13 +22,18 @@ __version__ = "0.1.0"
 register_when_loaded()
 
 
-def load(name: str, device: str = "auto", **settings) -> "VocalBurstPipeline":
+def load(
+    name: str, device: str = "auto", engine: str | None = None, precision: str | None = None, **settings
+) -> "VocalBurstPipeline":
     """A trained model as a pipeline, from a folder or the Hub; with this project's code, none of the repository's.
 
     Args:
         name: folder written by train_avb.py or avb.export, a model that comes with the project (`emogator-small`), or a
             model on the Hub.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        engine: `torch`, `onnx` or `openvino`, of a folder with `onnx/` (`python -m avb.export MODEL MODEL --hub`); None
+            is torch where there are safetensors.
+        precision: with an engine, `fp32` (None), `fp16` or `int8`.
         settings: defaults of the calls, see `VocalBurstPipeline`: `top_k`, `window_seconds`, `batch_size`, …
 
     Raises:
@@ -36,7 +41,7 @@ def load(name: str, device: str = "auto", **settings) -> "VocalBurstPipeline":
     """
     from avb.inference import prediction
 
-    return prediction.load(name, device, **settings)
+    return prediction.load(name, device, engine, precision, **settings)
 
 
 def train(data, *, recipe: str | list[str] | None = None, **arguments) -> "TrainedRun":

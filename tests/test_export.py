@@ -14,6 +14,7 @@ from conftest import ENCODER_SHAPES, ROOT, TINY, stir
 import avb
 from avb.cards.hub_folder import save_hub_folder
 from avb.errors import AvbError
+from avb.export import command
 from avb.export import exporting as export
 from avb.export.check import Difference, made_up_bursts
 from avb.export.exporting import export_model
@@ -254,7 +255,7 @@ def test_not_a_number_is_refused():
 
 def test_command_says_in_one_line_what_is_wrong(trained, exported, tmp_path, capsys):
     def error(*argv):
-        assert export.main([str(argument) for argument in argv]) == 1
+        assert command.main([str(argument) for argument in argv]) == 1
         message = capsys.readouterr().err
         assert message.startswith("avb.export: error: ") and message.count("\n") == 1
         return message

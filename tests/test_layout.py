@@ -66,7 +66,8 @@ LAYERS = {
         "modeling_avb",
     },
     "avb/export": {
-        "audio_avb", "avb/collator", "avb/errors", "avb/files", "avb/inference", "modeling_avb", "pipeline_avb",
+        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "modeling_avb",
+        "pipeline_avb",
     },
     "avb/cards": {
         "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/models",

@@ -119,7 +119,7 @@ def call(command: str, workspace: Path, environment: dict) -> bool:
     if words[1] == "-m":
         module, argv = words[2], words[3:]
         module = {"avb.reports": "avb.reports.command", "avb.cards": "avb.cards.command"}.get(module, module)
-        module = {"avb.export": "avb.export.exporting"}.get(module, module)
+        module = {"avb.export": "avb.export.command"}.get(module, module)
     else:
         module, argv = words[1].removesuffix(".py"), words[2:]
     with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,7 @@ import torch
 
 from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import SEResNet, SEResNetConfig
+from avb.baselines.baseline import power_spectra
 from avb.baselines.se_resnet import BANDS, FLOOR, hide
 from avb.errors import AvbError
 from avb.tasks import get_task
@@ -17,7 +18,8 @@ def spectra(*clips: np.ndarray) -> np.ndarray:
     frames = [len(clip) // 160 + 1 for clip in clips]
     waveforms = np.stack([np.pad(clip, (0, max(map(len, clips)) - len(clip))) for clip in clips])
     mask = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
-    return SEResNet(SEResNetConfig(num_labels=2, width=4)).log_mel(torch.from_numpy(waveforms), mask).numpy()
+    model = SEResNet(SEResNetConfig(num_labels=2, width=4))
+    return model.log_mel(power_spectra(torch.from_numpy(waveforms), model.window, 512, 160), mask).numpy()
 
 
 def test_spectra_are_librosas_with_a_floor_and_normalised_over_the_clips_own_frames():

@@ -7,6 +7,7 @@ that the commands read have the same names and the same checks. A saved baseline
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -42,6 +43,16 @@ class BaselineConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         require_legal(self, self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
         validate_loss(self)
+
+
+def power_spectra(waveforms: torch.Tensor, window: torch.Tensor, fft: int, hop: int) -> torch.Tensor:
+    """(batch, samples) → |STFT|² (batch, fft // 2 + 1, 1 + samples // hop), frames centred, silence around the clip.
+
+    `window` (at most fft,) stands in the middle of a frame. `avb.export` has the same as a convolution.
+    """
+    waveforms = F.pad(waveforms.float(), (fft // 2, fft // 2))
+    spectra = torch.stft(waveforms, fft, hop, len(window), window.float(), center=False, return_complex=True)
+    return spectra.abs().square()
 
 
 class BaselineModel(PreTrainedModel):

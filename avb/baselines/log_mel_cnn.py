@@ -13,10 +13,9 @@ The waveform enters at zero mean and unit variance: the feature extractor is a `
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
-from .baseline import BaselineConfig, BaselineModel, require_legal
+from .baseline import BaselineConfig, BaselineModel, power_spectra, require_legal
 
 SAMPLING_RATE = 16_000
 WINDOW, HOP, BANDS = 512, 320, 64
@@ -93,12 +92,16 @@ class LogMelCNN(BaselineModel):
     def predict(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values)
-        input_values = input_values * attention_mask
         frames = attention_mask.sum(1).long() // HOP + 1  # (batch,)
         mask = torch.arange(int(frames.max()), device=frames.device) < frames[:, None]  # (batch, frames)
-        bands = self.band_norm(self.log_mel(input_values)[..., : mask.shape[1]])  # (batch, bands, frames)
+        power = power_spectra(input_values * attention_mask, self.window, WINDOW, HOP)
+        return self.predict_from_power(power[..., : mask.shape[1]], mask)
+
+    def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Power spectra (batch, bins, frames), and the frames (batch, frames) of each clip → raw outputs."""
+        bands = self.band_norm(self.log_mel(power))  # (batch, bands, frames)
         if self.training:
-            bands = hide(shift_bands(bands), frames)
+            bands = hide(shift_bands(bands), mask.sum(1))
         mask = mask[:, None, None].to(bands.dtype)
         hidden = (bands[:, None] * mask).contiguous(memory_format=torch.channels_last)
         hidden = self.stem_norm(self.stem(hidden)).relu() * mask
@@ -108,11 +111,9 @@ class LogMelCNN(BaselineModel):
         scores = self.attention(hidden).float().masked_fill(mask[:, 0, 0, :, None] == 0, float("-inf"))
         return self.head(self.dropout((hidden * scores.softmax(1)).sum(1)))  # (batch, num_labels)
 
-    def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) → (batch, bands, 1 + samples // HOP), each frame centred, silence around the clip."""
-        waveforms = F.pad(waveforms.float(), (WINDOW // 2, WINDOW // 2))
-        spectrum = torch.stft(waveforms, WINDOW, HOP, window=self.window.float(), center=False, return_complex=True)
-        return (self.filters.float() @ spectrum.abs().square()).clamp(min=1e-4).log().to(self.head.weight.dtype)
+    def log_mel(self, power: torch.Tensor) -> torch.Tensor:
+        """(batch, bins, frames) → (batch, bands, frames)."""
+        return (self.filters.float() @ power).clamp(min=1e-4).log().to(self.head.weight.dtype)
 
 
 def shift_bands(spectra: torch.Tensor) -> torch.Tensor:

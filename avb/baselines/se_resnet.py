@@ -13,10 +13,9 @@ Unusual:
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
-from .baseline import BaselineConfig, BaselineModel, require_legal
+from .baseline import BaselineConfig, BaselineModel, power_spectra, require_legal
 
 SAMPLING_RATE = 16_000
 FFT, WINDOW, HOP, BANDS = 512, 400, 160, 80  # samples, samples, samples, bands
@@ -138,9 +137,14 @@ class SEResNet(BaselineModel):
             attention_mask = torch.ones_like(input_values)
         frames = attention_mask.sum(1).long() // HOP + 1  # (batch,)
         mask = torch.arange(int(frames.max()), device=frames.device) < frames[:, None]  # (batch, frames)
-        bands = self.log_mel(input_values * attention_mask, mask)  # (batch, bands, frames)
+        power = power_spectra(input_values * attention_mask, self.window, FFT, HOP)
+        return self.predict_from_power(power[..., : mask.shape[1]], mask)
+
+    def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Power spectra (batch, bins, frames), and the frames (batch, frames) of each clip → raw outputs."""
+        bands = self.log_mel(power, mask)  # (batch, bands, frames)
         if self.training:
-            bands = hide(bands, frames, self.config.mask_bands, self.config.mask_time)
+            bands = hide(bands, mask.sum(1), self.config.mask_bands, self.config.mask_time)
         mask = mask[:, None, None].to(bands.dtype)  # (batch, 1, 1, frames)
         heights = torch.linspace(-1, 1, BANDS, device=bands.device, dtype=bands.dtype)
         hidden = torch.stack([bands, heights[:, None].expand_as(bands)], 1) * mask  # (batch, 2, bands, frames)
@@ -155,22 +159,18 @@ class SEResNet(BaselineModel):
         pooled = torch.cat([(hidden * scores.softmax(1)).sum(1), hidden.amax(1)], 1)  # (batch, 2 × channels)
         return self.head(self.dropout(pooled))  # (batch, num_labels)
 
-    def log_mel(self, waveforms: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Spectra of zero mean and unit variance per clip, each frame centred, silence around the clip.
+    def log_mel(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Spectra of zero mean and unit variance per clip.
 
         Args:
-            waveforms: (batch, samples), zero behind each clip's end.
-            mask: (batch, frames), true up to each clip's end; 1 + samples // HOP frames or fewer.
+            power: (batch, bins, frames) of a waveform that is zero behind each clip's end.
+            mask: (batch, frames), true up to each clip's end.
 
         Returns:
             (batch, bands, frames), zero behind each clip's end. A silent clip is zero throughout.
         """
-        with torch.autocast(waveforms.device.type, enabled=False):  # powers span 120 dB: no work for 8 bits
-            waveforms = F.pad(waveforms.float(), (FFT // 2, FFT // 2))
-            spectrum = torch.stft(
-                waveforms, FFT, HOP, WINDOW, self.window.float(), center=False, return_complex=True
-            )  # (batch, 257, frames)
-            energy = self.filters.float() @ spectrum.abs().square()[..., : mask.shape[1]]  # (batch, bands, frames)
+        with torch.autocast(power.device.type, enabled=False):  # powers span 120 dB: no work for 8 bits
+            energy = self.filters.float() @ power.float()  # (batch, bands, frames)
             inside = mask[:, None].to(energy.dtype)
             energy = energy * inside
             # The second floor is for silence alone, whose logarithm would be infinite.

@@ -58,6 +58,11 @@ def check_weights(name: str, config: PreTrainedConfig):
         )
 
 
+def has_weights(name: str) -> bool:
+    """Whether a folder, or a repository on the Hub, has weights that torch loads, whole or in shards."""
+    return any(_find(name, file) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME))
+
+
 def refuse_pointers(name: str):
     """Refuses a folder that was cloned without its large files, in whose place Git LFS leaves a few lines of text.
 

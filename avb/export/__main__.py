@@ -1,5 +1,5 @@
 import sys
 
-from avb.export.exporting import main
+from avb.export.command import main
 
 sys.exit(main())

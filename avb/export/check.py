@@ -11,7 +11,6 @@ import torch
 
 from avb.collator import BurstCollator
 from avb.inference.engines import ExportedModel
-from modeling_avb import Wav2Vec2ForVocalBurst
 from pipeline_avb import scores_from_logits
 
 BATCH = 8  # clips that are padded together, in the order given
@@ -43,10 +42,7 @@ class Difference:
         return {"clip": self.clip, "seconds": self.seconds, "alone": self.alone, "padded": self.padded}
 
 
-@torch.inference_mode()
-def compare(
-    model: Wav2Vec2ForVocalBurst, exported: ExportedModel, feature_extractor, bursts: dict[str, np.ndarray]
-) -> list[Difference]:
+def compare(model, exported: ExportedModel, feature_extractor, bursts: dict[str, np.ndarray]) -> list[Difference]:
     """The differences on each clip.
 
     Args:
@@ -55,22 +51,35 @@ def compare(
         feature_extractor: theirs.
         bursts: prepared waveforms (samples,) at the feature extractor's rate, by name.
     """
-    collate = BurstCollator(feature_extractor)
-
-    def differences(waveforms: list[np.ndarray]) -> list[float]:
-        inputs = collate([{"input_values": waveform} for waveform in waveforms])
-        scores = (scores_from_logits(each(**inputs).logits.float().numpy(), model.config) for each in (model, exported))
-        return np.abs(np.subtract(*scores)).max(-1).tolist()  # (clips,)
-
     waveforms = list(bursts.values())
-    alone = [differences([waveform])[0] for waveform in waveforms]
-    padded = []
-    for start in range(0, len(waveforms), BATCH):
-        padded += differences(waveforms[start : start + BATCH])
+    expected, found = (score_alone_and_padded(each, feature_extractor, waveforms) for each in (model, exported))
+    return differences(expected, found, feature_extractor.sampling_rate, bursts)
+
+
+def differences(
+    expected: np.ndarray, found: np.ndarray, sampling_rate: int, bursts: dict[str, np.ndarray]
+) -> list[Difference]:
+    """Those of two models' `score_alone_and_padded`, clip by clip."""
+    alone, padded = np.abs(expected - found).max(-1).tolist()  # (clips,) each
     return [
-        Difference(name, round(len(waveform) / feature_extractor.sampling_rate, 4), *pair)
+        Difference(name, round(len(waveform) / sampling_rate, 4), *pair)
         for (name, waveform), pair in zip(bursts.items(), zip(alone, padded, strict=True), strict=True)
     ]
+
+
+@torch.inference_mode()
+def score_alone_and_padded(model, feature_extractor, waveforms: list[np.ndarray]) -> np.ndarray:
+    """Scores (2, clips, labels): of each clip by itself, and in a batch of `BATCH`."""
+    collate = BurstCollator(feature_extractor)
+
+    def score(size: int) -> np.ndarray:
+        batches = [waveforms[start : start + size] for start in range(0, len(waveforms), size)]
+        inputs = (collate([{"input_values": waveform} for waveform in batch]) for batch in batches)
+        return np.concatenate(
+            [scores_from_logits(model(**each).logits.float().numpy(), model.config) for each in inputs]
+        )
+
+    return np.stack([score(1), score(BATCH)])
 
 
 def made_up_bursts(sampling_rate: int = 16_000, peak: float = 0.7) -> dict[str, np.ndarray]:

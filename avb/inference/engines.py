@@ -13,6 +13,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+from huggingface_hub.utils.sha import sha_fileobj
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
@@ -21,9 +22,11 @@ from avb.errors import AvbError
 
 MODEL_FILE = "model.onnx"
 MAX_SECONDS = 120.0  # of one clip: attention holds a score for every pair of frames, 2.3 GB per layer at LARGE's size
+HUB_FOLDER = "onnx"  # of a model's folder, with the files below: the Hub's layout
+HUB_FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}  # backend, which is also the extra's name → its package
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-PRECISIONS = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
+PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "bf16")}
 
 
 class ExportedModel:
@@ -80,12 +83,53 @@ def load_exported(name: str | os.PathLike, config: PreTrainedConfig, device: str
     Raises:
         AvbError: another device is asked for, the engine is not installed, or the file is missing or damaged.
     """
-    if device not in ("auto", "cpu"):
-        raise AvbError(f"{name}: an exported model runs on the CPU; leave device={device!r} out, or give 'cpu'")
+    refuse_device(name, device)
     match config.export:
         case {"backend": str(backend), "precision": str(precision)}:
             return ExportedModel(config, open_engine(cached_file(name, MODEL_FILE), backend, precision))
     raise AvbError(f"{name}: 'export' in config.json names no backend and precision; export the model again")
+
+
+def has_hub_export(name: str | os.PathLike) -> bool:
+    """Whether a model's folder, or its repository on the Hub, has the Hub's layout of an export."""
+    file = f"{HUB_FOLDER}/{HUB_FILES['fp32']}"
+    return cached_file(name, file, _raise_exceptions_for_missing_entries=False) is not None
+
+
+def load_hub_export(
+    name: str | os.PathLike, config: PreTrainedConfig, device: str, engine: str, precision: str | None = None
+) -> ExportedModel:
+    """As `load_exported`, of the Hub's layout that `avb.export.export_hub` writes.
+
+    Args:
+        name: the folder or repository.
+        config: its configuration; gets the entry `export`.
+        device: `auto` or `cpu`.
+        engine: `onnx` or `openvino`.
+        precision: one of `HUB_FILES`; None is fp32.
+
+    Raises:
+        AvbError: there is no such file; or see `load_exported`.
+    """
+    precision = precision or "fp32"
+    check_precision(engine, precision)
+    if precision not in HUB_FILES:
+        raise AvbError(f"{name}: no file of {HUB_FOLDER}/ is {precision}; there are {', '.join(HUB_FILES)}")
+    file = f"{HUB_FOLDER}/{HUB_FILES[precision]}"
+    path = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        raise AvbError(f"{name}: no {file}; write it first: python -m avb.export {name} {name} --hub")
+    with open(path, "rb") as content:
+        digest = sha_fileobj(content).hex()
+    config.export = {"backend": engine, "precision": precision, "sha256": digest}
+    refuse_device(name, device)
+    return ExportedModel(config, open_engine(path, engine, precision))
+
+
+def refuse_device(name: str | os.PathLike, device: str):
+    """Raises an AvbError where an export is to run on anything but the CPU."""
+    if device not in ("auto", "cpu"):
+        raise AvbError(f"{name}: an exported model runs on the CPU; leave device={device!r} out, or give 'cpu'")
 
 
 def open_engine(path: str | os.PathLike, backend: str, precision: str) -> Run:
@@ -134,7 +178,7 @@ def _open_openvino(openvino, path: Path, precision: str):
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         # Where the CPU has no bf16 the engine computes in fp32, which is slower and no less exact.
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
     compiled = openvino.Core().compile_model(path, "CPU", settings)
     lock = Lock()  # its inference request holds one call's tensors

@@ -23,11 +23,11 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 
 from audio_avb import MAX_SECONDS, SAMPLING_RATE, load_audio
 from avb.collator import BurstCollator, length_batches
-from avb.encoders.weights import check_weights, has_preparation, quiet, refuse_pointers
+from avb.encoders.weights import check_weights, has_preparation, has_weights, quiet, refuse_pointers
 from avb.errors import AudioError, AvbError
 from avb.inference.clips import Clip
+from avb.inference.engines import ENGINES, ExportedModel, has_hub_export, load_exported, load_hub_export
 from avb.inference.engines import MAX_SECONDS as EXPORT_MAX_SECONDS
-from avb.inference.engines import ExportedModel, load_exported
 from avb.models import locate, names
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
@@ -46,7 +46,9 @@ MAX_BATCH_WORKERS = 4  # batches at once on a CPU; each has its own activations 
 CHUNK_CLIPS = 128  # clips decoded ahead; within a chunk batches are made of clips of like length
 
 
-def load_model(name: str, device: str = "auto", dtype: str = "float32") -> tuple[PreTrainedModel | ExportedModel, Any]:
+def load_model(
+    name: str, device: str = "auto", dtype: str = "float32", engine: str | None = None, precision: str | None = None
+) -> tuple[PreTrainedModel | ExportedModel, Any]:
     """A trained model in evaluation mode, or an export of it, and its feature extractor.
 
     Args:
@@ -54,16 +56,18 @@ def load_model(name: str, device: str = "auto", dtype: str = "float32") -> tuple
         device: `auto`, `cpu`, `cuda`, …
         dtype: of weights and arithmetic, `float32` or `bfloat16`: about 1.4 times as fast where the device has it,
             and scores that differ by some thousandths.
+        engine: `torch`, `onnx` or `openvino`; None is torch where there are safetensors, else what the folder has.
+        precision: of an engine's file in the Hub's layout: `fp32`, `fp16` or `int8`; None is fp32.
 
     Raises:
-        AvbError: there is no such model, it does not run in this `dtype`, its files are damaged or do not fit
-            together, its weights are no safetensors, or it is an encoder without a trained head, whose scores would be
+        AvbError: there is no such model, it has no files for this engine, it does not run in this `dtype`, its files
+            are damaged or do not fit together, its weights are no safetensors, or it is an encoder without a trained head, whose scores would be
             noise.
     """
     name = locate(name)
     try:
         with quiet():
-            model, feature_extractor = _load(name, device)
+            model, feature_extractor = _load(name, device, engine, precision)
     except AvbError:
         raise
     except OSError as error:
@@ -97,7 +101,9 @@ def model_class(model_type: Any) -> type[PreTrainedModel] | None:
     return baselines.MODELS.get(model_type) if isinstance(model_type, str) else None
 
 
-def _load(name: str, device: str):
+def _load(name: str, device: str, engine: str | None, precision: str | None):
+    if engine not in (None, "torch", *ENGINES):
+        raise AvbError(f"engine={engine!r} is not legal: give torch, {' or '.join(ENGINES)}")
     refuse_pointers(name)
     config_dict, _ = PreTrainedConfig.get_config_dict(name)
     if config_dict == {}:
@@ -111,7 +117,17 @@ def _load(name: str, device: str):
         )
     config = found.config_class.from_pretrained(name)
     if "export" in config_dict:
-        return load_exported(name, config, device), _load_feature_extractor(name, config, config_dict)
+        model = load_exported(name, config, device)
+        if (engine or config.export["backend"], precision) != (config.export["backend"], None):
+            raise AvbError(f"{name} is an export for one engine at one precision; leave engine and precision out")
+        return model, _load_feature_extractor(name, config, config_dict)
+    if engine is None and not has_weights(name) and has_hub_export(name):
+        engine = "onnx"
+    if engine in ENGINES:
+        model = load_hub_export(name, config, device, engine, precision)
+        return model, _load_feature_extractor(name, config, config_dict)
+    if precision is not None:
+        raise AvbError(f"precision={precision!r} is for engine='onnx' or 'openvino'; with torch it is dtype")
     check_weights(name, config)
     model, info = found.from_pretrained(
         name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
@@ -167,9 +183,11 @@ def _check_feature_extractor(name: str, feature_extractor, expected: type):
             raise AvbError(f"{name}: {setting}={value!r} in its preprocessor_config.json is not legal; copy it again")
 
 
-def load(name: str, device: str = "auto", **settings) -> VocalBurstPipeline:
+def load(
+    name: str, device: str = "auto", engine: str | None = None, precision: str | None = None, **settings
+) -> VocalBurstPipeline:
     """See `avb.load`."""
-    model, feature_extractor = load_model(name, device)
+    model, feature_extractor = load_model(name, device, engine=engine, precision=precision)
     return VocalBurstPipeline(
         model=model, feature_extractor=feature_extractor, task=TASK, device=model.device, **settings
     )

@@ -1,0 +1,63 @@
+"""The networks on log-mel spectra as inference engines like them: the same numbers, the Fourier transform as products.
+
+Made to be traced into ONNX; it holds the model's own weights. Unusual:
+
+- A power spectrum is a convolution with windowed cosines and sines. ONNX has an STFT, which OpenVINO does not read for
+  a varying length and WebGPU does not run; a convolution runs everywhere, and gives the same to rounding.
+- Frames are as many as the padded batch has. The model takes those of its longest clip; the others change nothing.
+- No length is divided: OpenVINO 2026.4 rounds a quotient of integers where the others cut it off.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from avb.baselines import LogMelCNN, SEResNet
+from avb.baselines import log_mel_cnn as cnn
+from avb.baselines import se_resnet as resnet
+from modeling_avb import scores_from_outputs
+
+SETTINGS: dict[type, tuple[int, int]] = {LogMelCNN: (cnn.WINDOW, cnn.HOP), SEResNet: (resnet.FFT, resnet.HOP)}
+
+
+class SpectralGraph(nn.Module):
+    """`forward(input_values, attention_mask)` gives the logits of a `LogMelCNN` or `SEResNet` in evaluation mode."""
+
+    def __init__(self, model: LogMelCNN | SEResNet):
+        super().__init__()
+        fft, self.hop = SETTINGS[type(model)]
+        self.model, self.config = model, model.config
+        self.spectrum = ConvolvedSpectrum(model.window.float(), fft, self.hop)
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) waveforms and their mask, 1 for audio → logits (batch, num_labels)."""
+        power = self.spectrum(input_values.masked_fill(attention_mask == 0, 0.0))  # (batch, bins, frames)
+        starts = self.hop * torch.arange(power.shape[-1])
+        mask = starts <= attention_mask.sum(1)[:, None]  # (batch, frames): 1 + samples // hop of each clip
+        predict = cast(Callable[[Any, Any], torch.Tensor], self.model.predict_from_power)
+        return scores_from_outputs(self.config, predict(power, mask))
+
+
+class ConvolvedSpectrum(nn.Module):
+    """`avb.baselines.baseline.power_spectra` as a convolution."""
+
+    filters: torch.Tensor
+
+    def __init__(self, window: torch.Tensor, fft: int, hop: int):
+        super().__init__()
+        self.fft, self.hop, self.bins = fft, hop, fft // 2 + 1
+        places = torch.arange(self.bins)[:, None] * torch.arange(fft) % fft  # of one period, so that each is exact
+        angle = 2 * torch.pi * places.double() / fft
+        missing = fft - len(window)
+        window = F.pad(window.double(), (missing // 2, missing - missing // 2))
+        filters = torch.cat([angle.cos(), angle.sin()]) * window  # (2 × bins, fft)
+        self.register_buffer("filters", filters.float()[:, None])
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) → (batch, fft // 2 + 1, 1 + samples // hop)."""
+        padded = F.pad(waveforms, (self.fft // 2, self.fft // 2))
+        parts = F.conv1d(padded[:, None], self.filters, stride=self.hop).square()  # (batch, 2 × bins, frames)
+        return parts[:, : self.bins] + parts[:, self.bins :]

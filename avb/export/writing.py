@@ -1,0 +1,64 @@
+"""A model as an ONNX file, at the precision asked for."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from avb.baselines import LogMelCNN, SEResNet
+from avb.errors import AvbError
+from avb.export.graph import InferenceGraph
+from avb.export.quantization import quantize_products
+from avb.export.spectral_graph import SpectralGraph
+from avb.export.weight_storage import store_half, store_int8
+from modeling_avb import Wav2Vec2ForVocalBurst
+
+OPSET = 17  # the first with LayerNormalization
+TRACED_SAMPLES = 3200  # of the clips a graph is traced with
+GRAPHS: dict[type, type[nn.Module]] = {
+    Wav2Vec2ForVocalBurst: InferenceGraph,
+    LogMelCNN: SpectralGraph,
+    SEResNet: SpectralGraph,
+}
+# By graph and precision, what is done to the traced file; the others are written as traced.
+NARROW = {
+    (InferenceGraph, "int8"): quantize_products,
+    (SpectralGraph, "int8"): store_int8,
+    (InferenceGraph, "fp16"): store_half,
+    (SpectralGraph, "fp16"): store_half,
+}
+
+
+def refuse_unexportable(name: str, model):
+    """Raises an AvbError where there is no graph for a model of this class."""
+    if type(model) not in GRAPHS:
+        legal = ", ".join(found.__name__ for found in GRAPHS)
+        raise AvbError(f"{name}: this is a {type(model).__name__}, and only these can be exported: {legal}")
+
+
+def write_graph(model, path: Path, precision: str):
+    """The model as an ONNX file, traced with two clips; at bf16 the engine does the rounding."""
+    mask = torch.ones(2, TRACED_SAMPLES, dtype=torch.long)
+    mask[1, TRACED_SAMPLES // 2 :] = 0
+    batch, time = {0: "batch"}, {1: "samples"}
+    graph = GRAPHS[type(model)](model).eval()
+    narrow = NARROW.get((type(graph), precision))
+    traced = path.with_suffix(".fp32.onnx") if narrow else path
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The tracer warns of every branch on a configuration, and of the exporter's own future. What would go wrong in
+        # a trace, a constant that depends on the clip, is what the comparison is for.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            (torch.zeros(2, TRACED_SAMPLES), mask),
+            traced,
+            dynamo=False,  # the exporter through torch.export does not take an LSTM over a varying time
+            opset_version=OPSET,
+            input_names=["input_values", "attention_mask"],
+            output_names=["logits"],
+            dynamic_axes={"input_values": batch | time, "attention_mask": batch | time, "logits": batch},
+        )
+    if narrow:
+        narrow(traced, path)
+        traced.unlink()
