@@ -61,8 +61,8 @@ def load_model(
 
     Raises:
         AvbError: there is no such model, it has no files for this engine, it does not run in this `dtype`, its files
-            are damaged or do not fit together, its weights are no safetensors, or it is an encoder without a trained head, whose scores would be
-            noise.
+            are damaged or do not fit together, its weights are no safetensors, or it is an encoder without a trained
+            head, whose scores would be noise.
     """
     name = locate(name)
     try:
