@@ -108,6 +108,47 @@ class Calibration:
             raise ValueError(f"no calibration ({type(error).__name__}: {error})") from error
 
 
+def task_parts(config) -> list[tuple[str, slice, bool]]:
+    """Name ("" of a single task), outputs, and whether they are classes, of each task of a model's configuration."""
+    if config.loss != "multitask":
+        return [("", slice(0, config.num_labels), config.loss == "ce")]
+    parts = zip(config.tasks, config.task_slices, strict=True)
+    return [(task["name"], place, task["loss"] == "ce") for task, place in parts]
+
+
+def calibrated_scores(calibration: Calibration | None, scores: np.ndarray, config) -> np.ndarray:
+    """(..., labels) probabilities at temperature 1 → at the fitted one; scores of a regression stay as they are."""
+    if calibration is None:
+        return scores
+    scores = np.array(scores, dtype=np.float64)
+    for name, place, is_class in task_parts(config):
+        task = calibration.tasks.get(name)
+        if is_class and task is not None and task.temperature != 1:
+            # p^(1/T), normalised: the softmax of logits / T.
+            powers = np.maximum(scores[..., place], 1e-30) ** (1 / task.temperature)
+            scores[..., place] = powers / powers.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def covered(calibration: Calibration, scores: np.ndarray, config, coverage: float) -> list[tuple[np.ndarray, ...]]:
+    """For one clip's calibrated scores (labels,), task by task: which classes are in the set, (labels,) of booleans;
+    or the lower and the upper bounds (labels,) of its scores.
+
+    Raises:
+        ValueError: an illegal coverage, or nothing was fitted for a task.
+    """
+    found: list[tuple[np.ndarray, ...]] = []
+    for name, place, is_class in task_parts(config):
+        task, values = calibration.tasks.get(name, TaskCalibration()), np.asarray(scores[place])
+        if is_class:
+            found.append((task.label_sets(values, coverage),))
+        else:
+            labels = [config.id2label[index].removeprefix(f"{name}/") for index in range(place.start, place.stop)]
+            half, (low, high) = task.intervals(labels, coverage), config.label_range
+            found.append((np.maximum(values - half, low), np.minimum(values + half, high)))
+    return found
+
+
 def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
     """Of a trained model's `named_parameters()`: 16 hexadecimal digits, the same in half and in single precision.
 

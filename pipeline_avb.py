@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,8 +27,24 @@ from transformers.pipelines.base import ChunkPipeline
 
 try:  # as remote code from the Hub, and as a module of the installed project
     from .audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
+    from .calibration_avb import (
+        CALIBRATION_FILE,
+        calibrated_scores,
+        covered,
+        read_calibration,
+        task_parts,
+        weights_fingerprint,
+    )  # fmt: skip
 except ImportError:
     from audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
+    from calibration_avb import (
+        CALIBRATION_FILE,
+        calibrated_scores,
+        covered,
+        read_calibration,
+        task_parts,
+        weights_fingerprint,
+    )  # fmt: skip
 
 TASK = "vocal-burst-recognition"
 MAX_DOWNLOAD_BYTES = 128 * 2**20  # ten minutes of 16-bit stereo at 48 kHz are 110 MiB
@@ -57,6 +74,8 @@ class VocalBurstPipeline(ChunkPipeline):
             the whole recording as one clip.
         hop_seconds: from one window's start to the next one's; None is `window_seconds`, windows side by side.
         max_seconds: longest recording that is accepted, seconds.
+        coverage: of a calibrated model: each label says by `in_set` whether it is in the set that holds the true label
+            of so many clips (0.9: 90 %), each score of a regression has `low` and `high`; None is neither.
         batch_size: clips or windows that go through the model together (1).
     """
 
@@ -65,6 +84,18 @@ class VocalBurstPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_video_processor = False
     _load_processor = False
+
+    @cached_property
+    def calibration(self):
+        """What lies beside the weights, fitted to them; None where there is nothing. Probabilities are given by it."""
+        config = self.model.config
+        name = getattr(config, "_name_or_path", "")
+        if not name:  # a model made here
+            return None
+        weights = getattr(self.model, "trained_weights", None)
+        if weights is None:
+            weights = weights_fingerprint(self.model.named_parameters())
+        return read_calibration(name, weights, revision=getattr(config, "_commit_hash", None))
 
     def __call__(self, inputs, **kwargs):
         """Scores one clip or many.
@@ -97,11 +128,11 @@ class VocalBurstPipeline(ChunkPipeline):
         preprocess = {
             name: kwargs.pop(name) for name in ("window_seconds", "hop_seconds", "max_seconds") & kwargs.keys()
         }
-        postprocess = {name: kwargs.pop(name) for name in ("top_k",) if name in kwargs}
+        postprocess = {name: kwargs.pop(name) for name in ("top_k", "coverage") if name in kwargs}
         if kwargs:
             raise ValueError(
                 f"unknown argument {', '.join(kwargs)}: those of this pipeline are top_k, window_seconds, hop_seconds, "
-                "max_seconds, batch_size and num_workers"
+                "max_seconds, coverage, batch_size and num_workers"
             )
         for name, value in preprocess.items():
             if value is not None and not value > 0:
@@ -110,6 +141,8 @@ class VocalBurstPipeline(ChunkPipeline):
             raise ValueError(
                 f"top_k={postprocess['top_k']!r} is not legal: it must be 1 or more, or None for all labels"
             )
+        if postprocess.get("coverage") is not None and self.calibration is None:
+            raise ValueError(f"coverage needs a calibrated model: there is no {CALIBRATION_FILE} for these weights")
         return preprocess, {}, postprocess
 
     def preprocess(
@@ -140,10 +173,14 @@ class VocalBurstPipeline(ChunkPipeline):
             "is_last": model_inputs["is_last"],
         }
 
-    def postprocess(self, model_outputs: list[dict], top_k: int | None = None) -> list[dict]:
+    def postprocess(
+        self, model_outputs: list[dict], top_k: int | None = None, coverage: float | None = None
+    ) -> list[dict]:
         """The windows of one recording → its answer."""
         logits = torch.cat([output["logits"] for output in model_outputs]).numpy()  # (windows, labels)
-        answers = [self._answer(scores, top_k) for scores in scores_from_logits(logits, self.model.config)]
+        found = scores_from_logits(logits, self.model.config)
+        found = calibrated_scores(self.calibration, found, self.model.config)
+        answers = [self._answer(scores, top_k, coverage) for scores in found]
         spans = [output["span"] for output in model_outputs]
         if spans[0] is None:
             return answers[0]
@@ -151,9 +188,17 @@ class VocalBurstPipeline(ChunkPipeline):
             {"start": start, "end": end, "scores": scores} for (start, end), scores in zip(spans, answers, strict=True)
         ]
 
-    def _answer(self, scores: np.ndarray, top_k: int | None) -> list[dict]:
+    def _answer(self, scores: np.ndarray, top_k: int | None, coverage: float | None) -> list[dict]:
         order = range(len(scores)) if top_k is None else np.argsort(-scores, kind="stable")[:top_k].tolist()
-        return [{"label": self.model.config.id2label[index], "score": float(scores[index])} for index in order]
+        config = self.model.config
+        answer = [{"label": config.id2label[index], "score": float(score)} for index, score in enumerate(scores)]
+        if coverage is not None:
+            bounds = covered(self.calibration, scores, config, coverage)
+            for (_, place, is_class), found in zip(task_parts(config), bounds, strict=True):
+                for entry, *values in zip(answer[place], *found, strict=True):
+                    names = ("in_set",) if is_class else ("low", "high")
+                    entry.update({name: value.item() for name, value in zip(names, values, strict=True)})
+        return [answer[index] for index in order]
 
 
 def window_spans(

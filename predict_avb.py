@@ -82,6 +82,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip that is scored, in s (default: 600)"
     )
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        metavar="SHARE",
+        help="with a calibrated model: label sets that hold the true label of so many clips, or intervals of scores; "
+        "0.9 is 90 %%. See python -m avb.calibration",
+    )
     parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio (default: 2)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
@@ -141,7 +148,9 @@ def predict_table(args: argparse.Namespace) -> int:
     from avb.inference.scorer import Scorer
 
     logging.disable_progress_bar()
-    scorer = Scorer.load(args.model, args.device, args.dtype, args.batch_seconds, args.num_workers, args.max_seconds)
+    scorer = Scorer.load(
+        args.model, args.device, args.dtype, args.batch_seconds, args.num_workers, args.max_seconds, args.coverage
+    )
     if args.submission:
         check_submission(args, scorer.config)
 
@@ -177,6 +186,7 @@ def predict_shards(args: argparse.Namespace) -> int:
         "batch_seconds": args.batch_seconds,
         "num_workers": args.num_workers,
         "max_seconds": args.max_seconds,
+        "coverage": args.coverage,
     }
     logging.disable_progress_bar()
     scorer = Scorer.load(device="cpu" if on_ray else args.device, **settings)

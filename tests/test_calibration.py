@@ -1,13 +1,20 @@
 """Temperatures, label sets and intervals: against crepes and a literal search, and on speakers left out."""
 
+import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from crepes import ConformalClassifier
+from finished_run import make_run
 
+import avb
+import predict_avb
 from avb.calibration import fit_task, measure
+from avb.calibration.command import main
 from avb.calibration.fit import fit_temperature, thresholds
 from avb.metrics import expected_calibration_error
 from avb.tasks import Task
@@ -141,3 +148,129 @@ def test_an_illegal_coverage_is_named(coverage):
 def test_a_later_version_may_add_to_the_file():
     text = json.loads(Calibration("a", {"": TaskCalibration()}).to_json()) | {"rejection": {"threshold": 0.3}}
     assert Calibration.from_json(json.dumps(text)) == Calibration("a", {"": TaskCalibration()})
+
+
+# ------------------------------------------------------------------------------------------------------- a saved model
+
+
+@pytest.fixture(scope="module", params=["classification", "regression"])
+def calibrated(request, tmp_path_factory):
+    """A tiny run, 110 noises of ten speakers with labels, and the calibration that the command fitted on them."""
+    folder = tmp_path_factory.mktemp(request.param)
+    task = TASK if request.param == "classification" else SCORES
+    run = make_run(folder / "run", task, recipe={})
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(110):
+        sf.write(folder / f"{number}.wav", 0.1 * generator.normal(size=1_000), 16_000)
+        labels = [task.labels[number % 6]] if task is TASK else generator.random(2).round(3).tolist()
+        rows.append([f"{number}.wav", f"s{number % 10}", "validation", *labels])
+    header = ["file", "speaker", "split", *(["kind"] if task is TASK else task.labels)]
+    with open(folder / "clips.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    labels = header[3:]
+    assert main([str(run), str(folder / "clips.csv"), "--label_columns", *labels]) == 0
+    return folder, task
+
+
+def predict(folder, name, *options):
+    output = folder / f"{name}.csv"
+    clips = [str(folder / f"{number}.wav") for number in range(12)]
+    code = predict_avb.main([str(folder / "run"), *clips, "--output", str(output), "--device", "cpu", *options])
+    if code:
+        return code
+    with open(output, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_have_label_sets_and_intervals(calibrated, capsys):
+    folder, task = calibrated
+    rows = predict(folder, "covered", "--coverage", "0.9")
+    answers = avb.load(str(folder / "run"))([str(folder / f"{number}.wav") for number in range(12)], coverage=0.9)
+    for row, answer in zip(rows, answers, strict=True):
+        scores = {label: float(row[label]) for label in task.labels}
+        assert scores == pytest.approx({entry["label"]: entry["score"] for entry in answer}, abs=2e-5)
+        if task is TASK:
+            inside = row["label_set"].split("|")
+            assert inside[0] == row["prediction"] and len(inside) == float(row["set_size"])
+            assert inside == sorted(inside, key=lambda label: -scores[label])
+            assert set(inside) == {entry["label"] for entry in answer if entry["in_set"]}
+        else:
+            for entry in answer:
+                low, high = float(row[f"{entry['label']}_low"]), float(row[f"{entry['label']}_high"])
+                assert 0 <= low <= entry["score"] <= high <= 1
+                assert (entry["low"], entry["high"]) == pytest.approx((low, high), abs=2e-5)
+
+
+def test_probabilities_follow_the_temperature_and_logits_stay(calibrated):
+    folder, task = calibrated
+    path = folder / "run" / "calibration.json"
+    text = path.read_text()
+    fitted = Calibration.from_json(text)
+    with_it = predict(folder, "with")
+    path.unlink()
+    without = predict(folder, "without")
+    path.write_text(text)
+    if task is SCORES:
+        assert with_it == without
+        return
+    temperature = fitted.tasks[""].temperature
+    assert temperature != 1
+    for row, raw in zip(with_it, without, strict=True):
+        probabilities = np.array([float(raw[label]) for label in task.labels])
+        expected = softmax(np.log(probabilities) / temperature)
+        np.testing.assert_allclose([float(row[label]) for label in task.labels], expected, atol=1e-5)
+        assert row["prediction"] == raw["prediction"]
+        assert float(row["confidence"]) == max(float(row[label]) for label in task.labels)
+
+
+def test_a_table_that_another_calibration_began_is_begun_again(calibrated):
+    """A resumed scoring notices another calibration, and another coverage."""
+    from avb.inference.scorer import Scorer
+
+    folder, _ = calibrated
+    run, path = str(folder / "run"), folder / "run" / "calibration.json"
+    text = path.read_text()
+    keys = {Scorer.load(run, coverage=coverage).key for coverage in (None, 0.9, 0.95)}
+    path.write_text(text.replace('"temperature": ', '"temperature": 1'))
+    keys.add(Scorer.load(run).key)
+    path.unlink()
+    keys.add(Scorer.load(run).key)
+    path.write_text(text)
+    assert len(keys) == 5
+
+
+def test_an_export_carries_it(calibrated):
+    from avb.export.exporting import export_model
+
+    folder, task = calibrated
+    if task is SCORES:
+        pytest.skip("one export shows it")
+    export_model(folder / "run", folder / "onnx")
+    assert (folder / "onnx" / "calibration.json").is_file()
+    clip = str(folder / "3.wav")
+    torch_answer, answer = (avb.load(str(folder / name))(clip, coverage=0.8) for name in ("run", "onnx"))
+    assert [entry["in_set"] for entry in answer] == [entry["in_set"] for entry in torch_answer]
+    scores = [[entry["score"] for entry in part] for part in (answer, torch_answer)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+def test_without_a_calibration_the_way_to_one_is_named(calibrated, tmp_path, capsys):
+    folder, task = calibrated
+    shutil.copytree(folder / "run", tmp_path / "run")
+    (tmp_path / "run" / "calibration.json").unlink()
+    shutil.copyfile(folder / "1.wav", tmp_path / "1.wav")
+    argv = [str(tmp_path / "run"), str(tmp_path / "1.wav"), "--output", str(tmp_path / "x.csv"), "--coverage"]
+    assert predict_avb.main([*argv, "0.9"]) == 1
+    assert "python -m avb.calibration" in capsys.readouterr().err
+    assert predict_avb.main([*argv, "0.2"]) == 1
+    assert "--coverage 0.2: give a share" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="coverage needs a calibrated model"):
+        avb.load(str(tmp_path / "run"))(str(tmp_path / "1.wav"), coverage=0.9)
+    for options, message in (
+        (["--split", "train"], "--split train"),
+        (["--label_columns", "speaker"], "its labels are not those"),
+    ):
+        assert main([str(tmp_path / "run"), str(folder / "clips.csv"), *options]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "calibration.json").exists()

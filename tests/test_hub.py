@@ -20,7 +20,16 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
 SETTINGS = ["config.json", "model.safetensors", "preprocessor_config.json"]
-PARTS = ("audio", "configuration", "containers", "feature_extraction", "front_end", "modeling", "pipeline")
+PARTS = (
+    "audio",
+    "calibration",
+    "configuration",
+    "containers",
+    "feature_extraction",
+    "front_end",
+    "modeling",
+    "pipeline",
+)
 CODE = [f"{part}_avb.py" for part in PARTS]
 
 

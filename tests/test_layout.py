@@ -23,7 +23,7 @@ LAYERS = {
     "audio_avb": {"containers_avb"},
     "feature_extraction_avb": {"audio_avb"},
     "calibration_avb": set(),
-    "pipeline_avb": {"audio_avb"},
+    "pipeline_avb": {"audio_avb", "calibration_avb"},
     "avb/errors": {"audio_avb"},
     "avb/sigterm": set(),
     "avb/tasks": {"avb/errors"},
@@ -45,7 +45,7 @@ LAYERS = {
     },
     "avb/inference": {
         "audio_avb", "avb/baselines", "avb/collator", "avb/corpora", "avb/corpus_arguments", "avb/encoders",
-        "avb/errors", "avb/files", "avb/models", "avb/recipes", "avb/run_files", "configuration_avb",
+        "avb/errors", "calibration_avb", "avb/files", "avb/models", "avb/recipes", "avb/run_files", "configuration_avb",
         "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/reports": {
@@ -66,12 +66,13 @@ LAYERS = {
         "modeling_avb",
     },
     "avb/export": {
-        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "modeling_avb",
+        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "calibration_avb",
+        "modeling_avb",
         "pipeline_avb",
     },
     "avb/cards": {
         "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/models",
-        "avb/recipes", "avb/reports", "avb/run_files", "configuration_avb", "pipeline_avb",
+        "avb/recipes", "avb/reports", "avb/run_files", "calibration_avb", "configuration_avb", "pipeline_avb",
     },
     "avb/run": {
         "avb/arguments", "avb/cards", "avb/command_line", "avb/corpora", "avb/errors", "avb/files", "avb/recipes",

@@ -19,6 +19,7 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 from avb.errors import AvbError
 from avb.files import make_folder
 from avb.run_files import CARD, METRICS, TRAIN_SET
+from calibration_avb import CALIBRATION_FILE
 from pipeline_avb import TASK, VocalBurstPipeline
 
 NEEDED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -85,7 +86,8 @@ def hub_files(folder: str | os.PathLike) -> list[str]:
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise AvbError(f"{folder}: {name}, code that reads the model, is not there; {again}") from error
-    return [*(name for name in CARD_FILES if (folder / name).is_file()), *NEEDED_FILES, *sorted(code)]
+    present = [name for name in (*CARD_FILES, CALIBRATION_FILE) if (folder / name).is_file()]
+    return [*present, *NEEDED_FILES, *sorted(code)]
 
 
 def _reference(instance: object) -> str:

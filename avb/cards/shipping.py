@@ -22,6 +22,7 @@ from avb.errors import AvbError
 from avb.inference.prediction import load_model, score_waveforms
 from avb.models import FOLDER
 from avb.run_files import CARD, METRICS, TRAIN_SET
+from calibration_avb import CALIBRATION_FILE
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 MAX_BYTES = 16 * 2**20
@@ -60,6 +61,8 @@ def ship(run: str | os.PathLike, name: str) -> Path:
             path.unlink()
         for file in set(FILES) - {"config.json", "model.safetensors"}:
             shutil.copyfile(run / file, Path(temporary, file))
+        if (run / CALIBRATION_FILE).is_file():
+            shutil.copyfile(run / CALIBRATION_FILE, Path(temporary, CALIBRATION_FILE))
         size = Path(temporary, "model.safetensors").stat().st_size
         if size > MAX_BYTES:
             raise AvbError(f"{run}: {size / 2**20:.1f} MiB in half precision; a shipped model has at most 16 MiB")

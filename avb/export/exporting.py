@@ -17,7 +17,8 @@ from audio_avb import load_audio
 from avb.errors import AvbError
 from avb.export.check import Difference, compare, made_up_bursts
 from avb.export.writing import OPSET, refuse_unexportable, write_graph
-from avb.files import make_folder, write_json
+from avb.files import make_folder, write_json, write_text
+from avb.inference.calibrated import find_calibration
 from avb.inference.engines import (
     ENGINES,
     MODEL_FILE,
@@ -27,6 +28,7 @@ from avb.inference.engines import (
     open_engine,
 )
 from avb.inference.prediction import load_model
+from calibration_avb import CALIBRATION_FILE
 
 REPORT_FILE = "export.json"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.01, "bf16": 0.01}  # of scores, in [0, 1] for the regression tasks
@@ -77,11 +79,15 @@ def export_model(
         # What loads safetensors by the code of a Hub folder would find none here.
         config.auto_map, config.custom_pipelines = {}, {}
         config.export = {"backend": backend, "precision": precision, "sha256": sha256(folder / MODEL_FILE)}
+        config.export["weights"] = model.trained_weights
         exported = ExportedModel(config, open_engine(folder / MODEL_FILE, backend, precision))
         differences = compare(model, exported, feature_extractor, bursts)
         refuse_difference(name, differences, backend, precision, tolerance)
         config.save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
+        calibration = find_calibration(str(name), model.trained_weights)
+        if calibration:
+            write_text(folder / CALIBRATION_FILE, calibration.to_json())
         write_json(folder / REPORT_FILE, report(differences, backend, precision, tolerance))
         move_folder(folder, out)
     return differences

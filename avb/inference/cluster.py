@@ -99,7 +99,7 @@ def score_on_ray(shards: list[Shard], clips: Clips, workers: int | None, **setti
         shards: to make.
         clips: all clips of the run.
         workers: processes at most; None is one for each GPU of the cluster, or for each CPU where it has none.
-        settings: of `Scorer.load`: name, device, dtype, batch_seconds, num_workers, max_seconds.
+        settings: of `Scorer.load`: name, device, dtype, batch_seconds, num_workers, max_seconds, coverage.
 
     Yields:
         The number of clips of each shard, once it is written. Shards whose workers died again and again are left out.

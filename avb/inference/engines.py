@@ -38,6 +38,7 @@ class ExportedModel:
 
     def __init__(self, config: PreTrainedConfig, run: Run):
         self.config = config
+        self.trained_weights = config.export.get("weights", "")  # of the model it was made of
         self._run = run
 
     def __call__(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None):
@@ -86,6 +87,7 @@ def load_exported(name: str | os.PathLike, config: PreTrainedConfig, device: str
     refuse_device(name, device)
     match config.export:
         case {"backend": str(backend), "precision": str(precision)}:
+            config.name_or_path = str(name)  # as a torch model's: where its calibration lies
             return ExportedModel(config, open_engine(cached_file(name, MODEL_FILE), backend, precision))
     raise AvbError(f"{name}: 'export' in config.json names no backend and precision; export the model again")
 

@@ -29,6 +29,7 @@ from avb.inference.clips import Clip
 from avb.inference.engines import ENGINES, ExportedModel, has_hub_export, load_exported, load_hub_export
 from avb.inference.engines import MAX_SECONDS as EXPORT_MAX_SECONDS
 from avb.models import locate, names
+from calibration_avb import weights_fingerprint
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
@@ -89,6 +90,7 @@ def load_model(
         return model, feature_extractor
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.trained_weights = weights_fingerprint(model.named_parameters())  # before they are rounded
     return model.eval().to(device, DTYPES[dtype]), feature_extractor
 
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from audio_avb import MAX_SECONDS
 from avb.errors import AudioError
+from avb.inference.calibrated import Calibrated
 from avb.inference.clips import Clips
 from avb.inference.prediction import limit_key, load_model, model_key, score_clips, score_columns, score_row
 
@@ -24,6 +27,7 @@ class Scorer:
     Attributes:
         model, feature_extractor: see `avb.inference.prediction.load_model`.
         batch_seconds, num_workers, max_seconds: see `avb.inference.prediction.score_clips`.
+        calibrated: what the model's calibration makes of its scores; None leaves them as they are.
     """
 
     model: Any
@@ -31,6 +35,7 @@ class Scorer:
     batch_seconds: float | None = None
     num_workers: int = 2
     max_seconds: float = MAX_SECONDS
+    calibrated: Calibrated | None = None
 
     @classmethod
     def load(
@@ -41,12 +46,15 @@ class Scorer:
         batch_seconds: float | None = None,
         num_workers: int = 2,
         max_seconds: float = MAX_SECONDS,
+        coverage: float | None = None,
     ) -> "Scorer":
-        """Arguments and errors as `load_model` and `score_clips`."""
+        """Arguments and errors as `load_model`, `score_clips` and `Calibrated.of`."""
         # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
         # hundred MB by and by. Its default is read at the first use.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-        return cls(*load_model(name, device, dtype), batch_seconds, num_workers, max_seconds)
+        model, feature_extractor = load_model(name, device, dtype)
+        calibrated = Calibrated.of(name, model, coverage)
+        return cls(model, feature_extractor, batch_seconds, num_workers, max_seconds, calibrated)
 
     @property
     def config(self):
@@ -55,12 +63,13 @@ class Scorer:
     @cached_property
     def key(self) -> str:
         """What scores depend on beside the clips."""
-        return model_key(self.model, self.feature_extractor) + limit_key(self.max_seconds)
+        calibrated = self.calibrated.key if self.calibrated else ""
+        return model_key(self.model, self.feature_extractor) + limit_key(self.max_seconds) + calibrated
 
     @property
     def columns(self) -> dict[str, type]:
         """Of `rows`, after `id`, and what is in them: text or numbers."""
-        return score_columns(self.config)
+        return score_columns(self.config) | (self.calibrated.columns() if self.calibrated else {})
 
     def rows(self, clips: Clips, strict: bool = False) -> Iterator[dict]:
         """Each clip's `id` with its scores, or with `error`, what kept it from being read; in the order given.
@@ -75,4 +84,10 @@ class Scorer:
                     raise scores
                 yield {"id": clip.id, "error": str(scores)}
             else:
-                yield {"id": clip.id, **score_row(scores, self.config)}
+                yield {"id": clip.id, **self._row(scores)}
+
+    def _row(self, scores: np.ndarray) -> dict:
+        if self.calibrated is None:
+            return score_row(scores, self.config)
+        scores = self.calibrated.scores(scores)
+        return score_row(scores, self.config) | self.calibrated.row(scores)

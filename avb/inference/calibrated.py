@@ -1,0 +1,116 @@
+"""What a model's calibration makes of its scores: probabilities at the fitted temperature, label sets, intervals."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedConfig
+
+from avb.errors import AvbError
+from avb.models import locate
+from calibration_avb import (
+    CALIBRATION_FILE,
+    COVERAGES,
+    Calibration,
+    calibrated_scores,
+    covered,
+    read_calibration,
+    task_parts,
+)
+
+
+def find_calibration(name: str, weights: str) -> Calibration | None:
+    """The calibration of a model, None where it has none.
+
+    Args:
+        name: the model, as `load_model` takes it.
+        weights: what `load_model` noted as its `trained_weights`.
+
+    Raises:
+        AvbError: the file is damaged.
+    """
+    try:
+        return read_calibration(locate(name), weights)
+    except ValueError as error:
+        raise AvbError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Scores as a calibration gives them.
+
+    Attributes:
+        config: of the model.
+        calibration: None leaves scores as they are.
+        coverage: of label sets and intervals; None gives none.
+    """
+
+    config: PreTrainedConfig
+    calibration: Calibration | None = None
+    coverage: float | None = None
+
+    @classmethod
+    def of(cls, name: str, model: Any, coverage: float | None) -> "Calibrated":
+        """The calibration in the folder of a loaded model.
+
+        Raises:
+            AvbError: `coverage`, and there is no calibration, or an illegal coverage; or the file is damaged.
+        """
+        if coverage is not None and not COVERAGES[0] <= coverage <= COVERAGES[-1]:
+            raise AvbError(f"--coverage {coverage:g}: give a share of clips from {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
+        calibration = find_calibration(name, model.trained_weights)
+        if coverage is not None and calibration is None:
+            raise AvbError(
+                f"--coverage: {name} has no {CALIBRATION_FILE} for its weights; fit one: python -m avb.calibration "
+                f"{name} DATA"
+            )
+        return cls(model.config, calibration, coverage)
+
+    @property
+    def key(self) -> str:
+        """What it adds to what scores depend on; empty where it changes nothing."""
+        if self.calibration is None:
+            return ""
+        return f" {self.calibration.to_json()} {self.coverage}"
+
+    def scores(self, scores: np.ndarray) -> np.ndarray:
+        """(..., labels) as the model gives them → classes' probabilities at the fitted temperature."""
+        return calibrated_scores(self.calibration, scores, self.config)
+
+    def columns(self) -> dict[str, type]:
+        """Columns behind the scores, and what is in them: text or numbers."""
+        found: dict[str, type] = {}
+        for name, place, is_class in task_parts(self.config) if self.coverage is not None else ():
+            if is_class:
+                found |= {_column("label_set", name): str, _column("set_size", name): float}
+            else:
+                for label in self._labels(place):
+                    found |= {f"{label}_low": float, f"{label}_high": float}
+        return found
+
+    def row(self, scores: np.ndarray) -> dict[str, Any]:
+        """What `columns` names, for one clip's scores (labels,) after `self.scores`."""
+        if self.calibration is None or self.coverage is None:
+            return {}
+        try:
+            bounds = covered(self.calibration, scores, self.config, self.coverage)
+        except ValueError as error:
+            raise AvbError(f"{CALIBRATION_FILE}: {error}; fit it again") from error
+        row: dict[str, Any] = {}
+        for (name, place, is_class), found in zip(task_parts(self.config), bounds, strict=True):
+            labels = self._labels(place)
+            if is_class:
+                order = np.argsort(-np.asarray(scores[place]), kind="stable")
+                inside = [labels[index] for index in order if found[0][index]]
+                row |= {_column("label_set", name): "|".join(inside), _column("set_size", name): len(inside)}
+                continue
+            for label, low, high in zip(labels, *found, strict=True):
+                row |= {f"{label}_low": round(float(low), 6), f"{label}_high": round(float(high), 6)}
+        return row
+
+    def _labels(self, place: slice) -> list[str]:
+        return [self.config.id2label[index] for index in range(place.start, place.stop)]
+
+
+def _column(name: str, task: str) -> str:
+    return f"{name}_{task}" if task else name
