@@ -22,6 +22,7 @@ from avb.inference.calibrated import find_calibration
 from avb.inference.engines import (
     ENGINES,
     MODEL_FILE,
+    REPORT_FILE,
     ExportedModel,
     check_precision,
     import_package,
@@ -30,7 +31,6 @@ from avb.inference.engines import (
 from avb.inference.prediction import load_model
 from calibration_avb import CALIBRATION_FILE
 
-REPORT_FILE = "export.json"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.01, "bf16": 0.01}  # of scores, in [0, 1] for the regression tasks
 
 
@@ -85,9 +85,7 @@ def export_model(
         refuse_difference(name, differences, backend, precision, tolerance)
         config.save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
-        calibration = find_calibration(str(name), model.trained_weights)
-        if calibration:
-            write_text(folder / CALIBRATION_FILE, calibration.to_json())
+        copy_calibration(name, model.trained_weights, folder)
         write_json(folder / REPORT_FILE, report(differences, backend, precision, tolerance))
         move_folder(folder, out)
     return differences
@@ -122,6 +120,13 @@ def sha256(path: Path) -> str:
     """Of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return sha_fileobj(file).hex()
+
+
+def copy_calibration(name: str | os.PathLike, weights: str, folder: Path):
+    """The calibration of the model beside its export, whose scores are the same."""
+    calibration = find_calibration(str(name), weights)
+    if calibration:
+        write_text(folder / CALIBRATION_FILE, calibration.to_json())
 
 
 def read_clips(paths: Sequence[str | os.PathLike], feature_extractor) -> dict:

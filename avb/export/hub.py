@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from avb.errors import AvbError
 from avb.export.check import Difference, differences, made_up_bursts, score_alone_and_padded
 from avb.export.exporting import (
-    REPORT_FILE,
     TOLERANCES,
+    copy_calibration,
     move_folder,
     read_clips,
     refuse_difference,
@@ -27,7 +27,7 @@ from avb.export.exporting import (
 )
 from avb.export.writing import OPSET, refuse_unexportable, write_graph
 from avb.files import make_folder, write_json
-from avb.inference.engines import HUB_FILES, HUB_FOLDER, ExportedModel, import_package, open_engine
+from avb.inference.engines import HUB_FILES, HUB_FOLDER, REPORT_FILE, ExportedModel, import_package, open_engine
 from avb.inference.prediction import load_model
 
 WEIGHTS = "model.safetensors"
@@ -103,6 +103,7 @@ def export_hub(
             "files": [asdict(file) for file in files],
             "clips": len(bursts),
             "weights_sha256": sha256(Path(name) / WEIGHTS) if is_own else None,
+            "weights": model.trained_weights,
             "opset": OPSET,
             "versions": {package: version(package) for package in ("avb", "torch", "transformers", "onnxruntime")},
         }
@@ -113,6 +114,7 @@ def export_hub(
         model.config.auto_map, model.config.custom_pipelines = {}, {}  # their code is not here
         model.config.save_pretrained(whole)
         feature_extractor.save_pretrained(whole)
+        copy_calibration(name, model.trained_weights, whole)
         move_folder(whole, out)
     return files
 

@@ -19,8 +19,10 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
 
 from avb.errors import AvbError
+from avb.files import read_json
 
 MODEL_FILE = "model.onnx"
+REPORT_FILE = "export.json"
 MAX_SECONDS = 120.0  # of one clip: attention holds a score for every pair of frames, 2.3 GB per layer at LARGE's size
 HUB_FOLDER = "onnx"  # of a model's folder, with the files below: the Hub's layout
 HUB_FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
@@ -38,7 +40,7 @@ class ExportedModel:
 
     def __init__(self, config: PreTrainedConfig, run: Run):
         self.config = config
-        self.trained_weights = config.export.get("weights", "")  # of the model it was made of
+        self.trained_weights = getattr(config, "export", {}).get("weights", "")  # of the model it was made of
         self._run = run
 
     def __call__(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None):
@@ -124,6 +126,10 @@ def load_hub_export(
     with open(path, "rb") as content:
         digest = sha_fileobj(content).hex()
     config.export = {"backend": engine, "precision": precision, "sha256": digest}
+    report = cached_file(name, f"{HUB_FOLDER}/{REPORT_FILE}", _raise_exceptions_for_missing_entries=False)
+    if report is not None:
+        config.export["weights"] = read_json(Path(report), "export the model again").get("weights", "")
+    config.name_or_path = str(name)
     refuse_device(name, device)
     return ExportedModel(config, open_engine(path, engine, precision))
 
