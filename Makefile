@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo space test test-fast nightly coverage docs lint clean
+.PHONY: install demo space web test test-fast nightly coverage docs lint clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ demo: install
 space: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	$(BIN)/python demo/app.py $(if $(MODELS),--models $(MODELS))
+
+# The page that runs the models in a browser alone, in build/web; npm fetches its runtime, or ORT_DIR=folder has it.
+web: install
+	$(BIN)/python -m avb.export.page build/web $(MODELS) --overwrite $(if $(ORT_DIR),--ort_dir $(ORT_DIR))
 
 # A file's tests stay in one process, in order: they share what they train. Files come in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

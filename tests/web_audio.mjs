@@ -1,0 +1,28 @@
+// What the page's audio modules make of WAV files: `node web_audio.mjs PAGE FOLDER SETTINGS` writes NAME.f32 beside each
+// NAME.wav, and prints by name "ok" or the error.
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+
+const [page, folder, settings] = process.argv.slice(2);
+const { decodeWav, isWav } = await import(`${page}/audio/wav.js`);
+const { prepare, toMono, windowSpans } = await import(`${page}/audio/prepare.js`);
+const { fileRate } = await import(`${page}/audio/rate.js`);
+const said = {};
+for (const name of readdirSync(folder)) {
+  const file = readFileSync(`${folder}/${name}`);
+  const bytes = file.buffer.slice(file.byteOffset, file.byteOffset + file.length);
+  try {
+    if (!name.endsWith(".wav")) {
+      said[name] = fileRate(bytes);
+      continue;
+    }
+    if (!isWav(bytes)) throw new Error("no WAV");
+    const waveform = prepare(toMono(decodeWav(bytes), 16000, 20), JSON.parse(settings));
+    writeFileSync(`${folder}/${name}.f32`, Buffer.from(waveform.buffer, waveform.byteOffset, waveform.byteLength));
+    said[name] = "ok";
+  } catch (error) {
+    said[name] = error.message;
+  }
+}
+const spans = [[5, 2, 2, 1], [32000, 16000, 1, 0.5], [33001, 16000, 1, 0.5], [160, 16000, 1, 0.5]];
+said.spans = spans.map((span) => windowSpans(...span));
+console.log(JSON.stringify(said));

@@ -1,0 +1,252 @@
+/* The page: buttons and choices to recordings and models, and answers onto the screen. */
+
+import { drawAnswer, ranking, shown } from "./draw.js";
+import { Engine, hasWebGpu } from "./engine.js";
+import { Ear, HEARD_SECONDS, HOP_SECONDS } from "./live.js";
+import { joinBlocks, peakOf, startMicrophone } from "./microphone.js";
+import { droppedFiles, listModels, modelOfFiles } from "./models.js";
+import { readRecording } from "./recording.js";
+import { meanOf, tasksOf } from "./scores.js";
+import { encodeWav } from "./audio/wav.js";
+
+const MAX_SECONDS = 120; // of a recording
+const LONGEST_WHOLE = 10; // seconds; a longer recording is scored window by window
+const WINDOW_SECONDS = 5;
+const MEGABYTE = 2 ** 20;
+const PROVIDERS = { wasm: "processor (WebAssembly)", webgpu: "graphics card (WebGPU)" };
+
+const $ = (id) => document.getElementById(id);
+const engine = new Engine();
+let models = [];
+let tasks = null; // of the open model; null while none is
+let opening = Promise.resolve();
+let source = null; // of the last recording: a function that reads it anew, since a worker keeps what it is given
+let microphone = null;
+
+async function start() {
+  $("provider").append(...Object.entries(PROVIDERS).map(([value, text]) => new Option(text, value)));
+  if (await hasWebGpu()) $("provider").value = "webgpu";
+  else $("provider").querySelector("[value=webgpu]").disabled = true;
+  models = await listModels();
+  $("model").append(...models.map(({ name }, index) => new Option(name, index)));
+  listPrecisions();
+  await openModel();
+}
+
+// ---- models ---------------------------------------------------------------------------------------------------------
+
+function listPrecisions() {
+  const { precisions } = models[$("model").value];
+  const options = Object.entries(precisions).map(([precision, { bytes }]) => {
+    return new Option(`${precision}, ${(bytes / MEGABYTE).toFixed(1)} MB`, precision);
+  });
+  $("precision").replaceChildren(...options);
+  if (precisions.fp16) $("precision").value = "fp16"; // half the download; by how much it differs stands in models.json
+}
+
+/** Opens the chosen model; one after the other, and the last choice is the one that stays. */
+function openModel() {
+  opening = opening.then(async () => {
+    const model = models[$("model").value];
+    const [precision, provider] = [$("precision").value, $("provider").value];
+    tasks = null;
+    show("loading", `Loading ${model.name}…`);
+    try {
+      const files = await model.read(precision, (share) => {
+        show("loading", `Loading ${model.name}: ${Math.round(100 * share)} %`);
+      });
+      const { threads } = await engine.open(provider, files);
+      tasks = tasksOf(files.config, files.calibration);
+      const threading = provider === "wasm" && threads > 1 ? `, ${threads} threads` : "";
+      show("ready", `${model.name} is ready, on the ${PROVIDERS[provider]}${threading}. Record, or choose a file.`);
+    } catch (error) {
+      if (provider !== "webgpu") return fail(`${model.name}: cannot be opened (${error.message})`);
+      // Said, and shown in the choice: WebGPU differs from browser to browser.
+      $("provider").querySelector("[value=webgpu]").disabled = true;
+      $("provider").value = "wasm";
+      fail(`WebGPU does not run ${model.name} (${error.message}); the processor does it instead`);
+      openModel();
+    }
+    return undefined;
+  });
+  return opening;
+}
+
+async function changeModel() {
+  await openModel();
+  if (tasks && source && !microphone) await scoreRecording();
+}
+
+async function useFiles(files) {
+  try {
+    models.push(modelOfFiles(files));
+  } catch (error) {
+    return fail(error.message);
+  }
+  $("model").append(new Option(models.at(-1).name, models.length - 1));
+  $("model").value = models.length - 1;
+  listPrecisions();
+  return changeModel();
+}
+
+// ---- recordings -----------------------------------------------------------------------------------------------------
+
+function useRecording(name, read, blob) {
+  source = { name, read };
+  URL.revokeObjectURL($("player").src);
+  $("player").src = $("save").href = URL.createObjectURL(blob);
+  $("player").hidden = false;
+  $("save").hidden = blob instanceof File; // a file the visitor has
+  return scoreRecording();
+}
+
+async function scoreRecording() {
+  const { name, read } = source;
+  show("scoring", `Listening to ${name}…`);
+  try {
+    const recording = await read();
+    await opening;
+    if (!tasks) return;
+    showAnswer(name, await score(recording));
+  } catch (error) {
+    fail(error.message.startsWith(name) ? error.message : `${name}: ${error.message}`);
+  }
+}
+
+function score(recording, whole = LONGEST_WHOLE) {
+  const windows = { windowSeconds: WINDOW_SECONDS, hopSeconds: WINDOW_SECONDS / 2, longestWhole: whole };
+  return engine.score({ recording, maxSeconds: MAX_SECONDS, ...windows });
+}
+
+function showAnswer(name, { rows, spans, seconds, milliseconds }) {
+  const mean = meanOf(rows);
+  drawAnswer($("answer"), tasks, { mean, rows, spans });
+  const heard = tasks.map((task) => {
+    const best = ranking(task, mean.subarray(task.start, task.end))[0];
+    return `${shown(best.label)} ${best.score.toFixed(2)}`;
+  });
+  const windows = rows.length > 1 ? `, ${rows.length} windows` : "";
+  const took = `${seconds.toFixed(2)} s${windows}, in ${Math.round(milliseconds.all)} ms`;
+  show("scored", `${name}: ${heard.join(", ")}. ${took}.`);
+  Object.assign($("result").dataset, { milliseconds: milliseconds.all, seconds, name });
+}
+
+// ---- microphone -----------------------------------------------------------------------------------------------------
+
+async function toggle(button, begin) {
+  if (microphone) return microphone.finish();
+  button.disabled = true;
+  try {
+    microphone = await begin();
+    setPressed(button, true);
+  } catch (error) {
+    fail(error.message);
+  }
+  button.disabled = false;
+  return undefined;
+}
+
+function setPressed(button, isPressed) {
+  button.dataset.label ??= button.textContent;
+  button.textContent = isPressed ? "Stop" : button.dataset.label;
+  button.setAttribute("aria-pressed", isPressed);
+  for (const other of [$("record"), $("listen")]) other.disabled = isPressed && other !== button;
+  $("level").hidden = !isPressed;
+}
+
+async function stop(opened, button) {
+  await opened.stop();
+  microphone = null;
+  setPressed(button, false);
+}
+
+async function beginRecording() {
+  const blocks = [];
+  let seconds = 0;
+  const opened = await startMicrophone((block, rate) => {
+    blocks.push(block);
+    showLevel(block);
+    seconds += block.length / rate;
+    if (seconds >= MAX_SECONDS) microphone?.finish();
+  });
+  show("recording", "Recording: press Stop when you have made the sound.");
+  const finish = async () => {
+    await stop(opened, $("record"));
+    const samples = joinBlocks(blocks);
+    const read = async () => ({ rate: opened.rate, channels: [samples.slice()] });
+    await useRecording("recording.wav", read, new Blob([encodeWav(samples, opened.rate)], { type: "audio/wav" }));
+  };
+  return { finish };
+}
+
+async function beginListening() {
+  source = null;
+  const ear = new Ear({
+    isReady: () => Boolean(tasks),
+    score: (recording) => score(recording, Infinity),
+    onQuiet: () => show("listening", "Listening: nothing is to be heard."),
+    onError: (error) => fail(error.message),
+    onAnswer: ({ rows, spans, milliseconds }) => {
+      drawAnswer($("answer"), tasks, { mean: rows.at(-1), rows, spans });
+      Object.assign($("result").dataset, { milliseconds, hops: Number($("result").dataset.hops ?? 0) + 1 });
+      const how = `the last ${HEARD_SECONDS} s, every ${HOP_SECONDS} s, each in ${Math.round(milliseconds)} ms`;
+      show("listening", `Listening: ${how}.`);
+    },
+  });
+  const opened = await startMicrophone((block, rate) => {
+    showLevel(block);
+    ear.hear(block, rate);
+  });
+  show("listening", "Listening…");
+  const finish = async () => {
+    ear.close();
+    await stop(opened, $("listen"));
+    show("ready", "Stopped listening.");
+  };
+  return { finish };
+}
+
+function showLevel(block) {
+  const decibels = 20 * Math.log10(Math.max(1e-5, peakOf(block)));
+  $("level").firstElementChild.style.width = `${Math.max(0, 100 + (100 * decibels) / 60)}%`;
+}
+
+// ---- what is said ---------------------------------------------------------------------------------------------------
+
+function show(state, words) {
+  $("result").dataset.state = state;
+  $("status").textContent = words;
+  $("error").hidden = true;
+}
+
+function fail(words) {
+  $("result").dataset.state = "error";
+  $("error").textContent = words;
+  $("error").hidden = false;
+  $("status").textContent = "";
+  $("answer").replaceChildren();
+}
+
+function takeFiles(files) {
+  if (!files.length) return undefined;
+  if (files.some((file) => /\.(onnx|json)$/.test(file.name))) return useFiles(files);
+  const [file] = files;
+  return useRecording(file.name, () => readRecording(file), file);
+}
+
+$("model").addEventListener("change", () => (listPrecisions(), changeModel()));
+$("precision").addEventListener("change", changeModel);
+$("provider").addEventListener("change", changeModel);
+$("file").addEventListener("change", () => takeFiles([...$("file").files]));
+$("own").addEventListener("change", () => $("own").files.length && useFiles([...$("own").files]));
+$("record").addEventListener("click", () => toggle($("record"), beginRecording));
+$("listen").addEventListener("click", () => toggle($("listen"), beginListening));
+for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(type, async (event) => {
+    event.preventDefault();
+    document.body.classList.toggle("dragging", type === "dragenter" || type === "dragover");
+    if (type === "drop") await takeFiles(await droppedFiles(event.dataTransfer));
+  });
+}
+
+start().catch((error) => fail(error.message));

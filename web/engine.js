@@ -1,0 +1,57 @@
+/* The page's side of worker.js: calls that return promises, and which provider there is. */
+
+export class Engine {
+  #worker = null;
+  #provider = null;
+  #waiting = new Map();
+  #last = 0;
+
+  /** Opens a model's files: `open` of worker.js. A worker has one runtime, so another provider gets another worker. */
+  async open(provider, files) {
+    if (this.#provider !== provider) {
+      this.#worker?.terminate();
+      for (const { reject } of this.#waiting.values()) reject(new Error("stopped: another model was chosen"));
+      this.#waiting.clear();
+      this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+      this.#worker.addEventListener("message", ({ data }) => this.#answer(data));
+      this.#worker.addEventListener("error", (event) => this.#fail(event.message || "its file cannot be loaded"));
+      this.#provider = provider;
+    }
+    return this.#call({ type: "open", provider, ...files }, [files.graph]);
+  }
+
+  /** See `score` of worker.js. */
+  score(request) {
+    const { bytes, channels } = request.recording;
+    return this.#call({ type: "score", ...request }, bytes ? [bytes] : channels.map((channel) => channel.buffer));
+  }
+
+  #call(message, transferred) {
+    const id = ++this.#last;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, ...message }, transferred);
+    });
+  }
+
+  #answer({ id, result, error }) {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (error === undefined) waiting?.resolve(result);
+    else waiting?.reject(new Error(error));
+  }
+
+  #fail(reason) {
+    for (const { reject } of this.#waiting.values()) reject(new Error(`the worker stopped (${reason})`));
+    this.#waiting.clear();
+  }
+}
+
+/** Whether this browser gives the page a WebGPU adapter. */
+export async function hasWebGpu() {
+  try {
+    return Boolean(await navigator.gpu?.requestAdapter());
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,46 @@
+/* Logits → scores by label, as `scores_from_logits` of pipeline_avb and `calibrated_scores` of calibration_avb. */
+
+/** The parts of a model's output, one per task: [{ name, labels, isClassifier, range, temperature, start, end }]. */
+export function tasksOf(config, calibration) {
+  const labels = Object.keys(config.id2label).map((_, index) => config.id2label[index]);
+  const whole = { name: "", loss: config.loss, num_labels: labels.length };
+  const parts = config.loss === "multitask" ? config.tasks : [whole];
+  let start = 0;
+  return parts.map(({ name, loss, num_labels: count }) => {
+    const isClassifier = loss === "ce";
+    const task = {
+      name,
+      labels: labels.slice(start, start + count),
+      isClassifier,
+      range: isClassifier ? [0, 1] : (config.label_range ?? [0, 1]),
+      temperature: calibration?.tasks[name]?.temperature ?? 1,
+      start,
+      end: start + count,
+    };
+    start += count;
+    return task;
+  });
+}
+
+/** One row of logits → one of scores: probabilities of classes, and what a regression gives as it is. */
+export function scoresOf(logits, tasks) {
+  const scores = Float32Array.from(logits);
+  for (const { isClassifier, temperature, start, end } of tasks) {
+    if (isClassifier) scores.set(softmax(logits.subarray(start, end), temperature), start);
+  }
+  return scores;
+}
+
+function softmax(logits, temperature) {
+  const highest = logits.reduce((one, other) => Math.max(one, other), -Infinity);
+  const powers = Float64Array.from(logits, (logit) => Math.exp((logit - highest) / temperature));
+  const sum = powers.reduce((one, other) => one + other, 0);
+  return powers.map((power) => power / sum);
+}
+
+/** Rows of scores → their mean. */
+export function meanOf(rows) {
+  const mean = new Float32Array(rows[0].length);
+  for (const row of rows) row.forEach((score, index) => (mean[index] += score / rows.length));
+  return mean;
+}
