@@ -67,7 +67,7 @@ LAYERS = {
     },
     "avb/export": {
         "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "calibration_avb",
-        "modeling_avb",
+        "avb/models", "modeling_avb",
         "pipeline_avb",
     },
     "avb/cards": {
