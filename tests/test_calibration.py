@@ -15,7 +15,7 @@ import avb
 import predict_avb
 from avb.calibration import fit_task, measure
 from avb.calibration.command import main
-from avb.calibration.fit import fit_temperature, thresholds
+from avb.calibration.fit import calibrate_task, fit_temperature, thresholds
 from avb.metrics import expected_calibration_error
 from avb.tasks import Task
 from calibration_avb import COVERAGES, Calibration, TaskCalibration, read_calibration, weights_fingerprint
@@ -93,6 +93,18 @@ def test_what_is_measured_is_of_speakers_left_out():
     assert 1 <= found["set_size"] <= 6 and 0 <= found["speakers_below"] <= 1
     # A model that knows each speaker's answer by heart, but for new ones says nothing: seen from inside it looks sure.
     assert measure(TASK, logits[:50], labels[:50], ["s"] * 50) == {}
+
+
+def test_a_temperature_that_does_not_help_others_is_not_kept():
+    outcomes = set()
+    for seed in range(4):
+        logits, labels, speakers = drawn(600, temperature=1.0, seed=seed)
+        found, with_it = calibrate_task(TASK, logits, labels, speakers), measure(TASK, logits, labels, speakers)
+        is_worse = with_it["ece"] > with_it["ece_raw"]
+        assert (found.temperature == 1) == is_worse
+        assert found.measured["ece"] == min(with_it["ece"], with_it["ece_raw"])
+        outcomes.add(is_worse)
+    assert outcomes == {True, False}
 
 
 def test_the_calibration_error_is_the_literal_one():

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from audio_avb import AudioError
-from avb.calibration.fit import fit_task, measure
+from avb.calibration.fit import calibrate_task
 from avb.errors import AvbError
 from avb.files import write_text
 from avb.inference.engines import ExportedModel
@@ -96,9 +96,7 @@ def _calibrate_task(where: str, task: Task, labels: np.ndarray, scores: np.ndarr
     # The logarithm of a probability is a logit, less what is the same for all labels.
     logits = np.log(np.maximum(scores, 1e-12)) if task.kind == "classification" else scores
     known = None if speakers is None else [name for name, has in zip(speakers, labelled, strict=True) if has]
-    fitted = fit_task(task, logits[labelled], labels[labelled], known)
-    measured = measure(task, logits[labelled], labels[labelled], known)
-    return TaskCalibration(fitted.temperature, fitted.set_thresholds, fitted.half_widths, measured)
+    return calibrate_task(task, logits[labelled], labels[labelled], known)
 
 
 def _parts(task: Task | MultiTask, labels: np.ndarray, scores: np.ndarray):
