@@ -43,14 +43,16 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
 
     if args.push_to_hub:
         raise AvbError("--push_to_hub is for train_avb.py: an encoder is not pushed")
+    if data_args.folds is not None:
+        raise AvbError("--folds is for train_avb.py: an encoder is not scored; --fold_file and --fold hold a fold out")
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):
         raise AvbError(f"{output_dir} holds an encoder: choose another --output_dir, or --overwrite true")
     set_seed(args.seed)
-    _, splits, bad_clips = load_clips(data_args, args, reads_labels=False)
+    clips = load_clips(data_args, args, reads_labels=False)
     model = build_model(model_args)
-    splits = {name: long_enough(split, model.config).remove_columns("labels") for name, split in splits.items()}
+    splits = {name: long_enough(split, model.config).remove_columns("labels") for name, split in clips.splits.items()}
     batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     check_enough(splits, batch_size, args.dataloader_drop_last)
     feature_extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -69,7 +71,7 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
         write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
         metrics = {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
         write_json(output_dir / METRICS, metrics)
-        print(f"validation loss {loss:.4f} ({model_args.objective}); {len(bad_clips)} unreadable clips; {output_dir}")
+        print(f"validation loss {loss:.4f} ({model_args.objective}); {len(clips.bad)} unreadable clips; {output_dir}")
     return loss
 
 

@@ -23,7 +23,7 @@ from avb.files import make_folder
 from avb.inference import prediction
 from avb.recipes import recipe_arguments
 from avb.run import run
-from avb.run_files import Metrics
+from avb.run_files import CONFIG, FOLDS, Metrics
 from pipeline_avb import VocalBurstPipeline
 
 CLIPS = "clips"  # what a run's folder keeps of clips that were given as objects: a table, and a folder of audio
@@ -44,6 +44,11 @@ class TrainedRun:
     @cached_property
     def score(self) -> VocalBurstPipeline:
         """The model as `avb.load` gives it: `run.score("laugh.wav")`."""
+        if not (self.output_dir / CONFIG).is_file():
+            raise AvbError(
+                f"{self.output_dir}: a cross-validation has one model per fold, in {FOLDS}/; final_model=True "
+                "makes one of all clips"
+            )
         return prediction.load(str(self.output_dir))
 
     @property

@@ -199,6 +199,16 @@ class DataArguments(CorpusArguments):
         },
     )
     fold: int | None = field(default=None, metadata={"help": "Which fold of fold_file is held out."})
+    folds: str | None = field(
+        default=None,
+        metadata={
+            "help": "Cross-validation: a number of folds, e.g. 5; 'speakers', each a fold of its own; or a table of "
+            "the columns id (or speaker) and fold. Of a corpus with splits the train split is cut."
+        },
+    )
+    final_model: bool = field(
+        default=False, metadata={"help": "With folds: train one more model at the end, of all clips."}
+    )
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
     max_seconds: float = field(default=MAX_SECONDS, metadata={"help": "Longest clip that is decoded, s."})
     num_decode_workers: int = field(
@@ -261,6 +271,10 @@ class AvbTrainingArguments(TrainingArguments):
     logging_strategy: str = field(default="epoch", metadata={"help": "When the training loss is logged.", **NO_CHANGE})
     save_total_limit: int | None = field(
         default=1, metadata={"help": "Checkpoints kept, beside the best one.", **NO_CHANGE}
+    )
+    keep_checkpoints: bool = field(
+        default=False,
+        metadata={"help": "Keep them at the end: weights and optimiser, to train on from.", **NO_CHANGE},
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch on validation."})
     best_on_tie: str = field(

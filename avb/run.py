@@ -3,16 +3,18 @@
 `train_avb.py` and `avb.train` both call `run`; what goes into the folder is in `avb.run_files`.
 """
 
+import copy
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import yaml
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -23,6 +25,7 @@ from avb.cards.push import open_repository, push_folder
 from avb.command_line import OFF, Command
 from avb.corpora.decode import BadClip
 from avb.corpora.release import corpus_name
+from avb.cross_validation import check_arguments, cross_validate
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
 from avb.recipes import read_yaml
@@ -41,14 +44,13 @@ from avb.run_files import (
     start_run,
     write_metrics,
 )
-from avb.tasks import MultiTask, Task
 from avb.training import defaults
 from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
 from avb.training.build import build_model
-from avb.training.checkpoints import clear, is_finished, starting_point
+from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
 from avb.training.distillation import ModelTeachers, are_models, soften
 from avb.training.frozen import training_inputs
-from avb.training.loading import load_clips
+from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.scoring import score_split, summary
 from avb.training.train_set import describe_clips
 from avb.training.trainer import BurstTrainer
@@ -72,6 +74,7 @@ def run(
     repo_id = args.hub_model_id if args.push_to_hub else None
     args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
     is_main_process = args.process_index == 0
+    check_arguments(data_args, pushes=repo_id is not None)
     if args.resume and not args.overwrite and is_finished(args.output_dir):
         if is_main_process:
             print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains anew)")
@@ -88,7 +91,7 @@ def run(
     run_id = new_run_id()
     made_by = versions()  # as it starts: the working tree may have another commit at its end
     try:
-        metrics, epochs = fit(model_args, data_args, args, command.recipe, made_by, run_id)
+        metrics, bad, epochs = _measure(model_args, data_args, args, command.recipe, made_by, run_id)
     except ValueError as error:
         if args.results and is_main_process:
             facts |= {"task": data_args.task, "seed": args.seed, "run_id": run_id}
@@ -96,6 +99,9 @@ def run(
         raise
     if not is_main_process:
         return None
+    if bad:
+        write_table(Path(args.output_dir) / BAD_CLIPS, (clip._asdict() for clip in bad), list(BadClip._fields))
+    print(summary(metrics, len(bad), Path(args.output_dir)))
     try:
         rows = run_results(command.name, command.changes, metrics, epochs=epochs, versions=made_by, **facts)
         write_results(Path(args.output_dir) / RESULTS, rows)
@@ -104,20 +110,47 @@ def run(
             for row in rows:
                 append_result(args.results, row)
         name = repo_id.rpartition("/")[2] if repo_id else None
-        write_card(args.output_dir, name, [args.results] if args.results and metrics.scored_splits else [])
+        if data_args.folds is None or data_args.final_model:  # else there is no model in this folder
+            write_card(args.output_dir, name, [args.results] if args.results and metrics.scored_splits else [])
         if repo_id:
             push_folder(args.output_dir, repo_id, args.hub_private_repo)
     except AvbError as error:
         raise AvbError(f"{error}\nThe model is trained and saved: {args.output_dir}") from error
+    if not args.keep_checkpoints:
+        discard_all(args.output_dir)
     return metrics
 
 
-class _Clips(NamedTuple):
-    """What is trained on and scored."""
+def _measure(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AvbTrainingArguments,
+    recipe: dict,
+    made_by: dict,
+    run_id: str,
+) -> tuple[Metrics, list[BadClip], float | None]:
+    """Trains a model, or one per fold. Returns what was measured, the clips that cannot be read, the epochs trained."""
 
-    task: Task | MultiTask
-    splits: DatasetDict
-    bad: list[BadClip]
+    def train_one(own: AvbTrainingArguments, read_clips: Callable[[], Clips], own_id: str):
+        return fit(copy.copy(model_args), data_args, own, recipe, made_by, own_id, read_clips)
+
+    def note_run(clips: Clips, pool: Dataset) -> str:
+        own_id = run_id
+        if args.process_index == 0:
+            own_id = _note_run(Path(str(args.output_dir)), args.resume, run_id, recipe, made_by)
+            write_json(Path(str(args.output_dir)) / TRAIN_SET, describe_clips(clips.task, pool))
+        return own_id
+
+    if data_args.folds is not None:
+        return cross_validate(data_args, args, recipe, note_run, train_one)
+    read: list[Clips] = []
+
+    def read_clips() -> Clips:
+        read.append(load_clips(data_args, args))
+        return read[0]
+
+    metrics, epochs = fit(model_args, data_args, args, recipe, made_by, run_id, read_clips)
+    return metrics, read[0].bad, epochs
 
 
 def fit(
@@ -127,8 +160,9 @@ def fit(
     recipe: dict,
     made_by: dict,
     run_id: str,
+    read_clips: Callable[[], Clips],
 ) -> tuple[Metrics, float | None]:
-    """Corpus → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained."""
+    """Clips → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained."""
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
@@ -137,7 +171,8 @@ def fit(
     logging.disable_progress_bar()  # of files of weights, which are read and written in no time
     set_seed(args.seed)  # before the model: its head starts from random weights
 
-    clips = _read_clips(data_args, args)
+    clips = read_clips()
+    clips.splits["train"] = limit_clips(clips.splits["train"], data_args, args.seed)
     recipe = _fill_in_defaults(model_args, args, clips, recipe, output_dir)
     _refuse_few_clips(args, len(clips.splits["train"]))
     train_set = describe_clips(clips.task, clips.splits["train"])
@@ -146,9 +181,7 @@ def fit(
     if trainer.is_world_process_zero():
         if args.overwrite:
             clear(output_dir)
-        run_id = start_run(output_dir, checkpoint is not None, run_id)
-        write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))  # from which a stopped run goes on
-        write_json(output_dir / VERSIONS, made_by)
+        run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -170,23 +203,19 @@ def fit(
         tasks=describe_tasks(clips.task),
         splits={name: score_split(trainer, clips.task, name, split, output_dir) for name, split in scored.items()},
     )
-    if trainer.is_world_process_zero():
-        if clips.bad:
-            write_table(output_dir / BAD_CLIPS, (clip._asdict() for clip in clips.bad), list(BadClip._fields))
-        print(summary(metrics, len(clips.bad), output_dir))
     return metrics, trainer.state.epoch
 
 
-def _read_clips(data_args: DataArguments, args: AvbTrainingArguments) -> _Clips:
-    task, splits, bad_clips = load_clips(data_args, args)
-    if data_args.max_train_clips is not None:
-        shuffled = splits["train"].shuffle(seed=args.seed)
-        splits["train"] = shuffled.select(range(min(data_args.max_train_clips, len(shuffled))))
-    return _Clips(task, splits, bad_clips)
+def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, made_by: dict) -> str:
+    """Writes how the run is made, from which a stopped one goes on; returns its id."""
+    run_id = start_run(output_dir, is_resumed, run_id)
+    write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
+    write_json(output_dir / VERSIONS, made_by)
+    return run_id
 
 
 def _fill_in_defaults(
-    model_args: ModelArguments, args: AvbTrainingArguments, clips: _Clips, recipe: dict, output_dir: Path
+    model_args: ModelArguments, args: AvbTrainingArguments, clips: Clips, recipe: dict, output_dir: Path
 ) -> dict:
     """Sets what was not given, says so, and returns the recipe with it; a stopped run's own recipe wins."""
     path, labels = output_dir / RECIPE, clips.splits["train"]["labels"]
@@ -208,7 +237,7 @@ def _refuse_few_clips(args: AvbTrainingArguments, clips: int):
 
 
 def _build(
-    model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, clips: _Clips
+    model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, clips: Clips
 ) -> tuple[BurstTrainer, Any, DatasetDict]:
     """The Trainer of the recipe's model, the feature extractor, and the splits as the model reads them."""
     task, splits = clips.task, clips.splits
@@ -242,7 +271,7 @@ def _build(
         collator,
         model_teachers,
         train_dataset=train_clips,
-        eval_dataset=splits["validation"],
+        eval_dataset=splits.get("validation"),
     )
     return trainer, feature_extractor, splits
 

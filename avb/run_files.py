@@ -8,7 +8,8 @@
               versions.json            commit and packages
               bad_clips.csv            clips that could not be read
               splits.csv               which clip was in which split
-              folds/0, folds/1, …      the runs of a cross-validation, each a folder like this one
+              folds.csv                of a cross-validation: which clip is in which fold
+              folds/0, folds/1, …      its runs, each a folder like this one
 
 `metrics.json` is written last: a folder that has it is a finished run. Unusual: `read_metrics` also reads what older
 versions wrote, where splits stood on the first level and a run had no id. It is the only place that knows that form.
@@ -36,7 +37,10 @@ CARD = "README.md"
 TRAINER_STATE = "trainer_state.json"  # the Trainer's name for its log
 RUN_ID = "run_id.txt"  # from the first step on, so that a resumed run keeps its id
 FOLDS = "folds"
+FOLDS_TABLE = "folds.csv"
 CROSS_VALIDATION = "cross_validation"  # the split of `metrics.json` that holds the scores over all folds
+
+SCORED_SPLITS = ("validation", "test", CROSS_VALIDATION)
 
 _MULTITASK_METRIC = MultiTask.metric
 

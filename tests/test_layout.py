@@ -74,8 +74,13 @@ LAYERS = {
         "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/models",
         "avb/recipes", "avb/reports", "avb/run_files", "calibration_avb", "configuration_avb", "pipeline_avb",
     },
+    "avb/cross_validation": {
+        "avb/arguments", "avb/corpora", "avb/errors", "avb/files", "avb/metrics", "avb/run_files", "avb/tasks",
+        "avb/training",
+    },
     "avb/run": {
-        "avb/arguments", "avb/cards", "avb/command_line", "avb/corpora", "avb/errors", "avb/files", "avb/recipes",
+        "avb/arguments", "avb/cards", "avb/command_line", "avb/corpora", "avb/cross_validation", "avb/errors",
+        "avb/files", "avb/recipes",
         "avb/reports", "avb/run_files", "avb/tasks", "avb/training",
     },
     "avb/api": {

@@ -120,7 +120,7 @@ def test_patterns_in_training_on_clips_without_folders(tmp_path, caplog):
     options = {"label_pattern": r"-(\w+)-", "group_pattern": r"^(\w)-", "cache_dir": str(tmp_path / "cache")}
     (tmp_path / "run").mkdir()
     args = AvbTrainingArguments(output_dir=str(tmp_path / "run"), report_to="none")
-    task, splits, _ = load_clips(DataArguments(data_dir=str(tmp_path), **options), args)
+    task, splits, *_ = load_clips(DataArguments(data_dir=str(tmp_path), **options), args)
     assert task.labels == ("cry", "laugh") and sum(splits.num_rows.values()) == 24
     groups = [set(rows["group"][:]) for rows in splits.values()]
     assert sum(map(len, groups)) == 6 and "speaker" not in splits["train"].column_names

@@ -23,7 +23,7 @@ from avb.files import make_folder, write_text
 from avb.inference.prediction import load
 from avb.reports.markdown import number
 from avb.reports.run_table import read_results
-from avb.run_files import CARD
+from avb.run_files import CARD, CROSS_VALIDATION
 from pipeline_avb import TASK
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -94,10 +94,12 @@ def build_card(
                 "name": f"{section.split}, task {section.task.name}" if run.metrics.tasks else section.split,
                 "table": score_table(section.scores),
                 "label_table": label_table(section.scores),
+                "is_cross_validation": section.split == CROSS_VALIDATION,
                 "selected": section.split == "validation" and run.selects_epoch,
             }
             for section in run.sections
         ],
+        num_folds=len(run.metrics.splits.get(CROSS_VALIDATION, {}).get("fold_scores", [])),
         means={split: number(s["mean_score"]) for split, s in run.metrics.scored_splits.items() if run.metrics.tasks},
         withheld=run.withheld,
         seeds_table=seeds_table(row, rows) if row else "",

@@ -13,9 +13,11 @@ _SCORES = {
     "pearson": "Pearson's r, mean over labels",
     "official_ccc": "CCC, as the challenge's own script has it",
     "uar": "UAR",
+    "uar_present": "UAR of the classes that occur",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
+_HAVE_CHANCE = ("ccc", "uar", "uar_present")
 _LABEL_SCORES = {"ccc": "CCC", "recall": "recall", "pearson": "Pearson's r", "count": "clips"}
 
 
@@ -40,9 +42,15 @@ def model_table(run: Run) -> str:
 
 
 def score_table(scores: dict) -> str:
-    """One split's scores, with intervals where there are some."""
-    rows = [(title, *_score_and_interval(scores, key)) for key, title in _SCORES.items() if key in scores]
-    return "\n".join(markdown_table(("score", "value", "95 % interval"), rows))
+    """One split's scores, with intervals where there are some, and what chance would score."""
+    keys = [key for key in _SCORES if key in scores]
+    header = ["score", "value", "95 % interval"]
+    rows = [[_SCORES[key], *_score_and_interval(scores, key)] for key in keys]
+    if "chance" in scores:  # metrics.json of older versions does not say
+        header.append("chance")
+        for key, row in zip(keys, rows, strict=True):
+            row.append(number(scores["chance"]) if key in _HAVE_CHANCE else "")
+    return "\n".join(markdown_table(header, rows))
 
 
 def label_table(scores: dict) -> str:

@@ -157,7 +157,8 @@ def load(
         split_of = make_splits(
             ids, labels[kept], str(path), speakers=known.get("speaker"), groups=known.get("group"), by_clip=by_clip
         )
-    return Corpus(the_task, build_splits(ids, [file for file in files if file], labels[kept], split_of, **known))
+    splits = build_splits(ids, [file for file in files if file], labels[kept], split_of, **known)
+    return Corpus(the_task, splits, has_made_splits=split_column is None)
 
 
 def _find_table(root: Path) -> Path | None:

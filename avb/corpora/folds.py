@@ -1,13 +1,125 @@
-"""Folds of speakers, kept in a table, so that every choice and every calibration holds out the same ones."""
+"""Folds of clips or speakers: made, or kept in a table, so that every choice holds out the same ones."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
+from avb.corpora.grouping import units_of, warn_of_parted_cuts
 from avb.corpora.rows import require_split
-from avb.corpora.tables import read_table, require_column
+from avb.corpora.splits import hold_out, strata_of, stratified_folds
+from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, require_column
 from avb.errors import CorpusError
+from avb.files import write_table
+
+BY_SPEAKER = "speakers"  # of --folds: each speaker is a fold
+INNER_SHARE = 0.1  # of the clips that a fold trains on, where the best epoch is chosen on some of them
+
+logger = logging.getLogger(__name__)
+
+
+def check_folds(folds: str):
+    """Whether `--folds` can be right, before anything is read.
+
+    Raises:
+        CorpusError: it is neither a number from 2 on, nor `speakers`, nor a table.
+    """
+    is_number = folds.isdecimal() and int(folds) >= 2
+    if not (is_number or folds == BY_SPEAKER or (Path(folds).suffix in TABLE_SUFFIXES and Path(folds).is_file())):
+        raise CorpusError(
+            f"--folds {folds}: give a number from 2 on, {BY_SPEAKER!r} to hold each of them out once, or a table of "
+            f"the columns id (or speaker) and fold ({', '.join(TABLE_SUFFIXES)})"
+        )
+
+
+def assign_folds(clips: Dataset, folds: str, where: str) -> np.ndarray:
+    """The fold of each clip, (clips,) of integers; what belongs together is in one, and each class in all.
+
+    Args:
+        clips: rows with `id` and `labels`, and `speaker` and `group` where known.
+        folds: a number, `speakers`, or a table (see `check_folds`).
+        where: the corpus, for messages.
+
+    Raises:
+        CorpusError: no speakers are known, more folds than speakers, or a table that does not fit.
+    """
+    ids, units = clips["id"][:], clip_units(clips)
+    if folds == BY_SPEAKER:
+        if "speaker" not in clips.column_names:
+            raise CorpusError(
+                f"{where}: --folds {BY_SPEAKER} needs to know them: --speaker_column names their column, "
+                "--speaker_pattern reads them from file names"
+            )
+        number_of = {unit: number for number, unit in enumerate(sorted(set(units)))}
+        fold_of = [number_of[unit] for unit in units]
+        if len(number_of) < 2:
+            raise CorpusError(f"{where}: --folds {BY_SPEAKER}: there is only one, {units[0]!r}")
+    elif folds.isdecimal():
+        fold_of = stratified_folds(units, label_strata(clips), int(folds), where)
+    else:
+        fold_of = _folds_of_table(clips, folds)
+        parted = [unit for unit in set(units) if len({f for f, u in zip(fold_of, units, strict=True) if u == unit}) > 1]
+        if parted:
+            logger.warning("%s: %d speakers or groups are in several folds, such as %s", folds, len(parted), parted[0])
+    warn_of_parted_cuts(ids, [f"fold {fold}" for fold in fold_of], where)
+    return np.array(fold_of)
+
+
+def clip_units(clips: Dataset) -> list[str]:
+    """What each clip must not be parted from; see `avb.corpora.grouping.units_of`."""
+    known = {name: clips[name][:] if name in clips.column_names else None for name in ("speaker", "group")}
+    return units_of(clips["id"][:], known["speaker"], known["group"])
+
+
+def label_strata(clips: Dataset) -> list:
+    """See `avb.corpora.splits.strata_of`."""
+    return strata_of(np.asarray(clips["labels"][:]))
+
+
+def _folds_of_table(clips: Dataset, path: str) -> list[int]:
+    table = read_table(Path(path))
+    column = "id" if find_column(table, "id") else "speaker"
+    if column == "speaker" and column not in clips.column_names:
+        raise CorpusError(f"{path}: it has no column id, and the clips of this corpus have no speakers")
+    fold_of = _read_column(table, column)
+    names = clips[column][:]
+    unknown = sorted(set(names) - fold_of.keys(), key=str)
+    if unknown:
+        raise CorpusError(f"{path}: {len(unknown)} have no fold, such as {column} {unknown[0]!r}; add a row for each")
+    found = [fold_of[name] for name in names]
+    if len(set(found)) < 2:
+        raise CorpusError(f"{path}: all clips are in fold {found[0]}; two folds are needed")
+    return found
+
+
+def write_folds(path: str | Path, ids: list[str], fold_of: np.ndarray):
+    """A table that `--folds` takes."""
+    rows = ({"id": clip_id, "fold": int(fold)} for clip_id, fold in zip(ids, fold_of, strict=True))
+    write_table(Path(path), rows, ["id", "fold"])
+
+
+def cut_fold(clips: Dataset, is_held_out: np.ndarray, has_validation: bool, where: str) -> DatasetDict:
+    """The splits of one fold: `train`, `test` where clips are held out, and `validation`, a tenth of the others.
+
+    Args:
+        clips: as `assign_folds` takes them.
+        is_held_out: (clips,) of booleans.
+        has_validation: whether the best epoch is chosen; never by what is held out.
+        where: the corpus, for messages.
+
+    Raises:
+        CorpusError: nothing is left to choose the epoch by.
+    """
+    splits = {"train": clips.select(np.flatnonzero(~is_held_out))}
+    if has_validation:
+        others = splits["train"]
+        is_chosen_by = hold_out(clip_units(others), label_strata(others), INNER_SHARE, where)
+        splits["train"] = others.select(np.flatnonzero(~is_chosen_by))
+        splits["validation"] = others.select(np.flatnonzero(is_chosen_by))
+    if is_held_out.any():
+        splits["test"] = clips.select(np.flatnonzero(is_held_out))
+    return DatasetDict(splits)
 
 
 def read_folds(path: str | Path) -> dict[str, int]:
@@ -19,15 +131,19 @@ def read_folds(path: str | Path) -> dict[str, int]:
     Raises:
         CorpusError: the table cannot be read, lacks a column, has a speaker twice, or a fold that is no number.
     """
-    table = read_table(Path(path))
-    speakers = list(table.cells[require_column(table, "speaker")])
+    return _read_column(read_table(Path(path)), "speaker")
+
+
+def _read_column(table: Table, column: str) -> dict[str, int]:
+    """The fold of each id or speaker."""
+    names = list(table.cells[require_column(table, column)])
     fold_of: dict[str, int] = {}
-    for position, (speaker, fold) in enumerate(zip(speakers, table.cells[require_column(table, "fold")], strict=True)):
+    for position, (name, fold) in enumerate(zip(names, table.cells[require_column(table, "fold")], strict=True)):
         if not fold.isdecimal():
             raise CorpusError(f"{table.where(position)}: fold {fold!r} is no number; give 0, 1, ...")
-        if speaker in fold_of:
-            raise CorpusError(f"{table.where(position)}: speaker {speaker!r} is there twice; remove one of the rows")
-        fold_of[speaker] = int(fold)
+        if name in fold_of:
+            raise CorpusError(f"{table.where(position)}: {column} {name!r} is there twice; remove one of the rows")
+        fold_of[name] = int(fold)
     return fold_of
 
 

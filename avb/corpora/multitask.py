@@ -29,7 +29,7 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
         parts = [corpus.splits[split] if split in corpus.splits else None for corpus in corpora]
         if any(part is not None for part in parts):
             joined[split] = _join_rows(task, parts)
-    return Corpus(task, DatasetDict(joined))
+    return Corpus(task, DatasetDict(joined), any(corpus.has_made_splits for corpus in corpora))
 
 
 def _refuse_two_splits(corpora: Sequence[Corpus]):

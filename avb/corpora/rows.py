@@ -1,8 +1,8 @@
 """Rows of a corpus: one shape for all, `id`, `audio`, `labels`, and what the corpus knows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +19,23 @@ AUDIO_TYPE = Features({"audio": AUDIO_FEATURE}).arrow_schema.field("audio").type
 KNOWN_GROUPS = ("country",)  # columns that say something about the speaker, where a corpus has them
 
 
-class Corpus(NamedTuple):
-    """What a loader returns.
+@dataclass(frozen=True)
+class Corpus:
+    """What a loader returns; `task, splits = load(...)` is legal too.
 
     Attributes:
         task: what the rows' `labels` mean.
         splits: of train, validation and test those that exist; rows have `id`, `audio` (bytes and path), `labels`,
-            and what the corpus knows (`speaker`, `country`, `category`, ...).
+            and what the corpus knows (`speaker`, `group`, `country`, `category`, ...).
+        has_made_splits: whether the corpus itself has none, and they were made here.
     """
 
     task: Task | MultiTask
     splits: DatasetDict
+    has_made_splits: bool = False
+
+    def __iter__(self):
+        return iter((self.task, self.splits))
 
 
 def build_splits(

@@ -75,6 +75,19 @@ def stratified_folds(groups: Sequence[str], strata: Sequence[Hashable], num_fold
     return _stratify(groups, strata, [1 / num_folds] * num_folds)
 
 
+def hold_out(groups: Sequence[str], strata: Sequence[Hashable], share: float, where: str) -> np.ndarray:
+    """Which clips are held out, (clips,) of booleans: whole groups, and of each stratum about its share.
+
+    Arguments as `stratified_splits`.
+
+    Raises:
+        CorpusError: fewer than two groups.
+    """
+    if len(set(groups)) < 2:
+        raise CorpusError(f"{where}: nothing can be held out: all clips are of one speaker, or there is one")
+    return np.array(_stratify(groups, strata, [1 - share, share])) == 1
+
+
 def strata_of(labels: np.ndarray) -> list:
     """What a split should have its share of: each clip's class (clips,), or a bin of its scores (clips, labels).
 

@@ -26,6 +26,7 @@ from avb.reports import comparison
 from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
 from avb.reports.run_table import add_runs, read_results
 from avb.reports.summaries import Summary, runs_table, summarize
+from avb.run_files import SCORED_SPLITS
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -55,7 +56,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument("--results", default="results/runs.csv", help="table of runs; default: results/runs.csv")
     command = commands.add_parser("analyse", help="figures and a page about a run: errors, calibration, speakers, …")
     command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run; others are set beside it")
-    command.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
+    command.add_argument("--split", default="validation", choices=SCORED_SPLITS, help="default: validation")
     command.add_argument("--results", help="table of runs, for the ablation of recipes/emogator/frozen")
     command.add_argument("--output", help="folder of the report; default: RUN/analysis")
     command = commands.add_parser(

@@ -19,6 +19,7 @@ from avb.errors import AvbError
 from avb.metrics import resampled_scores
 from avb.metrics.bootstrap import interval
 from avb.reports.scored import Predictions, read_predictions
+from avb.run_files import SCORED_SPLITS
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _resampled(system: Sequence[Predictions]) -> np.ndarray:
 def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of one system's runs")
     parser.add_argument("--against", metavar="RUN", nargs="+", required=True, help="folders of the other system's runs")
-    parser.add_argument("--split", default="validation", choices=("validation", "test"), help="default: validation")
+    parser.add_argument("--split", default="validation", choices=SCORED_SPLITS, help="default: validation")
 
 
 def print_comparison(args: argparse.Namespace):

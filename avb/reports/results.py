@@ -24,7 +24,7 @@ class Result:
         changes: what the command line changed in the recipe, as `avb.command_line.typed_changes` has it; empty for the
             recipe itself.
         task: name of the task.
-        split: validation or test; empty where the run failed.
+        split: validation, test or cross_validation; empty where the run failed.
         metric: ccc, uar, or mean_score over several tasks.
         score: in [-1, 1] or [0, 1]; None where there is none (see `note`), NaN where it is undefined.
         low: lower bound of its 95 % interval.

@@ -23,7 +23,7 @@ class Predictions:
     Attributes:
         task: what the arrays hold.
         ids: (clips,) of the clips.
-        split: validation or test.
+        split: validation, test or cross_validation.
         groups: speaker of each clip, or the clip itself where it has none; None where no speaker is known.
         seconds: (clips,) what the model heard of each clip, after trimming; None where it is not on file.
         y_true: (clips, labels) floats with NaN for missing, or (clips,) class indices.

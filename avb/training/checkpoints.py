@@ -76,6 +76,13 @@ def clear(output_dir: str | Path):
     shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
 
 
+def discard_all(output_dir: str | Path):
+    """Deletes the checkpoints of a run that came to its end: they are three times its model, and of no more use."""
+    for path in whole_checkpoints(output_dir):
+        discard(path)
+    shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
+
+
 def discard(checkpoint: Path):
     """Deletes a checkpoint under another name: a half-deleted one would look like one."""
     if checkpoint.exists():

@@ -41,10 +41,14 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
         write_table(predictions_path(output_dir, name), rows, columns)
     if not has_label(task, labels).any():
         return {"num_clips": 0, "note": "labels are withheld"}
-    groups = None
-    if "speaker" in known:  # a clip without one stands for itself
-        groups = [speaker or clip for speaker, clip in zip(known["speaker"], split["id"], strict=True)]
-    return evaluate_predictions(task, labels, logits, groups)
+    return evaluate_predictions(task, labels, logits, speakers_or_clips(split))
+
+
+def speakers_or_clips(split: Dataset) -> list[str] | None:
+    """What intervals resample: the speaker of each clip, or a clip that has none; None where no speakers are known."""
+    if "speaker" not in split.column_names:
+        return None
+    return [speaker or clip for speaker, clip in zip(split["speaker"], split["id"], strict=True)]
 
 
 def _true_labels(task: Task | MultiTask, truth) -> dict:

@@ -30,7 +30,7 @@ def analyse(
 
     Args:
         runs: folders of finished runs of `train_avb.py` with one metric.
-        split: whose predictions are analysed, validation or test.
+        split: whose predictions are analysed: validation, test or cross_validation.
         output: folder; None is `analysis` in the first run's.
         summaries: of many runs, see `avb.reports.summaries.summarize`, for the ablation; None leaves it out.
         table: name of the table that they come from.

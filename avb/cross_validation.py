@@ -1,0 +1,262 @@
+"""Cross-validation: one model per fold, scored on the clips that it has not heard; one set of scores over them all.
+
+    runs/mine/folds.csv                          which clip is in which fold; `--folds runs/mine/folds.csv` takes it
+              folds/0/ ...                       a run like any other: model, predictions_test.csv of the fold, ...
+              predictions_cross_validation.csv   all clips, each as the model of its fold has it
+              metrics.json                       the split `cross_validation`: the scores of that table, with intervals
+
+A fold's own clips say nothing while it trains: the last epoch is kept, or, where the best one is asked for, the best on
+a tenth of the other folds' clips. A stopped cross-validation goes on in the fold where it was; what is finished stays.
+"""
+
+import copy
+import csv
+import shutil
+from collections.abc import Callable, Container
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import IntervalStrategy
+from transformers.trainer_utils import SaveStrategy
+
+from avb.arguments import AvbTrainingArguments, DataArguments
+from avb.corpora.folds import assign_folds, check_folds, cut_fold, write_folds
+from avb.corpora.run_splits import write_run_splits
+from avb.errors import AvbError
+from avb.files import make_folder, write_table
+from avb.metrics import defined_metric, evaluate_predictions, has_label
+from avb.run_files import (
+    CARD,
+    CONFIG,
+    CROSS_VALIDATION,
+    FOLDS,
+    FOLDS_TABLE,
+    SPLITS,
+    Metrics,
+    fold_path,
+    predictions_path,
+    read_metrics,
+    write_metrics,
+)
+from avb.tasks import MultiTask, Task
+from avb.training.checkpoints import clear, discard_all, is_finished, last_checkpoint, starting_point
+from avb.training.loading import Clips, load_pool
+from avb.training.progress import metric_name
+from avb.training.scoring import speakers_or_clips
+
+HELD_OUT = "test"  # what a fold's own clips are called in its run
+# Trains one model into `args.output_dir`: arguments, what reads its clips, run id → what was measured, and epochs.
+TrainOne = Callable[[AvbTrainingArguments, Callable[[], Clips], str], tuple[Metrics, float | None]]
+
+
+def cross_validate(
+    data_args: DataArguments,
+    args: AvbTrainingArguments,
+    given: Container[str],
+    note_run: Callable[[Clips, Dataset], str],
+    train_one: TrainOne,
+) -> tuple[Metrics, list, float | None]:
+    """Trains and scores the models of all folds, and with `--final_model` one of all clips.
+
+    Args:
+        data_args: corpus and folds.
+        args: of the run; `output_dir` is the folder of all.
+        given: the arguments that a recipe or the command line gave.
+        note_run: writes what is known of the run before it starts; returns its id. Those of the folds are `ID.0`, ...
+        train_one: trains a model.
+
+    Returns:
+        The run's metrics, the clips that cannot be read, and the epochs of the last model.
+
+    Raises:
+        AvbError: the folds do not fit the clips, or what `train_one` raises.
+    """
+    folds = str(data_args.folds)
+    root, is_main = Path(str(args.output_dir)), args.process_index == 0
+    _prepare(root, args)
+    clips, pool = load_pool(data_args, args, data_args.final_model)
+    where = str(data_args.data_dir)
+    run_id = note_run(clips, pool)
+    fold_of = _assign(root, pool, folds, args, where)
+    chooses = _chooses_epoch(args, given)
+    numbers = sorted(set(fold_of.tolist()))
+    measured: list[Metrics] = []
+    epochs = None
+    for position, number in enumerate(numbers, start=1):
+        folder = fold_path(root, number)
+        title = f"fold {number} ({position} of {len(numbers)})"
+        if args.resume and is_finished(folder):
+            measured.append(read_metrics(folder))
+        else:
+            splits = cut_fold(pool, fold_of == number, chooses, where)
+            if is_main:
+                print(f"\n{title}: {len(splits['train'])} clips to train on, {len(splits[HELD_OUT])} held out")
+                write_run_splits(make_folder(folder) / SPLITS, splits)
+            fold_clips = Clips(clips.task, splits, [], clips.has_made_splits)
+            own = _fold_arguments(args, folder, chooses)
+            metrics, epochs = train_one(own, partial(_same, fold_clips), f"{run_id}.{number}")
+            measured.append(metrics)
+            if is_main:
+                write_metrics(folder, metrics)  # from here on the fold is finished
+                if not args.keep_checkpoints:
+                    discard_all(folder)
+        if is_main:
+            print(f"{title}: {_score_of_fold(measured[-1])}", flush=True)
+
+    final = _train_final(data_args, args, clips, pool, chooses, run_id, train_one, where)
+    metrics = final[0] if final else replace(measured[-1], train_clips=len(pool), splits={})
+    seconds = sum(part.train_seconds or 0 for part in [*measured, *([final[0]] if final else [])])
+    if is_main:
+        outputs = _pool_predictions(root, numbers, pool, clips.task, metrics.labels)
+        scores = _evaluate(clips.task, pool, outputs) | {"fold_scores": [_fold_score(part) for part in measured]}
+        metrics = replace(metrics, splits={CROSS_VALIDATION: scores, **metrics.splits})
+    return replace(metrics, run_id=run_id, train_seconds=round(seconds, 1)), clips.bad, final[1] if final else epochs
+
+
+def check_arguments(data_args: DataArguments, pushes: bool):
+    """What can be wrong before anything is read.
+
+    Args:
+        data_args: of the run.
+        pushes: whether its model is to go to the Hub.
+
+    Raises:
+        AvbError: arguments of folds that do not go together.
+    """
+    if data_args.folds is None:
+        if data_args.final_model:
+            raise AvbError("--final_model true goes with --folds: without them there is one model anyway")
+        return
+    check_folds(data_args.folds)
+    if data_args.fold is not None or data_args.fold_file is not None:
+        raise AvbError("--folds trains a model per fold, --fold and --fold_file one of them: give one or the other")
+    if pushes and not data_args.final_model:
+        raise AvbError("--folds makes a model per fold, and none to push: --push_to_hub needs --final_model true")
+
+
+def _prepare(root: Path, args: AvbTrainingArguments):
+    """Raises where the folder holds another run; with `--overwrite` the folds of it go."""
+    make_folder(root)
+    starting_point(root, args.resume, args.overwrite)  # raises where it is finished
+    if (root / FOLDS).exists() and not (args.resume or args.overwrite):
+        raise AvbError(f"{root} holds an unfinished run: --resume true goes on, --overwrite true starts anew")
+    if args.process_index == 0 and args.overwrite:
+        clear(root)
+        shutil.rmtree(root / FOLDS, ignore_errors=True)
+        for name in (FOLDS_TABLE, SPLITS, CONFIG, CARD, *(path.name for path in root.glob("*.safetensors"))):
+            (root / name).unlink(missing_ok=True)  # a model of an earlier run is none of these folds
+
+
+def _assign(root: Path, pool: Dataset, folds: str, args: AvbTrainingArguments, where: str) -> np.ndarray:
+    """Each clip's fold; a run that goes on has those that it began with."""
+    path = root / FOLDS_TABLE
+    if args.resume and path.is_file():
+        return assign_folds(pool, str(path), where)
+    fold_of = assign_folds(pool, folds, where)
+    if args.process_index == 0:
+        write_folds(path, pool["id"][:], fold_of)
+    return fold_of
+
+
+def _chooses_epoch(args: AvbTrainingArguments, given: Container[str]) -> bool:
+    """Whether the best epoch is asked for; the default of an ordinary run, which has validation clips, is no asking."""
+    return args.early_stopping_patience is not None or (
+        "load_best_model_at_end" in given and args.load_best_model_at_end
+    )
+
+
+def _fold_arguments(args: AvbTrainingArguments, folder: Path, chooses: bool) -> AvbTrainingArguments:
+    own = copy.copy(args)
+    own.output_dir = str(folder)
+    own.resume = args.resume and last_checkpoint(folder) is not None
+    own.overwrite = args.resume and not own.resume  # what is there was cut short before its first checkpoint
+    if not chooses:
+        own.eval_strategy, own.load_best_model_at_end = IntervalStrategy.NO, False
+        if own.save_strategy == SaveStrategy.BEST:
+            own.save_strategy = SaveStrategy.EPOCH
+    return own
+
+
+def _train_final(
+    data_args: DataArguments,
+    args: AvbTrainingArguments,
+    clips: Clips,
+    pool: Dataset,
+    chooses: bool,
+    run_id: str,
+    train_one: TrainOne,
+    where: str,
+) -> tuple[Metrics, float | None] | None:
+    """The model of all clips, in the run's folder; where the corpus has splits of its own, with those."""
+    if not data_args.final_model:
+        return None
+    root = Path(str(args.output_dir))
+    if args.process_index == 0:
+        print(f"\nmodel of all {len(pool)} clips", flush=True)
+    if clips.has_made_splits or "validation" not in clips.splits:
+        splits = cut_fold(pool, np.zeros(len(pool), bool), chooses, where)
+        splits |= {name: split for name, split in clips.splits.items() if name == HELD_OUT}
+        own = _fold_arguments(args, root, chooses)
+    else:
+        splits, own = clips.splits, _fold_arguments(args, root, chooses=True)
+    if args.process_index == 0:
+        write_run_splits(root / SPLITS, splits)  # so that a later command takes no clip for an unheard one
+    return train_one(own, partial(_same, clips._replace(splits=splits)), run_id)
+
+
+def _same(clips: Clips) -> Clips:
+    return clips
+
+
+def _pool_predictions(
+    root: Path, numbers: list[int], pool: Dataset, task: Task | MultiTask, labels: list[str]
+) -> np.ndarray:
+    """Writes the folds' predictions into one table; returns the outputs (clips, labels) in the order of the pool."""
+    rows: dict[str, dict] = {}
+    for number in numbers:
+        with open(predictions_path(fold_path(root, number), HELD_OUT), newline="", encoding="utf-8") as file:
+            rows |= {row["id"]: {"id": row.pop("id"), "fold": number, **row} for row in csv.DictReader(file)}
+    ids = pool["id"][:]
+    missing = [clip_id for clip_id in ids if clip_id not in rows]
+    if missing:
+        raise AvbError(f"{root}: no fold has scored {missing[0]!r} (and {len(missing) - 1} more): --overwrite true")
+    ordered = [rows[clip_id] for clip_id in ids]
+    write_table(predictions_path(root, CROSS_VALIDATION), ordered, list(ordered[0]))
+    outputs = np.array([[float(row[label]) for label in labels] for row in ordered])
+    # Six decimals do not tell two classes apart that are as likely: the one that was predicted stays the highest.
+    for part, place in _classifications(task):
+        column = f"prediction_{part.name}" if isinstance(task, MultiTask) else "prediction"
+        index_of = {label: place.start + index for index, label in enumerate(labels[place])}
+        outputs[np.arange(len(ids)), [index_of[row[column]] for row in ordered]] += 1
+    return outputs
+
+
+def _classifications(task: Task | MultiTask) -> list[tuple[Task, slice]]:
+    found, start = [], 0
+    for part in task.parts if isinstance(task, MultiTask) else (task,):
+        if part.kind == "classification":
+            found.append((part, slice(start, start + part.num_labels)))
+        start += part.num_labels
+    return found
+
+
+def _evaluate(task: Task | MultiTask, pool: Dataset, outputs: np.ndarray) -> dict:
+    labels = np.asarray(pool["labels"][:])
+    if not has_label(task, labels).any():
+        return {"num_clips": 0, "note": "labels are withheld"}
+    return evaluate_predictions(task, labels, outputs, speakers_or_clips(pool))
+
+
+def _fold_score(metrics: Metrics) -> float | None:
+    scores = metrics.splits[HELD_OUT]
+    return scores.get(defined_metric(scores, metrics.metric))
+
+
+def _score_of_fold(metrics: Metrics) -> str:
+    score, scores = _fold_score(metrics), metrics.splits[HELD_OUT]
+    if score is None:
+        return scores["note"]
+    return f"{metric_name(metrics.metric)} {score:.3f} ({scores['num_clips']} clips)"
