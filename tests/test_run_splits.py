@@ -42,7 +42,7 @@ def run(tmp_path):
     folder.mkdir()
     data_args = DataArguments(corpus="folder", data_dir=str(table), cache_dir=str(tmp_path / "cache"), **options)
     args = AvbTrainingArguments(output_dir=str(folder), report_to="none")
-    splits = load_clips(data_args, args)
+    splits = load_clips(data_args, args).splits
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"corpus": "folder", "data_dir": str(table), **options}))
     return folder, table, options, {name: split["id"][:] for name, split in splits.items()}, (data_args, args)
 
@@ -63,7 +63,7 @@ def test_training_writes_its_splits_and_prediction_has_the_same(run):
 def test_a_resumed_run_keeps_its_splits(run):
     folder, _, _, trained, (data_args, args) = run
     args.resume, data_args.speaker_column = True, ""
-    splits = load_clips(data_args, args)
+    splits = load_clips(data_args, args).splits
     assert {name: split["id"][:] for name, split in splits.items()} == trained
 
 
