@@ -78,6 +78,13 @@ class CorpusArguments:
             r"expression with one group. '^(.+?)_\d+$' has laugh_0 and laugh_1 on one side."
         },
     )
+    rater_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: the column of raters, where the table has a row per rater: a clip's label is the mean of "
+            "theirs, or what most say, and training learns from all of them."
+        },
+    )
     kind: str | None = field(
         default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
     )

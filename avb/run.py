@@ -245,7 +245,8 @@ def _build(
     teachers, model_teachers = data_args.teachers or [], None
     if are_models(teachers):
         model_teachers = ModelTeachers(teachers, task, feature_extractor, data_args.teacher_weight, args.device)
-    if teachers or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
+    has_raters = "ratings" in splits["train"].column_names and task.kind == "classification"
+    if teachers or has_raters or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
         tables = [] if model_teachers else teachers
         splits["train"] = soften(splits["train"], task, tables, data_args.teacher_weight)
     with args.main_process_first(desc="computing features"):

@@ -24,6 +24,14 @@ from avb.errors import AvbError, did_you_mean
 
 Kind = Literal["regression", "classification"]
 MISSING_CLASS = -100  # what torch's cross entropy ignores
+
+
+def majority_class(classes: np.ndarray, num_labels: int) -> int:
+    """The most frequent of (raters,) class indices; of equally frequent ones the first; `MISSING_CLASS` of none."""
+    known = classes[classes != MISSING_CLASS]
+    return int(np.bincount(known, minlength=num_labels).argmax()) if len(known) else MISSING_CLASS
+
+
 # The other columns of tables in which each label has one: those of predict_avb.py, of a run's predictions, of events.
 OWN_COLUMNS = (
     "id", "error", "prediction", "confidence", "burst_score", "is_burst", "label_set", "set_size", "start", "end",

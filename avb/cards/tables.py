@@ -16,6 +16,7 @@ _SCORES = {
     "uar_present": "UAR of the classes that occur",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
+    "rater_agreement": "one rater against the others, by the first score above",
 }
 _HAVE_CHANCE = ("ccc", "uar", "uar_present")
 _LABEL_SCORES = {"ccc": "CCC", "recall": "recall", "pearson": "Pearson's r", "count": "clips"}

@@ -67,7 +67,7 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
         if has_splits
         else make_splits(ids, labels, str(root), speakers=found["speaker"], groups=found["group"])
     )
-    splits = build_splits(ids, [file for file, _, _ in clips], labels, split_of, **known)
+    splits = build_splits(ids, [file for file, _, _ in clips], labels, split_of, None, **known)
     return Corpus(task, splits, has_made_splits=not has_splits)
 
 

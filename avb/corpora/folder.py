@@ -31,6 +31,7 @@ from avb.corpora.files import find_files
 from avb.corpora.grouping import make_splits
 from avb.corpora.labels import MISSING_CELLS, parse_numbers, read_labels
 from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
+from avb.corpora.raters import pool_raters, spread_out
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, refuse_duplicates, require_column
@@ -54,6 +55,7 @@ def load(
     kind: str | None = None,
     split_column: str | None = None,
     speaker_column: str | None = None,
+    rater_column: str | None = None,
     speaker_pattern: str | None = None,
     label_pattern: str | None = None,
     group_pattern: str | None = None,
@@ -73,6 +75,7 @@ def load(
         kind: "regression" or "classification", where the cells do not tell: classes that are numbers.
         split_column: column of the splits.
         speaker_column: column of the speaker (or another group); "" has splits made clip by clip.
+        rater_column: column of raters, in a table with a row per rater: see `avb.corpora.raters`.
         speaker_pattern: reads speakers from the names of files.
         label_pattern: reads classes from the names of files; a folder's tables and sub-folders then say nothing.
         group_pattern: reads from the names of files what splits and folds must not part, beside a speaker's clips.
@@ -95,6 +98,7 @@ def load(
     of_tables: dict[str, object] = {
         "task": task, "path_column": path_column, "label_columns": label_columns, "kind": kind,
         "split_column": split_column, "speaker_column": speaker_column, "audio_root": audio_root,
+        "rater_column": rater_column,
         "label_range": None if tuple(label_range) == (0, 1) else label_range,
     }  # fmt: skip
     if root.is_dir() and shards.is_prepared(root):
@@ -128,7 +132,8 @@ def load(
     by_clip = speaker_column == ""
     speaker_column = None if by_clip else _choose_column(table, speaker_column, SPEAKER_COLUMNS, "speaker_column")
     id_column = find_column(table, "id")
-    special = [path_column, split_column, speaker_column, id_column]
+    rater_column = require_column(table, rater_column, "rater_column") if rater_column else None
+    special = [path_column, split_column, speaker_column, id_column, rater_column]
     paths = [without_suffix(name) for name in table.cells[path_column]]
     if label_pattern:
         table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
@@ -136,12 +141,20 @@ def load(
     the_task, columns = _make_task(table, task, label_columns, label_range, kind, special)
 
     names = list(table.cells[id_column or path_column])
-    refuse_duplicates(table, names, "the clip")
+    if rater_column is None:
+        refuse_duplicates(table, names, "the clip")
     files = find_files(table, path_column, Path(audio_root) if audio_root else path.parent, skip_missing)
-    refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
-    labels = read_labels(table, columns, the_task, names)
+    labels, ratings = read_labels(table, columns, the_task, names), None
+    positions = list(range(len(names)))
+    if rater_column is None:
+        refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
+    else:
+        same = [path_column, split_column, speaker_column]
+        pooled = pool_raters(table, names, table.cells[rater_column], labels, the_task, same)
+        positions, ratings = pooled.positions, pooled.ratings
+        labels = spread_out(labels, pooled)
 
-    kept = [position for position, file in enumerate(files) if file]
+    kept = [position for position in positions if files[position]]
     if not kept:
         raise CorpusError(f"{path}: 0 clips: none of its {len(names)} files is there")
     speakers = list(table.cells[speaker_column]) if speaker_column else None
@@ -157,7 +170,10 @@ def load(
         split_of = make_splits(
             ids, labels[kept], str(path), speakers=known.get("speaker"), groups=known.get("group"), by_clip=by_clip
         )
-    splits = build_splits(ids, [file for file in files if file], labels[kept], split_of, **known)
+    if ratings is not None:
+        ratings = [clip for clip, position in zip(ratings, positions, strict=True) if files[position]]
+    found_files = [file for position in kept if (file := files[position])]
+    splits = build_splits(ids, found_files, labels[kept], split_of, ratings, **known)
     return Corpus(the_task, splits, has_made_splits=split_column is None)
 
 

@@ -43,6 +43,7 @@ def build_splits(
     paths: Sequence[str | Path],
     labels: np.ndarray,
     split_of: Sequence[str],
+    ratings: Sequence[np.ndarray] | None = None,
     **known: Sequence[str],
 ) -> DatasetDict:
     """Rows to a `DatasetDict`, in the order given, with the splits that have rows.
@@ -52,6 +53,7 @@ def build_splits(
         paths: of their audio files.
         labels: (clips, labels) float32 or (clips,) int64.
         split_of: each clip's split.
+        ratings: each clip's, see `avb.corpora.raters.Pooled`; None where the corpus does not know its raters.
         **known: more string columns, such as `speaker`.
     """
     # Columns of Arrow: Dataset.from_dict would encode the 40 labels of 60,000 rows one by one.
@@ -62,6 +64,8 @@ def build_splits(
         "labels": _arrow_labels(labels),
         **{name: pa.array(values, pa.string()) for name, values in known.items()},
     }
+    if ratings is not None:
+        columns["ratings"] = pa.array([clip.tolist() for clip in ratings])
     table, split_of = pa.table(columns), np.asarray(split_of)
     return DatasetDict(
         {split: Dataset(table.take(np.flatnonzero(split_of == split))) for split in SPLITS if (split_of == split).any()}

@@ -13,6 +13,7 @@ Baird et al. (2022), arXiv:2207.03572 (the challenge scores by CCC and UAR); Fie
 clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
 """
 
+from avb.metrics.agreement import rater_agreement
 from avb.metrics.classification import (
     accuracy,
     confusion_matrix,
@@ -45,6 +46,7 @@ __all__ = [
     "macro_f1",
     "official_ccc",
     "pearson",
+    "rater_agreement",
     "recalls",
     "resampled_scores",
     "uar",

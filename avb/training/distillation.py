@@ -50,7 +50,7 @@ def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weig
     if isinstance(task, MultiTask):
         raise AvbError(f"--teachers and --augment mixup need labels of one task, not of {task.name}: give one --task")
     _check_weight(weight)
-    labels = label_rows(task, train["labels"][:])
+    labels = rated_rows(task, train) if "ratings" in train.column_names else label_rows(task, train["labels"][:])
     if teachers:
         scores = np.mean([_read_scores(Path(teacher), train["id"][:], task) for teacher in teachers], axis=0)
         labels = _blend(torch.from_numpy(labels), torch.from_numpy(scores), weight).numpy()
@@ -151,6 +151,16 @@ def label_rows(task: Task, labels) -> np.ndarray:
     rows = np.eye(task.num_labels, dtype=np.float32)[labels.clip(min=0)]
     rows[labels == MISSING_CLASS] = np.nan
     return rows
+
+
+def rated_rows(task: Task, train: Dataset) -> np.ndarray:
+    """Labels as `label_rows`: of a class, the share of its raters who chose it; of a score their mean, as it is."""
+    if task.kind == "regression":
+        return label_rows(task, train["labels"][:])
+    one_hot = [label_rows(task, ratings) for ratings in train["ratings"][:]]  # (raters, classes) each
+    known = [rows[~np.isnan(rows).any(axis=1)] for rows in one_hot]
+    missing = np.full(task.num_labels, np.nan, np.float32)
+    return np.stack([rows.mean(axis=0) if len(rows) else missing for rows in known])
 
 
 def _read_scores(path: Path, ids: Sequence[str], task: Task) -> np.ndarray:

@@ -8,7 +8,7 @@ from datasets import Dataset
 from audio_avb import SAMPLING_RATE
 from avb.files import write_table
 from avb.inference.prediction import score_columns, score_row, scores_from_logits
-from avb.metrics import defined_metric, evaluate_predictions, has_label
+from avb.metrics import defined_metric, evaluate_predictions, has_label, rater_agreement
 from avb.run_files import BAD_CLIPS, Metrics, predictions_path
 from avb.tasks import MultiTask, Task
 from avb.training.trainer import BurstTrainer
@@ -41,7 +41,10 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
         write_table(predictions_path(output_dir, name), rows, columns)
     if not has_label(task, labels).any():
         return {"num_clips": 0, "note": "labels are withheld"}
-    return evaluate_predictions(task, labels, logits, speakers_or_clips(split))
+    scores = evaluate_predictions(task, labels, logits, speakers_or_clips(split))
+    if "ratings" in split.column_names and isinstance(task, Task):
+        scores["rater_agreement"] = rater_agreement(task, split["ratings"][:])
+    return scores
 
 
 def speakers_or_clips(split: Dataset) -> list[str] | None:
@@ -94,6 +97,8 @@ def _summarize(name: str, task: Task, scores: dict) -> list[str]:
         f"{scores['chance']:.3f} ({scores['num_clips']} clips)",
         *(f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels),
     ]
+    if "rater_agreement" in scores:
+        lines.append(f"  raters agree with each other: {task.metric.upper()} {scores['rater_agreement']:.3f}")
     if "missing_classes" in scores:
         missing = ", ".join(scores["missing_classes"])
         lines.append(f"  no {name} clip has the class {missing}: this UAR is over the others, and not comparable")

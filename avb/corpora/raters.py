@@ -1,0 +1,85 @@
+"""Tables with a row per rater: one clip of them, its ratings kept beside the label that they make together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from avb.corpora.tables import Table
+from avb.errors import CorpusError
+from avb.tasks import Task, majority_class
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What raters' rows become.
+
+    Attributes:
+        positions: of each clip its first row in the table.
+        labels: (clips,) class indices: what most raters say, of equally frequent classes the first in the task's order;
+            or (clips, labels) float32: their mean, of those who gave a score.
+        ratings: of each clip (raters,) class indices, or (raters, labels) scores, in the table's order.
+    """
+
+    positions: list[int]
+    labels: np.ndarray
+    ratings: list[np.ndarray]
+
+
+def pool_raters(
+    table: Table,
+    clips: Sequence[str],
+    raters: Sequence[str],
+    labels: np.ndarray,
+    task: Task,
+    same: Sequence[str | None],
+) -> Pooled:
+    """Joins the rows of each clip.
+
+    Args:
+        table: for messages, and for what must not differ.
+        clips: each row's clip.
+        raters: each row's rater.
+        labels: each row's label, as `avb.corpora.labels.read_labels` gives it.
+        task: what the labels mean.
+        same: columns of which a clip has one value, such as its speaker and its split.
+
+    Raises:
+        CorpusError: a rater rates a clip twice, or two rows of a clip differ in one of the columns `same`.
+    """
+    rows_of: dict[str, list[int]] = {}
+    seen: dict[tuple[str, str], int] = {}
+    for position, key in enumerate(zip(clips, raters, strict=True)):
+        clip, rater = key
+        if key in seen:
+            raise CorpusError(
+                f"{table.where(position)}: rater {rater!r} rates the clip {clip!r} a second time; the first is "
+                f"{table.row_word} {table.cells.index[seen[key]]}"
+            )
+        seen[key] = position
+        rows_of.setdefault(clip, []).append(position)
+    for column in filter(None, same):
+        cells = table.cells[column].to_numpy()
+        for clip, rows in rows_of.items():
+            other = next((row for row in rows if cells[row] != cells[rows[0]]), None)
+            if other is not None:
+                raise CorpusError(
+                    f"{table.where(other)}, column {column!r}: the clip {clip!r} has {cells[other]!r} here and "
+                    f"{cells[rows[0]]!r} in {table.row_word} {table.cells.index[rows[0]]}; correct one of them"
+                )
+    ratings = [labels[rows] for rows in rows_of.values()]
+    if task.kind == "classification":
+        joined = np.array([majority_class(clip, task.num_labels) for clip in ratings], np.int64)
+    else:
+        known = [~np.isnan(clip) for clip in ratings]
+        with np.errstate(invalid="ignore"):
+            means = [np.where(has, clip, 0).sum(0) / has.sum(0) for clip, has in zip(ratings, known, strict=True)]
+        joined = np.array(means, np.float32)
+    return Pooled([rows[0] for rows in rows_of.values()], joined, ratings)
+
+
+def spread_out(labels: np.ndarray, pooled: Pooled) -> np.ndarray:
+    """The labels of the rows, each clip's first row with what its raters make together."""
+    labels = labels.copy()
+    labels[pooled.positions] = pooled.labels
+    return labels
