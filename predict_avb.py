@@ -8,6 +8,11 @@ Every label gets a column. A clip that cannot be read is skipped, counted and li
 code is then 3 (`--strict` stops at the first one instead). Scores are kept in OUTPUT.partial as they are made: after an
 interruption the same command goes on from there.
 
+    python predict_avb.py MODEL RECORDING... --events --output events.csv
+    python predict_avb.py MODEL RECORDING... --window_seconds 2 --hop_seconds 1 --output windows.csv
+
+score recordings of any length: a row per burst that is found, or per window, with its start and end.
+
 An output without a suffix is a folder of Parquet shards, `part-00000.parquet` and so on: the same rows in the same
 order, for many clips. The same command goes on after an interruption here too, and makes the shards that are missing.
 `--ray` has them made by the workers of a Ray cluster, or of one started on this machine; the shards are the same.
@@ -25,7 +30,7 @@ from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 from avb.files import check_output, is_folder
 from avb.inference.clips import Clips, PathClips, find_paths, scores_key
-from avb.models import locate
+from avb.models import DETECTOR, locate
 from avb.tasks import TASKS, get_task
 
 EXIT_SKIPPED = 3
@@ -35,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         locate(args.model)
-        skipped = predict_shards(args) if is_folder(args.output) else predict_table(args)
+        skipped = predict(args)
         return EXIT_SKIPPED if skipped else 0
     except AvbError as error:
         print(f"predict_avb.py: error: {error}", file=sys.stderr)
@@ -89,6 +94,17 @@ def make_parser() -> argparse.ArgumentParser:
         help="with a calibrated model: label sets that hold the true label of so many clips, or intervals of scores; "
         "0.9 is 90 %%. See python -m avb.calibration",
     )
+    recordings = parser.add_argument_group("recordings of any length instead of clips: a row per event or window")
+    recordings.add_argument("--events", action="store_true", help="find the bursts: columns start, end, detection")
+    recordings.add_argument("--detector", metavar="NAME", help=f"of --events (default: {DETECTOR})")
+    recordings.add_argument("--threshold", type=float, help="of --events: a probability (default: the detector's own)")
+    recordings.add_argument(
+        "--events_format",
+        choices=("rttm", "audacity", "textgrid", "json"),
+        help="also a file per recording, in OUTPUT.FORMAT/",
+    )
+    recordings.add_argument("--window_seconds", type=float, help="score windows of this length: columns start, end")
+    recordings.add_argument("--hop_seconds", type=float, help="from window to window (default: side by side)")
     parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio (default: 2)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
@@ -128,6 +144,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--num_workers, --batch_seconds, --shard_clips and --ray_workers must be positive")
     if not args.max_seconds > 0:
         parser.error("--max_seconds must be positive")
+    check_recordings(parser, args)
     if is_folder(args.output):
         if args.submission or args.strict:
             parser.error("--submission and --strict go with a table (.csv, .jsonl, .parquet), not with a folder")
@@ -136,6 +153,52 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     elif args.ray is not None:
         parser.error(f"--ray writes shards: give a folder, without suffix, as --output instead of {args.output}")
     return args
+
+
+def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
+    """Ends with a message where options of events and windows do not fit together."""
+    if not (args.events or args.window_seconds):
+        for name in ("detector", "threshold", "events_format", "hop_seconds"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name} goes with {'--window_seconds' if name == 'hop_seconds' else '--events'}")
+        return
+    if args.events and args.window_seconds:
+        parser.error("give either --events or --window_seconds")
+    if args.events_format and not args.events:
+        parser.error("--events_format goes with --events")
+    if is_folder(args.output) or args.submission or args.ray is not None:
+        parser.error(
+            "--events and --window_seconds write a table (.csv, .jsonl, .parquet), without --submission, --ray"
+        )
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Returns how many clips or recordings were skipped."""
+    if args.events or args.window_seconds:
+        return predict_recordings(args)
+    return predict_shards(args) if is_folder(args.output) else predict_table(args)
+
+
+def predict_recordings(args: argparse.Namespace) -> int:
+    """A row per event or window of each recording in one table. Returns how many recordings were skipped."""
+    output = check_output(args.output, args.overwrite)
+    clips = find_clips(args)
+    from avb.events import tables
+    from avb.events.detection import load_detector
+    from avb.events.finding import Finder
+    from avb.inference.scorer import Scorer
+
+    scorer = Scorer.load(args.model, args.device, args.dtype, args.batch_seconds, coverage=args.coverage)
+    maker: tables.EventRows | tables.WindowRows
+    if args.events:
+        maker = tables.EventRows(Finder(load_detector(args.detector or DETECTOR), scorer, args.threshold))
+    else:
+        maker = tables.WindowRows(scorer, args.window_seconds, args.hop_seconds)
+    partial = output.with_name(output.name + ".partial")
+    tables.score_recordings(partial, scores_key(args.model + maker.key, clips.ids()), clips, maker, args.strict)
+    skipped = tables.finish(partial, output, maker.columns, args.events_format)
+    partial.unlink()
+    return skipped
 
 
 def predict_table(args: argparse.Namespace) -> int:

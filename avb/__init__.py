@@ -2,6 +2,7 @@
 
     import avb
     avb.load("runs/sample")("laugh.wav")  # [{"label": "Awe", "score": 0.31}, ...]
+    avb.find("interview.wav")  # DataFrame: start, end, detection, one column per emotion
     run = avb.train("clips.csv", encoder="emogator-small", output_dir="runs/mine")
     avb.embed(["laugh.wav"])  # float32 (clips, hidden)
 
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING
 from avb.registration import register_when_loaded
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from avb.api import TrainedRun
+    from avb.events.pipeline import RecordingPipeline
     from pipeline_avb import VocalBurstPipeline
 
 __version__ = "0.1.0"
@@ -24,7 +28,7 @@ register_when_loaded()
 
 def load(
     name: str, device: str = "auto", engine: str | None = None, precision: str | None = None, **settings
-) -> "VocalBurstPipeline":
+) -> "RecordingPipeline":
     """A trained model as a pipeline, from a folder or the Hub; with this project's code, none of the repository's.
 
     Args:
@@ -39,9 +43,16 @@ def load(
     Raises:
         AvbError: there is no such model, its files are damaged or do not fit together, or it has no trained head.
     """
-    from avb.inference import prediction
+    from avb.events import pipeline
 
-    return prediction.load(name, device, engine, precision, **settings)
+    return pipeline.load(name, device, engine, precision, **settings)
+
+
+def find(recording, model: "str | VocalBurstPipeline" = "emogator-small", **settings) -> "pd.DataFrame":
+    """The vocal bursts of a recording, each with its emotions: see `avb.events.finding.find`."""
+    from avb.events import finding
+
+    return finding.find(recording, model, **settings)
 
 
 def train(data, *, recipe: str | list[str] | None = None, **arguments) -> "TrainedRun":

@@ -21,7 +21,7 @@ from avb.errors import RecipeError, did_you_mean
 SUFFIXES = (".yaml", ".yml")
 _INSTALLED = Path(__file__).resolve().parent / "recipe_files"
 FOLDER = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "recipes"
-_PARTS = ("accelerate", "encoders", "parts")  # folders of files that are no recipe, or none by itself
+_PARTS = ("accelerate", "encoders", "events", "parts")  # folders of files that are no recipe, or none by itself
 MAX_BYTES = 64 * 1024  # of a recipe; those here have less than 1 KiB
 MAX_VALUES = 10_000  # in a recipe, anchors written out
 MAX_RECIPES = 100  # that extend one another

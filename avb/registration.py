@@ -49,6 +49,26 @@ def _register_feature_extractor():
     VocalBurstFeatureExtractor.register_for_auto_class()
 
 
+def _register_events_config():
+    from transformers import AutoConfig
+
+    from configuration_events_avb import BurstEventsConfig
+
+    AutoConfig.register(BurstEventsConfig.model_type, BurstEventsConfig, exist_ok=True)
+    BurstEventsConfig.register_for_auto_class()
+
+
+def _register_events_model():
+    from transformers import AutoModel, AutoModelForAudioFrameClassification
+
+    from configuration_events_avb import BurstEventsConfig
+    from modeling_events_avb import BurstEventsModel
+
+    for auto_class in (AutoModel, AutoModelForAudioFrameClassification):
+        auto_class.register(BurstEventsConfig, BurstEventsModel, exist_ok=True)
+    BurstEventsModel.register_for_auto_class(AutoModelForAudioFrameClassification.__name__)
+
+
 def _register_pipeline():
     from transformers import AutoModelForAudioClassification
     from transformers.pipelines import PIPELINE_REGISTRY
@@ -59,16 +79,18 @@ def _register_pipeline():
 
 
 # The modules of Transformers that look classes up; and ours, whose classes may be saved without any of them.
-_REGISTERED_AFTER: dict[str, Callable[[], None]] = {
-    "transformers.models.auto.configuration_auto": _register_config,
-    "transformers.models.auto.modeling_auto": _register_model,
-    "transformers.models.auto.feature_extraction_auto": _register_feature_extractor,
-    "transformers.pipelines": _register_pipeline,
-    "configuration_avb": _register_config,
-    "modeling_avb": _register_model,
-    "feature_extraction_avb": _register_feature_extractor,
+_REGISTERED_AFTER: dict[str, tuple[Callable[[], None], ...]] = {
+    "transformers.models.auto.configuration_auto": (_register_config, _register_events_config),
+    "transformers.models.auto.modeling_auto": (_register_model, _register_events_model),
+    "transformers.models.auto.feature_extraction_auto": (_register_feature_extractor,),
+    "transformers.pipelines": (_register_pipeline,),
+    "configuration_avb": (_register_config,),
+    "configuration_events_avb": (_register_events_config,),
+    "modeling_avb": (_register_model,),
+    "modeling_events_avb": (_register_events_model,),
+    "feature_extraction_avb": (_register_feature_extractor,),
 }
-_PACKAGES = ("transformers", "configuration_avb", "modeling_avb", "feature_extraction_avb", "pipeline_avb")
+_PACKAGES = ("transformers", *(name for name in _REGISTERED_AFTER if name.endswith("_avb")), "pipeline_avb")
 
 
 class _RegisterOnImport(threading.local, MetaPathFinder):
@@ -98,7 +120,7 @@ class _RegisterOnImport(threading.local, MetaPathFinder):
         try:
             execute(module)
             if module.__name__ in _REGISTERED_AFTER:
-                self.waiting.append(_REGISTERED_AFTER[module.__name__])
+                self.waiting += _REGISTERED_AFTER[module.__name__]
         finally:
             self.depth -= 1
         while self.waiting and not self.depth:
@@ -108,6 +130,7 @@ class _RegisterOnImport(threading.local, MetaPathFinder):
 def register_when_loaded():
     """Registers what can be found by now, and the rest when it is imported."""
     sys.meta_path.insert(0, _RegisterOnImport())
-    for name, register in _REGISTERED_AFTER.items():
+    for name, registers in _REGISTERED_AFTER.items():
         if name in sys.modules:
-            register()
+            for register in registers:
+                register()

@@ -19,6 +19,8 @@ LAYERS = {
     "configuration_avb": set(),
     "front_end_avb": set(),
     "modeling_avb": {"configuration_avb", "front_end_avb"},
+    "configuration_events_avb": set(),
+    "modeling_events_avb": {"configuration_events_avb"},
     "containers_avb": set(),
     "audio_avb": {"containers_avb"},
     "feature_extraction_avb": {"audio_avb"},
@@ -47,6 +49,11 @@ LAYERS = {
         "audio_avb", "avb/baselines", "avb/collator", "avb/corpora", "avb/corpus_arguments", "avb/encoders",
         "avb/errors", "calibration_avb", "avb/files", "avb/models", "avb/recipes", "avb/run_files", "configuration_avb",
         "feature_extraction_avb", "modeling_avb", "pipeline_avb",
+    },
+    "avb/events": {
+        "audio_avb", "avb/corpora", "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/models",
+        "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb", "modeling_events_avb",
+        "pipeline_avb",
     },
     "avb/reports": {
         "audio_avb", "avb/baselines", "avb/command_line", "avb/corpora", "avb/corpus_arguments", "avb/errors",
@@ -88,9 +95,10 @@ LAYERS = {
         "pipeline_avb",
     },
     "avb/registration": {
-        "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
+        "configuration_avb", "configuration_events_avb", "feature_extraction_avb", "modeling_avb",
+        "modeling_events_avb", "pipeline_avb",
     },
-    "avb/__init__": {"avb/api", "avb/inference", "avb/registration", "pipeline_avb"},
+    "avb/__init__": {"avb/api", "avb/events", "avb/inference", "avb/registration", "pipeline_avb"},
 }  # fmt: skip
 SERVED = [ROOT / f"{name}.py" for name in LAYERS if name.endswith("_avb")]
 MODULES = sorted([*(ROOT / "avb").rglob("*.py"), *SERVED])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avb.errors import AvbError, did_you_mean
 
+DETECTOR = "emogator-events"  # of bursts in recordings: no emotion model, see avb.events
 FOLDER = Path(__file__).resolve().parent  # part of the package, so that a wheel has them too
 
 
@@ -51,4 +52,5 @@ def refuse_missing_folder(name: str | os.PathLike):
 
 
 def names() -> list[str]:
-    return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+    """Of the emotion models."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/config.json") if path.parent.name != DETECTOR)

@@ -1,0 +1,5 @@
+import sys
+
+from avb.events.command import main
+
+sys.exit(main())

@@ -1,0 +1,43 @@
+"""Arguments of the detector's training: from a recipe, or by name."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from avb.errors import AvbError, did_you_mean
+from avb.recipes import read_yaml
+
+
+@dataclass(frozen=True)
+class TrainingArguments:
+    """Of the detector's training."""
+
+    pool: str = field(metadata={"help": "folder that python -m avb.events prepare wrote"})
+    output_dir: str = field(metadata={"help": "where the model goes"})
+    channels: int = field(default=128, metadata={"help": "of the blocks"})
+    dropout: float = field(default=0.1, metadata={"help": "in each block"})
+    scene_seconds: float = field(default=10.24, metadata={"help": "length of a training scene"})
+    batch_size: int = field(default=16, metadata={"help": "scenes per step"})
+    max_steps: int = field(default=2400, metadata={"help": "steps"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "highest one; it falls along a cosine"})
+    warmup_steps: int = field(default=100, metadata={"help": "over which it rises"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
+    max_minutes: float = field(default=0.0, metadata={"help": "stop here, the cosine stretched to fit; 0: never"})
+    threshold_scenes: int = field(default=60, metadata={"help": "of a minute, on which the threshold is fixed"})
+    seed: int = field(default=1, metadata={"help": "of weights and scenes"})
+
+
+def read_arguments(recipe: str | Path | None, given: dict) -> TrainingArguments:
+    """A recipe, and what was given beside it, which wins.
+
+    Raises:
+        AvbError: an unknown name, or `pool` or `output_dir` is missing.
+    """
+    values = (read_yaml(Path(recipe)) if recipe else {}) | given
+    known = [known.name for known in fields(TrainingArguments)]
+    for name in values:
+        if name not in known:
+            raise AvbError(f"{recipe}: unknown argument {name!r}{did_you_mean(name, known)}")
+    for name in ("pool", "output_dir"):
+        if name not in values:
+            raise AvbError(f"--{name} is missing")
+    return TrainingArguments(**values)

@@ -1,0 +1,128 @@
+"""The detector of vocal bursts in recordings: how it is made and measured.
+
+python -m avb.events fetch build/negatives                   # free recordings, from Debian's packages
+python -m avb.events prepare build/pool --data_dir EMOGATOR --negatives build/negatives
+python -m avb.events train recipes/events/events.yaml --pool build/pool --output_dir runs/events
+python -m avb.events evaluate runs/events --pool build/pool --output runs/events/evaluation.json
+python -m avb.events scenes build/scenes --pool build/pool --side test --scenes 10
+python -m avb.events export runs/events build/events.onnx
+"""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from avb.errors import AvbError
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except AvbError as error:
+        print(f"avb.events: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.events", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    fetch = commands.add_parser("fetch", help="download the free recordings that the table of sources names")
+    fetch.add_argument("folder", metavar="DIR", help="a folder per package goes there; those that are there are kept")
+    fetch.set_defaults(run=run_fetch)
+
+    prepare = commands.add_parser("prepare", help="decode bursts and recordings into the pools of both sides")
+    prepare.add_argument("output", metavar="POOL", help="folder of the pools")
+    prepare.add_argument("--data_dir", required=True, help="EmoGator's shards")
+    prepare.add_argument("--negatives", required=True, help="what fetch downloaded")
+    prepare.add_argument(
+        "--instances", type=int, nargs="+", default=[1, 2], help="takes of each emotion (default: 1 2)"
+    )
+    prepare.set_defaults(run=run_prepare)
+
+    scenes = commands.add_parser("scenes", help="write scenes: SCENE.wav, and the bursts of all in events.csv")
+    scenes.add_argument("output", metavar="DIR", help="where they go")
+    scenes.add_argument("--pool", required=True, help="what prepare wrote")
+    scenes.add_argument("--side", default="test", choices=("train", "test"), help="default: test")
+    scenes.add_argument("--scenes", type=int, default=10, help="how many (default: 10)")
+    scenes.add_argument("--seconds", type=float, default=60.0, help="of each (default: 60)")
+    scenes.add_argument("--seed", type=int, default=1000, help="another seed, other scenes (default: 1000)")
+    scenes.set_defaults(run=run_scenes)
+
+    train = commands.add_parser("train", help="train a detector and fix its threshold")
+    train.add_argument("recipe", metavar="RECIPE", nargs="?", help="YAML file of the arguments below")
+    from avb.events.arguments import TrainingArguments
+
+    for known in fields(TrainingArguments):
+        kind = known.type if isinstance(known.type, type) else str
+        train.add_argument(f"--{known.name}", type=kind, help=known.metadata["help"])
+    train.set_defaults(run=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="scores on speakers, languages and packages never trained on")
+    evaluate.add_argument("model", metavar="MODEL", help="a detector")
+    evaluate.add_argument("--pool", required=True, help="what prepare wrote")
+    evaluate.add_argument("--scenes", type=int, default=120, help="of a minute (default: 120)")
+    evaluate.add_argument("--noise_minutes", type=float, default=60.0, help="of generated noise (default: 60)")
+    evaluate.add_argument("--output", help="JSON file to write")
+    evaluate.set_defaults(run=run_evaluate)
+
+    export = commands.add_parser("export", help="write a detector as ONNX, checked against the original")
+    export.add_argument("model", metavar="MODEL", help="a detector")
+    export.add_argument("output", metavar="FILE", help="the .onnx file")
+    export.set_defaults(run=run_export)
+    return parser
+
+
+def run_fetch(args: argparse.Namespace):
+    from avb.events.sources import fetch
+
+    print(fetch(args.folder))
+
+
+def run_prepare(args: argparse.Namespace):
+    from avb.events.pool import build_pool
+
+    for path in build_pool(args.data_dir, args.negatives, args.output, tuple(args.instances)):
+        print(path)
+
+
+def run_scenes(args: argparse.Namespace):
+    from avb.events.pool import Pool
+    from avb.events.scenes import Scenes, SceneSettings, write_scenes
+
+    scenes = Scenes(Pool.load(args.pool, args.side), SceneSettings(args.seconds), args.seed)
+    print(write_scenes(scenes, args.scenes, Path(args.output)))
+
+
+def run_train(args: argparse.Namespace):
+    from avb.events.arguments import TrainingArguments, read_arguments
+    from avb.events.training import train
+
+    given = {known.name: getattr(args, known.name) for known in fields(TrainingArguments)}
+    print(train(read_arguments(args.recipe, {name: value for name, value in given.items() if value is not None})))
+
+
+def run_evaluate(args: argparse.Namespace):
+    import json
+
+    from avb.events.detection import load_detector
+    from avb.events.evaluation import evaluate
+    from avb.events.pool import Pool
+    from avb.files import write_json
+
+    report = evaluate(load_detector(args.model), Pool.load(args.pool, "test"), args.scenes, args.noise_minutes)
+    if args.output:
+        write_json(args.output, report)
+    print(json.dumps(report, indent=1))
+
+
+def run_export(args: argparse.Namespace):
+    from avb.events.detection import load_detector
+    from avb.events.export import export
+
+    print(export(load_detector(args.model), args.output))

@@ -1,0 +1,188 @@
+"""Probabilities of frames → events; the same for a recording that is a file and for one that never ends.
+
+`FrameStream` runs the detector on stretches that overlap by what a frame hears of its surroundings, so a frame's
+probability is that of the whole recording, and memory is bounded. `Segmenter` makes events of probabilities, one frame
+after the other. `EventStream` joins both and gives each event with its audio. Positions are whole numbers of samples
+since the start, which stay exact however long a stream runs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from audio_avb import SAMPLING_RATE
+from avb.errors import AvbError
+from avb.models import DETECTOR, locate
+from configuration_events_avb import BurstEventsConfig
+from modeling_events_avb import FRAME_SAMPLES, BurstEventsModel
+
+LOW_SHARE = 0.5  # an event lasts while the probability is at least this share of the threshold
+MERGE_SECONDS = 0.24  # a shorter pause does not end an event
+SHORTEST_SECONDS = 0.12
+LONGEST_SECONDS = 30.0  # an event that lasts longer is cut
+MARGIN_SECONDS = 0.1  # of audio on both sides of an event, which the emotion model hears too
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Attributes:
+    start, stop: in samples at 16 kHz since the start of the recording.
+    probability: highest of the event's frames.
+    """
+
+    start: int
+    stop: int
+    probability: float
+
+    @property
+    def start_seconds(self) -> float:
+        return self.start / SAMPLING_RATE
+
+    @property
+    def end_seconds(self) -> float:
+        return self.stop / SAMPLING_RATE
+
+
+def load_detector(name: str | Path = DETECTOR) -> BurstEventsModel:
+    """A detector in evaluation mode, by the name of one that comes with the project, a folder, or a name on the Hub.
+
+    Raises:
+        AvbError: there is none, it is another kind of model, or its files are damaged.
+    """
+    name = locate(name)
+    try:
+        config = BurstEventsConfig.get_config_dict(name)[0]
+        if config.get("model_type") != BurstEventsConfig.model_type:
+            raise AvbError(f"{name}: a {config.get('model_type')!r} model, no detector; try {DETECTOR}")
+        model, info = BurstEventsModel.from_pretrained(
+            name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except OSError as error:
+        raise AvbError(f"{name}: no such detector; try {DETECTOR} ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, SafetensorError, TypeError) as error:
+        raise AvbError(f"{name}: its files are damaged ({str(error).splitlines()[0]:.200}); copy it again") from error
+    if info["missing_keys"]:
+        raise AvbError(f"{name}: the weights lack {', '.join(sorted(info['missing_keys'])[:3])}; copy it again")
+    return model.eval()
+
+
+class FrameStream:
+    """Probabilities of a stream's frames; frame t is the one around sample t * `FRAME_SAMPLES`.
+
+    Args:
+        model: see `load_detector`.
+        start: position of the first sample, for one who goes on with a stream: a multiple of `FRAME_SAMPLES`.
+    """
+
+    def __init__(self, model: BurstEventsModel, start: int = 0):
+        self.model = model
+        self.frame = start // FRAME_SAMPLES  # the next one that is given
+        self._begin = start  # of the buffer
+        self._buffer = np.zeros(0, np.float32)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Takes float32 samples (samples,); gives the probabilities (frames,) that are certain by now."""
+        self._buffer = np.concatenate([self._buffer, samples])
+        return self._run((self._begin + len(self._buffer) - self.model.right_samples) // FRAME_SAMPLES + 1)
+
+    def finish(self) -> np.ndarray:
+        """The stream has ended: the probabilities (frames,) of its last frames."""
+        return self._run((self._begin + len(self._buffer)) // FRAME_SAMPLES + 1)
+
+    @torch.inference_mode()
+    def _run(self, stop: int) -> np.ndarray:
+        if stop <= self.frame or not len(self._buffer):
+            return np.zeros(0, np.float32)
+        logits = self.model(torch.from_numpy(self._buffer)[None]).logits[0, :, 0]  # (frames of the buffer,)
+        first = self.frame - self._begin // FRAME_SAMPLES
+        probabilities = logits[first : first + stop - self.frame].sigmoid().numpy()
+        self.frame = stop
+        keep = max(self._begin, stop * FRAME_SAMPLES - self.model.left_samples)
+        self._buffer, self._begin = self._buffer[keep - self._begin :].copy(), keep
+        return probabilities
+
+
+class Segmenter:
+    """Events of probabilities: from the first frame of at least `LOW_SHARE` of the threshold to the last.
+
+    One of them reaches the threshold; pauses shorter than `MERGE_SECONDS` are bridged.
+
+    Args:
+        threshold: a probability.
+        frame: number of the first one.
+    """
+
+    def __init__(self, threshold: float, frame: int = 0):
+        if not 0 < threshold < 1:
+            raise AvbError(f"threshold={threshold!r} is not legal: it must be a probability between 0 and 1")
+        self.threshold, self.frame = threshold, frame
+        self.first: int | None = None  # of the event that is under way
+        self._last, self._highest = 0, 0.0
+
+    def push(self, probabilities: np.ndarray) -> Iterator[Detection]:
+        """Takes (frames,); gives the events that are over by then."""
+        for probability in probabilities:
+            if probability >= self.threshold * LOW_SHARE:
+                if self.first is None:
+                    self.first, self._highest = self.frame, 0.0
+                self._last, self._highest = self.frame, max(self._highest, float(probability))
+            if self.first is not None:
+                is_over = self.frame - self._last >= MERGE_SECONDS * SAMPLING_RATE / FRAME_SAMPLES
+                if is_over or self.frame - self.first >= LONGEST_SECONDS * SAMPLING_RATE / FRAME_SAMPLES:
+                    yield from self._close()
+            self.frame += 1
+
+    def finish(self) -> Iterator[Detection]:
+        """The event that is under way when the recording ends."""
+        if self.first is not None:
+            yield from self._close()
+
+    def _close(self) -> Iterator[Detection]:
+        assert self.first is not None
+        start = max(0, self.first * FRAME_SAMPLES - FRAME_SAMPLES // 2)
+        stop = self._last * FRAME_SAMPLES + FRAME_SAMPLES // 2
+        self.first = None
+        if self._highest >= self.threshold and stop - start >= SHORTEST_SECONDS * SAMPLING_RATE:
+            yield Detection(start, stop, self._highest)
+
+
+class EventStream:
+    """Events of a stream, each with its audio and `MARGIN_SECONDS` more on both sides.
+
+    Args:
+        model: see `load_detector`.
+        threshold: a probability; None is that of the model's configuration.
+        start: position of the first sample, a multiple of `FRAME_SAMPLES`.
+    """
+
+    def __init__(self, model: BurstEventsModel, threshold: float | None = None, start: int = 0):
+        self.frames = FrameStream(model, start)
+        self.segmenter = Segmenter(model.config.threshold if threshold is None else threshold, self.frames.frame)
+        self._begin = start
+        self._buffer = np.zeros(0, np.float32)
+
+    def push(self, samples: np.ndarray) -> list[tuple[Detection, np.ndarray]]:
+        """Takes float32 samples (samples,) at 16 kHz; gives the events that are over, with float32 audio (samples,)."""
+        self._buffer = np.concatenate([self._buffer, samples])
+        found = self._cut(self.segmenter.push(self.frames.push(samples)))
+        first = self.segmenter.frame if self.segmenter.first is None else self.segmenter.first
+        keep = max(self._begin, int(first * FRAME_SAMPLES - FRAME_SAMPLES // 2 - MARGIN_SECONDS * SAMPLING_RATE))
+        self._buffer, self._begin = self._buffer[keep - self._begin :].copy(), keep
+        return found
+
+    def finish(self) -> list[tuple[Detection, np.ndarray]]:
+        """The stream has ended: the events that were not over."""
+        return self._cut(self.segmenter.push(self.frames.finish())) + self._cut(self.segmenter.finish())
+
+    def _cut(self, detections: Iterator[Detection]) -> list[tuple[Detection, np.ndarray]]:
+        margin, end = int(MARGIN_SECONDS * SAMPLING_RATE), self._begin + len(self._buffer)
+        found = []
+        for detection in detections:
+            detection = Detection(detection.start, min(detection.stop, end), detection.probability)
+            start = max(0, detection.start - margin - self._begin)
+            found.append((detection, self._buffer[start : detection.stop + margin - self._begin].copy()))
+        return found

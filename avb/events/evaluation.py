@@ -1,0 +1,149 @@
+"""What a detector is worth: on scenes with bursts, and on hours of recordings that hold none.
+
+The threshold is fixed on scenes and recordings of the training side; everything reported is of the other side:
+speakers, languages and packages that the detector was never trained on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import numpy as np
+
+from audio_avb import SAMPLING_RATE
+from avb.events.detection import EventStream, FrameStream, Segmenter
+from avb.events.pool import Pool
+from avb.events.scenes import Scene, Scenes, SceneSettings, noise
+from avb.metrics.events import event_scores, false_alarms_per_hour
+from modeling_events_avb import BurstEventsModel
+
+THRESHOLDS = tuple(round(0.1 + step * 0.02, 2) for step in range(45))  # 0.1 to 0.98
+PAUSE_SECONDS = 0.4  # between two prompts of a recording of speech
+RECORDING_SECONDS = 120.0  # at least, of pieces of a group, joined
+BLOCK_SECONDS = 30.0
+SCENE_SEED, NOISE_SEED = 1000, 2000  # of training scenes: the seeds of trainings
+
+
+@dataclass(frozen=True)
+class Negative:
+    """A recording without bursts: kind, group, waveform."""
+
+    kind: str
+    group: str
+    waveform: np.ndarray
+
+
+def negatives(pool: Pool, noise_minutes: float = 30.0, most_minutes: float = 1e9) -> Iterator[Negative]:
+    """The pool's speech, music and sounds, joined within their groups, and generated noise.
+
+    Args:
+        pool: of one side.
+        noise_minutes: of noise.
+        most_minutes: of each group, for a quicker look.
+    """
+    pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
+    for (kind, group), rows in pool.pieces.groupby(["kind", "group"]).indices.items():
+        if kind == "burst":
+            continue
+        parts: list[np.ndarray] = []
+        held, total = 0, 0
+        for position, row in enumerate(rows):
+            parts += [pool.audio(int(row)), pause]
+            held += len(parts[-2]) + len(pause)
+            if held >= RECORDING_SECONDS * SAMPLING_RATE or position + 1 == len(rows):
+                total += held
+                yield Negative(kind, group, np.concatenate(parts))
+                parts, held = [], 0
+                if total > most_minutes * 60 * SAMPLING_RATE:
+                    break
+    for number in range(round(noise_minutes)):
+        rng = np.random.default_rng((NOISE_SEED, number))
+        waveform = noise(60 * SAMPLING_RATE, rng)
+        yield Negative("noise", str(number), waveform * np.float32(0.3 * rng.uniform(0.01, 1) / np.abs(waveform).max()))
+
+
+def frame_probabilities(model: BurstEventsModel, waveform: np.ndarray) -> np.ndarray:
+    """(frames,) of a waveform, block by block."""
+    stream, step = FrameStream(model), round(BLOCK_SECONDS * SAMPLING_RATE)
+    blocks = [stream.push(waveform[start : start + step]) for start in range(0, len(waveform), step)]
+    return np.concatenate([*blocks, stream.finish()])
+
+
+def events_of(probabilities: np.ndarray, threshold: float, samples: int) -> list[tuple[float, float]]:
+    """Onset and offset in seconds of the events of (frames,) probabilities of so many samples."""
+    segmenter = Segmenter(threshold)
+    found = [*segmenter.push(probabilities), *segmenter.finish()]
+    return [(event.start_seconds, min(event.stop, samples) / SAMPLING_RATE) for event in found]
+
+
+def find_events(
+    model: BurstEventsModel, waveform: np.ndarray, threshold: float | None = None
+) -> list[tuple[float, float]]:
+    """Onset and offset in seconds of the events of a waveform at 16 kHz."""
+    stream = EventStream(model, threshold)
+    found = [*stream.push(waveform), *stream.finish()]
+    return [(event.start_seconds, event.end_seconds) for event, _ in found]
+
+
+def fit_threshold(
+    model: BurstEventsModel, pool: Pool, scenes: int = 60, most_minutes: float = 4.0, most_alarms: float = 1.0
+) -> tuple[float, list[dict]]:
+    """The threshold of the highest F1 on training scenes among those of at most `most_alarms` false alarms per hour.
+
+    Args:
+        model: the detector.
+        pool: of the training side.
+        scenes: of a minute each.
+        most_minutes: of each group of recordings without bursts.
+        most_alarms: per hour of them; where no threshold keeps to it, the one of fewest.
+
+    Returns:
+        The threshold, and a row for each that was tried.
+    """
+    made = list(islice(Scenes(pool, SceneSettings(), SCENE_SEED), scenes))
+    on_scenes = [frame_probabilities(model, scene.waveform) for scene in made]
+    without = [
+        (frame_probabilities(model, negative.waveform), len(negative.waveform))
+        for negative in negatives(pool, scenes / 4, most_minutes)
+    ]
+    hours = sum(samples for _, samples in without) / SAMPLING_RATE / 3600
+    rows = []
+    for threshold in THRESHOLDS:
+        found = [events_of(p, threshold, len(s.waveform)) for p, s in zip(on_scenes, made, strict=True)]
+        alarms = sum(len(events_of(p, threshold, samples)) for p, samples in without)
+        rows.append({"threshold": threshold, "f1": event_scores(reference_events(made), found).f1})
+        rows[-1]["false_alarms_per_hour"] = alarms / hours
+    quiet = [row for row in rows if row["false_alarms_per_hour"] <= most_alarms]
+    best = max(quiet, key=lambda row: row["f1"]) if quiet else min(rows, key=lambda row: row["false_alarms_per_hour"])
+    return best["threshold"], rows
+
+
+def evaluate(model: BurstEventsModel, pool: Pool, scenes: int = 120, noise_minutes: float = 60.0) -> dict:
+    """Scores at the model's own threshold on the testing side: of scenes, by background too; alarms by kind."""
+    threshold = model.config.threshold
+    made = list(islice(Scenes(pool, SceneSettings(), SCENE_SEED), scenes))
+    found = [find_events(model, scene.waveform) for scene in made]
+    report: dict = {"threshold": threshold, "scenes": _scores(made, found), "by_background": {}}
+    for background in sorted({scene.background for scene in made}):
+        chosen = [pair for pair in zip(made, found, strict=True) if pair[0].background == background]
+        report["by_background"][background] = _scores([one for one, _ in chosen], [other for _, other in chosen])
+    counted: dict[str, list[tuple[int, float]]] = {}
+    for negative in negatives(pool, noise_minutes):
+        alarms = events_of(frame_probabilities(model, negative.waveform), threshold, len(negative.waveform))
+        for name in (negative.kind, f"{negative.kind} {negative.group}"):
+            if name != f"noise {negative.group}":
+                counted.setdefault(name, []).append((len(alarms), len(negative.waveform) / SAMPLING_RATE))
+    report["false_alarms"] = {}
+    for name, recordings in sorted(counted.items()):
+        lengths = [length for _, length in recordings]
+        per_hour, bounds = false_alarms_per_hour([alarms for alarms, _ in recordings], lengths)
+        report["false_alarms"][name] = {"per_hour": per_hour, "interval": bounds, "hours": sum(lengths) / 3600}
+    return report
+
+
+def reference_events(scenes: list[Scene]) -> list[list[tuple[float, float]]]:
+    return [[(event.start, event.end) for event in scene.events] for scene in scenes]
+
+
+def _scores(scenes: list[Scene], found: list[list[tuple[float, float]]]) -> dict:
+    return asdict(event_scores(reference_events(scenes), found))

@@ -1,0 +1,113 @@
+"""Events of a recording with the emotions heard in them: `avb.find`, and what the commands and pipelines share."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from audio_avb import SAMPLING_RATE, prepare_waveform
+from avb.events.detection import Detection, EventStream, load_detector
+from avb.events.reading import read_blocks
+from avb.inference.calibrated import Calibrated
+from avb.inference.prediction import score_waveforms
+from avb.inference.scorer import Scorer
+from avb.models import DETECTOR
+from modeling_events_avb import BurstEventsModel
+from pipeline_avb import VocalBurstPipeline
+
+EVENTS_AT_ONCE = 32  # that go through the emotion model together
+EVENT_COLUMNS = ("start", "end", "detection")
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A detector, and the model that says what was found.
+
+    Attributes:
+        detector: see `avb.events.detection.load_detector`.
+        scorer: of emotions.
+        threshold: see `avb.events.detection.EventStream`.
+    """
+
+    detector: BurstEventsModel
+    scorer: Scorer
+    threshold: float | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the emotion model, in its order."""
+        return list(self.scorer.config.id2label.values())
+
+    def events(self, blocks: Iterable[np.ndarray], live: bool = False) -> Iterator[tuple[Detection, np.ndarray]]:
+        """Each event with its scores (labels,), as soon as it is over.
+
+        Args:
+            blocks: of float32 samples (samples,) at 16 kHz.
+            live: score each event at once, not with the next ones.
+        """
+        stream, waiting = EventStream(self.detector, self.threshold), []
+        for block in blocks:
+            waiting += stream.push(block)
+            if waiting and (live or len(waiting) >= EVENTS_AT_ONCE):
+                yield from self._scored(waiting)
+                waiting = []
+        yield from self._scored(waiting + stream.finish())
+
+    def _scored(self, found: list[tuple[Detection, np.ndarray]]) -> Iterator[tuple[Detection, np.ndarray]]:
+        if found:
+            scores = score_stretches(self.scorer, [audio for _, audio in found])
+            yield from ((detection, row) for (detection, _), row in zip(found, scores, strict=True))
+
+
+def score_stretches(scorer: Scorer, waveforms: list[np.ndarray]) -> np.ndarray:
+    """Scores (stretches, labels) of parts of a recording, each trimmed and levelled as the model's clips are."""
+    settings = {"trim_top_db": scorer.feature_extractor.trim_top_db, "peak_db": scorer.feature_extractor.peak_db}
+    prepared = [prepare_waveform(waveform, **settings) for waveform in waveforms]
+    scores = score_waveforms(scorer.model, scorer.feature_extractor, prepared, scorer.batch_seconds)
+    return scorer.calibrated.scores(scores) if scorer.calibrated else scores
+
+
+def as_scorer(model: str | VocalBurstPipeline, device: str = "auto") -> Scorer:
+    """What scores events and windows: of a name, or of what `avb.load` returned, which is left as it is."""
+    if isinstance(model, str):
+        return Scorer.load(model, device)
+    calibrated = Calibrated(model.model.config, model.calibration)
+    return Scorer(model.model, model.feature_extractor, calibrated=calibrated)
+
+
+def find(
+    recording,
+    model: str | VocalBurstPipeline = "emogator-small",
+    *,
+    detector: str | BurstEventsModel = DETECTOR,
+    threshold: float | None = None,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """The vocal bursts of a recording; a path is read block by block, however long it is.
+
+    Args:
+        recording: a path, bytes, (array, rate), or whatever else a pipeline takes.
+        model: of emotions: anything that `avb.load` takes, or what it returned.
+        detector: one that comes with the project, a folder, a name on the Hub, or a loaded one.
+        threshold: probability at which an event begins; None is the detector's own.
+        device: of the emotion model.
+
+    Returns:
+        A row per event in order: `start` and `end` in seconds, `detection`, its highest probability, and a column per
+        emotion. No rows where there is none.
+
+    Raises:
+        AudioError: the recording cannot be read.
+        AvbError: there is no such model or detector, or the threshold is no probability.
+    """
+    found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
+    finder = Finder(found, as_scorer(model, device), threshold)
+    rows = [event_row(detection, scores) for detection, scores in finder.events(read_blocks(recording))]
+    return pd.DataFrame(rows, columns=[*EVENT_COLUMNS, *finder.labels], dtype=np.float64)
+
+
+def event_row(detection: Detection, scores: np.ndarray) -> list[float]:
+    """Start, end, detection and the scores (labels,), rounded as in a table."""
+    times = (round(detection.start / SAMPLING_RATE, 3), round(detection.stop / SAMPLING_RATE, 3))
+    return [*times, round(detection.probability, 6), *(round(float(score), 6) for score in scores)]

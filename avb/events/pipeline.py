@@ -1,0 +1,124 @@
+"""What `avb.load` gives: a pipeline for clips, and generators for recordings of any length.
+
+pipe = avb.load("emogator-small")
+for event in pipe.events("interview.wav"): ...   # {"start", "end", "detection", "scores": [{"label", "score"}, ...]}
+for window in pipe.windows("interview.wav"): ... # {"start", "end", "scores"}
+for event in pipe.stream(chunks): ...            # as soon as each is over
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import soxr
+
+from audio_avb import SAMPLING_RATE
+from avb.events.detection import Detection, load_detector
+from avb.events.finding import Finder, as_scorer
+from avb.events.reading import read_blocks
+from avb.events.windows import HOP_SECONDS, WINDOW_SECONDS, score_windows
+from avb.inference.prediction import load_model
+from avb.models import DETECTOR
+from modeling_events_avb import BurstEventsModel
+from pipeline_avb import TASK, VocalBurstPipeline
+
+
+class RecordingPipeline(VocalBurstPipeline):
+    """`VocalBurstPipeline` with generators for recordings. Saved or pushed, it is a `VocalBurstPipeline`."""
+
+    def events(
+        self,
+        recording,
+        *,
+        detector: str | BurstEventsModel = DETECTOR,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> Iterator[dict]:
+        """The vocal bursts of a recording, in order; a path is read as it is needed.
+
+        Args:
+            recording: whatever the pipeline takes, of any length.
+            detector: see `avb.find`.
+            threshold: see `avb.find`.
+            top_k: so many highest scores, sorted; None is every label.
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        finder = self._finder(detector, threshold)
+        for detection, scores in finder.events(read_blocks(recording)):
+            yield self._event(detection, scores, top_k)
+
+    def stream(
+        self,
+        chunks: Iterable[np.ndarray],
+        sampling_rate: int = SAMPLING_RATE,
+        *,
+        detector: str | BurstEventsModel = DETECTOR,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> Iterator[dict]:
+        """The vocal bursts of what a microphone or a line delivers, each as soon as it is over.
+
+        Args:
+            chunks: float samples in [-1, 1], each (samples,), of any length.
+            sampling_rate: of the chunks, Hz.
+            detector, threshold, top_k: see `events`.
+        """
+        finder = self._finder(detector, threshold)
+        for detection, scores in finder.events(resampled(chunks, sampling_rate), live=True):
+            yield self._event(detection, scores, top_k)
+
+    def windows(
+        self,
+        recording,
+        window_seconds: float = WINDOW_SECONDS,
+        hop_seconds: float | None = HOP_SECONDS,
+        *,
+        top_k: int | None = None,
+    ) -> Iterator[dict]:
+        """Scores of each window of a recording, as a call with `window_seconds` gives them, in constant memory.
+
+        Args:
+            recording: see `events`.
+            window_seconds: length of a window.
+            hop_seconds: from one window's start to the next one's; None is `window_seconds`.
+            top_k: see `events`.
+        """
+        for start, end, scores in score_windows(as_scorer(self), read_blocks(recording), window_seconds, hop_seconds):
+            yield {"start": start, "end": end, "scores": self._answer(scores, top_k, None)}
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As `VocalBurstPipeline`, which the Hub knows."""
+        plain = VocalBurstPipeline(
+            model=self.model, feature_extractor=self.feature_extractor, task=TASK, device=self.device
+        )
+        plain.save_pretrained(save_directory, **kwargs)
+
+    def _finder(self, detector: str | BurstEventsModel, threshold: float | None) -> Finder:
+        found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
+        return Finder(found, as_scorer(self), threshold)
+
+    def _event(self, detection: Detection, scores: np.ndarray, top_k: int | None) -> dict:
+        times = {"start": detection.start_seconds, "end": detection.end_seconds}
+        return {**times, "detection": detection.probability, "scores": self._answer(scores, top_k, None)}
+
+
+def load(
+    name: str, device: str = "auto", engine: str | None = None, precision: str | None = None, **settings
+) -> RecordingPipeline:
+    """See `avb.load`."""
+    model, feature_extractor = load_model(name, device, engine=engine, precision=precision)
+    return RecordingPipeline(
+        model=model, feature_extractor=feature_extractor, task=TASK, device=model.device, **settings
+    )
+
+
+def resampled(chunks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Chunks at `rate` Hz → float32 chunks at 16 kHz."""
+    if rate == SAMPLING_RATE:
+        yield from (np.asarray(chunk, np.float32) for chunk in chunks)
+        return
+    stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
+    for chunk in chunks:
+        yield stream.resample_chunk(np.asarray(chunk, np.float32))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

@@ -1,0 +1,83 @@
+"""A recording of any length, block by block at 16 kHz, so that memory does not grow with it."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from audio_avb import SAMPLING_RATE, AudioError
+from containers_avb import AvBlocks
+from pipeline_avb import read_audio
+
+BLOCK_SECONDS = 30.0
+
+
+def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.ndarray]:
+    """Blocks of float32 samples (samples,) at 16 kHz, channels averaged, at the level it was recorded at.
+
+    Args:
+        source: a path, which is read as it is needed; or anything else that a pipeline takes, which is read at once.
+        block_seconds: of a block; the last one may be shorter.
+
+    Raises:
+        AudioError: it cannot be read, holds no samples, or NaN or infinity.
+    """
+    is_path = isinstance(source, (str, os.PathLike)) and not str(source).lower().startswith(("http://", "https://"))
+    if not is_path:
+        waveform, step = read_audio(source, SAMPLING_RATE, float("inf")), round(block_seconds * SAMPLING_RATE)
+        for start in range(0, len(waveform), step):
+            yield waveform[start : start + step]
+        return
+    name, empty = str(source), True
+    if not os.path.isfile(source):
+        raise AudioError(f"{name}: no such file; check the path")
+    for block in _resampled(name, *_open(name, block_seconds)):
+        if len(block):
+            empty = False
+            yield block
+    if empty:
+        raise AudioError(f"{name}: holds no samples (0 seconds); copy it again or leave it out")
+
+
+def _open(name: str, block_seconds: float) -> tuple[int, Iterator[np.ndarray]]:
+    """Rate and blocks, by soundfile, or PyAV where it cannot."""
+    try:
+        file = sf.SoundFile(name)
+    except (sf.SoundFileError, TypeError) as error:
+        try:
+            source = AvBlocks(os.fsencode(name))
+        except (ImportError, ValueError) as other:
+            raise AudioError(f"{name}: cannot be decoded ({error}; {other}); copy or export it again") from other
+        return source.rate, _by_av(source)
+    return file.samplerate, _by_soundfile(file, block_seconds)
+
+
+def _by_soundfile(file: sf.SoundFile, block_seconds: float) -> Iterator[np.ndarray]:
+    with file:
+        frames = max(1, round(block_seconds * file.samplerate))
+        while len(block := file.read(frames, dtype="float32", always_2d=True)):  # (frames, channels)
+            yield block.mean(axis=1)
+
+
+def _by_av(source: AvBlocks) -> Iterator[np.ndarray]:
+    try:
+        yield from source
+    finally:
+        source.close()
+
+
+def _resampled(name: str, rate: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
+    try:
+        for block in blocks:
+            if not np.isfinite(block).all():
+                raise AudioError(f"{name}: a sample is NaN or infinite; export it again, as 16-bit PCM")
+            yield block if rate == SAMPLING_RATE else stream.resample_chunk(block)
+    except AudioError:
+        raise
+    except (sf.SoundFileError, ValueError) as error:
+        raise AudioError(f"{name}: damaged: it cannot be decoded to its end ({error}); copy it again") from error
+    if rate != SAMPLING_RATE:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

@@ -1,0 +1,241 @@
+"""Scenes: recordings made of bursts on speech, music, sounds, noise or silence, with the time of every burst.
+
+A scene is a function of the pool, the settings, the seed and its number, on whatever machine. Bursts lie 0 to 20 dB
+above what they lie on. Unusual, so that the detector hears bursts rather than pasting: speech and sounds are pasted the
+same way, at the same levels, and are no events; and what a microphone or a telephone does, it does to the whole scene.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from audio_avb import SAMPLING_RATE
+from avb.events.pool import Pool
+from avb.files import make_folder, write_table
+
+BACKGROUNDS = {"speech": 0.4, "music": 0.2, "sound": 0.12, "noise": 0.18, "silence": 0.1}
+SNR_DB = (0.0, 20.0)
+FADE = 160  # samples, 10 ms
+GAP_SECONDS = 0.6  # least between what is pasted
+LEVEL_DB = (-36.0, -1.0)  # of the scene's peak, dBFS
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Attributes:
+    seconds: of a scene.
+    bursts_per_minute: of a scene; with `varied` up to two and a half times as many, or none.
+    varied: vary numbers, pitch, band and tilt, and paste what is no burst: for training.
+    backgrounds: weight of each kind.
+    """
+
+    seconds: float = 60.0
+    bursts_per_minute: float = 6.0
+    varied: bool = False
+    backgrounds: dict[str, float] = field(default_factory=BACKGROUNDS.copy)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A burst: start and end in seconds, EmoGator's category, its speaker."""
+
+    start: float
+    end: float
+    label: str
+    speaker: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """float32 waveform (samples,) at 16 kHz, its events in order, the kind of background."""
+
+    waveform: np.ndarray
+    events: list[Event]
+    background: str
+
+
+class Scenes:
+    """`scenes[number]` is a `Scene`; there is no end of them."""
+
+    def __init__(self, pool: Pool, settings: SceneSettings, seed: int = 0):
+        self.pool, self.settings, self.seed = pool, settings, seed
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[list[str], list[np.ndarray], np.ndarray]]:
+        """Kind → groups, the numbers of their pieces, and how often each is drawn: by the root of its length."""
+        groups = {}
+        for kind, pieces in self.pool.pieces.groupby("kind"):
+            parts = pieces.groupby("group")
+            weights = np.sqrt([float((part["stop"] - part["start"]).sum()) for _, part in parts])
+            numbers = [part.index.to_numpy() for _, part in parts]
+            groups[str(kind)] = ([str(name) for name, _ in parts], numbers, np.cumsum(weights / weights.sum()))
+        return groups
+
+    def __iter__(self) -> Iterator[Scene]:
+        number = 0
+        while True:
+            yield self[number]
+            number += 1
+
+    def __getitem__(self, number: int) -> Scene:
+        rng = np.random.default_rng((self.seed, number))
+        settings = self.settings
+        length = round(settings.seconds * SAMPLING_RATE)
+        kinds, weights = zip(*settings.backgrounds.items(), strict=True)
+        background = str(rng.choice(kinds, p=np.array(weights) / sum(weights)))
+        scene = self._background(background, length, rng)
+        if rng.random() < 0.3 and background != "silence":
+            scene = scene + noise(length, rng) * 10 ** (rng.uniform(-40, -12) / 20)
+        clean = scene.copy()
+        pasted = self._draw(rng)
+        events = []
+        for (start, piece), (waveform, label, speaker) in zip(_places(pasted, length, rng), pasted, strict=True):
+            scene[start : start + piece] += waveform * _gain(waveform, clean, start, rng)
+            if speaker:
+                events.append(Event(start / SAMPLING_RATE, (start + piece) / SAMPLING_RATE, label, speaker))
+        if settings.varied:
+            scene = _channel(scene, rng)
+        peak = np.abs(scene).max(initial=1e-9)
+        scene = scene * (10 ** (rng.uniform(*LEVEL_DB) / 20) / peak)
+        return Scene(scene.astype(np.float32), events, background)
+
+    def _piece(self, kind: str, rng: np.random.Generator, group: str | None = None) -> tuple[np.ndarray, str, str]:
+        """Waveform, label and group of a piece."""
+        names, numbers, _ = self._groups[kind]
+        group = group or self._group(kind, rng)
+        number = int(rng.choice(numbers[names.index(group)]))
+        return self.pool.audio(number), self.pool.labels[number], group
+
+    def _group(self, kind: str, rng: np.random.Generator) -> str:
+        names, _, shares = self._groups[kind]
+        return names[min(int(np.searchsorted(shares, rng.random())), len(names) - 1)]
+
+    def _draw(self, rng: np.random.Generator) -> list[tuple[np.ndarray, str, str]]:
+        """What is pasted, in no order: waveform, label and, of bursts only, speaker."""
+        settings = self.settings
+        expected = settings.bursts_per_minute * settings.seconds / 60
+        count = round(expected) if not settings.varied else int(rng.integers(0, max(3, int(2.5 * expected)) + 1))
+        drawn = [self._piece("burst", rng) for _ in range(count)]
+        if settings.varied:
+            drawn = [(_stretch(waveform, rng), label, speaker) for waveform, label, speaker in drawn]
+            for _ in range(int(rng.integers(0, 3)) if rng.random() < 0.6 else 0):
+                waveform, _, _ = self._piece("speech" if rng.random() < 0.7 else "sound", rng)
+                most = int(rng.uniform(0.2, 4) * SAMPLING_RATE)
+                start = int(rng.integers(0, max(1, len(waveform) - most)))
+                drawn.append((_stretch(waveform[start : start + most], rng), "", ""))
+        rng.shuffle(drawn)
+        room = round(settings.seconds * SAMPLING_RATE)
+        kept = []
+        for waveform, label, speaker in drawn:
+            room -= len(waveform) + round(GAP_SECONDS * SAMPLING_RATE)
+            if room > 0 and len(waveform) > 2 * FADE:
+                kept.append((_fade(waveform), label, speaker))
+        return kept
+
+    def _background(self, kind: str, length: int, rng: np.random.Generator) -> np.ndarray:
+        """float32 of shape (length,), of about unit level."""
+        if kind == "noise":
+            return noise(length, rng)
+        if kind == "silence":
+            return noise(length, rng) * 0.003
+        track = noise(length, rng) * 10 ** (rng.uniform(-60, -25) / 20)
+        if kind == "music":
+            waveform, _, _ = self._piece("music", rng)
+            start = int(rng.integers(0, max(1, len(waveform) - length)))
+            track += np.resize(_level(waveform[start : start + length]), length)
+            return track
+        group = None if rng.random() < 0.2 else self._group(kind, rng)
+        position = -int(rng.uniform(0, 2) * SAMPLING_RATE)
+        while position < length:
+            waveform, _, _ = self._piece(kind, rng, group)
+            if position + len(waveform) > 0:
+                piece = _level(waveform)[max(0, -position) :][: length - max(0, position)]
+                track[max(0, position) : max(0, position) + len(piece)] += piece
+            position += len(waveform) + int(rng.exponential(0.35 if kind == "speech" else 1.0) * SAMPLING_RATE)
+        return track
+
+
+def noise(length: int, rng: np.random.Generator) -> np.ndarray:
+    """White, pink, brown or in between, now and then with hum or a slow swell; unit level; float32 (length,)."""
+    size = min(length, 1 << 16)  # 4 s, over and over
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    frequency = np.fft.rfftfreq(size, 1 / SAMPLING_RATE)
+    spectrum *= np.maximum(frequency, 20.0) ** -rng.uniform(0, 1.1)
+    if rng.random() < 0.3:  # a band of it
+        low = 10 ** rng.uniform(1.5, 3.3)
+        spectrum[(frequency < low) | (frequency > low * rng.uniform(2, 20))] *= 0.03
+    track = np.resize(np.fft.irfft(spectrum, size), length)
+    time = np.arange(length) / SAMPLING_RATE
+    track /= np.sqrt(np.square(track).mean()) + 1e-9
+    if rng.random() < 0.2:
+        base = rng.choice([50, 60, rng.uniform(80, 400)])
+        track += rng.uniform(0.2, 1.5) * sum(np.sin(2 * np.pi * base * k * time) / k for k in (1, 2, 3, 5))
+    if rng.random() < 0.3:
+        track *= 1 + rng.uniform(0, 0.9) * np.sin(2 * np.pi * (rng.uniform(0.05, 2) * time + rng.random()))
+    return track.astype(np.float32)
+
+
+def _level(waveform: np.ndarray) -> np.ndarray:
+    """At unit level where it is loud."""
+    return waveform / (np.sqrt(np.square(waveform).mean()) + 1e-4)
+
+
+def _gain(waveform: np.ndarray, background: np.ndarray, start: int, rng: np.random.Generator) -> float:
+    """What lifts `waveform` 0 to 20 dB above what it lies on, or above a third of the scene's level in its pauses."""
+    below = background[start : start + len(waveform)]
+    level = max(np.sqrt(np.square(below).mean()), 0.3 * np.sqrt(np.square(background).mean()), 1e-4)
+    return level * 10 ** (rng.uniform(*SNR_DB) / 20) / (np.sqrt(np.square(waveform).mean()) + 1e-6)
+
+
+def _places(pasted: list, length: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Start and length of each piece, in their order, with at least a gap between two."""
+    gap = round(GAP_SECONDS * SAMPLING_RATE)
+    pieces = [len(waveform) for waveform, _, _ in pasted]
+    free = length - sum(pieces) - gap * len(pieces)
+    cuts = np.sort(rng.integers(0, max(free, 1), len(pieces)))
+    starts = cuts + np.cumsum([0, *(piece + gap for piece in pieces)])[:-1].astype(int) if pieces else []
+    return [(int(start), piece) for start, piece in zip(starts, pieces, strict=True)]
+
+
+def _fade(waveform: np.ndarray) -> np.ndarray:
+    ramp = np.linspace(0, 1, FADE, dtype=np.float32)
+    waveform = waveform.copy()
+    waveform[:FADE] *= ramp
+    waveform[-FADE:] *= ramp[::-1]
+    return waveform
+
+
+def _stretch(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Faster or slower by up to 12 %, pitch along with it."""
+    factor = rng.uniform(0.88, 1.12)
+    places = np.arange(0, len(waveform) - 1, factor)
+    return np.interp(places, np.arange(len(waveform)), waveform).astype(np.float32)
+
+
+def _channel(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A dull or bright microphone; a telephone."""
+    if rng.random() < 0.5:
+        scene = scene + rng.uniform(-0.6, 0.6) * np.r_[0, scene[:-1]].astype(np.float32)
+    if rng.random() < 0.25:
+        rate = int(rng.choice([8_000, 8_000, 11_025]))
+        narrow = soxr.resample(soxr.resample(scene, SAMPLING_RATE, rate, quality="LQ"), rate, SAMPLING_RATE, "LQ")
+        scene = np.pad(narrow, (0, max(0, len(scene) - len(narrow))))[: len(scene)]
+    return scene.astype(np.float32)
+
+
+def write_scenes(scenes: Scenes, number: int, folder: Path) -> Path:
+    """Writes the first scenes as 16-bit WAV, and `events.csv`: recording, start, end, label, speaker, background."""
+    make_folder(folder)
+    rows = []
+    for index in range(number):
+        scene, name = scenes[index], f"scene-{index:05d}.wav"
+        sf.write(folder / name, scene.waveform, SAMPLING_RATE, subtype="PCM_16")
+        rows += [{"recording": name, **asdict(event), "background": scene.background} for event in scene.events]
+    path = folder / "events.csv"
+    write_table(path, rows, ["recording", "start", "end", "label", "speaker", "background"])
+    return path

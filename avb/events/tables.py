@@ -1,0 +1,196 @@
+"""Tables of events or windows of many recordings, each of any length: in constant memory, resumable by recording.
+
+Rows are kept in OUTPUT.partial as they are made, with a line where a recording ends; what an interruption left of a
+recording that was not over is dropped and made again.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from audio_avb import SAMPLING_RATE
+from avb.errors import AudioError
+from avb.events.finding import EVENT_COLUMNS, Finder
+from avb.events.formats import FORMATS
+from avb.events.reading import read_blocks
+from avb.events.windows import score_windows
+from avb.files import make_folder, write_table, write_text
+from avb.inference.clips import Clip, Clips
+from avb.inference.prediction import score_row
+from avb.inference.scorer import Scorer
+from calibration_avb import weights_fingerprint
+
+END = "end_of"  # of a recording; no column is called so
+
+
+@dataclass(frozen=True)
+class EventRows:
+    """Rows of a recording's events: start, end, detection, then the columns of a clip's scores."""
+
+    finder: Finder
+
+    @property
+    def key(self) -> str:
+        """What rows depend on beside the recordings."""
+        detector = self.finder.detector
+        threshold = detector.config.threshold if self.finder.threshold is None else self.finder.threshold
+        return f"{self.finder.scorer.key} {weights_fingerprint(detector.named_parameters())} {threshold:g}"
+
+    @property
+    def columns(self) -> list[str]:
+        return [*EVENT_COLUMNS, *self.finder.scorer.columns]
+
+    def rows(self, blocks: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
+        for detection, scores in self.finder.events(blocks):
+            row = {"start": round(detection.start_seconds, 3), "end": round(detection.end_seconds, 3)}
+            row["detection"] = round(detection.probability, 6)
+            yield row | row_of(self.finder.scorer, scores)
+
+
+@dataclass(frozen=True)
+class WindowRows:
+    """Rows of a recording's windows: start, end, then the columns of a clip's scores."""
+
+    scorer: Scorer
+    window_seconds: float
+    hop_seconds: float | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.scorer.key} {self.window_seconds:g} {self.hop_seconds}"
+
+    @property
+    def columns(self) -> list[str]:
+        return [*EVENT_COLUMNS[:2], *self.scorer.columns]
+
+    def rows(self, blocks: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
+        for start, end, scores in score_windows(self.scorer, blocks, self.window_seconds, self.hop_seconds):
+            yield {"start": round(start, 3), "end": round(end, 3)} | row_of(self.scorer, scores)
+
+
+def row_of(scorer: Scorer, scores: np.ndarray) -> dict[str, Any]:
+    calibrated = scorer.calibrated
+    return score_row(scores, scorer.config) | (calibrated.row(scores) if calibrated else {})
+
+
+def score_recordings(journal: Path, key: str, clips: Clips, maker: EventRows | WindowRows, strict: bool):
+    """Makes the rows of the recordings that the journal does not hold yet.
+
+    Args:
+        journal: file to start, or to go on with.
+        key: of models and recordings; a journal of another key is started again.
+        clips: the recordings, in their order.
+        maker: of rows.
+        strict: raise at the first recording that cannot be read.
+
+    Raises:
+        AudioError: `strict`, and a recording cannot be read.
+    """
+    done, total = resume(journal, key), clips.count()
+    if done:
+        print(f"{done} of {total} recordings are scored already, in {journal}")
+    with (
+        open(journal, "r+", encoding="utf-8") as file,
+        tqdm(total=total, initial=done, unit="recording", desc="scoring", disable=None) as progress,
+    ):
+        file.seek(0, 2)
+        for clip in clips.part(done, total).clips():
+            begin = file.tell()
+            try:
+                end: dict[str, Any] = {END: clip.id, "seconds": _write_rows(file, clip, maker)}
+            except AudioError as error:
+                if strict:
+                    raise
+                file.seek(begin)
+                file.truncate()
+                end = {END: clip.id, "error": str(error)}
+            file.write(json.dumps(end) + "\n")
+            file.flush()
+            progress.update()
+
+
+def _write_rows(file, clip: Clip, maker: EventRows | WindowRows) -> float:
+    """Writes a recording's rows; returns its length in seconds."""
+    samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal samples
+        for block in read_blocks(clip.read()):
+            samples += len(block)
+            yield block
+
+    for row in maker.rows(counted()):
+        file.write(json.dumps({"id": clip.id, **row}) + "\n")
+    return samples / SAMPLING_RATE
+
+
+def resume(journal: Path, key: str) -> int:
+    """Starts the journal, or counts the recordings it holds; what follows the last whole one is cut off."""
+    head = json.dumps({"fingerprint": key}).encode() + b"\n"
+    if journal.exists():
+        with open(journal, "rb+") as file:
+            if file.readline() == head:
+                done, whole = 0, file.tell()
+                while (line := file.readline()).endswith(b"\n"):
+                    if END in json.loads(line):
+                        done, whole = done + 1, file.tell()
+                file.truncate(whole)
+                return done
+    journal.write_bytes(head)
+    return 0
+
+
+def read_rows(journal: Path) -> Iterator[dict[str, Any]]:
+    """The journal's lines after its head."""
+    with open(journal, encoding="utf-8") as file:
+        next(file)
+        yield from map(json.loads, file)
+
+
+def finish(journal: Path, output: Path, columns: list[str], events_format: str | None = None) -> int:
+    """Turns the finished journal into the table, a list of what could not be read, and annotations where asked for.
+
+    Args:
+        journal: to turn.
+        output: the table.
+        columns: of it, after `id`.
+        events_format: one of `FORMATS`: a file per recording in the folder OUTPUT.FORMAT.
+
+    Returns:
+        How many recordings were skipped.
+    """
+    write_table(output, (row for row in read_rows(journal) if END not in row), ["id", *columns])
+    ends = [row for row in read_rows(journal) if END in row]
+    bad = [{"id": row[END], "error": row["error"]} for row in ends if "error" in row]
+    report = output.with_name(output.name + ".errors.csv")
+    report.unlink(missing_ok=True)
+    if bad:
+        write_table(report, bad, ["id", "error"])
+        print(f"{len(bad)} recording{'s' * (len(bad) != 1)} skipped: {report}", file=sys.stderr)
+    if events_format:
+        print(f"{events_format}: {write_annotations(journal, output, events_format)}")
+    print(f"{len(ends) - len(bad)} recording{'s' * (len(ends) - len(bad) != 1)} scored: {output}")
+    return len(bad)
+
+
+def write_annotations(journal: Path, output: Path, events_format: str) -> Path:
+    """A file per recording in the folder OUTPUT.FORMAT, named as the recording; returns the folder."""
+    write, suffix = FORMATS[events_format]
+    folder = make_folder(output.with_name(f"{output.name}.{events_format}"))
+    taken: dict[str, int] = {}
+    for recording, lines in groupby(read_rows(journal), lambda row: row.get(END) or row["id"]):
+        *rows, end = lines
+        if "error" in end:
+            continue
+        stem = Path(recording).stem or "recording"
+        taken[stem] = taken.get(stem, 0) + 1
+        name = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
+        write_text(folder / f"{name}{suffix}", write(name, rows, end["seconds"]))
+    return folder

@@ -1,0 +1,78 @@
+"""Trains the detector: scenes made as they are needed, one binary cross-entropy per frame.
+
+A command of its own instead of a recipe of train_avb.py: there are no clips, splits and labels of a task here but an
+endless row of scenes with a label per frame, so neither that command's corpora, batches, metrics nor card would apply.
+"""
+
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch.nn.utils import clip_grad_norm_
+from transformers import Wav2Vec2FeatureExtractor, set_seed
+
+from audio_avb import SAMPLING_RATE
+from avb.events.arguments import TrainingArguments
+from avb.events.evaluation import fit_threshold
+from avb.events.pool import Pool
+from avb.events.scenes import Event, Scenes, SceneSettings
+from avb.files import make_folder, write_json
+from configuration_events_avb import BurstEventsConfig
+from modeling_events_avb import FRAME_SAMPLES, BurstEventsModel
+
+LOG_STEPS = 50
+
+
+def train(args: TrainingArguments) -> Path:
+    """Trains and saves a detector with its feature extractor; returns its folder."""
+    set_seed(args.seed)
+    folder = make_folder(args.output_dir)
+    pool = Pool.load(args.pool, "train")
+    scenes = Scenes(pool, SceneSettings(args.scene_seconds, varied=True), args.seed)
+    model = BurstEventsModel(BurstEventsConfig(channels=args.channels, dropout=args.dropout)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
+    begin, losses, log = time.monotonic(), [], []
+    step, progress = 0, 0.0
+    while step < args.max_steps and progress < 1:
+        progress = step / args.max_steps
+        if args.max_minutes:
+            progress = max(progress, (time.monotonic() - begin) / 60 / args.max_minutes)
+        rise = min(1.0, (step + 1) / args.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = args.learning_rate * rise * 0.5 * (1 + np.cos(np.pi * min(progress, 1.0)))
+        batch = [scenes[step * args.batch_size + number] for number in range(args.batch_size)]
+        waveforms = torch.from_numpy(np.stack([scene.waveform for scene in batch]))  # (batch, samples)
+        labels = torch.stack([frame_labels(scene.events, waveforms.shape[1]) for scene in batch])  # (batch, frames)
+        loss = model(waveforms, labels=labels).loss
+        loss.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        step += 1
+        if step % LOG_STEPS == 0:
+            log.append({"step": step, "loss": float(np.mean(losses[-LOG_STEPS:]))})
+            print(f"step {step}: loss {log[-1]['loss']:.4f}, {(time.monotonic() - begin) / 60:.1f} min", flush=True)
+            model.save_pretrained(folder)
+    model.eval()
+    model.config.threshold, tried = fit_threshold(model, pool, args.threshold_scenes)
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
+    (folder / "recipe.yaml").write_text(
+        yaml.safe_dump({f.name: getattr(args, f.name) for f in fields(args) if f.name not in ("pool", "output_dir")})
+    )
+    write_json(folder / "training_log.json", {"losses": log, "thresholds": tried})
+    return folder
+
+
+def frame_labels(events: list[Event], samples: int) -> torch.Tensor:
+    """(frames,): 1 where a frame's middle lies in an event; as many as the model gives for so many samples."""
+    frames = samples // FRAME_SAMPLES + 1
+    labels = torch.zeros(frames)
+    for event in events:
+        first, last = (int(np.ceil(time * SAMPLING_RATE / FRAME_SAMPLES)) for time in (event.start, event.end))
+        labels[first:last] = 1
+    return labels

@@ -1,0 +1,165 @@
+"""Where the vocal bursts of a recording are: one probability per 40 ms, by a network small enough to run beside a call.
+
+    model = AutoModelForAudioFrameClassification.from_pretrained("org/emogator-events", trust_remote_code=True)
+    model(waveforms).logits.sigmoid()  # (batch, frames, 1)
+
+waveform → log-mel spectrum (64 bands, 10 ms hop) → batch norm of each band → three convolutions that leave a quarter of
+the frames → residual blocks of dilated depthwise-separable convolutions over time → linear.
+
+Self-contained code for the Hub: it needs torch, transformers and `configuration_events_avb.py` beside it. Unusual:
+
+- A frame hears a bounded stretch of the recording, `left_samples` before it and `right_samples` after it: blocks with
+  long dilations look back only. Who runs it on overlapping stretches gets what it gives for the whole recording.
+- Audio enters at the level it was recorded at, of which the network was trained to make little.
+- Whatever lies behind a clip's end is set to zero before each convolution, so a frame does not depend on the batch.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.audio_utils import mel_filter_bank
+from transformers.modeling_outputs import TokenClassifierOutput
+
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .configuration_events_avb import BurstEventsConfig
+except ImportError:
+    from configuration_events_avb import BurstEventsConfig
+
+SAMPLING_RATE = 16_000
+WINDOW, HOP, BANDS = 512, 160, 64
+LOG_FLOOR = 1e-8
+STRIDES = ((2, 2), (2, 2), (2, 1))  # of the stem's convolutions, over bands and over time
+FRAME_SAMPLES = 4 * HOP  # from one frame of the output to the next, 40 ms
+
+
+class DilatedBlock(nn.Module):
+    """A depthwise convolution over three frames, a pointwise one, and a way around both."""
+
+    def __init__(self, channels: int, dilation: int, dropout: float):
+        super().__init__()
+        width = abs(dilation)
+        self.padding = (2 * width, 0) if dilation < 0 else (width, width)
+        self.depthwise = nn.Conv1d(channels, channels, 3, dilation=width, groups=channels, bias=False)
+        self.depthwise_norm = nn.BatchNorm1d(channels)
+        self.pointwise = nn.Conv1d(channels, channels, 1, bias=False)
+        self.pointwise_norm = nn.BatchNorm1d(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """x (batch, channels, frames), zero behind each clip's end; mask (batch, 1, frames) of ones before it."""
+        hidden = self.depthwise_norm(self.depthwise(F.pad(x, self.padding))).relu()
+        hidden = self.pointwise_norm(self.pointwise(hidden)).relu()
+        return (x + self.dropout(hidden)) * mask
+
+
+class BurstEventsModel(PreTrainedModel):
+    """Input: 16 kHz mono waveforms of any length, padded on the right."""
+
+    config_class = BurstEventsConfig
+    main_input_name = "input_values"
+    filters: torch.Tensor
+    window: torch.Tensor
+
+    def __init__(self, config: BurstEventsConfig):
+        super().__init__(config)
+        self.register_buffer("filters", torch.empty(BANDS, WINDOW // 2 + 1))
+        self.register_buffer("window", torch.empty(WINDOW))
+        self.band_norm = nn.BatchNorm1d(BANDS)
+        widths = (1, 16, 32, 48)
+        self.stem = nn.ModuleList(
+            nn.Conv2d(below, width, 3, stride, padding=1, bias=False)
+            for below, width, stride in zip(widths, widths[1:], STRIDES, strict=False)
+        )
+        self.stem_norms = nn.ModuleList(map(nn.BatchNorm2d, widths[1:]))
+        self.projection = nn.Conv1d(widths[-1] * BANDS // 8, config.channels, 1)
+        self.blocks = nn.ModuleList(
+            DilatedBlock(config.channels, dilation, config.dropout) for dilation in config.dilations
+        )
+        self.classifier = nn.Linear(config.channels, 1)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif module is self:
+            bank = mel_filter_bank(WINDOW // 2 + 1, BANDS, 60.0, SAMPLING_RATE / 2, SAMPLING_RATE, "slaney", "slaney")
+            self.filters.copy_(torch.from_numpy(bank.T))
+            self.window.copy_(torch.hann_window(WINDOW))
+
+    @property
+    def left_samples(self) -> int:
+        """How far before a frame's middle the audio reaches that it depends on; rounded up to whole frames."""
+        return self._reach(sum(2 * -d if d < 0 else d for d in self.config.dilations))
+
+    @property
+    def right_samples(self) -> int:
+        """How far behind a frame's middle the audio reaches that it depends on: the latency of a stream."""
+        return self._reach(sum(max(d, 0) for d in self.config.dilations))
+
+    def _reach(self, frames: int) -> int:
+        stem = 1 + 2 + 4  # spectra of 10 ms to each side, of three convolutions over 10, 20 and 40 ms
+        samples = frames * FRAME_SAMPLES + stem * HOP + WINDOW // 2
+        return math.ceil(samples / FRAME_SAMPLES) * FRAME_SAMPLES
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> TokenClassifierOutput:
+        """Logits, (batch, frames, 1); frame t is the one around sample t * `FRAME_SAMPLES`.
+
+        Args:
+            input_values: (batch, samples).
+            attention_mask: (batch, samples), 1 where there is audio; None where all of it is.
+            labels: (batch, frames) 0 or 1, -100 where it does not count; the loss is binary cross-entropy.
+            return_dict: for callers that know the argument; the answer is always an output object.
+        """
+        lengths = None
+        if attention_mask is not None:
+            lengths, input_values = attention_mask.sum(1), input_values * attention_mask
+        bands = self.band_norm(self.log_mel(input_values))  # (batch, bands, spectra)
+        mask = self._mask(lengths, HOP, bands)
+        hidden = bands[:, None] * mask[:, None]
+        for convolution, norm, (_, stride) in zip(self.stem, self.stem_norms, STRIDES, strict=True):
+            hidden = norm(convolution(hidden)).relu()
+            mask = mask[..., ::stride]
+            hidden = hidden * mask[:, None]  # (batch, channels, bands, frames)
+        hidden = self.projection(hidden.flatten(1, 2)).relu() * mask  # (batch, channels, frames)
+        for block in self.blocks:
+            hidden = block(hidden, mask)
+        logits = self.classifier(hidden.transpose(1, 2))  # (batch, frames, 1)
+        return TokenClassifierOutput(loss=None if labels is None else frame_loss(logits, labels), logits=logits)
+
+    def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) → (batch, bands, 1 + samples // HOP), each window centred, silence around the clip."""
+        padded = F.pad(waveforms.float(), (WINDOW // 2, WINDOW // 2))
+        window = self.window.float()
+        if torch.jit.is_tracing():  # an exported graph has no complex numbers: the transform as a convolution
+            angle = torch.outer(torch.arange(WINDOW // 2 + 1), torch.arange(WINDOW)) % WINDOW * (2 * math.pi / WINDOW)
+            waves = torch.cat([angle.cos(), angle.sin()]) * window  # (2 * bins, WINDOW)
+            parts = F.conv1d(padded[:, None], waves[:, None], stride=HOP).square()
+            power = parts[:, : WINDOW // 2 + 1] + parts[:, WINDOW // 2 + 1 :]
+        else:
+            spectrum = torch.stft(padded, WINDOW, HOP, window=window, center=False, return_complex=True)
+            power = spectrum.real.square() + spectrum.imag.square()
+        return (self.filters.float() @ power + LOG_FLOOR).log().to(self.classifier.weight.dtype)
+
+    @staticmethod
+    def _mask(lengths: torch.Tensor | None, hop: int, bands: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, spectra): one where a spectrum's middle is within the clip, or at its end."""
+        if lengths is None:
+            return torch.ones_like(bands[:, :1])
+        places = torch.arange(bands.shape[-1], device=bands.device)
+        return (places <= (lengths // hop)[:, None])[:, None].to(bands.dtype)
+
+
+def frame_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross-entropy over the frames whose label is not -100; logits (batch, frames, 1)."""
+    counts = labels >= 0
+    return F.binary_cross_entropy_with_logits(logits[..., 0][counts].float(), labels[counts].float())

@@ -1,0 +1,321 @@
+"""Vocal bursts in recordings: the detector, its streams, `avb.find`, tables and formats."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+import torch
+from recordings import noise
+from transformers import AutoModelForAudioFrameClassification
+
+import avb
+import predict_avb
+from audio_avb import AudioError, load_audio
+from avb.errors import AvbError
+from avb.events import tables
+from avb.events.detection import EventStream, FrameStream, Segmenter, load_detector
+from avb.events.formats import FORMATS
+from avb.events.reading import read_blocks
+from configuration_events_avb import BurstEventsConfig
+from modeling_events_avb import FRAME_SAMPLES, BurstEventsModel
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def detector() -> BurstEventsModel:
+    """A small one of random weights; what is loud happens to be likelier."""
+    torch.manual_seed(2)
+    model = BurstEventsModel(BurstEventsConfig(channels=16, dilations=(1, -2, 2))).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.running_mean += torch.randn_like(module.running_mean) * 0.1
+        model.classifier.weight *= 10
+        model.classifier.bias += 2.5
+    return model
+
+
+@pytest.fixture(scope="module")
+def detector_folder(detector, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detector")
+    detector.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """Nine seconds at 22,050 Hz: silence, tones that swell, noise."""
+    rng = np.random.default_rng(0)
+    time = np.arange(9 * 22_050) / 22_050
+    waveform = 0.3 * np.sin(2 * np.pi * (200 + 300 * np.sin(time)) * time) * (np.sin(2 * time) > 0.3)
+    path = tmp_path_factory.mktemp("recordings") / "an evening.wav"
+    sf.write(path, waveform + rng.normal(0, 1e-4, len(time)), 22_050)
+    return path
+
+
+def whole(detector, waveform: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return detector(torch.from_numpy(waveform)[None]).logits[0, :, 0].sigmoid().numpy()
+
+
+@pytest.mark.parametrize("step", [1_600, 977, 40_000, 160_000])
+def test_a_stream_gives_what_the_whole_recording_gives(detector, step):
+    waveform = np.random.default_rng(1).normal(0, 0.1, 61_234).astype(np.float32)
+    expected = whole(detector, waveform)
+    for start in (0, 24 * 3600 * RATE):  # a stream that has run for a day
+        stream = FrameStream(detector, start)
+        parts = [stream.push(waveform[at : at + step]) for at in range(0, len(waveform), step)]
+        found = np.concatenate([*parts, stream.finish()])
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert stream.frame == start // FRAME_SAMPLES + len(expected)
+        assert len(stream._buffer) <= detector.left_samples + detector.right_samples + FRAME_SAMPLES + step
+
+
+def test_what_a_frame_hears_is_bounded_and_no_smaller_than_said(detector):
+    waveform = np.random.default_rng(1).normal(0, 0.1, 64_000).astype(np.float32)
+    frame, expected = 50, whole(detector, waveform)
+    changed = waveform.copy()
+    changed[: frame * FRAME_SAMPLES - detector.left_samples] = 0.5
+    changed[frame * FRAME_SAMPLES + detector.right_samples :] = 0.5
+    assert whole(detector, changed)[frame] == pytest.approx(expected[frame], abs=1e-6)
+    changed[frame * FRAME_SAMPLES - detector.left_samples + FRAME_SAMPLES * 2 :] += 0.1
+    assert whole(detector, changed)[frame] != pytest.approx(expected[frame], abs=1e-6)
+
+
+def test_a_clip_in_a_batch_gives_what_it_gives_alone(detector):
+    clips = [torch.randn(size, generator=torch.Generator().manual_seed(size)) * 0.1 for size in (16_000, 9_999, 640)]
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=7.0)
+    mask = torch.stack([(torch.arange(16_000) < len(clip)).long() for clip in clips])
+    with torch.inference_mode():
+        logits = detector(padded, mask).logits
+        for row, clip in zip(logits, clips, strict=True):
+            alone = detector(clip[None]).logits[0]
+            assert len(alone) == len(clip) // FRAME_SAMPLES + 1
+            torch.testing.assert_close(row[: len(alone)], alone, atol=1e-4, rtol=1e-4)
+
+
+def segments(probabilities, threshold=0.6) -> list[tuple[float, float, float]]:
+    segmenter = Segmenter(threshold)
+    found = [*segmenter.push(np.array(probabilities)), *segmenter.finish()]
+    return [(round(event.start_seconds, 2), round(event.end_seconds, 2), event.probability) for event in found]
+
+
+def test_events_of_probabilities():
+    low, rise, high = [0.1] * 10, [0.4] * 5, [0.9] * 10
+    assert segments(low) == []
+    assert segments(low + rise + low) == []  # never as sure as the threshold
+    assert segments(low + rise + high + rise + low) == [(0.38, 1.18, 0.9)]  # from 10 * 0.04 - 0.02 to 29 * 0.04 + 0.02
+    assert segments(low + high) == [(0.38, 0.78, 0.9)]  # to the end of the recording
+    assert segments(high) == [(0.0, 0.38, 0.9)]
+    assert len(segments(high + [0.0] * 5 + high)) == 1 and len(segments(high + [0.0] * 6 + high)) == 2
+    assert segments(low + [0.9] * 2 + low) == []  # shorter than 0.12 s
+    day = segments([0.9] * 2000)
+    assert [round(end - start) for start, end, _ in day] == [30, 30, 20]
+    with pytest.raises(AvbError, match="threshold=60 is not legal"):
+        Segmenter(60)
+
+
+@pytest.mark.parametrize("step", [640, 5_000, 10**6])
+def test_each_event_comes_with_its_audio(detector, step):
+    waveform = np.random.default_rng(2).normal(0, 0.1, 150_000).astype(np.float32)
+    waveform *= np.where(np.arange(150_000) // 12_000 % 2, 1e-4, 1).astype(np.float32)  # on and off
+    threshold = 0.5
+    stream = EventStream(detector, threshold)
+    found = [event for at in range(0, len(waveform), step) for event in stream.push(waveform[at : at + step])]
+    found += stream.finish()
+    once = EventStream(detector, threshold)
+    assert len(found) > 3
+    expected = once.push(waveform) + once.finish()
+    assert [(event.start, event.stop) for event, _ in found] == [(event.start, event.stop) for event, _ in expected]
+    for event, audio in found:
+        np.testing.assert_array_equal(audio, waveform[max(0, event.start - 1_600) : event.stop + 1_600])
+
+
+def test_a_detector_is_found_by_the_auto_class_and_exports(detector, detector_folder, tmp_path):
+    model = AutoModelForAudioFrameClassification.from_pretrained(detector_folder)
+    assert type(model) is BurstEventsModel and model.config.dilations == [1, -2, 2]
+    torch.testing.assert_close(model(torch.ones(1, 8_000)).logits, detector(torch.ones(1, 8_000)).logits)
+    written = json.loads((detector_folder / "config.json").read_text())
+    assert written["auto_map"]["AutoModelForAudioFrameClassification"] == "modeling_events_avb.BurstEventsModel"
+    from avb.events.export import export
+
+    assert export(detector, tmp_path / "events.onnx").stat().st_size < 2_000_000  # compared with the original within
+
+
+@pytest.mark.slow
+def test_a_detector_loads_as_remote_code(detector, detector_folder):
+    """Where nothing of this project can be imported."""
+    code = (
+        "import sys, torch\n"
+        "from transformers import AutoModelForAudioFrameClassification as Auto\n"
+        "model = Auto.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "print(type(model).__module__.split('.')[0], model(torch.ones(1, 8_000)).logits.sum().item())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(detector_folder)], cwd=detector_folder.parent, capture_output=True,
+        text=True, env={**os.environ, "HF_MODULES_CACHE": str(detector_folder / "modules")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    module, total = done.stdout.split()
+    assert module == "transformers_modules"
+    assert float(total) == pytest.approx(detector(torch.ones(1, 8_000)).logits.sum().item(), abs=1e-3)
+
+
+def test_what_is_no_detector(detector_folder, tmp_path):
+    with pytest.raises(AvbError, match="emogator-cnn: a 'log-mel-cnn' model, no detector; try emogator-events"):
+        load_detector("emogator-cnn")
+    with pytest.raises(AvbError, match="no such model"):
+        load_detector(str(tmp_path / "none"))
+    for file in detector_folder.glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:4_000])
+    with pytest.raises(AvbError, match="its files are damaged .* copy it again"):
+        load_detector(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a"])
+def test_a_recording_is_read_in_blocks_as_a_clip_is_read_at_once(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.m4a":
+        from recordings import by_av
+
+        path.write_bytes(next(found.content for found in by_av(3.0) if found.kind.startswith("ipod")))
+    else:
+        sf.write(path, np.stack([noise(3.0, 44_100), noise(3.0, 44_100)[::-1]], 1), 44_100)
+    blocks = list(read_blocks(path, block_seconds=0.5))
+    expected = load_audio(path, peak_db=None)
+    joined = np.concatenate(blocks)
+    assert len(blocks) > 3 and abs(len(joined) - len(expected)) <= 1
+    np.testing.assert_allclose(joined[: len(expected)], expected[: len(joined)], atol=1e-6)
+    (content,) = (np.concatenate(list(read_blocks(source))) for source in (path.read_bytes(),))
+    np.testing.assert_array_equal(content, expected)
+
+
+def test_recordings_that_cannot_be_read(tmp_path):
+    (tmp_path / "text.wav").write_text("no audio at all")
+    sf.write(tmp_path / "empty.wav", np.zeros(0), RATE)
+    for name, said in (("none.wav", "no such file"), ("text.wav", "cannot be decoded"), ("empty.wav", "no samples")):
+        with pytest.raises(AudioError, match=f"{name}: .*{said}"):
+            list(read_blocks(tmp_path / name))
+
+
+def test_find(detector, recording):
+    threshold = 0.5
+    found = avb.find(recording, "emogator-cnn", detector=detector, threshold=threshold)
+    pipe = avb.load("emogator-cnn", "cpu")
+    labels = list(pipe.model.config.id2label.values())
+    assert list(found.columns) == ["start", "end", "detection", *labels] and len(found) > 1
+    assert (found["end"] > found["start"]).all() and (found["detection"] >= threshold).all()
+    assert all(end <= start for (_, end), (start, _) in pairwise(zip(found["start"], found["end"], strict=True)))
+    np.testing.assert_allclose(found[labels].sum(axis=1), 1, atol=1e-4)
+    again = list(pipe.events(recording, detector=detector, threshold=threshold))
+    assert [event["start"] for event in again] == pytest.approx(found["start"].tolist(), abs=1e-3)
+    assert [score["score"] for score in again[0]["scores"]] == pytest.approx(found.iloc[0, 3:].tolist(), abs=1e-5)
+
+    waveform = load_audio(recording, peak_db=None)
+    chunks = (waveform[at : at + 1_600] for at in range(0, len(waveform), 1_600))
+    live = list(pipe.stream(chunks, detector=detector, threshold=threshold, top_k=1))
+    assert [event["end"] for event in live] == pytest.approx(found["end"].tolist(), abs=1e-3)
+    assert all(len(event["scores"]) == 1 for event in live)
+
+    none = avb.find((np.zeros(1_000, np.float32), RATE), pipe, detector=detector)
+    assert list(none.columns) == list(found.columns) and len(none) == 0 and none["start"].dtype == np.float64
+
+
+def test_windows_are_those_of_a_call(recording):
+    pipe = avb.load("emogator-cnn", "cpu")
+    for window, hop in ((2.0, 1.0), (4.0, None), (60.0, 30.0)):
+        called = pipe(str(recording), window_seconds=window, hop_seconds=hop)
+        found = list(pipe.windows(recording, window, hop))
+        assert [(one["start"], one["end"]) for one in found] == [(one["start"], one["end"]) for one in called]
+        for one, other in zip(found, called, strict=True):
+            assert [score["label"] for score in one["scores"]] == [score["label"] for score in other["scores"]]
+    with pytest.raises(AvbError, match="hop_seconds=3"):
+        list(pipe.windows(recording, 2.0, 3.0))
+
+
+def test_saved_it_is_the_pipeline_that_the_hub_knows(tmp_path):
+    avb.load("emogator-cnn", "cpu").save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["custom_pipelines"]["vocal-burst-recognition"]["impl"] == "pipeline_avb.VocalBurstPipeline"
+
+
+def test_tables_of_events_resume(recording, detector_folder, tmp_path, capsys):
+    (tmp_path / "bad.wav").write_text("no audio")
+    output = tmp_path / "events.csv"
+    argv = ["emogator-cnn", str(recording), str(tmp_path / "bad.wav"), str(recording), "--output", str(output)]
+    argv += ["--events", "--detector", str(detector_folder), "--threshold", "0.5", "--events_format", "textgrid"]
+    assert predict_avb.main(argv) == predict_avb.EXIT_SKIPPED
+    table = pd.read_csv(output)
+    assert list(table.columns)[:6] == ["id", "start", "end", "detection", "prediction", "confidence"]
+    assert "cannot be decoded" in (tmp_path / "events.csv.errors.csv").read_text()
+    half = table.iloc[: len(table) // 2]
+    pd.testing.assert_frame_equal(
+        half, table.iloc[len(table) // 2 :].reset_index(drop=True)
+    )  # twice the same recording
+    expected = avb.find(recording, "emogator-cnn", detector=str(detector_folder), threshold=0.5)
+    assert half["start"].tolist() == expected["start"].tolist()
+    written = sorted(path.name for path in (tmp_path / "events.csv.textgrid").iterdir())
+    assert written == ["an evening-2.TextGrid", "an evening.TextGrid"]
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    first = output.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "finish", stop)
+        assert predict_avb.main([*argv, "--overwrite"]) == 130
+    partial = tmp_path / "events.csv.partial"
+    lines = partial.read_text().splitlines(keepends=True)
+    ends = [number for number, line in enumerate(lines) if tables.END in json.loads(line)]
+    partial.write_text("".join(lines[: ends[1] + 2]) + '{"id": "half a li')  # in the middle of the third recording
+    capsys.readouterr()
+    assert predict_avb.main([*argv, "--overwrite"]) == predict_avb.EXIT_SKIPPED
+    assert "2 of 3 recordings are scored already" in capsys.readouterr().out
+    assert output.read_bytes() == first and not partial.exists()
+
+
+def test_tables_of_windows(recording, tmp_path):
+    output = tmp_path / "windows.jsonl"
+    argv = ["emogator-cnn", str(recording), "--window_seconds", "2", "--hop_seconds", "1", "--output", str(output)]
+    assert predict_avb.main(argv) == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row["start"], row["end"]) for row in rows] == [(start, start + 2.0) for start in range(8)]
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["--threshold", "0.5", "--output", "a.csv"], "--threshold goes with --events"),
+        (["--hop_seconds", "1", "--output", "a.csv"], "--hop_seconds goes with --window_seconds"),
+        (["--events", "--window_seconds", "2", "--output", "a.csv"], "either --events or --window_seconds"),
+        (["--events", "--output", "shards"], "write a table"),
+    ],
+)
+def test_options_that_do_not_fit_together(argv, said, capsys):
+    with pytest.raises(SystemExit):
+        predict_avb.main(["emogator-cnn", "a.wav", *argv])
+    assert said in capsys.readouterr().err
+
+
+def test_formats():
+    rows = [
+        {"id": "a.wav", "start": 0.5, "end": 1.25, "detection": 0.9, "prediction": "Romantic Love"},
+        {"id": "a.wav", "start": 2.0, "end": 3.0, "detection": 0.8, "prediction": 'So "so"'},
+    ]
+    texts = {name: write("my call", rows, 3.0) for name, (write, _) in FORMATS.items()}
+    assert texts["rttm"].splitlines()[0] == "SPEAKER my_call 1 0.500 0.750 <NA> <NA> Romantic_Love 0.900 <NA>"
+    assert texts["audacity"] == '0.500000\t1.250000\tRomantic Love\n2.000000\t3.000000\tSo "so"\n'
+    assert json.loads(texts["json"])["events"][0] == {name: rows[0][name] for name in list(rows[0])[1:]}
+    grid = texts["textgrid"]
+    assert "intervals: size = 4" in grid and 'text = "So ""so"""' in grid and 'text = "Romantic Love"' in grid
+    bounds = [float(line.split("=")[1]) for line in grid.splitlines() if line.startswith("            xm")]
+    assert bounds == [0.0, 0.5, 0.5, 1.25, 1.25, 2.0, 2.0, 3.0]
+    assert "intervals: size = 1" in FORMATS["textgrid"][0]("empty", [], 3.0)
