@@ -35,11 +35,17 @@ class BurstCollator:
 
 
 def collate_labels(rows: list[dict]) -> dict[str, torch.Tensor]:
-    """`labels` of rows that have them: (batch, labels) float32 for scores, (batch,) int64 for classes."""
+    """`labels` of rows that have them: (batch, labels) float32 for scores, (batch,) int64 for classes.
+
+    And `folds` (batch, teachers) int64, where teachers ask for them (`avb.training.distillation.with_folds`).
+    """
     if "labels" not in rows[0]:
         return {}
     labels = np.stack([np.asarray(row["labels"]) for row in rows])
-    return {"labels": torch.from_numpy(labels.astype(np.float32 if labels.ndim == 2 else np.int64))}
+    batch = {"labels": torch.from_numpy(labels.astype(np.float32 if labels.ndim == 2 else np.int64))}
+    if "folds" in rows[0]:
+        batch["folds"] = torch.tensor([list(row["folds"]) for row in rows])
+    return batch
 
 
 def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

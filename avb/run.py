@@ -48,7 +48,7 @@ from avb.training import defaults
 from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
 from avb.training.build import build_model
 from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
-from avb.training.distillation import ModelTeachers, are_models, soften
+from avb.training.distillation import ModelTeachers, are_models, soften, with_folds
 from avb.training.frozen import training_inputs
 from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.scoring import score_split, summary
@@ -249,6 +249,8 @@ def _build(
     if teachers or has_raters or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
         tables = [] if model_teachers else teachers
         splits["train"] = soften(splits["train"], task, tables, data_args.teacher_weight)
+    if model_teachers is not None:
+        splits["train"] = with_folds(splits["train"], teachers)
     with args.main_process_first(desc="computing features"):
         splits, collator = training_inputs(
             model.to(args.device),

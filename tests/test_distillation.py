@@ -15,10 +15,12 @@ import train_avb
 from avb.baselines import BASELINES
 from avb.cards.hub_folder import save_hub_folder
 from avb.collator import BurstCollator
-from avb.errors import AvbError
+from avb.corpora import load_bursts
+from avb.corpora.folds import write_folds
+from avb.errors import AvbError, CorpusError
 from avb.inference.prediction import load_model, score_waveforms
 from avb.tasks import TASKS, MultiTask, Task
-from avb.training.distillation import ModelTeachers, are_models, label_rows, soften
+from avb.training.distillation import ModelTeachers, are_models, label_rows, soften, with_folds
 from feature_extraction_avb import VocalBurstFeatureExtractor
 
 MOOD = Task("mood", "classification", ("calm", "glad", "sad"))
@@ -110,6 +112,32 @@ def test_models_say_of_a_batch_what_they_say_of_its_clips_alone(tmp_path, wavefo
     assert not softened.requires_grad
 
 
+def save_folds(folder, task: Task, fold_of: dict[str, int]) -> str:
+    """A run with folds, as train_avb.py leaves it: a model in each, and which clip is in which."""
+    for fold in sorted(set(fold_of.values())):
+        save_model(folder / "folds" / str(fold), task, seed=fold)
+    write_folds(folder / "folds.csv", list(fold_of), np.array(list(fold_of.values())))
+    return str(folder)
+
+
+def test_a_run_with_folds_asks_the_model_that_never_heard_the_clip(tmp_path, waveforms):
+    run = save_folds(tmp_path / "cv", MOOD, {"c0": 2, "c1": 0, "c2": 2, "c3": 1})
+    plain = save_model(tmp_path / "plain", MOOD, seed=9)
+    rows = with_folds(split([[0.0, 1.0, 0.0]] * 4), [run, plain])
+    assert rows["folds"][:] == [[2, -1], [0, -1], [2, -1], [1, -1]]
+    clips = [waveforms[-1 - number].numpy() for number in range(4)]
+    batch = [row | {"input_values": clip} for row, clip in zip(rows, clips, strict=True)]
+    softened = ModelTeachers([run, plain], MOOD, HEARD, 1.0, CPU).soften(BurstCollator(HEARD)(batch))
+    by_fold = [score_waveforms(*load_model(f"{run}/folds/{fold}", "cpu"), clips) for fold in range(3)]
+    own = np.array([by_fold[fold][number] for number, fold in enumerate((2, 0, 2, 1))])
+    np.testing.assert_allclose(softened, (own + score_waveforms(*load_model(plain, "cpu"), clips)) / 2, atol=1e-5)
+    assert np.abs(own - by_fold[0]).max() > 0.01
+
+    with pytest.raises(CorpusError, match="c1"):
+        with_folds(split([0, 1]), [save_folds(tmp_path / "few", MOOD, {"c0": 0, "c9": 1})])
+    assert with_folds(split([0, 1]), [plain]).column_names == split([0, 1]).column_names
+
+
 def test_teachers_are_models_or_tables():
     assert are_models(["emogator-cnn", "runs/a.b"]) and not are_models(["a.csv", "b.PARQUET"]) and not are_models([])
     with pytest.raises(AvbError, match=r"models and tables \(a\.csv\)"):
@@ -151,6 +179,9 @@ def test_a_model_teaches_by_the_real_command(sample, tmp_path):
         assert train_avb.main([*argv, "--teachers", name, "--teacher_weight", weight, "--output_dir", output_dir]) == 0
         history = json.loads((tmp_path / weight / "trainer_state.json").read_text())["log_history"]
         losses.append([row["loss"] for row in history if "loss" in row])
+    ids = load_bursts("hume_vb", sample, "type").splits["train"]["id"]
+    folds = save_folds(tmp_path / "cv", TASKS["type"], {clip: number % 2 for number, clip in enumerate(ids)})
+    assert train_avb.main([*argv, "--teachers", folds, "--augment", "mixup", "--output_dir", str(tmp_path / "f")]) == 0
     assert train_avb.main([*argv, "--output_dir", str(tmp_path / "plain")]) == 0
     history = json.loads((tmp_path / "plain" / "trainer_state.json").read_text())["log_history"]
     plain = [row["loss"] for row in history if "loss" in row]

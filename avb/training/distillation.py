@@ -8,6 +8,9 @@ Beyer et al. 2022, arXiv:2106.05237); or, for those of another input, tables of 
 
     python predict_avb.py runs/teacher --corpus emogator --data_dir ROOT --split train --output teacher.parquet
     python train_avb.py RECIPE --data_dir ROOT --teachers teacher.parquet --teacher_weight 0.7
+
+A run with `--folds` teaches by all of its models: each clip is judged by the one that never heard its speaker. What a
+model says of clips that it was trained on is too sure, and tells a student little that the labels do not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +23,15 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from avb.corpora.folds import assign_folds
 from avb.corpora.tables import TABLE_SUFFIXES, read_table
 from avb.errors import AvbError
 from avb.inference.prediction import load_model
+from avb.run_files import FOLDS, FOLDS_TABLE
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 from feature_extraction_avb import VocalBurstFeatureExtractor
 
+FOLDS_COLUMN = "folds"  # of train rows and batches, (teachers,) each
 # Of a feature extractor: what a waveform is made of it for a model.
 _WAVEFORM_SETTINGS = ("sampling_rate", "do_normalize", "peak_db", "trim_top_db")
 
@@ -79,14 +85,47 @@ class ModelTeachers:
     ):
         _check_weight(weight)
         self.weight = weight
-        self.models = [_load_teacher(name, task, feature_extractor, device) for name in names]
+        self.teachers = [_load_fold_teachers(name, task, feature_extractor, device) for name in names]
 
     @torch.no_grad()
     def soften(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The labels (batch, labels) of a batch of waveforms that has `labels`, as `soften` makes them of rows."""
-        inputs = {name: values for name, values in batch.items() if name != "labels"}
-        scores = torch.stack([_scores(model, inputs) for model in self.models]).mean(0)
+        """The labels (batch, labels) of a batch of waveforms that has `labels`, as `soften` makes them of rows.
+
+        With teachers of folds it has `folds` (batch, teachers) too, see `with_folds`.
+        """
+        inputs = {name: values for name, values in batch.items() if name not in ("labels", FOLDS_COLUMN)}
+        scores = torch.stack([self._judge(position, inputs, batch) for position in range(len(self.teachers))]).mean(0)
         return _blend(batch["labels"], scores, self.weight)
+
+    def _judge(self, position: int, inputs: dict, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        models = self.teachers[position]
+        if None in models:
+            return _scores(models[None], inputs)
+        folds = batch[FOLDS_COLUMN][:, position]
+        scores = torch.empty_like(batch["labels"])
+        for fold in folds.unique().tolist():
+            rows = folds == fold
+            scores[rows] = _scores(models[fold], {name: values[rows] for name, values in inputs.items()})
+        return scores
+
+
+def with_folds(train: Dataset, teachers: Sequence[str]) -> Dataset:
+    """Rows with `folds`: for each teacher the fold of the clip, -1 of one that is no run with folds.
+
+    Raises:
+        CorpusError: a clip is in no fold of such a run.
+    """
+    if not any(map(_has_folds, teachers)):
+        return train
+    columns = [
+        assign_folds(train, str(Path(teacher) / FOLDS_TABLE), teacher)
+        if _has_folds(teacher)
+        else np.full(len(train), -1)
+        for teacher in teachers
+    ]
+    return datasets.concatenate_datasets(
+        [train, Dataset.from_dict({FOLDS_COLUMN: np.stack(columns, axis=1).tolist()})], axis=1
+    ).with_format("numpy", columns=["input_values"], output_all_columns=True)
 
 
 def are_models(teachers: Sequence[str]) -> bool:
@@ -102,6 +141,20 @@ def are_models(teachers: Sequence[str]) -> bool:
             "split (predict_avb.py --split train) and give tables only"
         )
     return bool(teachers) and not tables
+
+
+def _has_folds(name: str) -> bool:
+    return (Path(name) / FOLDS_TABLE).is_file() and (Path(name) / FOLDS).is_dir()
+
+
+def _load_fold_teachers(
+    name: str, task: Task | MultiTask, feature_extractor, device: torch.device
+) -> dict[int | None, PreTrainedModel]:
+    """The model of each fold of a run; of any other teacher one, under None."""
+    if not _has_folds(name):
+        return {None: _load_teacher(name, task, feature_extractor, device)}
+    folders = {int(path.name): path for path in (Path(name) / FOLDS).iterdir() if path.name.isdecimal()}
+    return {fold: _load_teacher(str(path), task, feature_extractor, device) for fold, path in sorted(folders.items())}
 
 
 def _load_teacher(name: str, task: Task | MultiTask, feature_extractor, device: torch.device) -> PreTrainedModel:

@@ -29,7 +29,7 @@ from avb.tasks import MultiTask, Task
 from avb.training.augmentation import AugmentedClips
 from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
-from avb.training.distillation import ModelTeachers
+from avb.training.distillation import FOLDS_COLUMN, ModelTeachers
 from avb.training.progress import ProgressLines
 from configuration_avb import MULTITASK
 from modeling_avb import Wav2Vec2ForVocalBurst
@@ -178,6 +178,7 @@ class BurstTrainer(AveragingTrainer):
             with self.compute_loss_context_manager():
                 for inputs in micro_batches:
                     inputs["labels"] = self.teachers.soften(inputs)
+                    inputs.pop(FOLDS_COLUMN, None)  # the model knows nothing of them
         self._step = _Step(micro_batches)
         return micro_batches, num_items
 
