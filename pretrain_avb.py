@@ -12,7 +12,7 @@ import sys
 from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments
 from avb.command_line import parse_arguments
 from avb.errors import AvbError
-from avb.files import make_folder, write_json, write_text
+from avb.files import make_folder, read_json, write_json, write_text
 from avb.run_files import METRICS, RECIPE
 
 
@@ -35,11 +35,12 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     # Here, as they take seconds that help and wrong arguments do without.
     import yaml
     from transformers import Wav2Vec2FeatureExtractor, set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
     from avb.collator import BurstCollator
     from avb.pretraining.build import PretrainingTrainer, build_model, check_enough, first_batches, long_enough
+    from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
     from avb.training.loading import load_clips
+    from avb.training.start import corpus_lines, model_lines
 
     if args.push_to_hub:
         raise AvbError("--push_to_hub is for train_avb.py: an encoder is not pushed")
@@ -49,6 +50,11 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     output_dir = make_folder(args.output_dir)
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):
         raise AvbError(f"{output_dir} holds an encoder: choose another --output_dir, or --overwrite true")
+    if args.resume and not args.overwrite and is_finished(output_dir):
+        if args.process_index == 0:
+            print(f"{output_dir} holds a finished encoder: nothing to resume (--overwrite true trains anew)")
+        return read_json(output_dir / METRICS, "--overwrite true trains anew")["validation_loss"]
+    checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     set_seed(args.seed)
     clips = load_clips(data_args, args, reads_labels=False)
     model = build_model(model_args)
@@ -61,9 +67,21 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
 
     args.load_best_model_at_end = False  # the last epoch: its loss says little about what the encoder is for
     trainer = PretrainingTrainer(
-        model, args, collator, splits["train"], splits["validation"], processing_class=feature_extractor
+        model=model,
+        args=args,
+        data_collator=collator,
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=feature_extractor,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if args.resume else None)
+    if trainer.is_world_process_zero():
+        if args.overwrite:
+            clear(output_dir)
+        lines = corpus_lines(str(data_args.data_dir), splits, clips.has_made_splits)
+        source = f"encoder {model_args.encoder}, objective {model_args.objective}"
+        lines += model_lines(trainer.model, source, args, {"all": args.learning_rate})
+        print("\n".join(lines), flush=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
     loss = trainer.evaluate()["eval_loss"]
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).wav2vec2.save_pretrained(output_dir)
@@ -71,6 +89,8 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
         write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
         metrics = {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
         write_json(output_dir / METRICS, metrics)
+        if not args.keep_checkpoints:
+            discard_all(output_dir)
         print(f"validation loss {loss:.4f} ({model_args.objective}); {len(clips.bad)} unreadable clips; {output_dir}")
     return loss
 

@@ -4,15 +4,11 @@
 """
 
 import copy
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from datasets import Dataset, DatasetDict
 from transformers import set_seed
@@ -28,7 +24,7 @@ from avb.corpora.release import corpus_name
 from avb.cross_validation import check_arguments, cross_validate
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
-from avb.recipes import read_yaml
+from avb.recipes import SUFFIXES, read_yaml
 from avb.reports.results import failed_run, run_results
 from avb.reports.run_table import append_result, check_table, write_results
 from avb.run_files import (
@@ -52,10 +48,10 @@ from avb.training.distillation import ModelTeachers, are_models, soften, with_fo
 from avb.training.frozen import training_inputs
 from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.scoring import score_split, summary
+from avb.training.start import class_lines, corpus_lines, lacking_lines, model_lines
 from avb.training.train_set import describe_clips
 from avb.training.trainer import BurstTrainer
-
-ROOT = Path(__file__).resolve().parents[1]
+from avb.training.versions import versions
 
 
 def run(
@@ -139,6 +135,10 @@ def _measure(
         if args.process_index == 0:
             own_id = _note_run(Path(str(args.output_dir)), args.resume, run_id, recipe, made_by)
             write_json(Path(str(args.output_dir)) / TRAIN_SET, describe_clips(clips.task, pool))
+            splits = {"in folds": pool, **{name: split for name, split in clips.splits.items() if name != "train"}}
+            print(
+                "\n".join(corpus_lines(str(data_args.data_dir), splits) + class_lines(clips.task, splits)), flush=True
+            )
         return own_id
 
     if data_args.folds is not None:
@@ -176,6 +176,11 @@ def fit(
     recipe = _fill_in_defaults(model_args, args, clips, recipe, output_dir)
     _refuse_few_clips(args, len(clips.splits["train"]))
     train_set = describe_clips(clips.task, clips.splits["train"])
+    if data_args.folds is None:
+        lines_of_clips = corpus_lines(str(data_args.data_dir), clips.splits, clips.has_made_splits)
+        lines_of_clips += class_lines(clips.task, clips.splits)
+    else:  # the clips of all folds were described before the first one
+        lines_of_clips = lacking_lines(clips.task, {"train": clips.splits["train"]})
     trainer, feature_extractor, splits = _build(model_args, data_args, args, clips)
 
     if trainer.is_world_process_zero():
@@ -183,6 +188,8 @@ def fit(
             clear(output_dir)
         run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
+        lines = lines_of_clips + model_lines(trainer.model, _source(model_args), args, _rates(trainer))
+        print("\n".join(lines), flush=True)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -204,6 +211,21 @@ def fit(
         splits={name: score_split(trainer, clips.task, name, split, output_dir) for name, split in scored.items()},
     )
     return metrics, trainer.state.epoch
+
+
+def _source(model_args: ModelArguments) -> str:
+    if model_args.model != "wav2vec2":
+        return f"{model_args.model}, from random weights"
+    random = ", random weights" if Path(model_args.encoder).suffix in SUFFIXES else ""
+    frozen = {"encoder": ", all of it frozen", "feature_encoder": ", its convolutions frozen"}
+    return f"encoder {model_args.encoder}{random}{frozen.get(model_args.freeze, '')}"
+
+
+def _rates(trainer: BurstTrainer) -> dict[str, float]:
+    """The learning rate of each part that is trained."""
+    parts = {"encoder": trainer.args.encoder_learning_rate, "head": trainer.args.learning_rate}
+    groups = {group["lr"] for group in trainer.parameter_groups()}
+    return {part: rate for part, rate in parts.items() if rate in groups}
 
 
 def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, made_by: dict) -> str:
@@ -277,29 +299,3 @@ def _build(
         eval_dataset=splits.get("validation"),
     )
     return trainer, feature_extractor, splits
-
-
-def versions() -> dict:
-    """What a result depends on besides recipe and seed."""
-    packages = ("transformers", "datasets", "accelerate", "librosa", "soundfile", "numpy")
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),  # with its CUDA, which the package's own metadata may leave out
-        **{package: version(package) for package in packages},
-    }
-
-
-def _commit() -> str | None:
-    """Of the repository whose tree this file is in; None where it is installed, or git is not.
-
-    An installed package may lie inside another project's repository, `.venv/` in it, whose commit says nothing.
-    """
-    git = ["git", "-C", str(ROOT)]
-    try:
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "avb/run.py"], capture_output=True)
-        if tracked.returncode:
-            return None
-        return subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or None
-    except FileNotFoundError:
-        return None

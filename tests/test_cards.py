@@ -6,6 +6,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 import soundfile
 import yaml
@@ -18,6 +19,7 @@ from avb.cards import command
 from avb.cards.card import TEMPLATE, build_card, write_card
 from avb.cards.run import read_run
 from avb.errors import AvbError
+from avb.metrics import evaluate_predictions
 from avb.reports.results import run_results
 from avb.reports.run_table import append_result
 from avb.run_files import new_run_id, read_metrics, write_metrics
@@ -102,6 +104,24 @@ def test_a_score_that_changes_changes_the_card(runs, name):
             place = place[key]
         place[path[-1]] += 1
         assert str(build_card(changed, "avb-run")) != card, path
+
+
+def test_chance_what_a_split_lacks_and_a_model_that_gives_one_answer_are_said(tmp_path):
+    folder = make_run(tmp_path / "avb-type", TASKS["type"], corpus="folder")
+    truth, labels = np.arange(40) % 4, TASKS["type"].labels
+    metrics = metrics_of(folder)
+    scores = evaluate_predictions(TASKS["type"], truth, np.full(40, 2))
+    metrics["splits"] = {"cross_validation": scores | {"fold_scores": [0.25, 0.25, 0.25]}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    train_set = json.loads((folder / "train_set.json").read_text())
+    (folder / "train_set.json").write_text(json.dumps(train_set | {"speakers": None}))
+    card = " ".join(str(build_card(read_run(folder), "avb-type")).split())
+    assert "### cross_validation: 40 clips, interval by clip (40)" in card
+    assert "| UAR of the classes that occur | 0.250 | " in card and " | 0.250 | | accuracy" in card
+    assert f"No cross_validation clip has the class {', '.join(labels[4:])}: the UAR is over the other classes" in card
+    assert "**The model answers Cry for every one of these clips**" in card
+    assert "Scores of 3 folds together" in card and "not of the weights here" in card
+    assert "of speakers who are not known: those of the scored clips may be among them" in card
 
 
 def test_undefined_scores_are_shown_and_kept_out_of_the_index(folder):

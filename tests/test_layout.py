@@ -69,8 +69,8 @@ LAYERS = {
         "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
     "avb/pretraining": {
-        "audio_avb", "avb/arguments", "avb/collator", "avb/encoders", "avb/errors", "avb/recipes", "configuration_avb",
-        "modeling_avb",
+        "audio_avb", "avb/arguments", "avb/collator", "avb/encoders", "avb/errors", "avb/recipes", "avb/training",
+        "configuration_avb", "modeling_avb",
     },
     "avb/export": {
         "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "calibration_avb",

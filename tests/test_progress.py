@@ -41,6 +41,7 @@ def test_a_line_per_epoch_with_loss_score_best_and_time_left(clock, capsys):
         clock.now += 25
         epoch(lines, 10 * number, number, loss, score)
     assert capsys.readouterr().out.splitlines() == [
+        "4 epochs of 10 steps",
         "epoch 1 of 4   loss 0.900   validation UAR 0.300 (best 0.300, epoch 1)   1 min 15 s left",
         "epoch 2 of 4   loss 0.800   validation UAR 0.500 (best 0.500, epoch 2)   50 s left",
         "epoch 3 of 4   loss 0.700   validation UAR 0.400 (best 0.500, epoch 2)   25 s left",
@@ -52,7 +53,7 @@ def test_an_undefined_score_is_never_the_best(clock, capsys):
     lines.on_train_begin(None, state(), None)
     epoch(lines, 10, 1, 0.9, float("nan"))
     epoch(lines, 20, 2, 0.8, 0.2)
-    first, second = capsys.readouterr().out.splitlines()
+    _, first, second = capsys.readouterr().out.splitlines()
     assert "validation UAR nan   " in first and "UAR 0.200 (best 0.200, epoch 2)" in second
 
 
@@ -61,7 +62,7 @@ def test_without_evaluation_the_loss_has_its_line(clock, capsys):
     lines.on_train_begin(None, state(), None)
     clock.now += 10
     epoch(lines, 10, 1, 0.9)
-    assert capsys.readouterr().out == "epoch 1 of 4   loss 0.900   30 s left\n"
+    assert capsys.readouterr().out == "4 epochs of 10 steps\nepoch 1 of 4   loss 0.900   30 s left\n"
 
 
 def test_a_long_epoch_shows_that_it_lives(clock, capsys):
@@ -70,7 +71,31 @@ def test_a_long_epoch_shows_that_it_lives(clock, capsys):
     for step in range(1, 8):
         clock.now += 10
         lines.on_step_end(None, state(step), None)
-    assert capsys.readouterr().out == "epoch 1 of 4: step 4 of 10   6 min 0 s left\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "4 epochs of 10 steps",
+        "about 6 min 40 s for 40 steps, without the scoring of epochs",
+        "epoch 1 of 4: step 7 of 10   5 min 30 s left",
+    ]
+
+
+def test_how_long_it_will_take_is_said_early_and_not_of_a_short_training(clock, capsys):
+    for seconds, said in [(1.0, ["about 40 s for 40 steps, without the scoring of epochs"]), (0.1, [])]:
+        lines = ProgressLines("ccc")
+        lines.on_train_begin(None, state(), None)
+        clock.now += 100  # the first step loads what the others have
+        for step in range(1, 9):
+            lines.on_step_end(None, state(step), None)
+            clock.now += seconds
+        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("about")] == said
+
+
+def test_of_a_loss_the_lowest_is_the_best(clock, capsys):
+    lines = ProgressLines("loss")
+    lines.on_train_begin(None, state(), None)
+    control = SimpleNamespace(should_evaluate=True)
+    for number, loss in enumerate((0.9, 0.7, 0.8), start=1):
+        lines.on_evaluate(None, state(10 * number, number), control, metrics={"eval_loss": loss})
+    assert "validation loss 0.800 (best 0.700, epoch 2)" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_run_that_goes_on_knows_its_best_epoch_and_measures_its_own_time(clock, capsys):
@@ -82,12 +107,15 @@ def test_a_run_that_goes_on_knows_its_best_epoch_and_measures_its_own_time(clock
     lines.on_evaluate(None, state(30, 3.0), control, metrics={"eval_ccc": 0.5})
     lines.on_train_end(None, state(40, 4.0), None)
     lines.on_evaluate(None, state(40, 4.0), control, metrics={"eval_ccc": 0.5})
-    assert capsys.readouterr().out == "epoch 3 of 4   validation CCC 0.500 (best 0.600, epoch 1)   10 s left\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "4 epochs of 10 steps, of which 20 of 40 are done",
+        "epoch 3 of 4   validation CCC 0.500 (best 0.600, epoch 1)   10 s left",
+    ]
 
 
 def test_other_processes_are_silent(clock, capsys):
     lines = ProgressLines("ccc")
-    lines.on_train_begin(None, state(), None)
+    lines.on_train_begin(None, state(is_world_process_zero=False), None)
     lines.on_log(None, state(10, is_world_process_zero=False), SimpleNamespace(should_evaluate=False), {"loss": 1.0})
     assert capsys.readouterr().out == ""
 

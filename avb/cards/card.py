@@ -100,7 +100,11 @@ def build_card(
             for section in run.sections
         ],
         num_folds=len(run.metrics.splits.get(CROSS_VALIDATION, {}).get("fold_scores", [])),
-        means={split: number(s["mean_score"]) for split, s in run.metrics.scored_splits.items() if run.metrics.tasks},
+        means={
+            split: number(scores["mean_score"]) + (f", chance {number(scores['chance'])}" if "chance" in scores else "")
+            for split, scores in run.metrics.scored_splits.items()
+            if run.metrics.tasks
+        },
         withheld=run.withheld,
         seeds_table=seeds_table(row, rows) if row else "",
         corpus=run.corpus,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from torch.utils.data import DataLoader, RandomSampler
-from transformers import Trainer, Wav2Vec2Config, Wav2Vec2FeatureExtractor
+from transformers import PrinterCallback, Wav2Vec2Config, Wav2Vec2FeatureExtractor
+from transformers.trainer_callback import ProgressCallback
 
 from avb.arguments import PretrainingArguments
 from avb.collator import BurstCollator
@@ -17,6 +18,8 @@ from avb.encoders.names import resolve
 from avb.errors import AvbError, did_you_mean
 from avb.pretraining.models import OBJECTIVES
 from avb.recipes import SUFFIXES
+from avb.training.progress import ProgressLines
+from avb.training.resumption import CheckpointTrainer
 from configuration_avb import receptive_field
 
 FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
@@ -83,8 +86,17 @@ def first_batches(rows, collator: BurstCollator, batch_size: int):
     return DataLoader(rows, batch_size, sampler=sampler, collate_fn=collator)
 
 
-class PretrainingTrainer(Trainer):
-    """The stock Trainer, whose evaluation keeps the last, smaller batch: `dataloader_drop_last` is for training."""
+class PretrainingTrainer(CheckpointTrainer):
+    """As in training: whole checkpoints, SIGTERM, a line per epoch. Evaluation keeps the last, smaller batch, since
+    `dataloader_drop_last` is for training.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for stock in (ProgressCallback, PrinterCallback):
+            self.remove_callback(stock)
+        if not self.args.disable_tqdm:
+            self.add_callback(ProgressLines("loss"))
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False

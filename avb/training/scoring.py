@@ -75,7 +75,8 @@ def summary(metrics: Metrics, num_bad_clips: int, output_dir: Path) -> str:
     lines = [""]
     for name, scores in metrics.scored_splits.items():
         if metrics.tasks:
-            lines.append(f"{name}: mean over {len(metrics.tasks)} tasks {scores[metrics.metric]:.3f}")
+            mean = f"{scores[metrics.metric]:.3f}, chance {scores['chance']:.3f}"
+            lines.append(f"{name}: mean over {len(metrics.tasks)} tasks {mean}")
         for part in metrics.task_scores(name):
             lines += _summarize(f"{name}, {part.task.name}" if metrics.tasks else name, part.task, part.scores)
     if num_bad_clips:

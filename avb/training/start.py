@@ -1,0 +1,114 @@
+"""What a reader should know before the first step: the clips and whose they are, the classes, what is trained how."""
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from torch import nn
+from transformers import TrainingArguments
+
+from audio_avb import SAMPLING_RATE
+from avb.tasks import MISSING_CLASS, MultiTask, Task
+
+WIDTH = 110  # columns of a terminal
+
+
+def corpus_lines(data_dir: str, splits: Mapping[str, Dataset], has_made_splits: bool = False) -> list[str]:
+    """Clips of each split, hours, and speakers or that none are known.
+
+    Args:
+        data_dir: where the corpus lies.
+        splits: decoded rows with `num_samples`, and `speaker` where speakers are known.
+        has_made_splits: whether they were made here.
+    """
+    clips = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
+    hours = sum(int(np.sum(split["num_samples"][:])) for split in splits.values()) / SAMPLING_RATE / 3600
+    lines = [
+        f"corpus {Path(data_dir).resolve().name}: {clips} clips, {hours:.2f} hours{_made(splits, has_made_splits)}"
+    ]
+    speakers = {name: _speakers(split) for name, split in splits.items()}
+    if not any(speakers.values()):
+        made = " and one may be in two splits (--speaker_column, --speaker_pattern)" if has_made_splits else ""
+        return [*lines, f"speakers: none are known, so intervals go by clip{made}"]
+    lines.append("speakers: " + ", ".join(f"{name} {len(found):,}" for name, found in speakers.items()))
+    shared = speakers.get("train", set()) & set().union(*(speakers[name] for name in speakers if name != "train"))
+    if shared:
+        lines.append(
+            f"  {len(shared)} of the train speakers are in another split too, such as {sorted(shared)[0]}: scores of "
+            "new people will be lower"
+        )
+    return lines
+
+
+def class_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
+    """Clips of each class in each split, and the classes that a split lacks; empty where nothing is told apart."""
+    lines = []
+    for part, counts in _counts(task, splits):
+        names = " / ".join(counts)
+        cells = ", ".join(
+            f"{label} " + " / ".join(str(found[index]) for found in counts.values())
+            for index, label in enumerate(part.labels)
+        )
+        of_task = f" of {part.name}" if isinstance(task, MultiTask) else ""
+        lines += textwrap.wrap(f"classes{of_task} ({names}): {cells}", WIDTH, subsequent_indent="  ")
+    return lines + lacking_lines(task, splits)
+
+
+def lacking_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
+    """A line per split that lacks a class; a split without any label is one whose labels are withheld."""
+    lines = []
+    for part, counts in _counts(task, splits):
+        for name, found in counts.items():
+            lacking = [label for label, count in zip(part.labels, found, strict=True) if not count]
+            if lacking and sum(found):
+                what = "it cannot be learned" if name == "train" else "its UAR will be over the others"
+                lines.append(f"  {name} has no clip of {', '.join(lacking)}: {what}")
+    return lines
+
+
+def model_lines(model: nn.Module, source: str, args: TrainingArguments, rates: Mapping[str, float]) -> list[str]:
+    """What is trained, on which device, and at which rates.
+
+    Args:
+        model: as it will be trained.
+        source: what it starts from, in words.
+        args: of the run.
+        rates: learning rates by the part that has them.
+    """
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    devices = f"{args.world_size} × {args.device.type}" if args.world_size > 1 else args.device.type
+    rated = ", ".join(f"{part} {rate:g}" for part, rate in rates.items())
+    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    return [
+        f"model: {source}; {trained / 1e6:.2f} of {sum(sizes) / 1e6:.2f} million weights are trained, on {devices}",
+        f"learning rates: {rated}, {schedule}; {args.train_batch_size} clips per step and device",
+    ]
+
+
+def _made(splits: Mapping[str, Dataset], has_made_splits: bool) -> str:
+    if not has_made_splits:
+        return ""
+    total = sum(map(len, splits.values()))
+    shares = " / ".join(f"{100 * len(split) / total:.0f}" for split in splits.values())
+    return f"; the splits were made here ({shares} %)"
+
+
+def _speakers(split: Dataset) -> set[str]:
+    return set(split["speaker"][:] if "speaker" in split.column_names else ()) - {None, ""}
+
+
+def _counts(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[tuple[Task, dict[str, list[int]]]]:
+    """Each classification with the clips of its classes by split."""
+    parts = task.parts if isinstance(task, MultiTask) else (task,)
+    found: list[tuple[Task, dict[str, list[int]]]] = [(part, {}) for part in parts]
+    for name, split in splits.items():
+        labels = np.asarray(split["labels"][:])
+        targets = task.targets(labels) if isinstance(task, MultiTask) else [labels]
+        for (part, counts), of_part in zip(found, targets, strict=True):
+            if part.kind == "classification":
+                known = of_part[of_part != MISSING_CLASS]
+                counts[name] = np.bincount(known, minlength=part.num_labels).tolist()
+    return [(part, counts) for part, counts in found if part.kind == "classification"]
