@@ -17,7 +17,8 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile as sf
@@ -64,18 +65,11 @@ class AudioError(AvbError):
     """A clip cannot be read, decoded or used."""
 
 
-def load_audio(
-    source: AudioSource,
-    *,
-    sampling_rate: int = SAMPLING_RATE,
-    trim_top_db: float | None = None,
-    peak_db: float | None = -3.0,
-    max_seconds: float = MAX_SECONDS,
-) -> np.ndarray:
-    """Decode one clip.
+@dataclass(frozen=True)
+class AudioPreparation:
+    """How a clip becomes the waveform that a model hears: rate, quiet ends, level, and how long it may be.
 
     Args:
-        source: a path, the bytes of a file, or a row's `{"bytes": ..., "path": ...}` (bytes win where both are given).
         sampling_rate: of the result, Hz.
         trim_top_db: cut from both ends what lies this many dB below the loudest frame (positive; 60 keeps all but
             silence); None trims nothing.
@@ -83,37 +77,93 @@ def load_audio(
             of zeros stays zero.
         max_seconds: longest clip that is decoded, seconds.
 
+    Raises:
+        AudioError: a setting is illegal.
+    """
+
+    sampling_rate: int = SAMPLING_RATE
+    trim_top_db: float | None = None
+    peak_db: float | None = -3.0
+    max_seconds: float = MAX_SECONDS
+
+    def __post_init__(self):
+        # A word is refused where a file's settings are read, which can name the file.
+        if isinstance(self.peak_db, (int, float)) and not self.peak_db <= 0:
+            raise AudioError(f"peak_db must be at most 0 (dBFS) or None, got {self.peak_db!r}")
+        if self.trim_top_db is not None and not self.trim_top_db > 0:
+            raise AudioError(
+                f"trim_top_db must be positive (dB below the loudest frame) or None, got {self.trim_top_db!r}"
+            )
+        if not self.max_seconds > 0:
+            raise AudioError(f"max_seconds={self.max_seconds} is not legal (--max_seconds): it must be positive")
+
+    @classmethod
+    def of(cls, feature_extractor, max_seconds: float = MAX_SECONDS) -> "AudioPreparation":
+        """What a feature extractor says of its model's clips."""
+        return cls(
+            feature_extractor.sampling_rate, feature_extractor.trim_top_db, feature_extractor.peak_db, max_seconds
+        )
+
+    def load(self, source: AudioSource) -> np.ndarray:
+        """Decode and prepare one clip; see `load_audio`."""
+        name, file, handle = _open(source)
+        with file:
+            try:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                head = file.read(_HEAD_BYTES)
+                if size == 0:
+                    raise AudioError(f"{name}: the file is empty (0 bytes); copy or record it again")
+                promise = read_promise(file, size)
+                _refuse_truncated(name, promise, size)
+                joined = is_joined_mp3(file, size) or (promise is not None and promise.joined)
+                # libsndfile hears the first of several recordings, and nothing of a WAV that claims no data.
+                is_for_av = joined or (head[:3] == b"RIF" and _claims_nothing(file, promise))
+                has_length = (
+                    flac_states_length(file) or b"Xing\0\0\0" in (start := mp3_head(file)[1]) or b"Info\0\0\0" in start
+                )
+                file.seek(0)
+            except OSError as error:  # a network drive that is gone, a bad sector
+                raise AudioError(
+                    f"{name}: cannot be read ({error.strerror}); check the disk, or copy it again"
+                ) from error
+            decode = _decode_by_av if is_for_av else _decode
+            waveform = decode(_Opened(name, handle, head, has_length), self)
+        return self.apply(waveform)
+
+    def apply(self, waveform: np.ndarray) -> np.ndarray:
+        """What is done to every clip once it is decoded, in training and after: quiet ends cut, then the level set.
+
+        Args:
+            waveform: float32 of shape (samples,) at `sampling_rate`.
+
+        Returns:
+            float32 waveform of shape (samples,), at least one sample.
+        """
+        if self.trim_top_db is not None:
+            import librosa  # takes seconds to load, and is not needed for a clip that is not trimmed
+
+            waveform, _ = librosa.effects.trim(waveform, top_db=self.trim_top_db)
+        if self.peak_db is not None:
+            waveform = set_peak(waveform, self.peak_db)
+        return np.ascontiguousarray(waveform, dtype=np.float32)  # (samples,)
+
+
+def load_audio(source: AudioSource, **settings) -> np.ndarray:
+    """Decode one clip.
+
+    Args:
+        source: a path, the bytes of a file, or a row's `{"bytes": ..., "path": ...}` (bytes win where both are given).
+        settings: fields of `AudioPreparation` that differ from its defaults.
+
     Returns:
         float32 waveform of shape (samples,), at least one sample.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, truncated, damaged, no audio, of a format soundfile cannot
-            read, longer than `max_seconds`, without samples, or holds NaN or infinity; or an argument is illegal.
+            read, longer than `max_seconds`, without samples, or holds NaN or infinity; or a setting is illegal.
     """
-    check_preparation(trim_top_db, peak_db)
-    name, file, handle = _open(source)
-    with file:
-        try:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            head = file.read(_HEAD_BYTES)
-            if size == 0:
-                raise AudioError(f"{name}: the file is empty (0 bytes); copy or record it again")
-            promise = read_promise(file, size)
-            _refuse_truncated(name, promise, size)
-            joined = is_joined_mp3(file, size) or (promise is not None and promise.joined)
-            # libsndfile hears the first of several recordings, and nothing of a WAV that claims no data.
-            is_for_av = joined or (head[:3] == b"RIF" and _claims_nothing(file, promise))
-            has_length = (
-                flac_states_length(file) or b"Xing\0\0\0" in (start := mp3_head(file)[1]) or b"Info\0\0\0" in start
-            )
-            file.seek(0)
-        except OSError as error:  # a network drive that is gone, a bad sector
-            raise AudioError(f"{name}: cannot be read ({error.strerror}); check the disk, or copy it again") from error
-        decode = _decode_by_av if is_for_av else _decode
-        waveform = decode(name, handle, head, sampling_rate, max_seconds, promise, has_length)
-
-    return prepare_waveform(waveform, trim_top_db=trim_top_db, peak_db=peak_db)
+    return AudioPreparation(**settings).load(source)
 
 
 def waveform_from_array(
@@ -155,35 +205,6 @@ def waveform_from_array(
     if not np.isfinite(array).all():
         raise AudioError(f"<array>: sample {int(np.argmin(np.isfinite(array))):,} is NaN or infinite")
     return np.ascontiguousarray(_Resampler(rate, sampling_rate).all_of([array]))
-
-
-def prepare_waveform(waveform: np.ndarray, *, trim_top_db: float | None, peak_db: float | None) -> np.ndarray:
-    """What is done to every clip once it is decoded, in training and after: quiet ends cut, then the level set.
-
-    Args:
-        waveform: float32 of shape (samples,) at the model's rate.
-        trim_top_db: see `load_audio`.
-        peak_db: see `load_audio`.
-
-    Returns:
-        float32 waveform of shape (samples,), at least one sample.
-    """
-    if trim_top_db is not None:
-        import librosa  # takes seconds to load, and is not needed for a clip that is not trimmed
-
-        waveform, _ = librosa.effects.trim(waveform, top_db=trim_top_db)
-    if peak_db is not None:
-        waveform = set_peak(waveform, peak_db)
-    return np.ascontiguousarray(waveform, dtype=np.float32)  # (samples,)
-
-
-def check_preparation(trim_top_db: float | None, peak_db: float | None) -> None:
-    """Raises an AudioError where `trim_top_db` is neither positive nor None, or `peak_db` is above full scale."""
-    # A word is refused where a file's settings are read, which can name the file.
-    if isinstance(peak_db, (int, float)) and not peak_db <= 0:
-        raise AudioError(f"peak_db must be at most 0 (dBFS) or None, got {peak_db!r}")
-    if trim_top_db is not None and not trim_top_db > 0:
-        raise AudioError(f"trim_top_db must be positive (dB below the loudest frame) or None, got {trim_top_db!r}")
 
 
 def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
@@ -279,29 +300,31 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
-def _decode(
-    name: str,
-    handle: bytes | BinaryIO,
-    head: bytes,
-    sampling_rate: int,
-    max_seconds: float,
-    promise: Promise | None,
-    has_length: bool,
-) -> np.ndarray:
+class _Opened(NamedTuple):
+    """A file that is there, and what was seen of it before it is decoded."""
+
+    name: str
+    handle: bytes | BinaryIO
+    head: bytes
+    has_length: bool  # an MP3 or FLAC file that states it
+
+
+def _decode(opened: _Opened, preparation: AudioPreparation) -> np.ndarray:
     """Read all samples, averaged over channels and resampled: float32 of shape (samples,)."""
+    name, handle, head, has_length = opened
     try:
         with _Stream(handle) as file:
             rate, promised, container = file.samplerate, file.frames, file.format
             _check_rate(name, rate)
-            blocks = _Blocks(name, _read_blocks(file), rate, max_seconds)
-            waveform = _Resampler(rate, sampling_rate).all_of(blocks)
+            blocks = _Blocks(name, _read_blocks(file), rate, preparation.max_seconds)
+            waveform = _Resampler(rate, preparation.sampling_rate).all_of(blocks)
     except (sf.SoundFileError, TypeError) as error:  # TypeError: a path ending in .raw
         refusal = _undecodable(name, head, error)
         if refusal is None and has_length:  # it was libsndfile's to read
             refusal = _damaged(name, str(error))
         if refusal is not None:
             raise AudioError(refusal) from error
-        return _decode_by_av(name, handle, head, sampling_rate, max_seconds, promise, has_length, error)
+        return _decode_by_av(opened, preparation, error)
     # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
     # A FLAC written to a pipe says 0, which libsndfile takes for as much as there can be.
     length_known = promised < _MAX_FRAMES if container != "MP3" else has_length
@@ -316,27 +339,19 @@ def _decode(
     return waveform
 
 
-def _decode_by_av(
-    name: str,
-    handle: bytes | BinaryIO,
-    head: bytes,
-    sampling_rate: int,
-    max_seconds: float,
-    promise: Promise | None,
-    has_length: bool,
-    first_error: Exception | None = None,
-) -> np.ndarray:
+def _decode_by_av(opened: _Opened, preparation: AudioPreparation, first_error: Exception | None = None) -> np.ndarray:
     """As `_decode`, by PyAV."""
+    name = opened.name
     try:
-        source = AvBlocks(handle)
+        source = AvBlocks(opened.handle)
     except ImportError as error:
         raise AudioError(f"{name}: soundfile cannot read it, PyAV perhaps can: {error}") from error
     except ValueError as error:
         raise AudioError(_damaged(name, str(first_error or error))) from error
     try:
         _check_rate(name, source.rate)
-        blocks = _Blocks(name, source, source.rate, max_seconds)
-        waveform = _Resampler(source.rate, sampling_rate).all_of(blocks)
+        blocks = _Blocks(name, source, source.rate, preparation.max_seconds)
+        waveform = _Resampler(source.rate, preparation.sampling_rate).all_of(blocks)
     except AudioError:
         raise
     except ValueError as error:

@@ -11,9 +11,9 @@ import numpy as np
 from transformers import BatchFeature, Wav2Vec2FeatureExtractor
 
 try:  # as remote code from the Hub, and as a module of the installed project
-    from .audio_avb import check_preparation, prepare_waveform
+    from .audio_avb import AudioPreparation
 except ImportError:
-    from audio_avb import check_preparation, prepare_waveform
+    from audio_avb import AudioPreparation
 
 
 class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
@@ -37,10 +37,10 @@ class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
-        check_preparation(trim_top_db, peak_db)
         super().__init__(return_attention_mask=return_attention_mask, **kwargs)
         self.peak_db = peak_db
         self.trim_top_db = trim_top_db
+        AudioPreparation.of(self)  # refuses what is illegal
 
     def __call__(self, raw_speech, *args, prepared: bool = False, **kwargs) -> BatchFeature:
         """As `Wav2Vec2FeatureExtractor`, after trimming and levelling.
@@ -59,5 +59,5 @@ class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
     def prepare(self, raw_speech) -> list[np.ndarray]:
         """Waveforms of shape (samples,) each, or a single one → the same, trimmed and levelled."""
         clips = [raw_speech] if np.ndim(raw_speech[0]) == 0 else raw_speech
-        settings = {"trim_top_db": self.trim_top_db, "peak_db": self.peak_db}
-        return [prepare_waveform(np.asarray(clip, dtype=np.float32), **settings) for clip in clips]
+        preparation = AudioPreparation.of(self)
+        return [preparation.apply(np.asarray(clip, dtype=np.float32)) for clip in clips]

@@ -16,7 +16,7 @@ import torch
 from transformers import IntervalStrategy, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from audio_avb import MAX_SECONDS
+from audio_avb import AudioPreparation
 from avb.corpus_arguments import PRIVATE, CorpusArguments
 from avb.errors import AvbError
 
@@ -163,9 +163,12 @@ class PretrainingArguments:
 @dataclass
 class DataArguments(CorpusArguments):
     _argument_group_name = "data"  # of --help
-    peak_db: float | None = field(default=-3.0, metadata={"help": "Peak level of each clip, dBFS (section IV-A: -3)."})
+    peak_db: float | None = field(
+        default=AudioPreparation.peak_db, metadata={"help": "Peak level of each clip, dBFS (section IV-A: -3)."}
+    )
     trim_top_db: float | None = field(
-        default=None, metadata={"help": "Cut leading and trailing parts quieter than this many dB below the peak."}
+        default=AudioPreparation.trim_top_db,
+        metadata={"help": "Cut leading and trailing parts quieter than this many dB below the peak."},
     )
     cache_frames: bool = field(
         default=True,
@@ -210,7 +213,9 @@ class DataArguments(CorpusArguments):
         default=False, metadata={"help": "With folds: train one more model at the end, of all clips."}
     )
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
-    max_seconds: float = field(default=MAX_SECONDS, metadata={"help": "Longest clip that is decoded, s."})
+    max_seconds: float = field(
+        default=AudioPreparation.max_seconds, metadata={"help": "Longest clip that is decoded, s."}
+    )
     num_decode_workers: int = field(
         default=1, metadata={"help": "Processes that decode audio into the cache.", **NO_CHANGE}
     )
@@ -222,6 +227,10 @@ class DataArguments(CorpusArguments):
         default=False,
         metadata={"help": "Stop at the first clip that cannot be read; else it is skipped.", **NO_CHANGE},
     )
+
+    def preparation(self) -> AudioPreparation:
+        """How clips are prepared. Raises an AudioError where a setting is illegal."""
+        return AudioPreparation(trim_top_db=self.trim_top_db, peak_db=self.peak_db, max_seconds=self.max_seconds)
 
 
 @dataclass

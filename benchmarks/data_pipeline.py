@@ -51,6 +51,7 @@ def setup_ours(folder: str, cache_dir: str, epoch: str) -> Callable[[], int]:
 
     from datasets import Dataset, DatasetDict
 
+    from audio_avb import AudioPreparation
     from avb.corpora.decode import decode_splits
 
     paths = sorted(str(path) for path in Path(folder).iterdir())
@@ -58,7 +59,7 @@ def setup_ours(folder: str, cache_dir: str, epoch: str) -> Callable[[], int]:
     splits = DatasetDict(train=Dataset.from_dict({"id": paths, "audio": audio}))
 
     def decode() -> Dataset:
-        return decode_splits(splits, trim_top_db=TOP_DB, cache_dir=cache_dir)[0]["train"]
+        return decode_splits(splits, AudioPreparation(trim_top_db=TOP_DB), cache_dir=cache_dir)[0]["train"]
 
     decoded = decode()
 

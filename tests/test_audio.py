@@ -13,7 +13,7 @@ from conftest import ROOT
 from recordings import by_av, by_libsndfile, encode, noise
 
 import audio_avb
-from audio_avb import AUDIO_SUFFIXES, load_audio, prepare_waveform, set_peak, waveform_from_array
+from audio_avb import AUDIO_SUFFIXES, AudioPreparation, load_audio, set_peak, waveform_from_array
 from avb.errors import AudioError, AvbError
 
 MINUS_3_DB = 10 ** (-3 / 20)
@@ -105,7 +105,9 @@ def test_an_array_is_taken_as_its_file_is(tmp_path, rate):
     waveform = sine(0.5, rate)
     sf.write(tmp_path / "clip.wav", waveform, rate, subtype="FLOAT")
     from_file = load_audio(tmp_path / "clip.wav", trim_top_db=30, peak_db=-6)
-    from_array = prepare_waveform(waveform_from_array(waveform.astype(np.float64), rate), trim_top_db=30, peak_db=-6)
+    from_array = AudioPreparation(trim_top_db=30, peak_db=-6).apply(
+        waveform_from_array(waveform.astype(np.float64), rate)
+    )
     assert from_array.dtype == np.float32 and from_array.flags.c_contiguous
     np.testing.assert_array_equal(from_array, from_file)
 

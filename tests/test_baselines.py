@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import nn
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
+from audio_avb import AudioPreparation
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
 from avb.baselines import (
     BASELINES,
@@ -367,7 +368,9 @@ def test_loss_follows_from_the_task(name, request):
         request.getfixturevalue("opensmile")
     build = BASELINES[name]
     assert build(TYPE)[0].config.loss == "ce" and build(RATINGS)[0].config.loss == "mse"
-    model, extract = build(RATINGS, "ccc", ccc_reduction="sum", peak_db=None, trim_top_db=40.0)
+    model, extract = build(
+        RATINGS, "ccc", ccc_reduction="sum", preparation=AudioPreparation(trim_top_db=40.0, peak_db=None)
+    )
     config = model.config
     assert (config.loss, config.ccc_reduction) == ("ccc", "sum")
     assert (extract.peak_db, extract.trim_top_db) == (None, 40.0)

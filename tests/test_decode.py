@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_corpora import write_clip, write_release
 
+from audio_avb import AudioPreparation
 from avb.corpora import decode, load_bursts
 from avb.corpora.decode import decode_splits
 from avb.errors import AudioError, AvbError, CorpusError
@@ -39,7 +40,7 @@ def test_decoded_files_are_shared_and_never_stale(tmp_path):
     splits = load_bursts("hume_vb", root, "two").splits
     assert decode_splits(splits, cache_dir=cache)[0]["train"][1]["num_samples"] == 3200
     assert len(list(cache.iterdir())) == 4
-    quiet, _ = decode_splits(splits, cache_dir=cache, peak_db=-20)
+    quiet, _ = decode_splits(splits, AudioPreparation(peak_db=-20), cache_dir=cache)
     assert np.abs(quiet["train"][1]["input_values"]).max() == pytest.approx(0.1, abs=1e-4)
     assert len(list(cache.iterdir())) == 7
 
@@ -80,7 +81,7 @@ def test_decoding_in_processes(tmp_path):
             np.testing.assert_array_equal(a["input_values"], b["input_values"])
 
 
-def die(source, **settings):
+def die(preparation, source):
     os._exit(1)
 
 

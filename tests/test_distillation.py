@@ -87,7 +87,7 @@ def test_other_labels_and_other_tasks_are_refused(tmp_path):
 def save_model(folder, task: Task, seed: int = 0, **settings) -> str:
     """A log-mel CNN with random weights, and its feature extractor, as train_avb.py writes them."""
     torch.manual_seed(seed)
-    model, feature_extractor = BASELINES["log_mel_cnn"](task, None, peak_db=-3.0, trim_top_db=None)
+    model, feature_extractor = BASELINES["log_mel_cnn"](task)
     torch.nn.init.normal_(model.head.weight)  # so that its scores differ from clip to clip
     for name, value in settings.items():
         setattr(feature_extractor, name, value)

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
-from audio_avb import AudioError, load_audio, prepare_waveform
+from audio_avb import AudioError, AudioPreparation, load_audio
 from avb.baselines import OpenSmileFeatureExtractor, opensmile_features
 from avb.collator import BurstCollator
 from feature_extraction_avb import VocalBurstFeatureExtractor
@@ -81,10 +81,10 @@ def test_functionals_are_those_of_prepared_clips_and_of_a_cache_filled_with_them
     pytest.importorskip("opensmile", reason="the openSMILE baselines are an extra: avb[opensmile]")
     settings = {"peak_db": -6.0, "trim_top_db": 15.0}
     extractor, bare = OpenSmileFeatureExtractor(**settings), OpenSmileFeatureExtractor()
-    expected = bare([prepare_waveform(clip, **settings) for clip in clips])["input_values"]
+    expected = bare(list(map(AudioPreparation(**settings).apply, clips)))["input_values"]
     np.testing.assert_array_equal(extractor(clips)["input_values"], expected)
     assert not np.array_equal(bare(clips)["input_values"], expected)
-    prepared = [prepare_waveform(clip, **settings) for clip in clips]
+    prepared = list(map(AudioPreparation(**settings).apply, clips))
     split = Dataset.from_dict({"input_values": prepared}).with_format("numpy")
     cached = opensmile_features(split, extractor, cache_dir=tmp_path)
     np.testing.assert_array_equal(cached["input_values"][:], expected)

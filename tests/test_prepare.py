@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from audio_avb import load_audio
+from audio_avb import AudioPreparation, load_audio
 from avb.corpora import load_bursts
 from avb.corpora.decode import decode_splits
 from avb.corpora.prepare import main, prepare
@@ -149,7 +149,7 @@ def test_emogator_tree(tmp_path):
     for speaker in ("000001", "000005", "000010"):
         for number in (1, 2):
             write_clip(tmp_path / "tree" / "data" / "mp3" / f"{speaker}-0{number}-1.mp3")
-    prepare("emogator", tmp_path / "tree", tmp_path / "out", trim_top_db=60)
+    prepare("emogator", tmp_path / "tree", tmp_path / "out", AudioPreparation(trim_top_db=60))
     before = load_bursts("emogator", tmp_path / "tree").splits
     after = load_bursts("emogator", tmp_path / "out", cache_dir=str(tmp_path / "cache")).splits
     assert_same_labels(before, after)
@@ -160,7 +160,7 @@ def test_emogator_tree(tmp_path):
 
 
 def test_level_and_rate(tmp_path, release):
-    prepare("hume_vb", release, tmp_path / "out", tasks=["two"], sampling_rate=8000, peak_db=None)
+    prepare("hume_vb", release, tmp_path / "out", AudioPreparation(8000, peak_db=None), tasks=["two"])
     row = load_bursts("hume_vb", tmp_path / "out", "two", cache_dir=str(tmp_path / "cache")).splits["train"][0]
     audio, rate = sf.read(io.BytesIO(row["audio"]["bytes"]))
     assert rate == 8000 and len(audio) == 800
@@ -220,7 +220,7 @@ def test_other_settings_are_refused(tmp_path, release):
     out = tmp_path / "out"
     prepare("hume_vb", release, out)
     with pytest.raises(CorpusError, match="holds shards made with other peak_db"):
-        prepare("hume_vb", release, out, peak_db=-6)
+        prepare("hume_vb", release, out, AudioPreparation(peak_db=-6))
     labels = release / "labels" / "two_info.csv"
     table = pd.read_csv(labels)
     table.loc[table.Split == "Train", "Valence"] = 0.5

@@ -14,7 +14,7 @@ import soundfile as sf
 import torch
 from conftest import TINY, stir
 
-from audio_avb import load_audio
+from audio_avb import AudioPreparation, load_audio
 from avb.baselines import BASELINES
 from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.collator import BurstCollator
@@ -55,7 +55,7 @@ def built(kind: str, task: Task):
     if kind == "wav2vec2":
         model, feature_extractor = tiny_model(task)
     else:
-        model, feature_extractor = BASELINES[kind](task, **AUDIO)
+        model, feature_extractor = BASELINES[kind](task, preparation=AudioPreparation(**AUDIO))
         stir(model)
         if kind == "se_resnet":
             model.head.weight.data *= 1e-4  # logits of thousands, whose softmax is 0 or 1, would compare nothing

@@ -377,12 +377,13 @@ def test_two_processes_through_the_command_are_one_run(sample, tmp_path):
 @pytest.mark.parametrize("task_name", ["emotion", "two"])
 def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
     """Every gradient flows: a small model learns 64 real bursts by heart, by cross entropy and by CCC."""
+    from audio_avb import AudioPreparation
     from avb.corpora import load_bursts
     from avb.corpora.decode import decode_splits
 
     corpus = load_bursts("emogator", emogator, task_name, instances=[1])
     clips = corpus.splits["validation"].shuffle(seed=0).select(range(64))
-    data = decode_splits({"train": clips}, trim_top_db=30, cache_dir=tmp_path)[0]["train"]
+    data = decode_splits({"train": clips}, AudioPreparation(trim_top_db=30), cache_dir=tmp_path)[0]["train"]
     torch.manual_seed(0)
     fields = {"encoder_layer": 2, "rnn_layers": 1, "rnn_hidden_size": 96, "pooling": "attention"}
     model, feature_extractor = build_model(model_arguments(**fields), DataArguments(), corpus.task, data)

@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForAudioClassification,
 )
 
+from audio_avb import AudioPreparation
 from avb.baselines.baseline import BaselineConfig, BaselineModel
 from avb.baselines.emo18 import Emo18, Emo18Config
 from avb.baselines.features import FeatureCollator, opensmile_features
@@ -74,8 +75,7 @@ def build_opensmile_mlp(
     loss: str | None = None,
     *,
     feature_set: str,
-    peak_db: float | None = -3.0,
-    trim_top_db: float | None = None,
+    preparation: AudioPreparation = AudioPreparation(),
     **fields,
 ) -> tuple[OpenSmileMLP, OpenSmileFeatureExtractor]:
     """An untrained MLP on openSMILE functionals, and the feature extractor that makes them.
@@ -84,41 +84,44 @@ def build_opensmile_mlp(
         task: what is predicted.
         loss: None is the published baseline's: `mse` for scores, `ce` for classes.
         feature_set: `eGeMAPSv02` or `ComParE_2016`.
-        peak_db: see `OpenSmileFeatureExtractor`.
-        trim_top_db: see `OpenSmileFeatureExtractor`.
+        preparation: of the clips.
         fields: other fields of `BaselineConfig`: `class_weights`, `label_smoothing`, `ccc_reduction`.
 
     Raises:
         AvbError: the loss does not fit the task, or the package opensmile is missing.
         ValueError: an illegal field.
     """
-    feature_extractor = OpenSmileFeatureExtractor(feature_set, peak_db=peak_db, trim_top_db=trim_top_db)
+    feature_extractor = OpenSmileFeatureExtractor(feature_set, **_levels(preparation))
     config = OpenSmileMLPConfig(**_task_fields(task, loss), feature_set=feature_set, **fields)
     return OpenSmileMLP(config), feature_extractor
 
 
 def build_emo18(
-    task: Task, loss: str | None = None, *, peak_db: float | None = -3.0, trim_top_db: float | None = None, **fields
+    task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
 ) -> tuple[Emo18, VocalBurstFeatureExtractor]:
     """An untrained Emo-18 and the feature extractor that pads its waveforms; see `build_opensmile_mlp`."""
-    feature_extractor = VocalBurstFeatureExtractor(peak_db=peak_db, trim_top_db=trim_top_db, do_normalize=False)
+    feature_extractor = VocalBurstFeatureExtractor(**_levels(preparation), do_normalize=False)
     return Emo18(Emo18Config(**_task_fields(task, loss), **fields)), feature_extractor
 
 
 def build_log_mel_cnn(
-    task: Task, loss: str | None = None, *, peak_db: float | None = -3.0, trim_top_db: float | None = None, **fields
+    task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
 ) -> tuple[LogMelCNN, VocalBurstFeatureExtractor]:
     """An untrained network on log-mel spectra, and its feature extractor; see `build_opensmile_mlp`."""
-    feature_extractor = VocalBurstFeatureExtractor(peak_db=peak_db, trim_top_db=trim_top_db)
+    feature_extractor = VocalBurstFeatureExtractor(**_levels(preparation))
     return LogMelCNN(LogMelCNNConfig(**_task_fields(task, loss), **fields)), feature_extractor
 
 
 def build_se_resnet(
-    task: Task, loss: str | None = None, *, peak_db: float | None = -3.0, trim_top_db: float | None = None, **fields
+    task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
 ) -> tuple[SEResNet, VocalBurstFeatureExtractor]:
     """An untrained SE-ResNet on log-mel spectra, and its feature extractor; see `build_opensmile_mlp`."""
-    feature_extractor = VocalBurstFeatureExtractor(peak_db=peak_db, trim_top_db=trim_top_db)
+    feature_extractor = VocalBurstFeatureExtractor(**_levels(preparation))
     return SEResNet(SEResNetConfig(**_task_fields(task, loss), **fields)), feature_extractor
+
+
+def _levels(preparation: AudioPreparation) -> dict:
+    return {"peak_db": preparation.peak_db, "trim_top_db": preparation.trim_top_db}
 
 
 def _task_fields(task: Task, loss: str | None) -> dict:

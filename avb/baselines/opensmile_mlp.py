@@ -26,9 +26,9 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from .baseline import BaselineConfig, BaselineModel, require_legal
 
 try:  # as remote code from the Hub, and as a module of the installed project
-    from .audio_avb import SAMPLING_RATE, AvbError, check_preparation, prepare_waveform
+    from .audio_avb import SAMPLING_RATE, AudioPreparation, AvbError
 except ImportError:
-    from audio_avb import SAMPLING_RATE, AvbError, check_preparation, prepare_waveform
+    from audio_avb import SAMPLING_RATE, AudioPreparation, AvbError
 
 FEATURE_SETS = {"eGeMAPSv02": 88, "ComParE_2016": 6373}  # functionals of a clip
 MIN_SAMPLES = 960  # one 60 ms window, the longest (of pitch) in both sets; openSMILE gives NaN for anything shorter
@@ -85,7 +85,7 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"feature_set={feature_set!r} is not legal: it must be one of {', '.join(FEATURE_SETS)}")
         if sampling_rate != SAMPLING_RATE:
             raise ValueError(f"sampling_rate={sampling_rate!r} is not legal: it must be {SAMPLING_RATE} (Hz)")
-        check_preparation(trim_top_db, peak_db)
+        AudioPreparation(sampling_rate, trim_top_db, peak_db)  # refuses what is illegal
         import_opensmile()  # fails here, before any audio is decoded
         super().__init__(**kwargs)
         self.feature_set = feature_set
@@ -134,8 +134,7 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
             if clip.ndim != 1:
                 raise ValueError(f"a clip must be mono, of shape (samples,); got {clip.shape}")
         if not prepared:
-            settings = {"trim_top_db": self.trim_top_db, "peak_db": self.peak_db}
-            clips = [prepare_waveform(clip, **settings) for clip in clips]
+            clips = list(map(AudioPreparation.of(self).apply, clips))
         features = np.stack([self._functionals(clip[:limit]) for clip in clips])  # (batch, features)
         return BatchFeature({"input_values": features}, tensor_type=return_tensors)
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import datasets
 import librosa
@@ -28,9 +29,9 @@ import soundfile as sf
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from audio_avb import MAX_SECONDS, SAMPLING_RATE, load_audio
+from audio_avb import AudioPreparation
 from avb.cache import arrow_writer, cache_folder
-from avb.errors import AudioError, AvbError, CorpusError
+from avb.errors import AudioError, CorpusError
 from avb.files import batches
 
 _FORMAT = 2  # raise when the file's columns or the decoding change
@@ -50,10 +51,8 @@ class BadClip(NamedTuple):
 
 def decode_splits(
     splits: DatasetDict,
+    preparation: AudioPreparation = AudioPreparation(),
     *,
-    trim_top_db: float | None = None,
-    peak_db: float | None = -3.0,
-    max_seconds: float = MAX_SECONDS,
     cache_dir: str | os.PathLike | None = None,
     num_proc: int | None = None,
     strict: bool = False,
@@ -62,9 +61,7 @@ def decode_splits(
 
     Args:
         splits: rows with `id` and `audio`, as the loaders of `avb.corpora` return them.
-        trim_top_db: see `audio_avb.load_audio`.
-        peak_db: see `audio_avb.load_audio`.
-        max_seconds: longest clip that is decoded, seconds.
+        preparation: of the clips; its rate is that of every encoder, 16 kHz.
         cache_dir: folder of the decoded files; None is the folder `avb` in the cache of datasets.
         num_proc: processes that decode; None is one.
         strict: raise at the first clip that cannot be decoded.
@@ -77,20 +74,12 @@ def decode_splits(
         AudioError: `strict`, and a clip cannot be decoded.
         AvbError: no clip of a split can be decoded, or the cache cannot be written.
     """
-    if not max_seconds > 0:
-        raise AvbError(f"max_seconds={max_seconds} is not legal (--max_seconds): it must be positive")
     folder = cache_folder(cache_dir)
-    settings = {
-        "sampling_rate": SAMPLING_RATE,
-        "trim_top_db": trim_top_db,
-        "peak_db": peak_db,
-        "max_seconds": max_seconds,
-    }
     decoded, bad_clips = {}, []
     for split, rows in splits.items():
-        path = folder / f"{fingerprint(rows, settings)}.arrow"
+        path = folder / f"{fingerprint(rows, preparation)}.arrow"
         if not path.exists():
-            _write(path, rows, settings, num_proc, strict, progress=f"decode {split}")
+            _write(path, rows, preparation, num_proc, strict, progress=f"decode {split}")
         waveforms = Dataset.from_file(str(path))
         errors = waveforms["error"][:]
         bad = [position for position, error in enumerate(errors) if error is not None]
@@ -108,14 +97,7 @@ def decode_splits(
 
 
 def decode_clips(
-    rows: Dataset,
-    *,
-    sampling_rate: int,
-    trim_top_db: float | None,
-    peak_db: float | None,
-    max_seconds: float = MAX_SECONDS,
-    num_proc: int | None = None,
-    strict: bool = False,
+    rows: Dataset, preparation: AudioPreparation, *, num_proc: int | None = None, strict: bool = False
 ) -> Iterator[tuple[np.ndarray, str | None]]:
     """Decode clips in order, one at a time or in processes.
 
@@ -126,8 +108,7 @@ def decode_clips(
         AudioError: `strict`, and a clip cannot be decoded.
         CorpusError: a process died.
     """
-    settings: dict[str, Any] = {"trim_top_db": trim_top_db, "peak_db": peak_db, "max_seconds": max_seconds}
-    decode = partial(_decode, sampling_rate=sampling_rate, **settings)
+    decode = partial(_decode, preparation)
     with ProcessPoolExecutor(num_proc) if num_proc and num_proc > 1 else nullcontext() as pool:
         for start in range(0, len(rows), _BLOCK_CLIPS):  # an executor takes all it is given into memory
             sources = rows[start : start + _BLOCK_CLIPS]["audio"]
@@ -143,12 +124,12 @@ def decode_clips(
                 yield waveform, error
 
 
-def fingerprint(rows: Dataset, settings: dict) -> str:
+def fingerprint(rows: Dataset, preparation: AudioPreparation) -> str:
     """Hash of everything a decoded file depends on: 32 hexadecimal digits.
 
     Args:
         rows: with `id` and `audio`.
-        settings: of the decoding.
+        preparation: of the clips.
     """
     librosa_version = librosa.__version__  # type: ignore[attr-defined]  # its stub leaves it out
     try:
@@ -161,7 +142,7 @@ def fingerprint(rows: Dataset, settings: dict) -> str:
         "libsndfile": sf.__libsndfile_version__,
         "librosa": librosa_version,
     }
-    digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([asdict(preparation), versions], sort_keys=True).encode())
     for row in rows.select_columns(["id", "audio"]):
         audio = row["audio"]
         if audio["bytes"] is not None:
@@ -177,9 +158,9 @@ def fingerprint(rows: Dataset, settings: dict) -> str:
     return digest.hexdigest()[:32]
 
 
-def _decode(source: dict, **settings) -> tuple[np.ndarray, str | None]:
+def _decode(preparation: AudioPreparation, source: dict) -> tuple[np.ndarray, str | None]:
     try:
-        return load_audio(source, **settings), None
+        return preparation.load(source), None
     except AudioError as error:
         return np.zeros(0, np.float32), str(error)
 
@@ -193,9 +174,11 @@ def _describe(split: str, rows: Dataset, error_of: dict[int, str]) -> list[BadCl
     ]
 
 
-def _write(path: Path, rows: Dataset, settings: dict, num_proc: int | None, strict: bool, progress: str) -> None:
+def _write(
+    path: Path, rows: Dataset, preparation: AudioPreparation, num_proc: int | None, strict: bool, progress: str
+) -> None:
     with arrow_writer(path, _SCHEMA) as writer:
-        clips = decode_clips(rows, **settings, num_proc=num_proc, strict=strict)
+        clips = decode_clips(rows, preparation, num_proc=num_proc, strict=strict)
         for batch in batches(tqdm(clips, desc=progress, total=len(rows), unit="clip", disable=None), _BATCH_CLIPS):
             writer.write_batch(_record_batch(batch))
 

@@ -20,14 +20,15 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
-from audio_avb import MAX_SECONDS, SAMPLING_RATE
+from audio_avb import AudioPreparation
 from avb.corpora import CORPORA, emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
 from avb.corpora.rows import Corpus
@@ -42,10 +43,10 @@ BAD_CLIPS_FILE = "bad_clips.csv"
 def main(arguments: list[str] | None = None) -> None:
     """The command; `--help` lists its arguments."""
     args = _parse_arguments(arguments)
-    settings = {name: value for name, value in vars(args).items() if name not in (*OPTIONS, "option")}
-    options = settings | given_options(args) | dict(args.option)
+    given = {name: value for name, value in vars(args).items() if name not in (*OPTIONS, "option")}
+    audio = {field.name: given.pop(field.name) for field in fields(AudioPreparation)}
     try:
-        bad_clips = prepare(**options)
+        bad_clips = prepare(preparation=AudioPreparation(**audio), **given | given_options(args) | dict(args.option))
     except AvbError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -59,12 +60,9 @@ def prepare(
     corpus: str,
     root: str | Path,
     out: str | Path,
+    preparation: AudioPreparation = AudioPreparation(),
     *,
     tasks: Sequence[str] | None = None,
-    sampling_rate: int = SAMPLING_RATE,
-    peak_db: float | None = -3.0,
-    trim_top_db: float | None = None,
-    max_seconds: float = MAX_SECONDS,
     num_workers: int | None = None,
     shard_rows: int = 8000,
     strict: bool = False,
@@ -76,11 +74,8 @@ def prepare(
         corpus: hume_vb, emogator or folder.
         root: of the corpus.
         out: folder to write, new or left by an interrupted run of the same settings.
+        preparation: of the clips.
         tasks: whose labels are written; None is all that hume_vb has, and what a folder's columns make.
-        sampling_rate: of the clips, Hz.
-        peak_db: see `audio_avb.load_audio`.
-        trim_top_db: see `audio_avb.load_audio`.
-        max_seconds: longest clip that is decoded, seconds.
         num_workers: processes that decode; None is one.
         shard_rows: clips per shard, at most.
         strict: raise at the first clip that cannot be decoded.
@@ -97,10 +92,8 @@ def prepare(
     if shard_rows < 1:
         raise CorpusError(f"shard_rows must be positive, got {shard_rows}")
     splits, columns_of = _label_columns(corpus, root, tasks, options)
-    audio: dict[str, Any] = {"sampling_rate": sampling_rate, "trim_top_db": trim_top_db, "peak_db": peak_db}
-    audio["max_seconds"] = max_seconds
-    inputs = {split: [fingerprint(rows, audio), _fingerprint_labels(rows)] for split, rows in splits.items()}
-    _start(out, {"corpus": corpus, **audio, "shard_rows": shard_rows, "inputs": inputs})
+    inputs = {split: [fingerprint(rows, preparation), _fingerprint_labels(rows)] for split, rows in splits.items()}
+    _start(out, {"corpus": corpus, **asdict(preparation), "shard_rows": shard_rows, "inputs": inputs})
 
     bad_clips, counts = [], {}
     for split, rows in splits.items():
@@ -111,9 +104,9 @@ def prepare(
             shard = rows.select(range(start, min(start + shard_rows, len(rows))))
             if not path.exists():
                 note: dict[str, list[BadClip]] = {BAD_CLIPS_FILE: []}
-                clips = decode_clips(shard, **audio, num_proc=num_workers, strict=strict)
+                clips = decode_clips(shard, preparation, num_proc=num_workers, strict=strict)
                 clips = _without_bad(clips, split, shard, note[BAD_CLIPS_FILE], progress)
-                shards.write_shard(path, shard, clips, sampling_rate, note)
+                shards.write_shard(path, shard, clips, preparation.sampling_rate, note)
             num_rows, note = shards.read_note(path)
             counts[split] += num_rows
             bad_clips += [BadClip(*fields) for fields in note[BAD_CLIPS_FILE]]
@@ -247,16 +240,28 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     parser.add_argument("--tasks", nargs="+", help="whose labels are written (all)")
     parser.add_argument(
-        "--sampling-rate", "--sampling_rate", type=int, default=SAMPLING_RATE, help="of the clips written, Hz (16000)"
+        "--sampling-rate",
+        "--sampling_rate",
+        type=int,
+        default=AudioPreparation.sampling_rate,
+        help="of the clips written, Hz (16000)",
     )
     parser.add_argument(
-        "--peak-db", "--peak_db", type=_number_or_none, default=-3.0, help="peak level, dBFS, or none (-3)"
+        "--peak-db",
+        "--peak_db",
+        type=_number_or_none,
+        default=AudioPreparation.peak_db,
+        help="peak level, dBFS, or none (-3)",
     )
     parser.add_argument(
         "--trim-top-db", "--trim_top_db", type=_number_or_none, help="cut the ends this far below the loudest frame, dB"
     )
     parser.add_argument(
-        "--max-seconds", "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip that is decoded, s (600)"
+        "--max-seconds",
+        "--max_seconds",
+        type=float,
+        default=AudioPreparation.max_seconds,
+        help="longest clip that is decoded, s (600)",
     )
     parser.add_argument("--num-workers", "--num_workers", type=int, help="processes that decode (1)")
     parser.add_argument("--shard-rows", "--shard_rows", type=int, default=8000, help="clips per shard, at most (8000)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from audio_avb import SAMPLING_RATE, prepare_waveform
+from audio_avb import SAMPLING_RATE, AudioPreparation
 from avb.events.detection import Detection, EventStream, load_detector
 from avb.events.reading import read_blocks
 from avb.inference.calibrated import Calibrated
@@ -62,8 +62,7 @@ class Finder:
 
 def score_stretches(scorer: Scorer, waveforms: list[np.ndarray]) -> np.ndarray:
     """Scores (stretches, labels) of parts of a recording, each trimmed and levelled as the model's clips are."""
-    settings = {"trim_top_db": scorer.feature_extractor.trim_top_db, "peak_db": scorer.feature_extractor.peak_db}
-    prepared = [prepare_waveform(waveform, **settings) for waveform in waveforms]
+    prepared = list(map(AudioPreparation.of(scorer.feature_extractor).apply, waveforms))
     scores = score_waveforms(scorer.model, scorer.feature_extractor, prepared, scorer.batch_seconds)
     return scorer.calibrated.scores(scores) if scorer.calibrated else scores
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub.utils.sha import sha_fileobj
 
-from audio_avb import load_audio
+from audio_avb import AudioPreparation
 from avb.errors import AvbError
 from avb.export.check import Difference, compare, made_up_bursts
 from avb.export.writing import OPSET, refuse_unexportable, write_graph
@@ -131,9 +131,8 @@ def copy_calibration(name: str | os.PathLike, weights: str, folder: Path):
 
 def read_clips(paths: Sequence[str | os.PathLike], feature_extractor) -> dict:
     """Waveforms (samples,) by their file, prepared as the feature extractor says. Raises an AudioError."""
-    settings = {"peak_db": feature_extractor.peak_db, "trim_top_db": feature_extractor.trim_top_db}
-    rate = feature_extractor.sampling_rate
-    return {str(path): load_audio(path, sampling_rate=rate, **settings) for path in paths}
+    preparation = AudioPreparation.of(feature_extractor)
+    return {str(path): preparation.load(path) for path in paths}
 
 
 def check_hardware(engine, precision: str):

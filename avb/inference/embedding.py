@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from audio_avb import MAX_SECONDS, AudioError, prepare_waveform
+from audio_avb import MAX_SECONDS, AudioError, AudioPreparation
 from avb.collator import BurstCollator, length_batches
 from avb.errors import AvbError
 from avb.inference.prediction import CHUNK_CLIPS, CPU_BATCH_SECONDS, GPU_BATCH_SECONDS, load_model
@@ -70,15 +70,15 @@ def embed(
 
 def _chunks(clips: Iterable[Any], feature_extractor, max_seconds: float) -> Iterator[list[np.ndarray]]:
     """Prepared waveforms (samples,), so many at a time that batches of like length can be made of them."""
+    preparation = AudioPreparation.of(feature_extractor, max_seconds)
 
     def read(numbered: tuple[int, Any]) -> np.ndarray:
         number, clip = numbered
         try:
-            waveform = read_audio(clip, feature_extractor.sampling_rate, max_seconds)
+            waveform = read_audio(clip, preparation.sampling_rate, max_seconds)
         except AudioError as error:
             raise AudioError(f"clip {number}: {error}") from error
-        settings = {"trim_top_db": feature_extractor.trim_top_db, "peak_db": feature_extractor.peak_db}
-        return prepare_waveform(waveform, **settings)
+        return preparation.apply(waveform)
 
     numbered = enumerate(clips)
     with ThreadPoolExecutor(2) as pool:

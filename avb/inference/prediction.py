@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
-from audio_avb import MAX_SECONDS, SAMPLING_RATE, load_audio
+from audio_avb import MAX_SECONDS, SAMPLING_RATE, AudioPreparation
 from avb.collator import BurstCollator, length_batches
 from avb.encoders.weights import check_weights, has_preparation, has_weights, quiet, refuse_pointers
 from avb.errors import AudioError, AvbError
@@ -317,16 +317,13 @@ def score_clips(
     Audio is prepared as the feature extractor says (level, trimming); a clip longer than `max_seconds` is an error. One
     chunk is decoded while the one before it is scored.
     """
-    audio_settings = {
-        "peak_db": feature_extractor.peak_db,
-        "trim_top_db": feature_extractor.trim_top_db,
-        # A clip that is too long for an export is one clip's error, not the end of the others' scores.
-        "max_seconds": min(max_seconds, EXPORT_MAX_SECONDS) if isinstance(model, ExportedModel) else max_seconds,
-    }
+    if isinstance(model, ExportedModel):  # too long for it is one clip's error, not the end of the others' scores
+        max_seconds = min(max_seconds, EXPORT_MAX_SECONDS)
+    preparation = AudioPreparation.of(feature_extractor, max_seconds)
 
     def decode(clip: Clip) -> np.ndarray | AudioError:
         try:
-            return load_audio(clip.read(), sampling_rate=feature_extractor.sampling_rate, **audio_settings)
+            return preparation.load(clip.read())
         except AudioError as error:
             return error
 

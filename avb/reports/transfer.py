@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from audio_avb import SAMPLING_RATE
+from audio_avb import SAMPLING_RATE, AudioPreparation
 from avb.baselines import opensmile_features
 from avb.baselines.opensmile_mlp import FEATURE_SETS, OpenSmileFeatureExtractor
 from avb.corpora import load_bursts
@@ -113,7 +113,11 @@ def transfer(
     for table in tables:
         loaded = load_bursts(corpus, table, task, **options)
         splits, bad = decode_splits(
-            loaded.splits, peak_db=None, cache_dir=cache_dir, num_proc=num_decode_workers, strict=strict
+            loaded.splits,
+            AudioPreparation(peak_db=None),
+            cache_dir=cache_dir,
+            num_proc=num_decode_workers,
+            strict=strict,
         )
         labelled = _labelled(str(table), loaded.task, concatenate_datasets(list(splits.values())), len(bad))
         features = {model: _mean_frames(model, labelled.clips, layer, device)}

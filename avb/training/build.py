@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from audio_avb import AudioPreparation
 from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES, HAVE_WIDTH
 from avb.encoders.checkpoints import HUBERT, KINDS, check_attention, load_encoder
@@ -35,23 +36,23 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
     if model_args.width is not None and model_args.model not in HAVE_WIDTH:
         raise AvbError(f"--width is for {' and '.join(HAVE_WIDTH)}; --model {model_args.model} has none: leave it out")
-    audio_settings = {"peak_db": data_args.peak_db, "trim_top_db": data_args.trim_top_db}
+    preparation = data_args.preparation()
     class_weights = _class_weights(model_args.class_weights, task, train)
     if model_args.model == "wav2vec2":
-        return _build_wav2vec2(model_args, audio_settings, task, class_weights)
+        return _build_wav2vec2(model_args, preparation, task, class_weights)
     return BASELINES[model_args.model](
         task,
         model_args.loss,
         class_weights=class_weights,
         label_smoothing=model_args.label_smoothing,
         ccc_reduction=model_args.ccc_reduction,
+        preparation=preparation,
         **({} if model_args.width is None else {"width": model_args.width}),
-        **audio_settings,
     )
 
 
 def _build_wav2vec2(
-    model_args: ModelArguments, audio_settings: dict, task: Task | MultiTask, class_weights: list[float] | None
+    model_args: ModelArguments, preparation: AudioPreparation, task: Task | MultiTask, class_weights: list[float] | None
 ):
     if model_args.freeze not in FREEZABLE:
         raise AvbError(f"--freeze {model_args.freeze!r} is not legal: it must be one of {', '.join(FREEZABLE)}")
@@ -81,8 +82,8 @@ def _build_wav2vec2(
             **fields,
         )
     feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
-    feature_extractor.peak_db = audio_settings["peak_db"]
-    feature_extractor.trim_top_db = audio_settings["trim_top_db"]
+    feature_extractor.peak_db = preparation.peak_db
+    feature_extractor.trim_top_db = preparation.trim_top_db
     _freeze(model, model_args.freeze)
     return model, feature_extractor
 

@@ -108,9 +108,7 @@ def _load_corpus(data_args: DataArguments, reads_labels: bool) -> Corpus:
 def _decode(data_args: DataArguments, splits: DatasetDict) -> tuple[DatasetDict, list[BadClip]]:
     return decode_splits(
         splits,
-        trim_top_db=data_args.trim_top_db,
-        peak_db=data_args.peak_db,
-        max_seconds=data_args.max_seconds,
+        data_args.preparation(),
         cache_dir=data_args.cache_dir,
         num_proc=data_args.num_decode_workers,
         strict=data_args.strict,

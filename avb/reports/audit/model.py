@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from audio_avb import prepare_waveform
+from audio_avb import AudioPreparation
 from avb.corpora.decode import decode_splits
 from avb.corpora.rows import KNOWN_GROUPS
 from avb.errors import AvbError
@@ -62,13 +62,16 @@ def audit_model(
     if max_clips is not None and max_clips < len(rows):
         rows = rows.select(np.sort(np.random.default_rng(0).choice(len(rows), max_clips, replace=False)))
     decoded, _ = decode_splits(
-        DatasetDict({split: rows}), peak_db=None, cache_dir=cache_dir, num_proc=num_decode_workers, strict=strict
+        DatasetDict({split: rows}),
+        AudioPreparation(peak_db=None),
+        cache_dir=cache_dir,
+        num_proc=num_decode_workers,
+        strict=strict,
     )
     rows = decoded[split]
 
     def score(waveforms: list[np.ndarray]) -> np.ndarray:
-        settings = {"trim_top_db": feature_extractor.trim_top_db, "peak_db": feature_extractor.peak_db}
-        prepared = [prepare_waveform(waveform, **settings) for waveform in waveforms]
+        prepared = list(map(AudioPreparation.of(feature_extractor).apply, waveforms))
         return score_waveforms(loaded, feature_extractor, prepared)[:, order]
 
     speakers = _speakers(rows)
