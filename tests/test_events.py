@@ -12,6 +12,7 @@ import pytest
 import soundfile as sf
 import torch
 from recordings import noise
+from tiny import detector_of_noise
 from transformers import AutoModelForAudioFrameClassification
 
 import avb
@@ -22,7 +23,6 @@ from avb.events import tables
 from avb.events.detection import EventStream, FrameStream, Segmenter, load_detector
 from avb.events.formats import FORMATS
 from avb.events.reading import read_blocks
-from configuration_events_avb import BurstEventsConfig
 from modeling_events_avb import FRAME_SAMPLES, BurstEventsModel
 
 RATE = 16_000
@@ -30,16 +30,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def detector() -> BurstEventsModel:
-    """A small one of random weights; what is loud happens to be likelier."""
-    torch.manual_seed(2)
-    model = BurstEventsModel(BurstEventsConfig(channels=16, dilations=(1, -2, 2))).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.running_mean += torch.randn_like(module.running_mean) * 0.1
-        model.classifier.weight *= 10
-        model.classifier.bias += 2.5
-    return model
+    return detector_of_noise()
 
 
 @pytest.fixture(scope="module")

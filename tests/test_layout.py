@@ -55,6 +55,7 @@ LAYERS = {
         "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb", "modeling_events_avb",
         "pipeline_avb",
     },
+    "avb/serving": {"audio_avb", "avb/errors", "avb/events", "avb/models"},
     "avb/reports": {
         "audio_avb", "avb/baselines", "avb/command_line", "avb/corpora", "avb/corpus_arguments", "avb/errors",
         "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/tasks", "configuration_avb",

@@ -71,6 +71,10 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output", help="JSON file to write")
     evaluate.set_defaults(run=run_evaluate)
 
+    ship = commands.add_parser("ship", help="make an evaluated run the detector that comes with the project")
+    ship.add_argument("run_folder", metavar="RUN", help="folder of train, with evaluation.json")
+    ship.set_defaults(run=run_ship)
+
     export = commands.add_parser("export", help="write a detector as ONNX, checked against the original")
     export.add_argument("model", metavar="MODEL", help="a detector")
     export.add_argument("output", metavar="FILE", help="the .onnx file")
@@ -119,6 +123,12 @@ def run_evaluate(args: argparse.Namespace):
     if args.output:
         write_json(args.output, report)
     print(json.dumps(report, indent=1))
+
+
+def run_ship(args: argparse.Namespace):
+    from avb.events.shipping import ship
+
+    print(ship(args.run_folder))
 
 
 def run_export(args: argparse.Namespace):

@@ -50,11 +50,12 @@ class Finder:
         for block in blocks:
             waiting += stream.push(block)
             if waiting and (live or len(waiting) >= EVENTS_AT_ONCE):
-                yield from self._scored(waiting)
+                yield from self.scored(waiting)
                 waiting = []
-        yield from self._scored(waiting + stream.finish())
+        yield from self.scored(waiting + stream.finish())
 
-    def _scored(self, found: list[tuple[Detection, np.ndarray]]) -> Iterator[tuple[Detection, np.ndarray]]:
+    def scored(self, found: list[tuple[Detection, np.ndarray]]) -> Iterator[tuple[Detection, np.ndarray]]:
+        """Events with their audio (samples,) → events with their scores (labels,)."""
         if found:
             scores = score_stretches(self.scorer, [audio for _, audio in found])
             yield from ((detection, row) for (detection, _), row in zip(found, scores, strict=True))

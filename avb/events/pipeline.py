@@ -46,7 +46,7 @@ class RecordingPipeline(VocalBurstPipeline):
         """
         finder = self._finder(detector, threshold)
         for detection, scores in finder.events(read_blocks(recording)):
-            yield self._event(detection, scores, top_k)
+            yield self.event(detection, scores, top_k)
 
     def stream(
         self,
@@ -65,8 +65,8 @@ class RecordingPipeline(VocalBurstPipeline):
             detector, threshold, top_k: see `events`.
         """
         finder = self._finder(detector, threshold)
-        for detection, scores in finder.events(resampled(chunks, sampling_rate), live=True):
-            yield self._event(detection, scores, top_k)
+        for detection, scores in finder.events(Resampler(sampling_rate).all_of(chunks), live=True):
+            yield self.event(detection, scores, top_k)
 
     def windows(
         self,
@@ -98,7 +98,8 @@ class RecordingPipeline(VocalBurstPipeline):
         found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
         return Finder(found, as_scorer(self), threshold)
 
-    def _event(self, detection: Detection, scores: np.ndarray, top_k: int | None) -> dict:
+    def event(self, detection: Detection, scores: np.ndarray, top_k: int | None) -> dict:
+        """What `events` gives of a detection and its scores (labels,)."""
         times = {"start": detection.start_seconds, "end": detection.end_seconds}
         return {**times, "detection": detection.probability, "scores": self._answer(scores, top_k, None)}
 
@@ -113,12 +114,25 @@ def load(
     )
 
 
-def resampled(chunks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Chunks at `rate` Hz → float32 chunks at 16 kHz."""
-    if rate == SAMPLING_RATE:
-        yield from (np.asarray(chunk, np.float32) for chunk in chunks)
-        return
-    stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
-    for chunk in chunks:
-        yield stream.resample_chunk(np.asarray(chunk, np.float32))
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+class Resampler:
+    """float chunks at `rate` Hz → float32 chunks at 16 kHz."""
+
+    def __init__(self, rate: int):
+        self.rate = rate
+        self._stream = None
+        if rate != SAMPLING_RATE:
+            self._stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
+
+    def push(self, chunk: np.ndarray) -> np.ndarray:
+        chunk = np.asarray(chunk, np.float32)
+        return chunk if self._stream is None else self._stream.resample_chunk(chunk)
+
+    def finish(self) -> np.ndarray:
+        """What is left."""
+        rest = np.zeros(0, np.float32)
+        return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
+
+    def all_of(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for chunk in chunks:
+            yield self.push(chunk)
+        yield self.finish()

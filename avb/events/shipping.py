@@ -1,0 +1,139 @@
+"""A trained and evaluated detector becomes the one that comes with the project: half precision, and its card."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import Wav2Vec2FeatureExtractor
+
+from avb.errors import AvbError
+from avb.events.detection import load_detector
+from avb.events.sources import Source, read_sources
+from avb.files import make_folder, read_json, write_text
+from avb.models import DETECTOR, FOLDER
+
+CARDS = Path(__file__).resolve().parents[2] / "model_cards"
+EVALUATION = "evaluation.json"
+KEPT = ("config.json", "model.safetensors", "preprocessor_config.json")
+MAX_BYTES = 4 * 2**20
+
+
+def ship(run: str | Path, name: str = DETECTOR) -> Path:
+    """Copies a run of `python -m avb.events train`, evaluated into its folder, into the package, and writes its card.
+
+    Raises:
+        AvbError: the run is not evaluated, or the model is larger than 4 MiB.
+    """
+    run = Path(run)
+    report = read_json(run / EVALUATION, f"python -m avb.events evaluate {run} --output {run / EVALUATION}")
+    steps = read_json(run / "training_log.json", "train it again")["losses"][-1]["step"]
+    model = load_detector(run)
+    folder = FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    model.to(torch.float16).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
+    for path in folder.iterdir():
+        if path.name not in KEPT:  # the project's own code reads it
+            path.unlink()
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if size > MAX_BYTES:
+        raise AvbError(f"{run}: {size / 2**20:.1f} MiB in half precision; a shipped detector has at most 4 MiB")
+    write_text(folder / EVALUATION, json.dumps(report, indent=1) + "\n")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    write_text(CARDS / f"{name}.md", card(name, report, parameters, steps))
+    return folder
+
+
+def card(name: str, report: dict, parameters: int, steps: int) -> str:
+    """The model card, in Markdown: every number is the report's."""
+    scenes, alarms = report["scenes"], report["false_alarms"]
+    low, high = scenes["f1_interval"]
+    shown = [
+        f"{scenes['f1']:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        *(f"{scenes[key]:.3f}" for key in ("precision", "recall")),
+    ]
+    shown += [f"{scenes[key]:.3f} s" for key in ("onset_error", "offset_error")]
+    kinds = [kind for kind in ("speech", "music", "sound", "noise") if kind in alarms]
+    languages = sorted({code for source in read_sources() if source.side == "test" for code in source.languages})
+    backgrounds = "\n".join(
+        f"| {kind} | {part['f1']:.3f} | {part['precision']:.3f} | {part['recall']:.3f} | {part['references']} |"
+        for kind, part in report["by_background"].items()
+    )
+    per_hour = "\n".join(
+        f"| {kind} | {alarms[kind]['per_hour']:.1f} | {alarms[kind]['interval'][0]:.1f} to "
+        f"{alarms[kind]['interval'][1]:.1f} | {alarms[kind]['hours']:.2f} |"
+        for kind in kinds
+    )
+    return f"""---
+library_name: transformers
+license: apache-2.0
+tags:
+- audio
+- vocal-bursts
+- sound-event-detection
+- vocal-burst-events
+---
+
+# {name}
+
+Where the vocal bursts of a recording are (laughs, cries, gasps, screams): one probability per 40 ms. A frame-wise
+network of {parameters:,} parameters on log-mel spectra. `avb.find` has an emotion model hear what it finds:
+
+```python
+import avb
+
+avb.find("interview.wav")  # DataFrame: start, end, detection, one column per emotion
+```
+
+**Not for** judging a person's state of mind, and not for clinical use or surveillance.
+
+## Scores
+
+At the threshold {report["threshold"]:.2f}, fixed on training scenes. All that follows is of speakers, languages and
+packages that it was never trained on; intervals are 95 % bootstrap intervals by recording.
+
+Scenes of a minute with six bursts each, 0 to 20 dB above what they lie on ({scenes["references"]} bursts, EmoGator's
+fold 4). A hit is within .2 s of the onset, and .2 s or half the length of the offset:
+
+| event F1 | 95 % interval | precision | recall | onset error | offset error |
+|---|---|---|---|---|---|
+| {" | ".join(shown)} |
+
+| bursts on | event F1 | precision | recall | bursts |
+|---|---|---|---|---|
+{backgrounds}
+
+Recordings without bursts; speech is in {", ".join(languages)}:
+
+| recordings of | false alarms per hour | 95 % interval | hours |
+|---|---|---|---|
+{per_hour}
+
+## Training
+
+{steps:,} steps (`recipes/events/events.yaml`) on scenes made as they were needed: bursts of EmoGator's train speakers
+but those of fold 4, on the recordings of the training side of `recipes/events/sources.csv`, and on generated noise.
+`python -m avb.events` fetches, prepares, trains, evaluates.
+
+Not covered: coughs, sneezes, snoring, singing close to the microphone, infants, animals near by; rooms with long
+reverberation. Bursts are acted (EmoGator), and one per event: laughter that goes on in bouts is several events.
+
+## Licence
+
+The weights are licensed under Apache-2.0, as the code and EmoGator, whose bursts they learned. The other recordings
+that they were trained on are free software and free culture, under the licences below. The weights hold none of them,
+and none can be got back from them, so they are taken for no copy or adaptation; whoever sees that otherwise, or
+redistributes the recordings, should read each package's copyright file.
+
+| package | licence | what it holds |
+|---|---|---|
+{_packages(read_sources())}
+"""
+
+
+def _packages(sources: list[Source]) -> str:
+    rows = {(source.package, source.licence, source.holds): None for source in sources if source.side == "train"}
+    return "\n".join(f"| {package} | {licence} | {holds} |" for package, licence, holds in rows)

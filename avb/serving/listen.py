@@ -1,0 +1,95 @@
+"""A client: sends a recording, or what a microphone delivers, to avb-serve, and prints each event as it is over.
+
+    arecord -q -f S16_LE -r 16000 -c 1 -t raw | python -m avb.serving.listen -    # Linux
+    sox -q -d -t raw -r 16000 -e signed -b 16 -c 1 - | python -m avb.serving.listen -
+    python -m avb.serving.listen evening.wav
+
+What comes on standard input is raw: 16-bit little-endian mono samples at --sampling_rate.
+"""
+
+import argparse
+import json
+import sys
+import threading
+from collections.abc import Iterator
+
+from audio_avb import SAMPLING_RATE
+from avb.errors import AvbError
+from avb.events.reading import read_blocks
+
+CHUNK_SECONDS = 0.1
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m avb.serving.listen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="RECORDING", help="a file, or - for raw samples on standard input")
+    parser.add_argument("--url", default="ws://127.0.0.1:8000/stream", help="default: ws://127.0.0.1:8000/stream")
+    parser.add_argument("--sampling_rate", type=int, default=SAMPLING_RATE, help="of standard input, Hz (16000)")
+    args = parser.parse_args(argv)
+    rate = args.sampling_rate if args.source == "-" else SAMPLING_RATE
+    chunks = of_stdin(rate) if args.source == "-" else of_file(args.source)
+    try:
+        for event in listen(f"{args.url}?sampling_rate={rate}", chunks):
+            best = max(event["scores"], key=lambda score: score["score"])
+            times = f"{event['start']:8.2f} {event['end']:8.2f}"
+            print(f"{times}  {event['detection']:.2f}  {best['label']} {best['score']:.2f}", flush=True)
+    except (AvbError, OSError) as error:
+        print(f"avb.serving.listen: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def listen(url: str, chunks: Iterator[bytes]) -> Iterator[dict]:
+    """Events as the server sends them, while another thread sends chunks.
+
+    Raises:
+        AvbError: the package websockets is missing, or the server ends the stream.
+    """
+    try:
+        from websockets.exceptions import ConnectionClosed
+        from websockets.sync.client import connect
+    except ImportError as error:
+        raise AvbError('websockets is missing: pip install "avb[serve]"') from error
+    with connect(url) as socket:
+        failures: list[Exception] = []
+
+        def send():
+            try:
+                for chunk in chunks:
+                    socket.send(chunk)
+                socket.send("end")
+            except ConnectionClosed:  # the reader below says why
+                pass
+            except AvbError as error:
+                failures.append(error)
+                socket.close()
+
+        threading.Thread(target=send, daemon=True).start()
+        try:
+            for message in socket:
+                event = json.loads(message)
+                if event.get("end") is True:
+                    return
+                yield event
+        except ConnectionClosed as error:
+            raise AvbError(f"{url}: the server ended the stream: {error.reason if error.rcvd else error}") from error
+        raise failures[0] if failures else AvbError(f"{url}: the server ended the stream")
+
+
+def of_file(path: str) -> Iterator[bytes]:
+    for block in read_blocks(path, CHUNK_SECONDS):
+        yield (block * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
+
+
+def of_stdin(rate: int) -> Iterator[bytes]:
+    size = 2 * round(rate * CHUNK_SECONDS)
+    while chunk := sys.stdin.buffer.read(size):
+        yield chunk[: len(chunk) // 2 * 2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
