@@ -195,14 +195,35 @@ class VocalBurstEncoder(Wav2Vec2Model):
         return hidden_states
 
     @capture_outputs(tie_last_hidden_states=False)
-    def forward(self, input_values, attention_mask=None, mask_time_indices=None, **kwargs):
+    def forward(
+        self,
+        input_values=None,
+        attention_mask=None,
+        mask_time_indices=None,
+        front_end_frames=None,
+        frame_mask=None,
+        **kwargs,
+    ):
         """(batch, samples) → `last_hidden_state` (batch, frames, hidden).
 
         Args:
             input_values: (batch, samples) waveforms at 16 kHz, padded on the right.
             attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
             mask_time_indices: (batch, frames) frames to replace by the mask embedding.
+            front_end_frames: (batch, frames, channels) what `run_front_end` made of the waveforms, instead of them.
+            frame_mask: (batch, frames) that of `front_end_frames`.
         """
+        if front_end_frames is None:
+            front_end_frames, frame_mask = self.run_front_end(input_values, attention_mask)
+        else:
+            front_end_frames = front_end_frames.to(self.dtype)  # they may be kept in half precision
+        hidden_states, features = self.feature_projection(front_end_frames)
+        hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
+        hidden_states = self.encoder(hidden_states, attention_mask=frame_mask, **kwargs).last_hidden_state
+        return Wav2Vec2BaseModelOutput(last_hidden_state=hidden_states, extract_features=features)
+
+    def run_front_end(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
+        """The convolutions alone: (batch, samples) → their frames (batch, frames, channels), and the frames' mask."""
         shortage = self.config.receptive_field - input_values.shape[1]
         if shortage > 0:
             input_values = F.pad(input_values, (0, shortage))
@@ -214,13 +235,8 @@ class VocalBurstEncoder(Wav2Vec2Model):
             lengths = lengths.clamp(min=self.config.receptive_field)
         if self.config.waveform_normalization == "batch":
             input_values = F.layer_norm(input_values, input_values.shape)
-        features = self.feature_extractor(input_values, lengths).transpose(1, 2)  # (batch, frames, channels)
-
-        frame_mask = self.frame_mask(lengths, features)
-        hidden_states, features = self.feature_projection(features)
-        hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
-        hidden_states = self.encoder(hidden_states, attention_mask=frame_mask, **kwargs).last_hidden_state
-        return Wav2Vec2BaseModelOutput(last_hidden_state=hidden_states, extract_features=features)
+        frames = self.feature_extractor(input_values, lengths).transpose(1, 2)  # (batch, frames, channels)
+        return frames, self.frame_mask(lengths, frames)
 
     def frame_mask(self, lengths: torch.Tensor | None, frames: torch.Tensor) -> torch.Tensor:
         """(batch, frames) True where a frame is made of audio. `lengths` (batch,) in samples, None for no padding."""
@@ -353,6 +369,7 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         labels: torch.Tensor | None = None,
         encoder_frames: torch.Tensor | None = None,
         frame_mask: torch.Tensor | None = None,
+        front_end_frames: torch.Tensor | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
         """Predicts every label of every clip.
@@ -362,18 +379,21 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
             attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
             labels: (batch, labels) floats with NaN where missing, or (batch,) class indices with -100.
             encoder_frames: (batch, frames, hidden) what `encode` made of the waveforms, instead of them.
-            frame_mask: (batch, frames) True where a frame of `encoder_frames` is made of audio.
+            frame_mask: (batch, frames) True where a frame of `encoder_frames` or `front_end_frames` is made of audio.
+            front_end_frames: (batch, frames, channels) what the convolutions made of the waveforms, instead of them.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict` as everywhere in Transformers.
 
         Returns:
             `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
         """
         return_dict = kwargs.pop("return_dict", True)
-        if encoder_frames is None:
-            assert input_values is not None  # one of the two is given
-            outputs, frame_mask = self.encode(input_values, attention_mask, **kwargs)
-        else:
+        if encoder_frames is not None:
             outputs = Wav2Vec2BaseModelOutput(last_hidden_state=encoder_frames)
+        elif front_end_frames is not None:
+            outputs = self.wav2vec2(front_end_frames=front_end_frames, frame_mask=frame_mask, **kwargs)
+        else:
+            assert input_values is not None  # one of the three is given
+            outputs, frame_mask = self.encode(input_values, attention_mask, **kwargs)
         assert frame_mask is not None  # frames come with theirs
         logits = self.predict_frames(outputs.last_hidden_state, frame_mask)
         loss = None if labels is None else self.compute_loss(logits, labels)

@@ -172,7 +172,10 @@ class DataArguments(CorpusArguments):
     )
     cache_frames: bool = field(
         default=True,
-        metadata={"help": "Run a frozen encoder once and train on its frames, kept in cache_dir.", **NO_CHANGE},
+        metadata={
+            "help": "Run a frozen encoder or front end once and train on its frames, kept in cache_dir.",
+            **NO_CHANGE,
+        },
     )
     frames_dtype: str = field(
         default="float16", metadata={"help": "Of the frames that cache_frames keeps: float16 or float32."}
