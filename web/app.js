@@ -57,6 +57,7 @@ function openModel() {
       });
       const { threads } = await engine.open(provider, files);
       tasks = tasksOf(files.config, files.calibration);
+      $("result").dataset.model = `${model.name} ${precision} ${provider}`;
       const threading = provider === "wasm" && threads > 1 ? `, ${threads} threads` : "";
       show("ready", `${model.name} is ready, on the ${PROVIDERS[provider]}${threading}. Record, or choose a file.`);
     } catch (error) {

@@ -47,10 +47,11 @@ export class Engine {
   }
 }
 
-/** Whether this browser gives the page a WebGPU adapter. */
+/** Whether this browser gives the page a WebGPU adapter that is a card: in software it is slower than WebAssembly. */
 export async function hasWebGpu() {
   try {
-    return Boolean(await navigator.gpu?.requestAdapter());
+    const adapter = await navigator.gpu?.requestAdapter();
+    return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
   } catch {
     return false;
   }

@@ -20,12 +20,13 @@ export function resample(samples, from, to) {
   const up = to / divisor; // phases: a step of the output is down / up samples of the input
   const down = from / divisor;
   const length = Math.ceil((samples.length * to) / from);
+  const heard = Math.round((samples.length * to) / from); // soxr gives as many; the place behind stays silent
   const shape = up > 4 ? COMMON_PHASES : down > 3 ? STEEP : SIMPLE;
   const kernel = makeKernel(Math.min(1, to / from), shape);
   const taps = 2 * kernel.reach;
   const coefficients = up <= MOST_PHASES ? phaseTable(kernel, up) : interpolated(kernel);
   const output = new Float32Array(length);
-  for (let index = 0; index < length; index++) {
+  for (let index = 0; index < heard; index++) {
     const numerator = index * down;
     const phase = numerator % up;
     const start = (numerator - phase) / up - kernel.reach + 1;
