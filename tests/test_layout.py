@@ -79,7 +79,8 @@ LAYERS = {
         "pipeline_avb",
     },
     "avb/cards": {
-        "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/models",
+        "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/export", "avb/files", "avb/inference",
+        "avb/models",
         "avb/recipes", "avb/reports", "avb/run_files", "calibration_avb", "configuration_avb", "pipeline_avb",
     },
     "avb/cross_validation": {

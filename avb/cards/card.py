@@ -6,6 +6,7 @@ run. There is no other source: what was not measured is said to be unknown.
 """
 
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from avb.cards.evaluations import write_evaluations
 from avb.cards.hub_folder import REPO_PLACEHOLDER
 from avb.cards.run import Run, find_row, read_run
 from avb.cards.tables import label_table, model_table, score_table, seeds_table, train_tables
@@ -50,6 +52,7 @@ def build_card(
     watts: float | None = None,
     grams_per_kwh: float | None = None,
     widget: Sequence[dict] = (),
+    datasets: Sequence[str] = (),
 ) -> ModelCard:
     """The card of a run.
 
@@ -60,6 +63,7 @@ def build_card(
         watts: mean power of the machine while it trained, as its owner states it; None says that nothing is known.
         grams_per_kwh: carbon intensity of its electricity, g CO₂e per kWh, as stated.
         widget: examples, as the Hub's metadata has them: `src`, `example_title`, `output`.
+        datasets: names on the Hub of what it was trained on.
 
     Raises:
         AvbError: no row of the tables is this run's, or a number is out of range.
@@ -75,7 +79,7 @@ def build_card(
     kwh = None if watts is None or seconds is None else seconds * watts / 3.6e6
     grams = None if kwh is None or grams_per_kwh is None else kwh * grams_per_kwh
     return ModelCard.from_template(
-        card_data(run, name, grams, widget),
+        card_data(run, name, grams, widget, datasets),
         template_path=str(TEMPLATE),
         name=name,
         repo_id=REPO_PLACEHOLDER,
@@ -125,7 +129,9 @@ def build_card(
     )
 
 
-def card_data(run: Run, name: str, grams: float | None = None, widget: Sequence[dict] = ()) -> ModelCardData:
+def card_data(
+    run: Run, name: str, grams: float | None = None, widget: Sequence[dict] = (), datasets: Sequence[str] = ()
+) -> ModelCardData:
     """The card's metadata: what the Hub searches, and each defined score in `model-index`."""
     dataset = run.corpus or "unknown"
     evaluations = [
@@ -150,7 +156,7 @@ def card_data(run: Run, name: str, grams: float | None = None, widget: Sequence[
         optional["co2_eq_emissions"] = {"emissions": float(f"{grams:.3g}"), "source": source}
     encoder = EXTRACTORS.get(run.encoder or "", run.encoder) or ""
     if encoder.count("/") == 1:  # a Hub name; folders have lost theirs by now
-        optional["base_model"] = encoder
+        optional |= {"base_model": encoder, "base_model_relation": "finetune"}
     if evaluations:
         optional |= {"eval_results": evaluations, "model_name": name}
     return ModelCardData(
@@ -158,6 +164,7 @@ def card_data(run: Run, name: str, grams: float | None = None, widget: Sequence[
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=["audio", "vocal-bursts", "emotion-recognition", run.config["model_type"]],
+        datasets=list(datasets) or None,
         metrics=sorted({evaluation.metric_type for evaluation in evaluations}) or None,
         **optional,
     )
@@ -170,6 +177,8 @@ def write_card(
     watts: float | None = None,
     grams_per_kwh: float | None = None,
     examples: Sequence[str | Path] = (),
+    datasets: Sequence[str] = (),
+    benchmark: str | None = None,
 ) -> Path:
     """Writes the card of a run's folder into it, as README.md.
 
@@ -180,14 +189,21 @@ def write_card(
         watts: see `build_card`.
         grams_per_kwh: see `build_card`.
         examples: clips to show with the model's scores; they are copied into the folder and are pushed with it.
+        datasets: see `build_card`.
+        benchmark: see `avb.cards.evaluations.write_evaluations`.
 
     Raises:
-        AvbError: the folder holds no model, an example cannot be read; or see `build_card`.
+        AvbError: the folder holds no model, an example cannot be read; or see `build_card` and `write_evaluations`.
     """
     folder = Path(folder)
     run = read_run(folder)
     widget = widget_examples(folder, examples)
-    card = build_card(run, name or folder.resolve().name, results, watts, grams_per_kwh, widget)
+    for dataset in datasets:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+            raise AvbError(f"--dataset {dataset}: give ORG/NAME of a data set on the Hub")
+    if benchmark is not None:
+        write_evaluations(folder, run, benchmark)
+    card = build_card(run, name or folder.resolve().name, results, watts, grams_per_kwh, widget, datasets)
     write_text(folder / CARD, str(card).rstrip() + "\n")
     return folder / CARD
 

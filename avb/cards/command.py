@@ -2,6 +2,7 @@
 
 python -m avb.cards write runs/high [--results results/runs.csv]    # runs/high/README.md
 python -m avb.cards push runs/high org/avb-high                     # the model with its card, private
+python -m avb.cards check runs/high                                 # what a good release still lacks
 python -m avb.cards ship runs/mine mine                             # into the project: avb.load("mine")
 """
 
@@ -10,6 +11,7 @@ import sys
 
 from avb.cards import shipping
 from avb.cards.card import write_card
+from avb.cards.checking import check_release
 from avb.cards.push import push_folder
 from avb.errors import AvbError
 
@@ -38,12 +40,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     write.add_argument(
         "--example", nargs="+", default=[], metavar="CLIP", help="clips to show with their scores; you publish them"
     )
+    write.add_argument(
+        "--dataset", nargs="+", default=[], metavar="ORG/NAME", help="the train data on the Hub, if there"
+    )
+    write.add_argument(
+        "--benchmark", metavar="ORG/DATASET:TASK", help="registered on the Hub: the test score goes to .eval_results/"
+    )
+    check = commands.add_parser(
+        "check", help="list what a good release of DIR still lacks; exit code 1 if it must not go"
+    )
+    check.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
     push = commands.add_parser("push", help="upload a finished folder to the Hub, in one commit")
     push.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
     push.add_argument("repo", metavar="REPO", help="ORG/NAME; made if it is not there, private")
     push.add_argument("--public", action="store_true", help="for everyone to see; default: private")
     push.add_argument("--yes", action="store_true", help="do not ask before uploading")
     push.add_argument("--dry_run", action="store_true", help="only list what would be uploaded")
+    push.add_argument("--web_space", metavar="ORG/NAME", help="a static Space too, in which it runs in the browser")
+    push.add_argument("--ort_dir", help="folder with that page's runtime; without it npm fetches it")
     ship = commands.add_parser("ship", help="make it one of the models that come with the project, in half precision")
     ship.add_argument("folder", metavar="DIR", help="folder that train_avb.py has finished")
     ship.add_argument("name", metavar="NAME", help="name of the shipped model: avb.load(NAME)")
@@ -54,11 +68,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         if args.command == "write":
-            print(write_card(args.folder, args.name, args.results, args.watts, args.grams_per_kwh, args.example))
+            energy = {"watts": args.watts, "grams_per_kwh": args.grams_per_kwh}
+            further = {"examples": args.example, "datasets": args.dataset, "benchmark": args.benchmark}
+            print(write_card(args.folder, args.name, args.results, **energy, **further))
+        elif args.command == "check":
+            points = check_release(args.folder)
+            print("\n".join(point.line for point in points))
+            return int(any(point.must and not point.is_met for point in points))
         elif args.command == "ship":
             print(shipping.ship(args.folder, args.name))
         else:
-            push_folder(args.folder, args.repo, private=not args.public, dry_run=args.dry_run, ask=not args.yes)
+            how = {"private": not args.public, "dry_run": args.dry_run, "ask": not args.yes}
+            push_folder(args.folder, args.repo, **how, web_space=args.web_space, ort_dir=args.ort_dir)
     except AvbError as error:
         print(f"avb.cards: error: {error}", file=sys.stderr)
         return 1

@@ -13,17 +13,20 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from huggingface_hub.utils.sha import sha_fileobj
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
 from avb.errors import AvbError
-from avb.files import make_folder
+from avb.files import make_folder, read_json
+from avb.inference.engines import HUB_FOLDER, REPORT_FILE
 from avb.run_files import CARD, METRICS, TRAIN_SET
 from calibration_avb import CALIBRATION_FILE
 from pipeline_avb import TASK, VocalBurstPipeline
 
 NEEDED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 CARD_FILES = (CARD, METRICS, TRAIN_SET)  # the card, and the files that hold the numbers it shows
+EVALUATIONS = ".eval_results"  # folder of scores on benchmarks that are registered on the Hub
 REPO_PLACEHOLDER = "ORG/THIS-MODEL"  # stands in a card for the repository, which is not known before the push
 
 
@@ -87,7 +90,21 @@ def hub_files(folder: str | os.PathLike) -> list[str]:
         name = Path(error.filename).name
         raise AvbError(f"{folder}: {name}, code that reads the model, is not there; {again}") from error
     present = [name for name in (*CARD_FILES, CALIBRATION_FILE) if (folder / name).is_file()]
-    return [*present, *NEEDED_FILES, *sorted(code)]
+    further = [path.relative_to(folder).as_posix() for path in sorted(folder.glob(f"{EVALUATIONS}/*.yaml"))]
+    return [*present, *further, *NEEDED_FILES, *sorted(code), *_export_files(folder)]
+
+
+def _export_files(folder: Path) -> list[str]:
+    """Those of `onnx/`, where it was made of these weights."""
+    report = folder / HUB_FOLDER / REPORT_FILE
+    if not report.is_file():
+        return []
+    with open(folder / "model.safetensors", "rb") as weights:
+        digest = sha_fileobj(weights).hex()
+    again = f"python -m avb.export {folder} {folder} --hub --overwrite"
+    if read_json(report, again).get("weights_sha256") != digest:
+        raise AvbError(f"{report.parent}: exported from other weights than model.safetensors; make it again: {again}")
+    return sorted(path.relative_to(folder).as_posix() for path in report.parent.iterdir())
 
 
 def _reference(instance: object) -> str:

@@ -6,7 +6,7 @@ were private. A push that broke off goes on when it is repeated: what was upload
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import yaml
@@ -20,18 +20,20 @@ from huggingface_hub.errors import (
 )
 
 from avb.cards.hub_folder import REPO_PLACEHOLDER, hub_files
+from avb.cards.space import built_space, link_space, page_files
 from avb.errors import AvbError
 from avb.run_files import CARD
 
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
 
-def open_repository(repo_id: str, private: bool = True) -> str:
+def open_repository(repo_id: str, private: bool = True, repo_type: str = "model") -> str:
     """Sees to it that a model can be pushed: a token, and a repository it may write to, made if it is not there.
 
     Args:
         repo_id: ORG/NAME, or NAME for the token's own namespace.
         private: of a new repository; one that exists keeps what it is.
+        repo_type: `model`, or `space` for a static one.
 
     Returns:
         The repository's full name.
@@ -42,14 +44,22 @@ def open_repository(repo_id: str, private: bool = True) -> str:
     with _clear_errors(repo_id):
         api = HfApi()
         api.whoami()
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if private and not api.model_info(repo_id).private:
+        sdk = "static" if repo_type == "space" else None
+        made = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
+        repo_id = made.repo_id
+        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise AvbError(f"{repo_id} is public: push with --public, or make it private in its settings on the Hub")
     return repo_id
 
 
 def push_folder(
-    folder: str | Path, repo_id: str, private: bool = True, dry_run: bool = False, ask: bool = False
+    folder: str | Path,
+    repo_id: str,
+    private: bool = True,
+    dry_run: bool = False,
+    ask: bool = False,
+    web_space: str | None = None,
+    ort_dir: str | Path | None = None,
 ) -> str | None:
     """Prints what belongs on the Hub of a folder, and uploads that.
 
@@ -59,6 +69,8 @@ def push_folder(
         private: of a new repository.
         dry_run: only print; nothing is asked of the Hub.
         ask: wait for a yes on the terminal after the list.
+        web_space: ORG/NAME of a static Space that gets the page on which the model runs in a browser.
+        ort_dir: where that page's runtime lies; None has npm fetch it.
 
     Returns:
         The commit's address; None where nothing was uploaded.
@@ -69,24 +81,48 @@ def push_folder(
     """
     folder = Path(folder)
     files = files_to_push(folder)
+    with ExitStack() as stack:
+        page = stack.enter_context(built_space(folder, repo_id, ort_dir)) if web_space else None
+        _announce(repo_id, private, folder, files)
+        if page and web_space:
+            _announce(f"the Space {web_space}", private, page, page_files(page))
+        if dry_run:
+            print("nothing was uploaded (--dry_run)")
+            return None
+        if ask:
+            _ask()
+        repo_id = open_repository(repo_id, private)
+        if web_space:
+            web_space = open_repository(web_space, private, "space")
+        card = (folder / CARD).read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, repo_id)
+        card = link_space(card, web_space)
+        with _clear_errors(repo_id):
+            try:
+                ModelCard(card).validate()
+            except ValueError as error:
+                reason = " ".join(str(error).split())
+                raise AvbError(f"{folder / CARD}: the Hub refuses its metadata: {reason}") from error
+        name = folder.resolve().name
+        address = _commit(repo_id, "model", folder, files, f"Upload {name}", {CARD: card.encode()})
+        if page and web_space:
+            _commit(web_space, "space", page, page_files(page), f"The page of {name}")
+    return address
+
+
+def _announce(repo_id: str, private: bool, folder: Path, files: list[str]):
     print(f"{repo_id} ({'private' if private else 'public'}) gets {len(files)} files:")
     for name in files:
         print(f"  {(folder / name).stat().st_size:>13,} bytes  {name}")
-    if dry_run:
-        print("nothing was uploaded (--dry_run)")
-        return None
-    if ask:
-        _ask()
-    repo_id = open_repository(repo_id, private)
-    card = (folder / CARD).read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, repo_id)
+
+
+def _commit(
+    repo_id: str, repo_type: str, folder: Path, files: list[str], message: str, other: dict[str, bytes] | None = None
+) -> str:
+    """One commit of a folder's files, of which some have other content than on disk; its address."""
+    contents = {name: folder / name for name in files} | (other or {})
     with _clear_errors(repo_id):
-        try:
-            ModelCard(card).validate()
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise AvbError(f"{folder / CARD}: the Hub refuses its metadata: {reason}") from error
-        operations = [CommitOperationAdd(name, card.encode() if name == CARD else folder / name) for name in files]
-        commit = HfApi().create_commit(repo_id, operations, commit_message=f"Upload {folder.resolve().name}")
+        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        commit = HfApi().create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
     print(f"pushed: {commit.commit_url}")
     return commit.commit_url
 

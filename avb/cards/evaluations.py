@@ -1,0 +1,52 @@
+"""`.eval_results/*.yaml`: a run's score on a benchmark that is registered on the Hub, for its leaderboard.
+
+    python -m avb.cards write runs/high --benchmark ORG/DATASET:TASK
+
+The Hub reads these files beside `model-index` of the card, which holds every score; its form is that of
+`huggingface_hub.EvalResultEntry` (huggingface.co/docs/hub/eval-results). HUME-VB and EmoGator are not registered, so
+that nothing is written unasked: which data set a score is of, only who has registered it knows.
+"""
+
+import re
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+from avb.cards.hub_folder import EVALUATIONS
+from avb.cards.run import Run
+from avb.errors import AvbError
+from avb.files import make_folder, write_text
+
+SPLIT = "test"  # a leaderboard compares what nothing was chosen by
+
+
+def write_evaluations(folder: Path, run: Run, benchmark: str) -> Path:
+    """Writes the run's test score, one file per benchmark's task.
+
+    Args:
+        folder: of the run.
+        run: what is known of it.
+        benchmark: ORG/DATASET:TASK, a benchmark on the Hub and the task of its eval.yaml.
+
+    Raises:
+        AvbError: `benchmark` is no such name, or the run's test split was not scored, or is several tasks'.
+    """
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+):([\w.-]+)", benchmark)
+    if match is None:
+        raise AvbError(f"--benchmark {benchmark!r}: give ORG/DATASET:TASK, as the benchmark's eval.yaml names them")
+    sections = [section for section in run.sections if section.split == SPLIT]
+    if len(sections) != 1:
+        found = "no score of one" if not sections else f"{len(sections)} tasks'"
+        raise AvbError(f"{folder}: --benchmark is for one task's score on {SPLIT}, and metrics.json has {found}")
+    (section,) = sections
+    metric = run.metrics.metric
+    entry = EvalResultEntry(
+        dataset_id=match[1],
+        task_id=match[2],
+        value=round(section.scores[metric], 4),
+        notes=f"{metric}, {section.scores['num_clips']} clips of {SPLIT}, scored by avb",
+    )
+    path = make_folder(folder / EVALUATIONS) / f"{match[1].replace('/', '--')}--{match[2]}.yaml"
+    write_text(path, yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True))
+    return path

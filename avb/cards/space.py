@@ -1,0 +1,57 @@
+"""A pushed model's page: a static Space in which it runs in the visitor's browser, and what the card says of it.
+
+The page and its files are `avb.export.page`'s. The card links the Space and shows the page's picture, which lies there.
+"""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from avb.export.page import build_page
+
+PICTURE = "picture.png"  # of the page, one of its files
+_HEADING = "\n## Model\n"  # of a card: the page stands in front of it
+_SECTION = """
+## Try it
+
+[![The page: a recording, the model, a bar for every label]({url}/resolve/main/{picture})]({url})
+
+[The page]({url}) runs this model in your browser: record, upload or listen live. No sound leaves your machine.
+"""
+
+
+@contextmanager
+def built_space(folder: str | os.PathLike, repo_id: str, ort_dir: str | os.PathLike | None = None):
+    """The page of a model, in a folder that is gone afterwards.
+
+    Args:
+        folder: of the model.
+        repo_id: the model's repository, which the Space names.
+        ort_dir: see `build_page`.
+
+    Raises:
+        AvbError: see `build_page`.
+    """
+    with TemporaryDirectory() as temporary:
+        page = Path(temporary) / "page"
+        build_page(page, [folder], ort_dir=ort_dir, links={str(folder): repo_id}, title=repo_id.rpartition("/")[2])
+        yield page
+
+
+def page_files(page: Path) -> list[str]:
+    """Names of the page's files, README.md among them."""
+    return sorted(path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file())
+
+
+def link_space(card: str, space_id: str | None) -> str:
+    """A card with its section about the page, in the place of an older one; without a Space as it is."""
+    if space_id is None:
+        return card
+    url = f"https://huggingface.co/spaces/{space_id}"
+    start = card.find("\n## Try it\n")
+    if start >= 0:
+        end = card.index("\n## ", start + 1)
+        card = card[:start] + card[end:]
+    section = _SECTION.format(url=url, picture=PICTURE)
+    return card.replace(_HEADING, section + _HEADING, 1)
