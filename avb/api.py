@@ -20,7 +20,7 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict
 from avb.command_line import OFF, make_parser, parse_arguments
 from avb.errors import AvbError
 from avb.files import make_folder
-from avb.inference import prediction
+from avb.inference.load import load
 from avb.recipes import recipe_arguments
 from avb.run import run
 from avb.run_files import CONFIG, FOLDS, Metrics
@@ -49,7 +49,7 @@ class TrainedRun:
                 f"{self.output_dir}: a cross-validation has one model per fold, in {FOLDS}/; final_model=True "
                 "makes one of all clips"
             )
-        return prediction.load(str(self.output_dir))
+        return load(str(self.output_dir))
 
     @property
     def model(self):

@@ -70,7 +70,7 @@ def export(model, folder: Path, backend: str, precision: str):
     """The model through `avb.export`, refused by no tolerance: the difference is part of what is reported."""
     from avb.cards.hub_folder import save_hub_folder
     from avb.export.exporting import export_model
-    from avb.inference.prediction import load_model
+    from avb.inference.load import load_model
     from feature_extraction_avb import VocalBurstFeatureExtractor
 
     saved = save_hub_folder(model, VocalBurstFeatureExtractor(), folder / "ours")

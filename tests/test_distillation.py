@@ -18,7 +18,8 @@ from avb.collator import BurstCollator
 from avb.corpora import load_bursts
 from avb.corpora.folds import write_folds
 from avb.errors import AvbError, CorpusError
-from avb.inference.prediction import load_model, score_waveforms
+from avb.inference.load import load_model
+from avb.inference.score import score_waveforms
 from avb.tasks import TASKS, MultiTask, Task
 from avb.training.distillation import ModelTeachers, are_models, label_rows, soften, with_folds
 from feature_extraction_avb import VocalBurstFeatureExtractor

@@ -11,7 +11,7 @@ import avb
 from audio_avb import AudioError
 from avb.errors import AvbError
 from avb.inference import embedding
-from avb.inference.prediction import load_model
+from avb.inference.load import load_model
 
 
 @pytest.fixture(scope="module")

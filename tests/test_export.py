@@ -20,7 +20,8 @@ from avb.export.check import Difference, made_up_bursts
 from avb.export.exporting import export_model
 from avb.export.graph import ChannelsLastConv
 from avb.inference import engines as runtime
-from avb.inference.prediction import load_model, score_waveforms
+from avb.inference.load import load_model
+from avb.inference.score import score_waveforms
 from configuration_avb import POOLINGS, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
@@ -180,7 +181,7 @@ def test_predict_command_takes_it(exported, trained, tone, tmp_path):
 def test_a_clip_too_long_for_attention_is_skipped_and_counted(exported, tone, tmp_path, monkeypatch):
     import soundfile
 
-    monkeypatch.setattr("avb.inference.prediction.EXPORT_MAX_SECONDS", 0.9)
+    monkeypatch.setattr("avb.inference.score.EXPORT_MAX_SECONDS", 0.9)
     soundfile.write(tmp_path / "long.wav", tone, 16_000)
     soundfile.write(tmp_path / "short.wav", tone[:8_000], 16_000)
     assert predict([str(exported), str(tmp_path), "--output", str(tmp_path / "scores.csv")]) == 3

@@ -13,7 +13,7 @@ import train_avb
 from avb.baselines import build_emo18
 from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.errors import AvbError
-from avb.inference.prediction import load_model
+from avb.inference.load import load_model
 from avb.tasks import TASKS
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor

@@ -17,7 +17,8 @@ import avb
 import pipeline_avb
 from audio_avb import AudioError, load_audio
 from avb.cards.hub_folder import save_hub_folder
-from avb.inference.prediction import Clip, score_clips
+from avb.inference.clips import Clip
+from avb.inference.score import score_clips
 from avb.tasks import TASKS
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor

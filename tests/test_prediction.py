@@ -21,7 +21,8 @@ from avb.cards.hub_folder import save_hub_folder
 from avb.corpora import submission
 from avb.errors import AvbError
 from avb.inference import scorer
-from avb.inference.prediction import load_model, model_key, score_waveforms
+from avb.inference.load import load_model
+from avb.inference.score import model_key, score_waveforms
 from avb.tasks import TASKS
 from avb.training.build import build_model
 from feature_extraction_avb import VocalBurstFeatureExtractor

@@ -27,7 +27,8 @@ from avb.export.check import made_up_bursts
 from avb.export.hub import export_hub
 from avb.export.page import HEADERS, build_page
 from avb.inference.engines import HUB_FILES
-from avb.inference.prediction import load_model, score_waveforms
+from avb.inference.load import load_model
+from avb.inference.score import score_waveforms
 from avb.models import FOLDER, names
 from avb.tasks import TASKS
 

@@ -11,8 +11,9 @@ from avb.calibration.fit import calibrate_task
 from avb.errors import AvbError
 from avb.files import write_text
 from avb.inference.engines import ExportedModel
-from avb.inference.prediction import load_model, score_clips
+from avb.inference.load import load_model
 from avb.inference.run_corpus import corpus_of_run
+from avb.inference.score import score_clips
 from avb.metrics import has_label
 from avb.models import locate
 from avb.tasks import MultiTask, Task

@@ -22,7 +22,7 @@ from avb.cards.tables import label_table, model_table, score_table, seeds_table,
 from avb.encoders.names import EXTRACTORS
 from avb.errors import AvbError
 from avb.files import make_folder, write_text
-from avb.inference.prediction import load
+from avb.inference.load import load
 from avb.reports.markdown import number
 from avb.reports.run_table import read_results
 from avb.run_files import CARD, CROSS_VALIDATION

@@ -11,7 +11,7 @@ from pathlib import Path
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, names_with
 from avb.corpora.release import corpus_name, is_release
 from avb.errors import AvbError
-from avb.inference.prediction import model_class
+from avb.inference.load import model_class
 from avb.recipes import SUFFIXES, read_yaml
 from avb.reports.results import Result
 from avb.run_files import CONFIG, METRICS, RECIPE, TRAIN_SET, VERSIONS, Metrics, TaskScores, read_facts, read_metrics

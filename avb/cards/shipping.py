@@ -19,7 +19,8 @@ from avb.cards.card import build_card
 from avb.cards.hub_folder import NEEDED_FILES, REPO_PLACEHOLDER, hub_files
 from avb.cards.run import read_run
 from avb.errors import AvbError
-from avb.inference.prediction import load_model, score_waveforms
+from avb.inference.load import load_model
+from avb.inference.score import score_waveforms
 from avb.models import FOLDER
 from avb.run_files import CARD, METRICS, TRAIN_SET
 from calibration_avb import CALIBRATION_FILE

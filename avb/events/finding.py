@@ -10,7 +10,7 @@ from audio_avb import SAMPLING_RATE, AudioPreparation
 from avb.events.detection import Detection, EventStream, load_detector
 from avb.events.reading import read_blocks
 from avb.inference.calibrated import Calibrated
-from avb.inference.prediction import score_waveforms
+from avb.inference.score import score_waveforms
 from avb.inference.scorer import Scorer
 from avb.models import DETECTOR
 from modeling_events_avb import BurstEventsModel

@@ -16,7 +16,7 @@ from avb.events.detection import Detection, load_detector
 from avb.events.finding import Finder, as_scorer
 from avb.events.reading import read_blocks
 from avb.events.windows import HOP_SECONDS, WINDOW_SECONDS, score_windows
-from avb.inference.prediction import load_model
+from avb.inference.load import load_model
 from avb.models import DETECTOR
 from modeling_events_avb import BurstEventsModel
 from pipeline_avb import TASK, VocalBurstPipeline

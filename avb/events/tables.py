@@ -23,7 +23,7 @@ from avb.events.reading import read_blocks
 from avb.events.windows import score_windows
 from avb.files import make_folder, write_table, write_text
 from avb.inference.clips import Clip, Clips
-from avb.inference.prediction import score_row
+from avb.inference.score import score_row
 from avb.inference.scorer import Scorer
 from calibration_avb import weights_fingerprint
 

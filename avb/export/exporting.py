@@ -28,7 +28,7 @@ from avb.inference.engines import (
     import_package,
     open_engine,
 )
-from avb.inference.prediction import load_model
+from avb.inference.load import load_model
 from calibration_avb import CALIBRATION_FILE
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.01, "bf16": 0.01}  # of scores, in [0, 1] for the regression tasks

@@ -28,7 +28,7 @@ from avb.export.exporting import (
 from avb.export.writing import OPSET, refuse_unexportable, write_graph
 from avb.files import make_folder, write_json
 from avb.inference.engines import HUB_FILES, HUB_FOLDER, REPORT_FILE, ExportedModel, import_package, open_engine
-from avb.inference.prediction import load_model
+from avb.inference.load import load_model
 
 WEIGHTS = "model.safetensors"
 

@@ -11,7 +11,8 @@ import torch
 from audio_avb import MAX_SECONDS, AudioError, AudioPreparation
 from avb.collator import BurstCollator, length_batches
 from avb.errors import AvbError
-from avb.inference.prediction import CHUNK_CLIPS, CPU_BATCH_SECONDS, GPU_BATCH_SECONDS, load_model
+from avb.inference.load import load_model
+from avb.inference.score import CHUNK_CLIPS, CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 from modeling_avb import Wav2Vec2ForVocalBurst
 from pipeline_avb import is_array_with_rate, read_audio
 

@@ -12,7 +12,8 @@ from audio_avb import MAX_SECONDS
 from avb.errors import AudioError
 from avb.inference.calibrated import Calibrated
 from avb.inference.clips import Clips
-from avb.inference.prediction import limit_key, load_model, model_key, score_clips, score_columns, score_row
+from avb.inference.load import load_model
+from avb.inference.score import limit_key, model_key, score_clips, score_columns, score_row
 
 
 def is_unreadable(row: dict) -> bool:
@@ -25,8 +26,8 @@ class Scorer:
     """What scores clips; `load` gives one.
 
     Attributes:
-        model, feature_extractor: see `avb.inference.prediction.load_model`.
-        batch_seconds, num_workers, max_seconds: see `avb.inference.prediction.score_clips`.
+        model, feature_extractor: see `avb.inference.load.load_model`.
+        batch_seconds, num_workers, max_seconds: see `avb.inference.score.score_clips`.
         calibrated: what the model's calibration makes of its scores; None leaves them as they are.
     """
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from avb.corpora.folds import assign_folds
 from avb.corpora.tables import TABLE_SUFFIXES, read_table
 from avb.errors import AvbError
-from avb.inference.prediction import load_model
+from avb.inference.load import load_model
 from avb.run_files import FOLDS, FOLDS_TABLE
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 from feature_extraction_avb import VocalBurstFeatureExtractor

@@ -7,11 +7,12 @@ from datasets import Dataset
 
 from audio_avb import SAMPLING_RATE
 from avb.files import write_table
-from avb.inference.prediction import score_columns, score_row, scores_from_logits
+from avb.inference.score import score_columns, score_row
 from avb.metrics import defined_metric, evaluate_predictions, has_label, rater_agreement
 from avb.run_files import BAD_CLIPS, Metrics, predictions_path
 from avb.tasks import MultiTask, Task
 from avb.training.trainer import BurstTrainer
+from pipeline_avb import scores_from_logits
 
 
 def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split: Dataset, output_dir: Path) -> dict:

@@ -10,8 +10,9 @@ from audio_avb import AudioPreparation
 from avb.corpora.decode import decode_splits
 from avb.corpora.rows import KNOWN_GROUPS
 from avb.errors import AvbError
-from avb.inference.prediction import load_model, score_waveforms
+from avb.inference.load import load_model
 from avb.inference.run_corpus import corpus_of_run
+from avb.inference.score import score_waveforms
 from avb.reports.audit.audit import Audit, audit, read_groups
 from avb.reports.audit.changes import CHANGES, backgrounds
 from avb.tasks import MultiTask, Task

@@ -1,0 +1,182 @@
+"""Scores of clips by a trained model: decoded beside the model's work, batched by length, given back in order.
+
+A score is what `logits` holds for a regression task, and a probability (softmax) for a classification.
+"""
+
+import ctypes
+import hashlib
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from threading import Barrier
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from audio_avb import MAX_SECONDS, AudioPreparation
+from avb.collator import BurstCollator, length_batches
+from avb.errors import AudioError
+from avb.inference.clips import Clip
+from avb.inference.engines import MAX_SECONDS as EXPORT_MAX_SECONDS
+from avb.inference.engines import ExportedModel
+from configuration_avb import MULTITASK
+from pipeline_avb import scores_from_logits
+
+# Audio per batch, in seconds. A CPU gains nothing from larger batches, and smaller ones hold less padding.
+CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 24.0, 64.0
+MAX_BATCH_WORKERS = 4  # batches at once on a CPU; each has its own activations in memory
+CHUNK_CLIPS = 128  # clips decoded ahead; within a chunk batches are made of clips of like length
+
+
+def model_key(model: PreTrainedModel | ExportedModel, feature_extractor) -> str:
+    """What a table depends on beside the clips: configuration, preparation of audio, some weights, its columns."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    digest.update("\0".join(score_columns(model.config)).encode())  # a table that an older version began has others
+    digest.update(feature_extractor.to_json_string().encode())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def score_row(scores: np.ndarray, config: PreTrainedConfig) -> dict:
+    """One clip's scores (labels,) as columns, after the class that each classification predicts and its probability."""
+    row: dict[str, str | float] = {}
+    for suffix, part in _classifications(config):
+        best = int(scores[part].argmax())
+        row |= {f"prediction{suffix}": config.id2label[part.start + best]}
+        row |= {f"confidence{suffix}": round(float(scores[part][best]), 6)}
+    # Last: a label of one of these names, as models have that were trained before they were refused, stays a label.
+    return row | {config.id2label[index]: round(float(score), 6) for index, score in enumerate(scores)}
+
+
+def score_columns(config: PreTrainedConfig) -> dict[str, type]:
+    """The columns of `score_row`, in order, and what is in them: text or numbers."""
+    columns: dict[str, type] = {}
+    for suffix, _ in _classifications(config):
+        columns |= {f"prediction{suffix}": str, f"confidence{suffix}": float}
+    return columns | {config.id2label[index]: float for index in range(config.num_labels)}
+
+
+def _classifications(config: PreTrainedConfig) -> list[tuple[str, slice]]:
+    """What the columns of a classification end in, and the outputs of its classes; several in a multitask."""
+    if config.loss != MULTITASK:
+        return [("", slice(0, config.num_labels))] if config.loss == "ce" else []
+    parts = zip(config.tasks, config.task_slices, strict=True)
+    return [(f"_{task['name']}", place) for task, place in parts if task["loss"] == "ce"]
+
+
+def score_waveforms(
+    model, feature_extractor, waveforms: list[np.ndarray], batch_seconds: float | None = None
+) -> np.ndarray:
+    """Scores (clips, labels) of 16 kHz waveforms that were trimmed and levelled when they were decoded.
+
+    Batches hold clips of like length, and at most `batch_seconds` of audio, padding included; None is 24 s on a CPU and
+    64 s elsewhere.
+    """
+    with _batch_workers(model) as run_all:
+        return _score_batches(model, feature_extractor, waveforms, batch_seconds, run_all)
+
+
+def _score_batches(model, feature_extractor, waveforms, batch_seconds, run_all: Callable) -> np.ndarray:
+    if batch_seconds is None:
+        batch_seconds = CPU_BATCH_SECONDS if model.device.type == "cpu" else GPU_BATCH_SECONDS
+    collate = BurstCollator(feature_extractor)
+    scores = np.empty((len(waveforms), model.config.num_labels), dtype=np.float32)
+    budget = int(batch_seconds * feature_extractor.sampling_rate)
+
+    @torch.inference_mode()
+    def score(indices: list[int]):
+        inputs = collate([{"input_values": waveforms[index]} for index in indices]).to(model.device)
+        inputs["input_values"] = inputs["input_values"].to(model.dtype)
+        logits = model(**inputs).logits.float().cpu().numpy()
+        scores[indices] = scores_from_logits(logits, model.config)
+
+    run_all(score, length_batches([len(waveform) for waveform in waveforms], budget))
+    return scores
+
+
+@contextmanager
+def _batch_workers(model: PreTrainedModel | ExportedModel) -> Iterator[Callable]:
+    """A function `(work, items)` that does the items, on a CPU some at once, torch's threads dealt out to them.
+
+    The operations of a small encoder on some seconds of audio are too short to be cut up: two batches, a thread each,
+    take less time than one after the other with two threads each.
+    """
+    threads = torch.get_num_threads()
+    is_export = isinstance(model, ExportedModel)  # it has threads of its own
+    workers = 1 if is_export or model.device.type != "cpu" else min(MAX_BATCH_WORKERS, threads)
+    if workers == 1:
+        yield lambda work, items: [work(item) for item in items]
+        return
+    everyone = Barrier(workers)
+
+    def take_threads(_):
+        everyone.wait()  # each worker takes one of these
+        torch.get_num_threads()  # else the worker's first operation goes back to the number of the process
+        torch.set_num_threads(threads // workers)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(take_threads, range(workers)))
+        torch.set_num_threads(threads)  # for this thread, and those that start from now on
+        yield lambda work, items: list(pool.map(work, items))
+
+
+def _memory_trimmer() -> Callable[[], object]:
+    """Gives freed memory back to the system, where the C library is glibc.
+
+    It keeps what lies below a block that is still in use: with clips of mixed length, some hundred MB by and by.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return lambda: None
+    trim = ctypes.CDLL(None).malloc_trim
+    return lambda: trim(0)
+
+
+def limit_key(max_seconds: float) -> str:
+    """What another limit than the usual one adds to a model's key: which clips are too long depends on it."""
+    return "" if max_seconds == MAX_SECONDS else f" {max_seconds:g} s"
+
+
+def score_clips(
+    model,
+    feature_extractor,
+    clips: Iterable[Clip],
+    batch_seconds: float | None = None,
+    num_workers: int = 2,
+    max_seconds: float = MAX_SECONDS,
+) -> Iterator[tuple[Clip, np.ndarray | AudioError]]:
+    """Each clip with its scores (labels,), or with the error that kept it from being read; in the order given.
+
+    Audio is prepared as the feature extractor says (level, trimming); a clip longer than `max_seconds` is an error. One
+    chunk is decoded while the one before it is scored.
+    """
+    if isinstance(model, ExportedModel):  # too long for it is one clip's error, not the end of the others' scores
+        max_seconds = min(max_seconds, EXPORT_MAX_SECONDS)
+    preparation = AudioPreparation.of(feature_extractor, max_seconds)
+
+    def decode(clip: Clip) -> np.ndarray | AudioError:
+        try:
+            return preparation.load(clip.read())
+        except AudioError as error:
+            return error
+
+    clips = iter(clips)
+    give_back = _memory_trimmer()
+    with ThreadPoolExecutor(num_workers) as pool, _batch_workers(model) as run_all:
+
+        def submit() -> list[tuple[Clip, Future]]:
+            return [(clip, pool.submit(decode, clip)) for clip in islice(clips, CHUNK_CLIPS)]
+
+        chunk = submit()
+        while chunk:
+            following = submit()
+            decoded = [(clip, future.result()) for clip, future in chunk]
+            readable = [waveform for _, waveform in decoded if not isinstance(waveform, AudioError)]
+            scores = iter(_score_batches(model, feature_extractor, readable, batch_seconds, run_all))
+            for clip, waveform in decoded:
+                yield clip, waveform if isinstance(waveform, AudioError) else next(scores)
+            chunk = following
+            give_back()
