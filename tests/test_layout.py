@@ -67,7 +67,7 @@ LAYERS = {
     "avb/training": {
         "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora", "avb/encoders",
         "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/sigterm",
-        "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb",
+        "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/pretraining": {
         "audio_avb", "avb/arguments", "avb/collator", "avb/encoders", "avb/errors", "avb/recipes", "avb/training",

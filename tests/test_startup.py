@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from avb import run as avb_run
+from avb.training import versions as run_versions
 
 HEAVY = {"torch", "transformers", "datasets", "pandas", "librosa", "pyarrow", "huggingface_hub", "scipy", "sklearn"}
 
@@ -86,9 +86,9 @@ def test_a_commit_is_noted_of_its_own_repository_only(tmp_path, monkeypatch):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
-    monkeypatch.setattr(avb_run, "ROOT", site_packages)
-    assert avb_run.versions()["commit"] is None
+    monkeypatch.setattr(run_versions, "ROOT", site_packages)
+    assert run_versions.versions()["commit"] is None
     subprocess.run([*git, "add", "-f", "."], check=True)
-    assert len(avb_run.versions()["commit"]) == 40
+    assert len(run_versions.versions()["commit"]) == 40
     monkeypatch.setenv("PATH", "")
-    assert avb_run.versions()["commit"] is None
+    assert run_versions.versions()["commit"] is None
