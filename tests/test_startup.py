@@ -80,9 +80,8 @@ def test_classes_are_registered_in_whatever_order_modules_are_imported(imports):
 def test_a_commit_is_noted_of_its_own_repository_only(tmp_path, monkeypatch):
     """Installed, the command may lie in another project's repository; and git may not be there."""
     site_packages = tmp_path / ".venv"
-    site_packages.mkdir()
-    (site_packages / "avb").mkdir()
-    (site_packages / "avb" / "run.py").touch()
+    (site_packages / "avb" / "training").mkdir(parents=True)
+    (site_packages / "avb" / "training" / "versions.py").touch()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
