@@ -21,7 +21,7 @@ Rules, each with an option to overrule it:
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from avb.corpora.files import find_files
 from avb.corpora.grouping import make_splits
 from avb.corpora.labels import MISSING_CELLS, parse_numbers, read_labels
 from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
-from avb.corpora.raters import pool_raters, spread_out
+from avb.corpora.raters import Pooled, pool_raters
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, refuse_duplicates, require_column
@@ -102,79 +102,75 @@ def load(
         "label_range": None if tuple(label_range) == (0, 1) else label_range,
     }  # fmt: skip
     if root.is_dir() and shards.is_prepared(root):
-        if any(patterns) or any(value for name, value in of_tables.items() if name not in ("task", "label_range")):
-            raise CorpusError(
-                f"{root}: prepared shards know their columns; options of columns and patterns go to prepare, not here"
-            )
+        _refuse_for_shards(root, patterns, of_tables)
         return shards.load_prepared(root, task, cache_dir)
     path = None if label_pattern and root.is_dir() else _find_table(root)
     if path is None:
-        for name, value in of_tables.items():
-            if value:
-                raise CorpusError(
-                    f"{root}: it is read without a table (.csv, .tsv, .parquet); classes are its folders, or what "
-                    f"--label_pattern reads: leave out --{name}, or give the path of a table"
-                )
+        _refuse_without_table(root, of_tables)
         return load_audiofolder(root, patterns)
-    if speaker_pattern and speaker_column is not None:
-        raise CorpusError(f"{path}: --speaker_column and --speaker_pattern both say who speaks: give one of them")
-    if label_pattern and label_columns:
-        raise CorpusError(f"{path}: --label_columns and --label_pattern both say what the labels are: give one of them")
+    _refuse_said_twice(path, patterns, speaker_column, label_columns)
 
     table = read_table(path)
-    path_column = _choose_column(table, path_column, PATH_COLUMNS, "path_column")
-    if path_column is None:
-        raise CorpusError(
-            f"{path}: which column holds the audio paths? None is called {', '.join(PATH_COLUMNS[:6])}, ...; give "
-            f"path_column=... (--path_column), one of {list(table.cells.columns)}"
-        )
-    split_column = _choose_column(table, split_column, SPLIT_COLUMNS, "split_column")
-    by_clip = speaker_column == ""
-    speaker_column = None if by_clip else _choose_column(table, speaker_column, SPEAKER_COLUMNS, "speaker_column")
-    id_column = find_column(table, "id")
-    rater_column = require_column(table, rater_column, "rater_column") if rater_column else None
-    special = [path_column, split_column, speaker_column, id_column, rater_column]
-    paths = [without_suffix(name) for name in table.cells[path_column]]
+    columns = _choose_columns(table, path_column, split_column, speaker_column, rater_column)
+    paths = [without_suffix(name) for name in table.cells[columns.path]]
     if label_pattern:
         table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
         label_columns, kind = [_CLASS_OF_NAME], kind or "classification"
-    the_task, columns = _make_task(table, task, label_columns, label_range, kind, special)
+    the_task, of_labels = _make_task(table, task, label_columns, label_range, kind, columns)
 
-    names = list(table.cells[id_column or path_column])
-    if rater_column is None:
+    names = list(table.cells[columns.id or columns.path])
+    if columns.rater is None:
         refuse_duplicates(table, names, "the clip")
-    files = find_files(table, path_column, Path(audio_root) if audio_root else path.parent, skip_missing)
-    labels, ratings = read_labels(table, columns, the_task, names), None
-    positions = list(range(len(names)))
-    if rater_column is None:
-        refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
-    else:
-        same = [path_column, split_column, speaker_column]
-        pooled = pool_raters(table, names, table.cells[rater_column], labels, the_task, same)
-        positions, ratings = pooled.positions, pooled.ratings
-        labels = spread_out(labels, pooled)
+    files = find_files(table, columns.path, Path(audio_root) if audio_root else path.parent, skip_missing)
+    clips = _one_row_per_clip(table, columns, names, files, read_labels(table, of_labels, the_task, names), the_task)
 
-    kept = [position for position in positions if files[position]]
-    if not kept:
+    there = [clip for clip, row in enumerate(clips.positions) if files[row]]
+    if not there:
         raise CorpusError(f"{path}: 0 clips: none of its {len(names)} files is there")
-    speakers = list(table.cells[speaker_column]) if speaker_column else None
-    if speaker_pattern:
-        speakers = read_speakers(paths, speaker_pattern, str(path))
-    groups = read_groups(paths, group_pattern, str(path)) if group_pattern else None
-    found = {"speaker": speakers, "group": groups}
-    known = {name: [values[position] for position in kept] for name, values in found.items() if values}
-    ids = [names[position] for position in kept]
-    if split_column:
-        split_of = [_split_of_row(table, split_column, position) for position in kept]
+    rows = [clips.positions[clip] for clip in there]
+    ids, labels = [names[row] for row in rows], clips.labels[there]
+    known = _known_of_clips(table, columns, patterns, paths, rows)
+    if columns.split:
+        split_of = [_split_of_row(table, columns.split, row) for row in rows]
     else:
+        by_clip = speaker_column == ""
         split_of = make_splits(
-            ids, labels[kept], str(path), speakers=known.get("speaker"), groups=known.get("group"), by_clip=by_clip
+            ids, labels, str(path), speakers=known.get("speaker"), groups=known.get("group"), by_clip=by_clip
         )
-    if ratings is not None:
-        ratings = [clip for clip, position in zip(ratings, positions, strict=True) if files[position]]
-    found_files = [file for position in kept if (file := files[position])]
-    splits = build_splits(ids, found_files, labels[kept], split_of, ratings, **known)
-    return Corpus(the_task, splits, has_made_splits=split_column is None)
+    ratings = None if clips.ratings is None else [clips.ratings[clip] for clip in there]
+    splits = build_splits(ids, [str(files[row]) for row in rows], labels, split_of, ratings, **known)
+    return Corpus(the_task, splits, has_made_splits=columns.split is None)
+
+
+# ------------------------------------------------------------------------------- what contradicts itself
+
+
+def _refuse_for_shards(root: Path, patterns: NamePatterns, of_tables: dict[str, object]):
+    if any(patterns) or any(value for name, value in of_tables.items() if name not in ("task", "label_range")):
+        raise CorpusError(
+            f"{root}: prepared shards know their columns; options of columns and patterns go to prepare, not here"
+        )
+
+
+def _refuse_without_table(root: Path, of_tables: dict[str, object]):
+    for name, value in of_tables.items():
+        if value:
+            raise CorpusError(
+                f"{root}: it is read without a table (.csv, .tsv, .parquet); classes are its folders, or what "
+                f"--label_pattern reads: leave out --{name}, or give the path of a table"
+            )
+
+
+def _refuse_said_twice(
+    path: Path, patterns: NamePatterns, speaker_column: str | None, label_columns: Sequence[str] | None
+):
+    if patterns.speaker and speaker_column is not None:
+        raise CorpusError(f"{path}: --speaker_column and --speaker_pattern both say who speaks: give one of them")
+    if patterns.label and label_columns:
+        raise CorpusError(f"{path}: --label_columns and --label_pattern both say what the labels are: give one of them")
+
+
+# ------------------------------------------------------------------------------- the table, its columns and rows
 
 
 def _find_table(root: Path) -> Path | None:
@@ -194,11 +190,67 @@ def _find_table(root: Path) -> Path | None:
     return tables[0] if tables else None
 
 
-def _choose_column(table: Table, given: str | None, usual: Sequence[str], option: str) -> str | None:
-    return require_column(table, given, option) if given else find_column(table, *usual)
+class _Columns(NamedTuple):
+    """Which columns of a table are not labels; None where it has no such column."""
+
+    path: str
+    split: str | None
+    speaker: str | None
+    id: str | None
+    rater: str | None
 
 
-# ---------------------------------------------------------------------------------------------------- the task
+def _choose_columns(
+    table: Table,
+    path_column: str | None,
+    split_column: str | None,
+    speaker_column: str | None,
+    rater_column: str | None,
+) -> _Columns:
+    """The columns that are named, else those that are called as usual."""
+
+    def choose(given: str | None, usual: Sequence[str], option: str) -> str | None:
+        return require_column(table, given, option) if given else find_column(table, *usual)
+
+    path = choose(path_column, PATH_COLUMNS, "path_column")
+    if path is None:
+        raise CorpusError(
+            f"{table.path}: which column holds the audio paths? None is called {', '.join(PATH_COLUMNS[:6])}, ...; "
+            f"give path_column=... (--path_column), one of {list(table.cells.columns)}"
+        )
+    return _Columns(
+        path,
+        split=choose(split_column, SPLIT_COLUMNS, "split_column"),
+        speaker=None if speaker_column == "" else choose(speaker_column, SPEAKER_COLUMNS, "speaker_column"),
+        id=find_column(table, "id"),
+        rater=require_column(table, rater_column, "rater_column") if rater_column else None,
+    )
+
+
+def _one_row_per_clip(
+    table: Table, columns: _Columns, names: list[str], files: list[Path | None], labels: np.ndarray, task: Task
+) -> Pooled:
+    """Each clip's row and labels; the rows of several raters are joined, else a file may be listed once only."""
+    if columns.rater is None:
+        refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
+        return Pooled(list(range(len(names))), labels, None)
+    same = [columns.path, columns.split, columns.speaker]
+    return pool_raters(table, names, table.cells[columns.rater], labels, task, same)
+
+
+def _known_of_clips(
+    table: Table, columns: _Columns, patterns: NamePatterns, paths: list[str], rows: list[int]
+) -> dict[str, list[str]]:
+    """Speaker and group of the clips in these rows, where the table or the names of files tell them."""
+    speakers = list(table.cells[columns.speaker]) if columns.speaker else None
+    if patterns.speaker:
+        speakers = read_speakers(paths, patterns.speaker, str(table.path))
+    groups = read_groups(paths, patterns.group, str(table.path)) if patterns.group else None
+    found = {"speaker": speakers, "group": groups}
+    return {name: [values[row] for row in rows] for name, values in found.items() if values}
+
+
+# ------------------------------------------------------------------------------- the task
 
 
 def _make_task(
@@ -290,7 +342,7 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
     return tuple(classes)
 
 
-# ---------------------------------------------------------------------------------------------------- the splits
+# ------------------------------------------------------------------------------- the splits
 
 
 def _split_of_row(table: Table, column: str, position: int) -> str:

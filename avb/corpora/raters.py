@@ -12,18 +12,19 @@ from avb.tasks import Task, majority_class
 
 @dataclass(frozen=True)
 class Pooled:
-    """What raters' rows become.
+    """The clips of a table: one row each, which raters' rows become.
 
     Attributes:
         positions: of each clip its first row in the table.
         labels: (clips,) class indices: what most raters say, of equally frequent classes the first in the task's order;
             or (clips, labels) float32: their mean, of those who gave a score.
-        ratings: of each clip (raters,) class indices, or (raters, labels) scores, in the table's order.
+        ratings: of each clip (raters,) class indices, or (raters, labels) scores, in the table's order; None where
+            the table does not tell its raters apart.
     """
 
     positions: list[int]
     labels: np.ndarray
-    ratings: list[np.ndarray]
+    ratings: list[np.ndarray] | None
 
 
 def pool_raters(
@@ -76,10 +77,3 @@ def pool_raters(
             means = [np.where(has, clip, 0).sum(0) / has.sum(0) for clip, has in zip(ratings, known, strict=True)]
         joined = np.array(means, np.float32)
     return Pooled([rows[0] for rows in rows_of.values()], joined, ratings)
-
-
-def spread_out(labels: np.ndarray, pooled: Pooled) -> np.ndarray:
-    """The labels of the rows, each clip's first row with what its raters make together."""
-    labels = labels.copy()
-    labels[pooled.positions] = pooled.labels
-    return labels
