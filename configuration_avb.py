@@ -1,17 +1,24 @@
-"""Configuration of `Wav2Vec2ForVocalBurst`.
+"""Configuration of `Wav2Vec2ForVocalBurst`, and what those of further kinds of encoder share with it.
 
-A `Wav2Vec2Config` with the head of "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB 2022) on top:
-section III describes the order encoder → RNN → linear → pooling, section IV-B the layer and the sizes.
+The encoder's own configuration with the head of "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB
+2022) on top: section III describes the order encoder → RNN → linear → pooling, section IV-B the layer and the sizes.
 
-Unusual: the class also reads the configuration of a plain wav2vec 2.0 checkpoint, so that
+Unusual: a class also reads the configuration of its kind's plain checkpoints, so that
 `Wav2Vec2ForVocalBurst.from_pretrained("facebook/wav2vec2-large-lv60", num_labels=10)` needs no conversion.
 """
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
+from math import prod
+from typing import TYPE_CHECKING
 
 from transformers import Wav2Vec2Config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig as Stock  # it is mixed in before a stock configuration
+else:
+    Stock = object  # whose fields must not be hidden by those of another PreTrainedConfig
 
 PAPERS_LAYER = 12
 POOLINGS = ("last", "first", "max", "avg", "maskavg", "attention")
@@ -32,8 +39,12 @@ HEAD_FIELDS = frozenset(
 )
 
 # What a plain encoder's configuration says about its own pre-training, and what fine-tuning on bursts does instead.
-# Layer drop leaves parameters unused, which breaks DDP; the paper trains without SpecAugment.
-_FINE_TUNING_DEFAULTS = {"layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "architectures": None}
+# Layer drop leaves parameters unused, which breaks DDP; the paper trains without SpecAugment, on one layer.
+_FINE_TUNING_DEFAULTS = {
+    "layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "use_weighted_layer_sum": False,
+    "architectures": None,
+}  # fmt: skip
+SUFFIX = "-vocal-burst"  # of our `model_type`s, behind that of the kind's plain checkpoints
 
 
 # Far above every model there is (XLS-R 2B: 48 layers, width 1920), far below what would fill a memory.
@@ -43,6 +54,10 @@ _LARGEST = {
     "hidden_size": 65_536,
     "intermediate_size": 262_144,
     "num_conv_pos_embeddings": 65_536,
+    "encoder_layers": 1_000,  # Whisper's names
+    "d_model": 65_536,
+    "encoder_ffn_dim": 262_144,
+    "max_source_positions": 65_536,
     "rnn_layers": 100,
     "rnn_hidden_size": 65_536,
     "num_labels": 100_000,
@@ -96,8 +111,11 @@ def receptive_field(kernels: list[int], strides: list[int]) -> int:
     return samples
 
 
-class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
+@dataclass(kw_only=True, repr=False)
+class VocalBurstConfig(Stock):
     """Encoder, head and loss of one vocal-burst model; what is done to audio before is the feature extractor's.
+
+    A kind of encoder mixes it in before that kind's own configuration.
 
     The defaults are the `recommended` preset; the values named as the authors' make the `authors` one.
 
@@ -134,14 +152,14 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         waveform_normalization: `clip` brings each clip to zero mean and unit variance (the feature extractor does it);
             `batch` does so over the whole padded batch, as torchaudio's LARGE-LV60K and XLSR53 do since version 2.0;
             `none` is what all four of the authors' encoders heard, with the version of their time.
+        use_weighted_layer_sum: True has the head read the mean of the input of the first layer and the outputs of all
+            layers up to `encoder_layer`, weighed by the softmax of `layer_weights`, which are learned.
         frozen_encoder_dropout: True leaves the dropout of a frozen encoder on in training, as the authors' code does,
             at the encoder's own rates (`feat_proj_dropout`, `attention_dropout`, `hidden_dropout`, …).
 
     Raises:
         ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
     """
-
-    model_type = "wav2vec2-vocal-burst"
 
     layerdrop: float = 0.0
     mask_time_prob: float = 0.0
@@ -167,6 +185,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     masked_group_norm: bool = True
     waveform_normalization: str = "clip"
     frozen_encoder_dropout: bool = False
+    use_weighted_layer_sum: bool = False
 
     def __post_init__(self, **kwargs):
         if self.encoder_layer is None:
@@ -184,7 +203,7 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
 
     def _refuse_absurd_sizes(self, num_labels: int | None):
         """A file with a number that nobody meant must not fill the memory before anything is compared with it."""
-        own = {name: getattr(self, name) for name in _LARGEST if name != "num_labels"}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name in _LARGEST}
         for name, value in {**own, "num_labels": 1 if num_labels is None else num_labels}.items():
             if not _is_whole(value) or not value <= _LARGEST[name]:
                 raise ValueError(f"{name}={value!r} is not legal: it must be a whole number up to {_LARGEST[name]:,}")
@@ -192,8 +211,8 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
     def _validate_types(self, require):
         for name in ("head_dropout", "label_smoothing"):
             require(_is_number(getattr(self, name)), name, "a number")
-        booleans = ("masked_pooling", "masked_group_norm", "frozen_encoder_dropout", "pool_before_head", "ce_sigmoid")
-        for name in booleans:
+        booleans = "masked_pooling masked_group_norm frozen_encoder_dropout pool_before_head ce_sigmoid"
+        for name in (*booleans.split(), "use_weighted_layer_sum"):
             require(isinstance(getattr(self, name), bool), name, "true or false")
         is_pair = isinstance(self.label_range, (list, tuple)) and all(map(_is_number, self.label_range))
         require(is_pair, "label_range", "a pair (low, high) with low < high")
@@ -233,7 +252,6 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         where = "with" if self.pool_before_head else "without"
         require(self.head_norm in norms, "head_norm", f"{' or '.join(map(str, norms))} {where} pool_before_head")
         require(self.loss == "ce" or not self.ce_sigmoid, "ce_sigmoid", "False: it belongs to loss='ce'")
-        require(not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
         if self.mask_feature_prob > 0:
             require(self.mask_feature_length <= self.hidden_size, "mask_feature_length", f"at most {self.hidden_size}")
         if self.loss == MULTITASK:
@@ -293,24 +311,31 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
         """Samples the convolutional front end needs for its first frame (400 for every released checkpoint)."""
         return receptive_field(self.conv_kernel, self.conv_stride)
 
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples from one frame that the head reads to the next (320 for every released wav2vec 2.0)."""
+        return prod(self.conv_stride)
+
+    @classmethod
+    def reads(cls, config_dict: dict) -> bool:
+        """Whether it is the configuration of a plain checkpoint of this kind."""
+        return config_dict.get("model_type") == cls.model_type.removesuffix(SUFFIX)
+
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Reads a configuration file; one of a plain wav2vec 2.0 encoder is turned into ours on the way.
+        """Reads a configuration file; one of a plain encoder of this kind is turned into ours on the way.
 
         Raises:
-            ValueError: the file describes a model that is not wav2vec 2.0.
+            ValueError: the file describes a model of another kind.
         """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         found = config_dict.get("model_type", cls.model_type)
         if found == cls.model_type:
             return config_dict, kwargs
-        # A HuBERT encoder is a wav2vec 2.0 encoder in everything but its pre-training, and the names of its weights are
-        # the same; but for two options that no released one but distilled ones use.
-        is_hubert = found == "hubert" and config_dict.get("feat_proj_layer_norm", True)
-        if found != Wav2Vec2Config.model_type and (not is_hubert or config_dict.get("conv_pos_batch_norm")):
+        if not cls.reads(config_dict):
             raise ValueError(
-                f"{pretrained_model_name_or_path} holds a model of type {found!r}: only wav2vec 2.0 and HuBERT "
-                f"encoders and {cls.model_type!r} models can be loaded here"
+                f"{pretrained_model_name_or_path} holds a model of type {found!r}: only {cls.kind} encoders and "
+                f"{cls.model_type!r} models can be loaded here"
             )
         return {**config_dict, **_FINE_TUNING_DEFAULTS, "model_type": cls.model_type}, kwargs
 
@@ -328,3 +353,21 @@ class Wav2Vec2VocalBurstConfig(Wav2Vec2Config):
             stale |= {"id2label", "label2id", "num_labels"}
         kept = {key: value for key, value in config_dict.items() if key not in stale}
         return super().from_dict({**kept, **changes}, **kwargs)
+
+
+class Wav2Vec2VocalBurstConfig(VocalBurstConfig, Wav2Vec2Config):
+    """A wav2vec 2.0 or HuBERT encoder under the head; see `VocalBurstConfig`."""
+
+    model_type = f"wav2vec2{SUFFIX}"
+    kind = "wav2vec 2.0 and HuBERT"
+
+    def _validate_head(self):
+        super()._validate_head()
+        require_legal(self, not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
+
+    @classmethod
+    def reads(cls, config_dict: dict) -> bool:
+        # A HuBERT encoder is a wav2vec 2.0 encoder in everything but its pre-training, and the names of its weights are
+        # the same; but for two options that no released one but distilled ones use.
+        is_hubert = config_dict.get("model_type") == "hubert" and config_dict.get("feat_proj_layer_norm", True)
+        return (super().reads(config_dict) or is_hubert) and not config_dict.get("conv_pos_batch_norm")

@@ -1,7 +1,8 @@
 """Wav2Vec2ForVocalBurst: wav2vec 2.0 → LSTM → linear → pooling, for emotion in laughs, cries, gasps and screams.
 
 "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB 2022), section III. Self-contained code for the
-Hub: it needs torch, transformers, `configuration_avb.py` and `front_end_avb.py` beside it.
+Hub: it needs torch, transformers, and `configuration_avb.py`, `encoder_avb.py` and `front_end_avb.py` beside it.
+Further kinds of encoder (`modeling_wavlm_avb.py`, …) share it: `VocalBurstModel` is what stands above any encoder.
 
 Unusual:
 - The encoder is cut to the layers that are used, and layer `k` is `hidden_states[k]` of the whole encoder, before any
@@ -16,16 +17,16 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput, Wav2Vec2BaseModelOutput
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
-from transformers.utils.output_capturing import capture_outputs
 
 try:  # as remote code from the Hub, and as a module of the installed project
     from .configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
-    from .front_end_avb import VocalBurstFeatureEncoder, length_mask
+    from .encoder_avb import WaveformEncoder
 except ImportError:
     from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
-    from front_end_avb import VocalBurstFeatureEncoder, length_mask
+    from encoder_avb import WaveformEncoder
 
 IGNORE_INDEX = -100  # a clip without a class label; a missing regression label is NaN
 
@@ -153,107 +154,6 @@ def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     return torch.stack(losses)
 
 
-# ---- encoder -------------------------------------------------------------------------------------------------------
-
-
-class VocalBurstEncoder(Wav2Vec2Model):
-    """wav2vec 2.0 up to layer `config.encoder_layer`; its last hidden state is that layer's output, nothing after it.
-
-    Checkpoint keys are those of `Wav2Vec2Model`.
-    """
-
-    config_class = Wav2Vec2VocalBurstConfig
-
-    def __init__(self, config: Wav2Vec2VocalBurstConfig):
-        super().__init__(config)
-        self.feature_extractor = VocalBurstFeatureEncoder(config)
-        if config.do_stable_layer_norm:
-            # The pre-norm encoders normalise once more after the last layer, which hidden_states[k] does not have.
-            self.encoder.layer_norm = nn.Identity()
-        self.post_init()
-
-    def _mask_hidden_states(self, hidden_states, mask_time_indices=None, attention_mask=None):
-        """SpecAugment as in the stock model, but drawn on the device and never larger than the clip.
-
-        Each frame starts a masked span with probability `mask_time_prob / mask_time_length`, so that about
-        `mask_time_prob` of the frames are masked. A clip shorter than a span is left alone: the stock code raises.
-        """
-        config = self.config
-        if not (self.training and config.apply_spec_augment):
-            return hidden_states
-        if config.mask_time_prob > 0 and mask_time_indices is None:
-            mask_time_indices = sample_spans(
-                attention_mask.sum(-1), hidden_states.shape[1], config.mask_time_prob, config.mask_time_length
-            )
-        if mask_time_indices is not None:
-            masked = self.masked_spec_embed.to(hidden_states.dtype)
-            hidden_states = torch.where(mask_time_indices[..., None], masked, hidden_states)
-        if config.mask_feature_prob > 0:
-            size = hidden_states.new_full((len(hidden_states),), config.hidden_size, dtype=torch.long)
-            spans = sample_spans(size, config.hidden_size, config.mask_feature_prob, config.mask_feature_length)
-            hidden_states = hidden_states.masked_fill(spans[:, None], 0.0)
-        return hidden_states
-
-    @capture_outputs(tie_last_hidden_states=False)
-    def forward(
-        self,
-        input_values=None,
-        attention_mask=None,
-        mask_time_indices=None,
-        front_end_frames=None,
-        frame_mask=None,
-        **kwargs,
-    ):
-        """(batch, samples) → `last_hidden_state` (batch, frames, hidden).
-
-        Args:
-            input_values: (batch, samples) waveforms at 16 kHz, padded on the right.
-            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
-            mask_time_indices: (batch, frames) frames to replace by the mask embedding.
-            front_end_frames: (batch, frames, channels) what `run_front_end` made of the waveforms, instead of them.
-            frame_mask: (batch, frames) that of `front_end_frames`.
-        """
-        if front_end_frames is None:
-            front_end_frames, frame_mask = self.run_front_end(input_values, attention_mask)
-        else:
-            front_end_frames = front_end_frames.to(self.dtype)  # they may be kept in half precision
-        hidden_states, features = self.feature_projection(front_end_frames)
-        hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
-        hidden_states = self.encoder(hidden_states, attention_mask=frame_mask, **kwargs).last_hidden_state
-        return Wav2Vec2BaseModelOutput(last_hidden_state=hidden_states, extract_features=features)
-
-    def run_front_end(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
-        """The convolutions alone: (batch, samples) → their frames (batch, frames, channels), and the frames' mask."""
-        shortage = self.config.receptive_field - input_values.shape[1]
-        if shortage > 0:
-            input_values = F.pad(input_values, (0, shortage))
-        lengths = None
-        if attention_mask is not None:
-            lengths = attention_mask.sum(-1)
-            # Whatever the padding holds, silence follows a clip: a clip shorter than one frame reads into it.
-            input_values = input_values.masked_fill(~length_mask(lengths, input_values.shape[1]), 0.0)
-            lengths = lengths.clamp(min=self.config.receptive_field)
-        if self.config.waveform_normalization == "batch":
-            input_values = F.layer_norm(input_values, input_values.shape)
-        frames = self.feature_extractor(input_values, lengths).transpose(1, 2)  # (batch, frames, channels)
-        return frames, self.frame_mask(lengths, frames)
-
-    def frame_mask(self, lengths: torch.Tensor | None, frames: torch.Tensor) -> torch.Tensor:
-        """(batch, frames) True where a frame is made of audio. `lengths` (batch,) in samples, None for no padding."""
-        if lengths is None:
-            return frames.new_ones(frames.shape[:2], dtype=torch.bool)
-        lengths = lengths.clamp(min=self.config.receptive_field)
-        return length_mask(self._get_feat_extract_output_lengths(lengths), frames.shape[1])
-
-
-def sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
-    """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size)."""
-    fits = length_mask(lengths - span + 1, size)
-    starts = (torch.rand(fits.shape, device=lengths.device) < prob / span) & fits
-    padded = F.pad(starts.float()[:, None], (span - 1, 0))
-    return F.max_pool1d(padded, span, stride=1)[:, 0].bool()
-
-
 # ---- pooling -------------------------------------------------------------------------------------------------------
 
 
@@ -288,14 +188,16 @@ def pool(
 # ---- model ---------------------------------------------------------------------------------------------------------
 
 
-class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
-    """The paper's model. Input: 16 kHz mono waveforms from a `VocalBurstFeatureExtractor`, padded on the right.
+class VocalBurstModel(PreTrainedModel):
+    """What stands above the encoder of any kind: LSTM, linear layer, pooling, loss. It mixes in before the stock class.
 
     With `loss="ccc"` or `"mse"` the logits are the predictions themselves, within `config.label_range`; with
     `loss="ce"` they are unnormalised log-probabilities.
     """
 
-    config_class = Wav2Vec2VocalBurstConfig
+    encoder_class: type[WaveformEncoder]
+    # Query and value projections of the encoder's attention, which adapters of low rank change.
+    lora_targets = ("q_proj", "v_proj")
     # The Trainer must not rescale the loss by a number of items: CCC is no sum over clips.
     accepts_loss_kwargs = False
     # What a plain checkpoint holds and this model leaves out: layers above encoder_layer, the norm after the last one,
@@ -310,9 +212,13 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         r"^(projector|classifier|layer_weights)",
     ]
 
-    def __init__(self, config: Wav2Vec2VocalBurstConfig):
+    def __init__(self, config):
         super().__init__(config)
-        self.wav2vec2 = VocalBurstEncoder(config)
+        setattr(self, self.base_model_prefix, self.encoder_class(config))  # where plain checkpoints have theirs
+        self.layer_weights = None
+        if config.use_weighted_layer_sum:
+            layers = config.num_hidden_layers + 1  # and the input of the first one
+            self.layer_weights = nn.Parameter(torch.full((layers,), 1 / layers))
         self.dropout = nn.Dropout(config.head_dropout)
         width = config.hidden_size
         self.rnn = None
@@ -340,27 +246,35 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         super()._init_weights(module)
         if module is self and self.log_variances is not None:
             nn.init.zeros_(self.log_variances)
-
-    @classmethod
-    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
-        """As everywhere in Transformers; HuBERT checkpoints are read too, whatever head they come with."""
-        return super().from_pretrained(*args, key_mapping={r"^hubert\.": "wav2vec2.", **(key_mapping or {})}, **kwargs)
+        if module is self and self.layer_weights is not None:
+            nn.init.constant_(self.layer_weights, 1 / len(self.layer_weights))
 
     def freeze_encoder(self):
         """Trains the head only: no gradient into the encoder, and its dropout off (or as `frozen_encoder_dropout`)."""
-        self.wav2vec2.requires_grad_(False)
+        self.base_model.requires_grad_(False)
         self.train(self.training)
 
     def freeze_feature_encoder(self):
         """Keeps the convolutional front end as it is, as fine-tuning of wav2vec 2.0 usually does."""
-        self.wav2vec2.freeze_feature_encoder()
+        self.base_model.freeze_feature_encoder()
+
+    def freeze_layers(self, count: int):
+        """Keeps the lowest `count` transformer layers as they are, and all that comes before them."""
+        kept = {id(parameter) for layer in self.base_model.layers_kept[count:] for parameter in layer.parameters()}
+        for parameter in self.base_model.parameters():
+            if id(parameter) not in kept:
+                parameter.requires_grad = False
+        self.train(self.training)
 
     def train(self, mode: bool = True):
         super().train(mode)
-        frozen = not any(parameter.requires_grad for parameter in self.wav2vec2.parameters())
-        if frozen and not self.config.frozen_encoder_dropout:
-            self.wav2vec2.eval()
+        if self.has_frozen_encoder and not self.config.frozen_encoder_dropout:
+            self.base_model.eval()
         return self
+
+    @property
+    def has_frozen_encoder(self) -> bool:
+        return not any(parameter.requires_grad for parameter in self.base_model.parameters())
 
     def forward(
         self,
@@ -378,7 +292,7 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
             input_values: (batch, samples) float waveforms at 16 kHz, padded on the right.
             attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
             labels: (batch, labels) floats with NaN where missing, or (batch,) class indices with -100.
-            encoder_frames: (batch, frames, hidden) what `encode` made of the waveforms, instead of them.
+            encoder_frames: what `encode` made of the waveforms, instead of them.
             frame_mask: (batch, frames) True where a frame of `encoder_frames` or `front_end_frames` is made of audio.
             front_end_frames: (batch, frames, channels) what the convolutions made of the waveforms, instead of them.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict` as everywhere in Transformers.
@@ -390,7 +304,8 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         if encoder_frames is not None:
             outputs = Wav2Vec2BaseModelOutput(last_hidden_state=encoder_frames)
         elif front_end_frames is not None:
-            outputs = self.wav2vec2(front_end_frames=front_end_frames, frame_mask=frame_mask, **kwargs)
+            kept = {"front_end_frames": front_end_frames, "frame_mask": frame_mask}
+            outputs, frame_mask = self.encode(**kept, **kwargs)
         else:
             assert input_values is not None  # one of the three is given
             outputs, frame_mask = self.encode(input_values, attention_mask, **kwargs)
@@ -415,17 +330,46 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         weights = self.config.task_weights or [1.0] * len(losses)
         return (losses * losses.new_tensor(weights)).sum()
 
-    def encode(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs):
-        """The encoder alone: waveforms → its outputs, `last_hidden_state` (batch, frames, hidden), and their mask."""
-        outputs = self.wav2vec2(input_values, attention_mask=attention_mask, **kwargs)
-        lengths = None if attention_mask is None else attention_mask.sum(-1)
-        return outputs, self.wav2vec2.frame_mask(lengths, outputs.last_hidden_state)
+    def encode(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        front_end_frames: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        **kwargs,
+    ):
+        """The encoder alone: waveforms, or what its front end made of them → its outputs, and the mask of its frames.
+
+        `last_hidden_state` of the outputs is what the head reads: (batch, frames, hidden), or all layers kept side by
+        side, which are still to be weighed: (batch, frames, (layers + 1) × hidden).
+        """
+        if self.layer_weights is not None:
+            kwargs["output_hidden_states"] = True
+        encoder = self.base_model
+        if front_end_frames is None:
+            outputs = encoder(input_values, attention_mask=attention_mask, **kwargs)
+            lengths = None if attention_mask is None else attention_mask.sum(-1)
+            mask = encoder.frame_mask(lengths, outputs.last_hidden_state)
+        else:
+            outputs = encoder(front_end_frames=front_end_frames, frame_mask=frame_mask, **kwargs)
+            mask = encoder.output_mask(frame_mask)
+        if self.layer_weights is not None:
+            outputs.last_hidden_state = torch.cat(outputs.hidden_states, -1)
+        return outputs, mask
+
+    def weigh_layers(self, layers: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, (layers + 1) × hidden) → (batch, frames, hidden), weighed by the softmax of the weights."""
+        assert self.layer_weights is not None  # with use_weighted_layer_sum
+        weights = self.layer_weights.softmax(-1).to(layers.dtype)
+        return (layers.unflatten(-1, (len(weights), -1)) * weights[:, None]).sum(2)
 
     def predict_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The head alone: encoder frames (batch, frames, hidden) and their mask → (batch, num_labels) in fp32.
+        """The head alone: what `encode` gives, encoder frames and their mask → (batch, num_labels) in fp32.
 
         The LSTM runs forwards only, so the padding on the right never reaches a valid frame.
         """
+        if self.layer_weights is not None:
+            hidden_states = self.weigh_layers(hidden_states)
         hidden_states = self.dropout(hidden_states)
         if self.rnn is not None:
             hidden_states = self.dropout(self.rnn(hidden_states)[0])  # (batch, frames, rnn_hidden)
@@ -447,3 +391,27 @@ class Wav2Vec2ForVocalBurst(Wav2Vec2PreTrainedModel):
         """(batch, frames, …) → (batch, …), over the frames that the configuration's pooling sees."""
         seen = torch.ones_like(mask) if self.config.pools_padding else mask
         return pool(frames, seen, self.config.pooling, scores, lengths=mask.sum(-1))
+
+
+class VocalBurstEncoder(WaveformEncoder, Wav2Vec2Model):
+    """wav2vec 2.0; checkpoint keys are those of `Wav2Vec2Model`."""
+
+    config_class = Wav2Vec2VocalBurstConfig
+
+    def adapt(self, config):
+        super().adapt(config)
+        if config.do_stable_layer_norm:
+            # The pre-norm encoders normalise once more after the last layer, which hidden_states[k] does not have.
+            self.encoder.layer_norm = nn.Identity()
+
+
+class Wav2Vec2ForVocalBurst(VocalBurstModel, Wav2Vec2PreTrainedModel):
+    """The paper's model. Input: 16 kHz mono waveforms from a `VocalBurstFeatureExtractor`, padded on the right."""
+
+    config_class = Wav2Vec2VocalBurstConfig
+    encoder_class = VocalBurstEncoder
+
+    @classmethod
+    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
+        """As everywhere in Transformers; HuBERT checkpoints are read too, whatever head they come with."""
+        return super().from_pretrained(*args, key_mapping={r"^hubert\.": "wav2vec2.", **(key_mapping or {})}, **kwargs)

@@ -288,12 +288,12 @@ def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:
 
 def check_submission(args: argparse.Namespace, config):
     """Raises where the model's labels are not the task's: before the hours of scoring, not after."""
-    from configuration_avb import Wav2Vec2VocalBurstConfig
+    from configuration_avb import VocalBurstConfig
 
     predicted, wanted = config.id2label.values(), get_task(args.task).labels
     if not set(wanted) <= set(predicted):
         raise AvbError(f"--submission: {args.model} predicts {', '.join(predicted)}, which is not task {args.task!r}")
-    if isinstance(config, Wav2Vec2VocalBurstConfig) and config.batch_dependence:
+    if isinstance(config, VocalBurstConfig) and config.batch_dependence:
         print(
             f"predict_avb.py: {args.model}: {config.batch_dependence}: its scores depend on which clips share a batch, "
             "here those of like length. Training wrote those of batches in the corpus's order: predictions_test.csv",

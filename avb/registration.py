@@ -29,14 +29,19 @@ def _register_config():
 
 
 def _register_model():
-    from transformers import AutoModel, AutoModelForAudioClassification
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
-    from configuration_avb import Wav2Vec2VocalBurstConfig
-    from modeling_avb import Wav2Vec2ForVocalBurst
+    from avb.encoders.kinds import all_classes
+    from feature_extraction_avb import VocalBurstFeatureExtractor
 
-    for auto_class in (AutoModel, AutoModelForAudioClassification):
-        auto_class.register(Wav2Vec2VocalBurstConfig, Wav2Vec2ForVocalBurst, exist_ok=True)
-    Wav2Vec2ForVocalBurst.register_for_auto_class(AutoModelForAudioClassification.__name__)
+    for model_class in all_classes():  # their configurations too: they stand beside the models, which need torch
+        config_class = model_class.config_class
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        config_class.register_for_auto_class()
+        AutoFeatureExtractor.register(config_class, VocalBurstFeatureExtractor, exist_ok=True)
+        for auto_class in (AutoModel, AutoModelForAudioClassification):
+            auto_class.register(config_class, model_class, exist_ok=True)
+        model_class.register_for_auto_class(AutoModelForAudioClassification.__name__)
 
 
 def _register_feature_extractor():

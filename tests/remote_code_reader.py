@@ -17,8 +17,10 @@ HIDDEN = {
     "configuration_avb",
     "feature_extraction_avb",
     "calibration_avb",
+    "encoder_avb",
     "front_end_avb",
     "modeling_avb",
+    "modeling_wavlm_avb",
     "pipeline_avb",
 }
 

@@ -25,12 +25,14 @@ PARTS = (
     "calibration",
     "configuration",
     "containers",
+    "encoder",
     "feature_extraction",
     "front_end",
     "modeling",
     "pipeline",
 )
 CODE = [f"{part}_avb.py" for part in PARTS]
+MODEL_CODE = ("configuration_avb.py", "encoder_avb.py", "front_end_avb.py", "modeling_avb.py")
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_a_pipeline_saves_the_same_files(folder, tmp_path):
     model = Wav2Vec2ForVocalBurst.from_pretrained(folder)
     model.config.auto_map = None
     model.save_pretrained(tmp_path / "model")
-    assert names(tmp_path / "model") == {*SETTINGS[:2], "configuration_avb.py", "front_end_avb.py", "modeling_avb.py"}
+    assert names(tmp_path / "model") == {*SETTINGS[:2], *MODEL_CODE}
     assert set(json.loads((tmp_path / "model" / "config.json").read_text())["auto_map"]) == {
         "AutoConfig",
         "AutoModelForAudioClassification",

@@ -18,9 +18,11 @@ from conftest import ROOT
 LAYERS = {
     "configuration_avb": set(),
     "front_end_avb": set(),
-    "modeling_avb": {"configuration_avb", "front_end_avb"},
     "configuration_events_avb": set(),
     "modeling_events_avb": {"configuration_events_avb"},
+    "encoder_avb": {"front_end_avb"},
+    "modeling_avb": {"configuration_avb", "encoder_avb"},
+    "modeling_wavlm_avb": {"configuration_avb", "encoder_avb", "modeling_avb"},
     "containers_avb": set(),
     "audio_avb": {"containers_avb"},
     "feature_extraction_avb": {"audio_avb"},
@@ -38,7 +40,7 @@ LAYERS = {
     "avb/command_line": {"avb/arguments", "avb/errors", "avb/recipes"},
     "avb/models": {"avb/errors"},
     "avb/metrics": {"avb/tasks"},
-    "avb/encoders": {"audio_avb", "avb/errors", "avb/models", "avb/recipes", "configuration_avb"},
+    "avb/encoders": {"audio_avb", "avb/errors", "avb/models", "avb/recipes", "configuration_avb", "modeling_avb"},
     "avb/corpora": {"audio_avb", "avb/cache", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/tasks"},
     "avb/collator": {"feature_extraction_avb"},
     "avb/baselines": {
@@ -67,16 +69,15 @@ LAYERS = {
     "avb/training": {
         "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora", "avb/encoders",
         "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/sigterm",
-        "avb/tasks", "configuration_avb", "feature_extraction_avb", "modeling_avb", "pipeline_avb",
+        "avb/tasks", "configuration_avb", "feature_extraction_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/pretraining": {
         "audio_avb", "avb/arguments", "avb/collator", "avb/encoders", "avb/errors", "avb/recipes", "avb/training",
-        "configuration_avb", "modeling_avb",
+        "configuration_avb", "encoder_avb", "front_end_avb", "modeling_avb",
     },
     "avb/export": {
-        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "calibration_avb",
-        "avb/models", "modeling_avb",
-        "pipeline_avb",
+        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "avb/models",
+        "calibration_avb", "encoder_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/cards": {
         "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/export", "avb/files", "avb/inference",
@@ -97,8 +98,8 @@ LAYERS = {
         "pipeline_avb",
     },
     "avb/registration": {
-        "configuration_avb", "configuration_events_avb", "feature_extraction_avb", "modeling_avb",
-        "modeling_events_avb", "pipeline_avb",
+        "avb/encoders", "configuration_avb", "configuration_events_avb", "feature_extraction_avb",
+        "modeling_avb", "modeling_events_avb", "pipeline_avb",
     },
     "avb/__init__": {"avb/api", "avb/events", "avb/inference", "avb/registration", "pipeline_avb"},
 }  # fmt: skip

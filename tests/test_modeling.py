@@ -119,7 +119,7 @@ def test_short_clips_train_under_spec_augment(samples, group_norm):
 
 
 def test_spec_augment_masks_about_what_it_is_asked_to_and_nothing_of_the_padding():
-    from modeling_avb import sample_spans
+    from encoder_avb import sample_spans
 
     torch.manual_seed(0)
     lengths = torch.tensor([9, 200, 400])

@@ -15,7 +15,7 @@ from avb.inference.load import model_class
 from avb.recipes import SUFFIXES, read_yaml
 from avb.reports.results import Result
 from avb.run_files import CONFIG, METRICS, RECIPE, TRAIN_SET, VERSIONS, Metrics, TaskScores, read_facts, read_metrics
-from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
+from configuration_avb import MULTITASK, SUFFIX
 
 _DEFAULTS = {
     field.name: field.default
@@ -45,9 +45,9 @@ class Run:
     corpus: str | None
 
     @property
-    def is_wav2vec2(self) -> bool:
-        """Whether it is the paper's model, not a baseline."""
-        return self.config["model_type"] == Wav2Vec2VocalBurstConfig.model_type
+    def has_encoder(self) -> bool:
+        """Whether it is the paper's model, on whatever kind of encoder, not a baseline."""
+        return self.config["model_type"].endswith(SUFFIX)
 
     @property
     def task(self) -> str:
@@ -78,7 +78,7 @@ class Run:
     @property
     def encoder(self) -> str | None:
         """As the recipe names it; of a path the last part."""
-        return self.setting("encoder") if self.is_wav2vec2 else None
+        return self.setting("encoder") if self.has_encoder else None
 
     @property
     def encoder_is_random(self) -> bool:
@@ -88,7 +88,7 @@ class Run:
     @property
     def freeze(self) -> str | None:
         """What was frozen in training: encoder, feature_encoder or none; None where it is unknown."""
-        return self.setting("freeze") if self.is_wav2vec2 else None
+        return self.setting("freeze") if self.has_encoder else None
 
     @property
     def selects_epoch(self) -> bool:

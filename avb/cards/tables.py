@@ -26,7 +26,7 @@ def model_table(run: Run) -> str:
     """What the model is made of."""
     config = run.config
     rows = [("model type", f"`{config['model_type']}`")]
-    if run.is_wav2vec2:
+    if run.has_encoder:
         lstm = (
             f"{config['rnn_layers']} layer{'s' * (config['rnn_layers'] != 1)} of {config['rnn_hidden_size']} units"
             if config["rnn_layers"]

@@ -4,9 +4,11 @@ Unusual: Transformers fills what a file lacks, or has in another shape, with ran
 as if it were this one, and keeps half precision as it is. Each of these is an error or is mended here.
 """
 
+import dataclasses
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -16,9 +18,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtra
 from audio_avb import SAMPLING_RATE
 from avb.encoders.weights import has_preparation, quiet, refuse_pointers
 from avb.errors import AvbError, did_you_mean
+from configuration_avb import VocalBurstConfig
 
-KINDS = ("wav2vec2", "wav2vec2-vocal-burst")  # `model_type`s whose encoder is a Wav2Vec2Model
-HUBERT = "hubert"  # the same layers under another prefix, which `Wav2Vec2ForVocalBurst` reads
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # What torch, safetensors and Transformers make of a file that is cut, or something else than it says.
 DAMAGE = (
@@ -28,19 +29,17 @@ DAMAGE = (
 
 
 def load_encoder(
-    model_class: type[PreTrainedModel],
+    find_class: Callable[[Any], type[PreTrainedModel] | None],
     extractor_class: type[Wav2Vec2FeatureExtractor],
     name: str,
-    kinds: Sequence[str] = KINDS,
     **fields,
 ) -> tuple[PreTrainedModel, Wav2Vec2FeatureExtractor]:
-    """A model whose part `wav2vec2` is a checkpoint's encoder, in fp32; what else it has may start at random.
+    """A model whose `base_model` is a checkpoint's encoder, in fp32; what else it has may start at random.
 
     Args:
-        model_class: has its encoder at `wav2vec2`.
+        find_class: the class that reads a `model_type`, or None; it has its encoder at its `base_model_prefix`.
         extractor_class: of the feature extractor.
         name: a folder, or a name on the Hub.
-        kinds: `model_type`s that the class reads.
         fields: of the configuration, over those of the checkpoint.
 
     Raises:
@@ -53,8 +52,10 @@ def load_encoder(
         if config == {}:
             raise OSError("there is no config.json")
         kind = config.get("model_type")
-        if kind not in kinds:
-            raise AvbError(f"--encoder {name}: holds a {kind!r} model, neither wav2vec 2.0 nor (in training) HuBERT")
+        model_class = find_class(kind)
+        if model_class is None:
+            raise AvbError(f"--encoder {name}: holds a {kind!r} model, no encoder that is read here (docs/encoders.md)")
+        _refuse_foreign_fields(kind, model_class, fields)
         # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
         with quiet():
             model, info = model_class.from_pretrained(
@@ -77,7 +78,7 @@ def load_encoder(
             f"--encoder {name}: its files are damaged, or are not what they are called "
             f"({type(error).__name__}: {reason:.200}); copy the folder again"
         ) from error
-    _check_is_whole(name, info)
+    _check_is_whole(name, info, f"{model_class.base_model_prefix}.")
     if feature_extractor.sampling_rate != SAMPLING_RATE:
         raise AvbError(f"--encoder {name} wants audio at {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE} Hz")
     feature_extractor.return_attention_mask = True
@@ -102,18 +103,26 @@ def check_attention(name: str | None):
             )
 
 
-def _check_is_whole(name: str, info: dict):
+def _refuse_foreign_fields(kind: str, model_class: type[PreTrainedModel], fields: dict):
+    if not issubclass(model_class.config_class, VocalBurstConfig):
+        return  # a pre-training, whose fields are all wav2vec 2.0's
+    known = {"attn_implementation", *(field.name for field in dataclasses.fields(model_class.config_class))}
+    if foreign := sorted(fields.keys() - known):
+        raise AvbError(f"--{foreign[0]}: a {kind} encoder has no such setting; leave it out")
+
+
+def _check_is_whole(name: str, info: dict, prefix: str):
     """Raises where a weight of the encoder is missing, or has another shape than config.json says."""
-    missing = sorted(key for key in info["missing_keys"] if _is_encoder(key))
+    missing = sorted(key for key in info["missing_keys"] if _is_encoder(key, prefix))
     if missing:
         raise AvbError(f"--encoder {name}: its file lacks {len(missing)} weights of the encoder, such as {missing[0]}")
     for key, stored, wanted in sorted(info["mismatched_keys"]):
-        if _is_encoder(key):
+        if _is_encoder(key, prefix):
             raise AvbError(
                 f"--encoder {name}: {key} is {list(stored)} in the weights and {list(wanted)} by config.json: these "
                 "files do not belong together; copy both again"
             )
 
 
-def _is_encoder(key: str) -> bool:
-    return key.startswith("wav2vec2.") and "masked_spec" not in key
+def _is_encoder(key: str, prefix: str) -> bool:
+    return key.startswith(prefix) and "masked_spec" not in key

@@ -23,7 +23,7 @@ from transformers.utils import (
 )
 
 from avb.errors import AvbError
-from configuration_avb import Wav2Vec2VocalBurstConfig
+from configuration_avb import VocalBurstConfig, Wav2Vec2VocalBurstConfig
 
 LFS_HEAD, LFS_BYTES = b"version https://git-lfs", 1024
 
@@ -88,13 +88,15 @@ def has_preparation(name: str) -> bool:
 
 def count_encoder_parameters(config: PreTrainedConfig) -> int:
     """Parameters of the large matrices of encoder and RNN, others left out; 0 for a baseline, whose size is fixed."""
-    if not isinstance(config, Wav2Vec2VocalBurstConfig):
+    if not isinstance(config, VocalBurstConfig):
         return 0
     width, units = config.hidden_size, config.rnn_hidden_size
-    layer = 4 * width * width + 2 * width * config.intermediate_size
-    channels = zip((1, *config.conv_dim), config.conv_dim, config.conv_kernel, strict=False)
-    convolutions = sum(before * after * kernel for before, after, kernel in channels)
-    positions = width * width // config.num_conv_pos_embedding_groups * config.num_conv_pos_embeddings
+    layer = 4 * width * width + 2 * width * getattr(config, "intermediate_size", 0)
+    convolutions = positions = 0
+    if isinstance(config, Wav2Vec2VocalBurstConfig):  # of the other kinds the layers say enough
+        channels = zip((1, *config.conv_dim), config.conv_dim, config.conv_kernel, strict=False)
+        convolutions = sum(before * after * kernel for before, after, kernel in channels)
+        positions = width * width // config.num_conv_pos_embedding_groups * config.num_conv_pos_embeddings
     rnn = 4 * units * (width + units + max(0, config.rnn_layers - 1) * 2 * units) if config.rnn_layers else 0
     return config.num_hidden_layers * layer + convolutions + positions + rnn
 

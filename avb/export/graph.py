@@ -1,4 +1,4 @@
-"""The model as inference engines like it: the numbers of `Wav2Vec2ForVocalBurst`, in fewer and lighter steps.
+"""The model as inference engines like it: the numbers of a `VocalBurstModel`, in fewer and lighter steps.
 
 Made to be traced into ONNX; it holds the model's own weights. Unusual:
 
@@ -16,7 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modeling_avb import Wav2Vec2ForVocalBurst, length_mask
+from encoder_avb import WaveformEncoder
+from front_end_avb import VocalBurstFeatureEncoder, length_mask
+from modeling_avb import VocalBurstModel
 
 MASKED = -1e9  # added to attention scores of padding: its exponential is 0, and bf16 can hold it
 
@@ -24,17 +26,21 @@ MASKED = -1e9  # added to attention scores of padding: its exponential is 0, and
 class InferenceGraph(nn.Module):
     """`forward(input_values, attention_mask)` gives the logits of the model in evaluation mode."""
 
-    def __init__(self, model: Wav2Vec2ForVocalBurst):
+    def __init__(self, model: VocalBurstModel):
         super().__init__()
         self.model = model
         self.config = model.config
-        self.convs = nn.ModuleList(
-            ChannelsLastConv(layer.conv) for layer in model.wav2vec2.feature_extractor.conv_layers
-        )
+        front_ends = [module for module in model.base_model.children() if isinstance(module, VocalBurstFeatureEncoder)]
+        # None where a kind reads a spectrum, whose own steps are traced.
+        self.convs = nn.ModuleList(ChannelsLastConv(layer.conv) for end in front_ends for layer in end.conv_layers)
+        self.layer_inputs: list[torch.Tensor] = []
+        if model.layer_weights is not None:
+            for layer in model.base_model.layers_kept:
+                layer.register_forward_pre_hook(lambda _, inputs: self.layer_inputs.append(inputs[0]))
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(batch, samples) waveforms and their mask, 1 for audio → logits (batch, num_labels)."""
-        wav2vec2, field = self.model.wav2vec2, self.config.receptive_field
+        encoder, field = self.model.base_model, self.config.receptive_field
         input_values = input_values.masked_fill(attention_mask == 0, 0.0)
         # At least one frame: silence follows a clip that is shorter. The end of the slice is a tensor, so that the
         # trace keeps the comparison.
@@ -46,9 +52,13 @@ class InferenceGraph(nn.Module):
         lengths = attention_mask.sum(-1).clamp(min=field)  # (batch,)
 
         features = self.extract_features(input_values, lengths)  # (batch, frames, channels)
-        mask = length_mask(wav2vec2._get_feat_extract_output_lengths(lengths), features.shape[1])
-        hidden_states = wav2vec2.feature_projection(features)[0] * mask[..., None]
-        hidden_states = self.encode(hidden_states, mask)  # (batch, frames, hidden)
+        mask = length_mask(encoder.count_features(lengths), features.shape[1])
+        self.layer_inputs.clear()
+        hidden_states = self.encode(encoder.project(features)[0] * mask[..., None], mask)
+        if self.model.layer_weights is not None:
+            hidden_states = self.model.weigh_layers(torch.cat([*self.layer_inputs, hidden_states], -1))
+        hidden_states = encoder.finish(hidden_states, input_values)  # (batch, frames, hidden)
+        mask = length_mask(encoder.count_frames(lengths), hidden_states.shape[1])
         if self.model.rnn is not None:
             hidden_states = self.model.rnn(hidden_states)[0]  # (batch, frames, rnn_hidden)
         attention = self.model.attention
@@ -60,8 +70,10 @@ class InferenceGraph(nn.Module):
 
     def extract_features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(batch, samples) and the valid ones of each clip → (batch, frames, channels)."""
+        if not len(self.convs):
+            return self.model.base_model.extract_features(waveforms, lengths)
         hidden_states = waveforms[..., None]
-        layers = self.model.wav2vec2.feature_extractor.conv_layers
+        layers = self.model.base_model.feature_extractor.conv_layers
         for index, (conv, layer) in enumerate(zip(cast(Iterable[ChannelsLastConv], self.convs), layers, strict=True)):
             hidden_states = conv(hidden_states)
             if self.config.feat_extract_norm == "layer":
@@ -76,7 +88,9 @@ class InferenceGraph(nn.Module):
 
     def encode(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The transformer: (batch, frames, hidden), zero where `mask` is False → the same shape."""
-        encoder = self.model.wav2vec2.encoder
+        if type(self.model.base_model).encode_frames is not WaveformEncoder.encode_frames:
+            return self.model.base_model.encode_frames(hidden_states, mask)
+        encoder = self.model.base_model.encoder
         bias = torch.where(mask, 0.0, MASKED)[:, None, None]  # (batch, 1, 1, frames)
         hidden_states = hidden_states + encoder.pos_conv_embed(hidden_states)
         if not self.config.do_stable_layer_norm:

@@ -12,12 +12,12 @@ from avb.export.graph import InferenceGraph
 from avb.export.quantization import quantize_products
 from avb.export.spectral_graph import SpectralGraph
 from avb.export.weight_storage import store_half, store_int8
-from modeling_avb import Wav2Vec2ForVocalBurst
+from modeling_avb import VocalBurstModel
 
 OPSET = 17  # the first with LayerNormalization
 TRACED_SAMPLES = 3200  # of the clips a graph is traced with
 GRAPHS: dict[type, type[nn.Module]] = {
-    Wav2Vec2ForVocalBurst: InferenceGraph,
+    VocalBurstModel: InferenceGraph,  # of any kind
     LogMelCNN: SpectralGraph,
     SEResNet: SpectralGraph,
 }
@@ -32,7 +32,7 @@ NARROW = {
 
 def refuse_unexportable(name: str, model):
     """Raises an AvbError where there is no graph for a model of this class."""
-    if type(model) not in GRAPHS:
+    if not isinstance(model, tuple(GRAPHS)):
         legal = ", ".join(found.__name__ for found in GRAPHS)
         raise AvbError(f"{name}: this is a {type(model).__name__}, and only these can be exported: {legal}")
 
@@ -42,7 +42,7 @@ def write_graph(model, path: Path, precision: str):
     mask = torch.ones(2, TRACED_SAMPLES, dtype=torch.long)
     mask[1, TRACED_SAMPLES // 2 :] = 0
     batch, time = {0: "batch"}, {1: "samples"}
-    graph = GRAPHS[type(model)](model).eval()
+    graph = next(graph for found, graph in GRAPHS.items() if isinstance(model, found))(model).eval()
     narrow = NARROW.get((type(graph), precision))
     traced = path.with_suffix(".fp32.onnx") if narrow else path
     with warnings.catch_warnings(), torch.inference_mode():

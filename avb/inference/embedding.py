@@ -13,7 +13,7 @@ from avb.collator import BurstCollator, length_batches
 from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.inference.score import CHUNK_CLIPS, CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
-from modeling_avb import Wav2Vec2ForVocalBurst
+from modeling_avb import VocalBurstModel
 from pipeline_avb import is_array_with_rate, read_audio
 
 
@@ -50,7 +50,7 @@ def embed(
     (2, 256)
     """
     loaded, feature_extractor = load_model(model, device)
-    if not isinstance(loaded, Wav2Vec2ForVocalBurst):
+    if not isinstance(loaded, VocalBurstModel):
         raise AvbError(
             f"{model}: it has no wav2vec 2.0 encoder in torch, whose frames could be given; try emogator-small"
         )
@@ -89,7 +89,7 @@ def _chunks(clips: Iterable[Any], feature_extractor, max_seconds: float) -> Iter
 
 @torch.inference_mode()
 def _embed_waveforms(
-    model: Wav2Vec2ForVocalBurst, feature_extractor, waveforms: Sequence[np.ndarray], layer: int, frames: bool
+    model: VocalBurstModel, feature_extractor, waveforms: Sequence[np.ndarray], layer: int, frames: bool
 ) -> list[np.ndarray]:
     collate = BurstCollator(feature_extractor)
     seconds = CPU_BATCH_SECONDS if model.device.type == "cpu" else GPU_BATCH_SECONDS

@@ -10,14 +10,15 @@ from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
 from audio_avb import SAMPLING_RATE
+from avb.encoders.kinds import trained_class
 from avb.encoders.weights import check_weights, has_preparation, has_weights, quiet, refuse_pointers
 from avb.errors import AudioError, AvbError
 from avb.inference.engines import ENGINES, ExportedModel, has_hub_export, load_exported, load_hub_export
 from avb.models import locate, names
 from calibration_avb import weights_fingerprint
-from configuration_avb import Wav2Vec2VocalBurstConfig
+from configuration_avb import VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from modeling_avb import Wav2Vec2ForVocalBurst
+from modeling_avb import VocalBurstModel
 from pipeline_avb import TASK, VocalBurstPipeline
 
 # What Transformers, torch and safetensors make of a value of the wrong type or size: whatever it leads to there.
@@ -64,9 +65,9 @@ def load_model(
             f"{name}: its files are damaged or do not fit together ({type(error).__name__}: {reason:.300}); copy the "
             "model again"
         ) from error
-    if dtype != "float32" and not isinstance(model, Wav2Vec2ForVocalBurst):
+    if dtype != "float32" and not isinstance(model, VocalBurstModel):
         way = "export it with --precision bf16" if isinstance(model, ExportedModel) else "leave it at float32"
-        raise AvbError(f"{name}: dtype {dtype} is for models with a wav2vec 2.0 encoder in torch; {way}")
+        raise AvbError(f"{name}: dtype {dtype} is for models with a speech encoder in torch; {way}")
     if isinstance(model, ExportedModel):
         return model, feature_extractor
     if device == "auto":
@@ -77,8 +78,8 @@ def load_model(
 
 def model_class(model_type: Any) -> type[PreTrainedModel] | None:
     """The class of a saved model, by the `model_type` of its config.json; None where it is none of this project's."""
-    if model_type == Wav2Vec2VocalBurstConfig.model_type:
-        return Wav2Vec2ForVocalBurst
+    if found := trained_class(model_type):
+        return found
     from avb import baselines  # here: it imports datasets, a quarter of a second
 
     return baselines.MODELS.get(model_type) if isinstance(model_type, str) else None
@@ -130,7 +131,7 @@ def _load(name: str, device: str, engine: str | None, precision: str | None):
 
 def _load_feature_extractor(name: str, config: PreTrainedConfig, config_dict: dict):
     try:
-        if isinstance(config, Wav2Vec2VocalBurstConfig) and not has_preparation(name):
+        if isinstance(config, VocalBurstConfig) and not has_preparation(name):
             feature_extractor = VocalBurstFeatureExtractor()
         else:
             # Without the argument Transformers would ask on the terminal whether to run code of the repository.

@@ -24,6 +24,8 @@ from configuration_avb import receptive_field
 
 FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
 
+KINDS = ("wav2vec2", "wav2vec2-vocal-burst")  # `model_type`s whose encoder is a Wav2Vec2Model
+
 
 def build_model(model_args: PretrainingArguments):
     """The encoder of a YAML file, with random weights, or that of a checkpoint; and what it is to predict.
@@ -47,7 +49,7 @@ def build_model(model_args: PretrainingArguments):
         start_filters(model.wav2vec2, first_filters)
         return model
     model, _ = load_encoder(
-        model_class,
+        lambda kind: model_class if kind in KINDS else None,
         Wav2Vec2FeatureExtractor,
         resolve(model_args.encoder),
         num_mel_bins=model_args.num_mel_bins,

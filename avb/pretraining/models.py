@@ -23,7 +23,8 @@ from transformers.utils import ModelOutput
 
 from avb.pretraining.targets import Clusters, Descriptors, LogMel
 from configuration_avb import receptive_field
-from modeling_avb import length_mask, sample_spans
+from encoder_avb import sample_spans
+from front_end_avb import length_mask
 
 NUM_CLUSTERS = 100  # of the first round; HuBERT's
 NUM_LAYER_CLUSTERS = 500  # of the second

@@ -9,15 +9,16 @@ from datasets import Dataset
 from audio_avb import AudioPreparation
 from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES, HAVE_WIDTH
-from avb.encoders.checkpoints import HUBERT, KINDS, check_attention, load_encoder
+from avb.encoders.checkpoints import check_attention, load_encoder
 from avb.encoders.filterbank import read_encoder, start_filters
+from avb.encoders.kinds import encoder_class
 from avb.encoders.names import resolve
 from avb.errors import AvbError, did_you_mean
 from avb.recipes import SUFFIXES
 from avb.tasks import MultiTask, Task
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from modeling_avb import IGNORE_INDEX, Wav2Vec2ForVocalBurst
+from modeling_avb import IGNORE_INDEX, VocalBurstModel, Wav2Vec2ForVocalBurst
 
 FREEZABLE = ("none", "feature_encoder", "encoder")
 
@@ -71,14 +72,13 @@ def _build_wav2vec2(
             raise AvbError(f"--freeze {model_args.freeze} would keep random weights as they are: add --freeze none")
         encoder_fields, first_filters = read_encoder(model_args.encoder)
         model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**encoder_fields | fields))
-        start_filters(model.wav2vec2, first_filters)
+        start_filters(model.base_model, first_filters)
         feature_extractor = VocalBurstFeatureExtractor()
     else:
         model, feature_extractor = load_encoder(
-            Wav2Vec2ForVocalBurst,
+            encoder_class,
             VocalBurstFeatureExtractor,
             resolve(model_args.encoder),
-            kinds=(*KINDS, HUBERT),
             **fields,
         )
     feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
@@ -100,7 +100,7 @@ def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
     return {"loss": task.loss(loss), "label_range": list(task.label_range)}
 
 
-def _freeze(model: Wav2Vec2ForVocalBurst, part: str):
+def _freeze(model: VocalBurstModel, part: str):
     if part == "feature_encoder":
         model.freeze_feature_encoder()
     elif part == "encoder":

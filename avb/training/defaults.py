@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from avb.arguments import AvbTrainingArguments, ModelArguments
 from avb.encoders.names import resolve
 from avb.errors import AvbError
 from avb.recipes import SUFFIXES
 from avb.tasks import MISSING_CLASS, MultiTask, Task
-from configuration_avb import Wav2Vec2VocalBurstConfig
 
 SMALL_HIDDEN_SIZE = 512  # of an encoder like those that come with the project; the paper's have 768 and 1,024
 CLIPS_OF_A_RUN = 6_000  # that a small encoder should hear, each as often as it takes: 20 epochs of 300 clips
@@ -99,8 +99,8 @@ def summary(chosen: dict[str, Any], model_args: ModelArguments, clips: int) -> s
 
 def _hidden_size(encoder: str) -> float:
     try:
-        config, _ = Wav2Vec2VocalBurstConfig.get_config_dict(resolve(encoder))
-        return float(config.get("hidden_size", 768))
+        config, _ = PreTrainedConfig.get_config_dict(resolve(encoder))
+        return float(config.get("hidden_size", config.get("d_model", 768)))  # the latter is Whisper's name
     except (OSError, ValueError, AvbError):  # what is wrong with it is said where it is read
         return np.inf
 

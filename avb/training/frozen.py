@@ -32,7 +32,8 @@ from avb.cache import arrow_writer, cache_folder, hash_waveforms
 from avb.collator import BurstCollator, collate_labels, length_batches
 from avb.errors import AvbError
 from avb.training.frozen_parts import FrozenPart, frozen_part, reason_against, whole_encoder
-from modeling_avb import Wav2Vec2ForVocalBurst, length_mask
+from front_end_avb import length_mask
+from modeling_avb import VocalBurstModel
 
 _FORMAT = 1  # raise when what the files hold changes
 SHARD_CLIPS = 1024
@@ -71,7 +72,7 @@ def training_inputs(
         num_proc: processes that compute functionals.
         cache_dir: see `avb.cache.cache_folder`.
     """
-    if not isinstance(model, Wav2Vec2ForVocalBurst):
+    if not isinstance(model, VocalBurstModel):
         return prepare_baseline(model, feature_extractor, splits, num_proc=num_proc, cache_dir=cache_dir)
     kept = frozen_part(model)
     if not cache_frames or kept is None:
@@ -91,7 +92,7 @@ def training_inputs(
     return DatasetDict(frames), FrameCollator(kept.width, kept.column)
 
 
-def encoder_frames(split: Dataset, model: Wav2Vec2ForVocalBurst, feature_extractor, **settings) -> Dataset:
+def encoder_frames(split: Dataset, model: VocalBurstModel, feature_extractor, **settings) -> Dataset:
     """`frozen_frames` of the whole encoder."""
     return frozen_frames(split, model, whole_encoder(model), feature_extractor, **settings)
 
@@ -99,7 +100,7 @@ def encoder_frames(split: Dataset, model: Wav2Vec2ForVocalBurst, feature_extract
 @torch.inference_mode()
 def frozen_frames(
     split: Dataset,
-    model: Wav2Vec2ForVocalBurst,
+    model: VocalBurstModel,
     part: FrozenPart,
     feature_extractor,
     *,
@@ -155,7 +156,7 @@ def frozen_frames(
 
 def fingerprint(
     split: Dataset,
-    model: Wav2Vec2ForVocalBurst,
+    model: VocalBurstModel,
     feature_extractor,
     dtype: str,
     autocast: bool,
@@ -205,14 +206,12 @@ def _encode(rows, model, part, feature_extractor, dtype, batch_seconds, autocast
 def shortage(
     folder: Path,
     splits: Iterable[Dataset],
-    model: Wav2Vec2ForVocalBurst,
     part: FrozenPart,
     dtype: str,
     share: float = 1,
 ) -> str | None:
     """What the disk lacks for the frames of a share of these clips, for a message; None where there is room."""
-    stride = int(np.prod(model.config.conv_stride))
-    num_frames = sum(sum(split["num_samples"][:]) for split in splits) / stride * share
+    num_frames = sum(sum(split["num_samples"][:]) for split in splits) / part.samples_per_frame * share
     needed = num_frames * part.width * np.dtype(dtype).itemsize
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free

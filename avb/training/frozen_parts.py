@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from configuration_avb import HEAD_FIELDS, Wav2Vec2VocalBurstConfig
-from modeling_avb import Wav2Vec2ForVocalBurst
+from configuration_avb import HEAD_FIELDS
+from front_end_avb import VocalBurstFeatureEncoder
+from modeling_avb import VocalBurstModel
 
 # What a front end's frames depend on, beside its weights.
 FRONT_END_FIELDS = frozenset(
@@ -24,48 +26,61 @@ class FrozenPart(NamedTuple):
     column: str  # of the rows that hold its frames, and the model's argument
     folder: str  # the first word of the name of the folder that they are kept in
     width: int  # values per frame
+    samples_per_frame: int
     weights: nn.Module
     fields: frozenset[str]  # of the configuration, on which the frames depend
     run: Callable[..., tuple[torch.Tensor, torch.Tensor]]  # a batch → (batch, frames, width) and the frames' mask
     is_optional: bool  # a full disk is no reason to stop
 
 
-def frozen_part(model: Wav2Vec2ForVocalBurst) -> FrozenPart | None:
+def frozen_part(model: VocalBurstModel) -> FrozenPart | None:
     """The whole encoder, its convolutional front end, or None: what of the model is not trained."""
-    if is_frozen(model.wav2vec2):
+    if is_frozen(model.base_model):
         return whole_encoder(model)
-    return front_end(model) if is_frozen(model.wav2vec2.feature_extractor) else None
+    ends = [module for module in model.base_model.children() if isinstance(module, VocalBurstFeatureEncoder)]
+    return front_end(model) if ends and is_frozen(ends[0]) else None
 
 
 def is_frozen(module: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters())
 
 
-def whole_encoder(model: Wav2Vec2ForVocalBurst) -> FrozenPart:
-    names = frozenset(field.name for field in fields(Wav2Vec2VocalBurstConfig)) - HEAD_FIELDS
+def whole_encoder(model: VocalBurstModel) -> FrozenPart:
+    names = frozenset(field.name for field in fields(model.config)) - HEAD_FIELDS
 
     def run(**inputs):
         outputs, mask = model.encode(**inputs)
         return outputs.last_hidden_state, mask
 
-    width = model.config.hidden_size
-    return FrozenPart("encoder", "encoder_frames", "frames", width, model.wav2vec2, names, run, is_optional=False)
+    config = model.config
+    return FrozenPart(
+        "encoder",
+        "encoder_frames",
+        "frames",
+        config.hidden_size * (config.num_hidden_layers + 1 if config.use_weighted_layer_sum else 1),
+        config.samples_per_frame,
+        model.base_model,
+        names,
+        run,
+        is_optional=False,
+    )
 
 
-def front_end(model: Wav2Vec2ForVocalBurst) -> FrozenPart:
+def front_end(model: VocalBurstModel) -> FrozenPart:
     return FrozenPart(
         "front end",
         "front_end_frames",
         "front-end",
         model.config.conv_dim[-1],
-        model.wav2vec2.feature_extractor,
+        prod(model.config.conv_stride),
+        model.base_model.feature_extractor,
         FRONT_END_FIELDS,
-        model.wav2vec2.run_front_end,
+        model.base_model.run_front_end,
         is_optional=True,
     )
 
 
-def reason_against(model: Wav2Vec2ForVocalBurst, part: FrozenPart | None = None) -> str | None:
+def reason_against(model: VocalBurstModel, part: FrozenPart | None = None) -> str | None:
     """Why a frozen part has to run in every epoch: its frames are random or depend on the batch; else None.
 
     Args:

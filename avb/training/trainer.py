@@ -32,7 +32,7 @@ from avb.training.batches import STRATEGIES, JoinedBatches
 from avb.training.distillation import FOLDS_COLUMN, ModelTeachers
 from avb.training.progress import ProgressLines
 from configuration_avb import MULTITASK
-from modeling_avb import Wav2Vec2ForVocalBurst
+from modeling_avb import VocalBurstModel
 
 # Under torch.compile clips are padded to multiples of it: each new length would be compiled anew, for minutes.
 COMPILED_SECONDS = 0.5
@@ -271,7 +271,7 @@ class BurstTrainer(AveragingTrainer):
         groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                part = "encoder" if name.startswith("wav2vec2.") else "head"
+                part = "encoder" if name.startswith(f"{self.model.base_model_prefix}.") else "head"
                 groups.setdefault((part, name in decayed), []).append(parameter)
         return [
             {"params": params, "lr": rates[part], "weight_decay": self.args.weight_decay if decay else 0.0}
@@ -281,9 +281,11 @@ class BurstTrainer(AveragingTrainer):
 
 def batch_dependence(model: nn.Module) -> str | None:
     """What makes a clip's prediction depend on the clips of its batch or on their padding; None where nothing does."""
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    # An encoder's own batch norms have the statistics of its pre-training.
+    own = {*model.base_model.modules()} if isinstance(model, VocalBurstModel) else set()
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in set(model.modules()) - own):
         return f"{type(model).__name__} normalises over the batch (batch norm)"
-    if not isinstance(model, Wav2Vec2ForVocalBurst):
+    if not isinstance(model, VocalBurstModel):
         return None
     return model.config.batch_dependence
 

@@ -102,6 +102,7 @@ def evil_code(folder: Path):
     for name in (
         "evil",
         "configuration_avb",
+        "encoder_avb",
         "front_end_avb",
         "modeling_avb",
         "pipeline_avb",

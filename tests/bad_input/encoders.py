@@ -59,10 +59,11 @@ def renamed(folder: Path):
     save_file({f"model.{key}": value for key, value in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
 
 
-def wavlm(folder: Path):
-    from transformers import WavLMConfig, WavLMModel
+def spectrogram_transformer(folder: Path):
+    from transformers import ASTConfig, ASTModel
 
-    WavLMModel(WavLMConfig(**TINY, num_hidden_layers=1)).save_pretrained(folder)
+    config = ASTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_length=32)
+    ASTModel(config).save_pretrained(folder)
 
 
 def observe(case: Case, folder: Path) -> str:
@@ -106,7 +107,11 @@ CASES = [
     Case("no weights", encoder(without(WEIGHTS)), "error: cannot be read (Error no file named model.safetensors"),
     Case("weights with foreign prefixes", encoder(renamed), "error: its file lacks"),
     Case("another width in config.json", encoder(fields(hidden_size=64)), "error: these files do not belong together"),
-    Case("another kind of encoder", encoder(wavlm), "error: holds a 'wavlm' model"),
+    Case(
+        "another kind of encoder",
+        encoder(spectrogram_transformer),
+        "error: holds a 'audio-spectrogram-transformer' model",
+    ),
     Case("audio at 8 kHz", encoder(fields(PREPARATION, sampling_rate=8000)), "error: wants audio at 8000 Hz"),
     Case("config.json is no JSON", encoder(content(CONFIG, b"{")), "error: is not a valid JSON file"),
     Case("a shipped model's name with a slip", lambda folder: "emogator_small", "error: did you mean 'emogator-small'"),

@@ -1,0 +1,174 @@
+"""A speech encoder of Transformers as the head reads it: waveforms in, cut to a layer, padding without influence.
+
+Self-contained code for the Hub: it needs torch, transformers and `front_end_avb.py`. A kind mixes `WaveformEncoder` in
+before its stock model, whose weights it has under their own names.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
+from transformers.modeling_outputs import Wav2Vec2BaseModelOutput
+from transformers.utils.output_capturing import capture_outputs
+
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .front_end_avb import VocalBurstFeatureEncoder, length_mask
+except ImportError:
+    from front_end_avb import VocalBurstFeatureEncoder, length_mask
+
+
+class WaveformEncoder(PreTrainedModel):
+    """An encoder up to layer `config.encoder_layer`; its last hidden state is that layer's output, nothing after it.
+
+    As it is, of the build of wav2vec 2.0: convolutions, a projection, layers. What a kind does otherwise, it overrides.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.adapt(config)
+        self.post_init()
+
+    def adapt(self, config):
+        """Changes what the stock model has built."""
+        self.feature_extractor = VocalBurstFeatureEncoder(config)
+
+    @property
+    def layers_kept(self) -> nn.ModuleList:
+        """The transformer's layers, up to the one that the head reads."""
+        return self.encoder.layers
+
+    def freeze_feature_encoder(self):
+        """Keeps the convolutional front end as it is."""
+        self.feature_extractor._freeze_parameters()
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_values=None,
+        attention_mask=None,
+        mask_time_indices=None,
+        front_end_frames=None,
+        frame_mask=None,
+        **kwargs,
+    ):
+        """(batch, samples) → `last_hidden_state` (batch, frames, hidden).
+
+        Args:
+            input_values: (batch, samples) waveforms at 16 kHz, padded on the right.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
+            mask_time_indices: (batch, frames) frames to replace by the mask embedding.
+            front_end_frames: (batch, frames, channels) what `run_front_end` made of the waveforms, instead of them.
+            frame_mask: (batch, frames) that of `front_end_frames`.
+        """
+        if front_end_frames is None:
+            front_end_frames, frame_mask = self.run_front_end(input_values, attention_mask)
+        else:
+            front_end_frames = front_end_frames.to(self.dtype)  # they may be kept in half precision
+        hidden_states, features = self.project(front_end_frames)
+        hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
+        hidden_states = self.encode_frames(hidden_states, frame_mask, **kwargs)
+        return Wav2Vec2BaseModelOutput(last_hidden_state=hidden_states, extract_features=features)
+
+    def run_front_end(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
+        """The convolutions alone: (batch, samples) → their frames (batch, frames, channels), and the frames' mask."""
+        input_values, lengths = self.prepare(input_values, attention_mask)
+        if self.config.waveform_normalization == "batch":
+            input_values = F.layer_norm(input_values, input_values.shape)
+        frames = self.extract_features(input_values, lengths)
+        return frames, self.feature_mask(lengths, frames)
+
+    def prepare(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
+        """Waveforms long enough for a frame, silent where they are padded, and their lengths (batch,) in samples."""
+        shortage = self.config.receptive_field - input_values.shape[1]
+        if shortage > 0:
+            input_values = F.pad(input_values, (0, shortage))
+        if attention_mask is None:
+            return input_values, None
+        lengths = attention_mask.sum(-1)
+        # Whatever the padding holds, silence follows a clip: a clip shorter than one frame reads into it.
+        input_values = input_values.masked_fill(~length_mask(lengths, input_values.shape[1]), 0.0)
+        return input_values, lengths.clamp(min=self.config.receptive_field)
+
+    def extract_features(self, input_values: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """(batch, samples) → (batch, frames, channels)."""
+        return self.feature_extractor(input_values, lengths).transpose(1, 2)
+
+    def project(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, frames, channels) → (batch, frames, hidden), and the features as they were normed for it."""
+        return self.feature_projection(features)
+
+    def encode_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor, **kwargs) -> torch.Tensor:
+        """The transformer: (batch, frames, hidden) and their mask → the same shape, of the last layer kept."""
+        return self.encoder(hidden_states, attention_mask=mask, **kwargs).last_hidden_state
+
+    def finish(self, hidden_states: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
+        """A layer's output as the head reads it, (batch, frames, hidden)."""
+        return hidden_states
+
+    def count_features(self, samples):
+        """Frames that `extract_features` makes of so many samples; for a number or a tensor."""
+        return self._get_feat_extract_output_lengths(samples)
+
+    def count_frames(self, samples):
+        """Frames that the head is given of so many samples; for a number or a tensor."""
+        return self.count_features(samples)
+
+    def feature_mask(self, lengths: torch.Tensor | None, features: torch.Tensor) -> torch.Tensor:
+        """(batch, frames) True where features are made of audio. `lengths` (batch,) in samples, None for no padding."""
+        if lengths is None:
+            return features.new_ones(features.shape[:2], dtype=torch.bool)
+        return length_mask(self.count_features(lengths), features.shape[1])
+
+    def frame_mask(self, lengths: torch.Tensor | None, frames: torch.Tensor) -> torch.Tensor:
+        """As `feature_mask`, of the frames that the head is given."""
+        if lengths is None:
+            return frames.new_ones(frames.shape[:2], dtype=torch.bool)
+        lengths = lengths.clamp(min=self.config.receptive_field)
+        return length_mask(self.count_frames(lengths), frames.shape[1])
+
+    def output_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """That of the frames which the head is given, by that of the front end's."""
+        return mask
+
+    def _mask_hidden_states(self, hidden_states, mask_time_indices=None, attention_mask=None):
+        """SpecAugment as in the stock model, but drawn on the device and never larger than the clip.
+
+        Each frame starts a masked span with probability `mask_time_prob / mask_time_length`, so that about
+        `mask_time_prob` of the frames are masked. A clip shorter than a span is left alone: the stock code raises.
+        """
+        config = self.config
+        if not (self.training and config.apply_spec_augment):
+            return hidden_states
+        if config.mask_time_prob > 0 and mask_time_indices is None:
+            mask_time_indices = sample_spans(
+                attention_mask.sum(-1), hidden_states.shape[1], config.mask_time_prob, config.mask_time_length
+            )
+        if mask_time_indices is not None:
+            masked = self.masked_spec_embed.to(hidden_states.dtype)
+            hidden_states = torch.where(mask_time_indices[..., None], masked, hidden_states)
+        if config.mask_feature_prob > 0:
+            size = hidden_states.new_full((len(hidden_states),), config.hidden_size, dtype=torch.long)
+            spans = sample_spans(size, config.hidden_size, config.mask_feature_prob, config.mask_feature_length)
+            hidden_states = hidden_states.masked_fill(spans[:, None], 0.0)
+        return hidden_states
+
+
+def layers_to_run(encoder: nn.Module, layerdrop: float) -> Iterator[nn.Module]:
+    """A transformer's layers, but for those that layer drop skips in training, as the stock encoders do."""
+    keeps_all = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(encoder)  # processes run in step
+    for layer in encoder.layers:  # type: ignore[union-attr]
+        is_dropped = encoder.training and layerdrop > 0 and torch.rand([]) < layerdrop
+        if keeps_all or not is_dropped:
+            yield layer
+
+
+def sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
+    """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size)."""
+    fits = length_mask(lengths - span + 1, size)
+    starts = (torch.rand(fits.shape, device=lengths.device) < prob / span) & fits
+    padded = F.pad(starts.float()[:, None], (span - 1, 0))
+    return F.max_pool1d(padded, span, stride=1)[:, 0].bool()
