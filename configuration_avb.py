@@ -252,6 +252,9 @@ class VocalBurstConfig(Stock):
         where = "with" if self.pool_before_head else "without"
         require(self.head_norm in norms, "head_norm", f"{' or '.join(map(str, norms))} {where} pool_before_head")
         require(self.loss == "ce" or not self.ce_sigmoid, "ce_sigmoid", "False: it belongs to loss='ce'")
+        names = {field.name for field in fields(self)}
+        if "add_adapter" in names:
+            require(not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
         if self.mask_feature_prob > 0:
             require(self.mask_feature_length <= self.hidden_size, "mask_feature_length", f"at most {self.hidden_size}")
         if self.loss == MULTITASK:
@@ -360,10 +363,6 @@ class Wav2Vec2VocalBurstConfig(VocalBurstConfig, Wav2Vec2Config):
 
     model_type = f"wav2vec2{SUFFIX}"
     kind = "wav2vec 2.0 and HuBERT"
-
-    def _validate_head(self):
-        super()._validate_head()
-        require_legal(self, not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
 
     @classmethod
     def reads(cls, config_dict: dict) -> bool:

@@ -20,7 +20,14 @@ HIDDEN = {
     "encoder_avb",
     "front_end_avb",
     "modeling_avb",
+    "modeling_conformer_avb",
+    "modeling_data2vec_avb",
+    "modeling_sew_avb",
+    "modeling_unispeech_sat_avb",
+    "modeling_w2v_bert_avb",
     "modeling_wavlm_avb",
+    "modeling_whisper_avb",
+    "spectrum_avb",
     "pipeline_avb",
 }
 

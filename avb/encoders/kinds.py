@@ -15,6 +15,12 @@ MODELS = {
     "wav2vec2": ("modeling_avb", "Wav2Vec2ForVocalBurst"),
     "hubert": ("modeling_avb", "Wav2Vec2ForVocalBurst"),  # the same layers under another prefix
     "wavlm": ("modeling_wavlm_avb", "WavLMForVocalBurst"),
+    "data2vec-audio": ("modeling_data2vec_avb", "Data2VecAudioForVocalBurst"),
+    "unispeech-sat": ("modeling_unispeech_sat_avb", "UniSpeechSatForVocalBurst"),
+    "wav2vec2-conformer": ("modeling_conformer_avb", "Wav2Vec2ConformerForVocalBurst"),
+    "sew": ("modeling_sew_avb", "SEWForVocalBurst"),
+    "wav2vec2-bert": ("modeling_w2v_bert_avb", "Wav2Vec2BertForVocalBurst"),
+    "whisper": ("modeling_whisper_avb", "WhisperForVocalBurst"),
 }
 
 

@@ -52,7 +52,7 @@ class InferenceGraph(nn.Module):
         lengths = attention_mask.sum(-1).clamp(min=field)  # (batch,)
 
         features = self.extract_features(input_values, lengths)  # (batch, frames, channels)
-        mask = length_mask(encoder.count_features(lengths), features.shape[1])
+        mask = encoder.feature_mask(lengths, features)
         self.layer_inputs.clear()
         hidden_states = self.encode(encoder.project(features)[0] * mask[..., None], mask)
         if self.model.layer_weights is not None:

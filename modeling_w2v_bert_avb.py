@@ -1,0 +1,87 @@
+"""Wav2Vec2BertForVocalBurst: w2v-BERT 2.0 (Barrault et al. 2023, arXiv:2312.05187) under the head of `modeling_avb.py`.
+
+Unusual: the stock model reads features; this one reads waveforms and computes them, the numbers of
+`SeamlessM4TFeatureExtractor`: 80 log mel energies every 10 ms, each normed over the clip, two frames side by side. A
+clip's level plays no part in them.
+"""
+
+import torch
+from transformers import Wav2Vec2BertConfig
+from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertModel, Wav2Vec2BertPreTrainedModel
+
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .configuration_avb import VocalBurstConfig, require_legal
+    from .encoder_avb import WaveformEncoder
+    from .front_end_avb import length_mask
+    from .modeling_avb import VocalBurstModel
+    from .spectrum_avb import HOP, WIDTH, kaldi_filters, power_spectrum
+except ImportError:
+    from configuration_avb import VocalBurstConfig, require_legal
+    from encoder_avb import WaveformEncoder
+    from front_end_avb import length_mask
+    from modeling_avb import VocalBurstModel
+    from spectrum_avb import HOP, WIDTH, kaldi_filters, power_spectrum
+
+STACKED = 2  # spectra that one feature vector holds
+FLOOR = 1.192092955078125e-07  # of a mel energy, as in the stock extractor
+
+
+class Wav2Vec2BertVocalBurstConfig(VocalBurstConfig, Wav2Vec2BertConfig):
+    """A w2v-BERT 2.0 encoder under the head; see `VocalBurstConfig`."""
+
+    model_type = "wav2vec2-bert-vocal-burst"
+    kind = "w2v-BERT 2.0"
+    feat_extract_norm = None  # no convolutions
+    receptive_field = WIDTH + HOP * (STACKED - 1)  # type: ignore[assignment]
+    samples_per_frame = HOP * STACKED  # type: ignore[assignment]
+
+    def _validate_head(self):
+        super()._validate_head()
+        require_legal(self, self.feature_projection_input_dim == 160, "feature_projection_input_dim", "160")
+        # The rotary one keeps what it computed last, which threads that score side by side would share.
+        legal = self.position_embeddings_type != "rotary"
+        require_legal(self, legal, "position_embeddings_type", "relative_key, relative or null")
+
+
+class Wav2Vec2BertVocalBurstEncoder(WaveformEncoder, Wav2Vec2BertModel):
+    """w2v-BERT 2.0; checkpoint keys are those of `Wav2Vec2BertModel`."""
+
+    config_class = Wav2Vec2BertVocalBurstConfig
+    main_input_name = "input_values"
+
+    def adapt(self, config):
+        """Nothing: the stock layers leave padding out."""
+
+    def freeze_feature_encoder(self):
+        """Nothing: the features have no weights."""
+
+    def extract_features(self, input_values, lengths):
+        """(batch, samples) → (batch, frames, 160)."""
+        transform, mel = kaldi_filters()
+        power = power_spectrum(input_values, transform)  # (batch, frequencies, spectra)
+        energies = (mel.to(power.device) @ power).clamp(min=FLOOR).log().transpose(1, 2)  # (batch, spectra, 80)
+        if lengths is None:
+            valid = torch.ones_like(energies[..., :1])
+        else:
+            valid = length_mask((lengths - WIDTH) // HOP + 1, energies.shape[1])[..., None].float()
+        count = valid.sum(1, keepdim=True)  # (batch, 1, 1)
+        centred = (energies - (energies * valid).sum(1, keepdim=True) / count) * valid
+        deviation = (centred.square().sum(1, keepdim=True) / (count - 1) + 1e-7).sqrt()
+        frames = energies.shape[1] // STACKED
+        features = (centred / deviation)[:, : frames * STACKED].reshape(-1, frames, STACKED * 80)
+        return features.to(self.feature_projection.projection.weight.dtype)
+
+    def count_features(self, samples):
+        return ((samples - WIDTH) // HOP + 1) // STACKED
+
+    def encode_frames(self, hidden_states, mask, **kwargs):
+        return super().encode_frames(hidden_states, mask, **kwargs)
+
+
+class Wav2Vec2BertForVocalBurst(VocalBurstModel, Wav2Vec2BertPreTrainedModel):
+    """Input: 16 kHz mono waveforms from a `VocalBurstFeatureExtractor`, padded on the right."""
+
+    config_class = Wav2Vec2BertVocalBurstConfig
+    encoder_class = Wav2Vec2BertVocalBurstEncoder
+    main_input_name = "input_values"
+    lora_targets = ("linear_q", "linear_v")
