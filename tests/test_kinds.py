@@ -251,5 +251,5 @@ def test_a_saved_folder_is_loaded_and_exported(kind, folders, waveforms, tmp_pat
     with torch.inference_mode():
         for clips in (waveforms[-3:], waveforms[:1], waveforms[2:6]):
             batch = BurstCollator(feature_extractor)([{"input_values": clip.numpy()} for clip in clips])
-            found = run(batch["input_values"].numpy(), batch["attention_mask"].numpy())
+            found = run(batch["input_values"].numpy(), batch["attention_mask"].long().numpy())
             np.testing.assert_allclose(found, loaded(**batch).logits, rtol=0, atol=2e-5)
