@@ -361,7 +361,7 @@ class VocalBurstModel(PreTrainedModel):
         """(batch, frames, (layers + 1) × hidden) → (batch, frames, hidden), weighed by the softmax of the weights."""
         assert self.layer_weights is not None  # with use_weighted_layer_sum
         weights = self.layer_weights.softmax(-1).to(layers.dtype)
-        return (layers.unflatten(-1, (len(weights), -1)) * weights[:, None]).sum(2)
+        return torch.stack(layers.chunk(len(weights), -1), -1) @ weights
 
     def predict_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The head alone: what `encode` gives, encoder frames and their mask → (batch, num_labels) in fp32.

@@ -55,14 +55,18 @@ class SEWVocalBurstEncoder(WaveformEncoder, SEWModel):
     def count_frames(self, samples):
         return self.count_features(samples) // self.config.squeeze_factor
 
+    def output_mask(self, mask):
+        factor = self.config.squeeze_factor
+        return length_mask(mask.sum(-1) // factor, mask.shape[1] // factor)
+
     def encode_frames(self, hidden_states, mask, **kwargs):
         """(batch, features, hidden) and their mask → (batch, frames, hidden), squeezed."""
-        encoder, factor = self.encoder, self.config.squeeze_factor
+        encoder = self.encoder
         hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0).transpose(1, 2)
         squeezed = encoder.pool(hidden_states)  # (batch, hidden, frames)
         frames = squeezed.shape[-1]
         squeezed = squeezed + encoder.pos_conv_embed(hidden_states)[..., :frames]
-        mask = length_mask(mask.sum(-1) // factor, frames)
+        mask = self.output_mask(mask)
         hidden_states = encoder.dropout(encoder.layer_norm(squeezed.transpose(1, 2)))
         attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask=mask)
         for layer in layers_to_run(encoder, self.config.layerdrop):

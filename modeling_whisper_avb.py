@@ -76,6 +76,7 @@ class WhisperVocalBurstEncoder(WaveformEncoder, WhisperEncoder):
 
     def forward(self, input_values, attention_mask=None, **kwargs):
         outputs = super().forward(input_values, attention_mask, **kwargs)
+        outputs.last_hidden_state = self.finish(outputs.last_hidden_state, input_values)
         if outputs.hidden_states is not None:
             outputs.hidden_states = tuple(self.finish(states, input_values) for states in outputs.hidden_states)
         return outputs

@@ -79,7 +79,7 @@ def training_inputs(
         return splits, BurstCollator(feature_extractor)
     reason = "train clips are augmented, or teachers hear them" if is_augmented else reason_against(model, kept)
     if reason is None and kept.is_optional:
-        reason = shortage(cache_folder(cache_dir), splits.values(), model, kept, dtype)
+        reason = shortage(cache_folder(cache_dir), splits.values(), kept, dtype)
     if reason:
         say = logger.info if kept.is_optional and is_augmented else logger.warning
         say("the frozen %s runs in every epoch: %s", kept.name, reason)
@@ -134,7 +134,7 @@ def frozen_frames(
     starts = range(0, len(split), SHARD_CLIPS)
     shards = [folder / f"{start // SHARD_CLIPS:05d}.arrow" for start in starts]
     missing = [(start, path) for start, path in zip(starts, shards, strict=True) if not path.exists()]
-    if missing and (reason := shortage(folder, [split], model, part, dtype, len(missing) / len(shards))):
+    if missing and (reason := shortage(folder, [split], part, dtype, len(missing) / len(shards))):
         raise AvbError(f"{reason}: give another --cache_dir, or --cache_frames false")
     was_training = model.training
     model.eval()
