@@ -16,7 +16,7 @@ from conftest import TINY, stir
 from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.collator import BurstCollator
 from avb.encoders.kinds import MODELS, encoder_class
-from avb.inference.prediction import load_model
+from avb.inference.load import load_model
 from configuration_avb import POOLINGS
 from feature_extraction_avb import VocalBurstFeatureExtractor
 
