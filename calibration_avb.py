@@ -8,6 +8,7 @@ Self-contained code for the Hub, which reads the file beside the weights; `avb.c
 - half widths of intervals around the scores of a regression (split conformal prediction: Lei et al. 2018, JASA
   113(523), 1094-1111),
 
+of all tasks together what tells a burst from speech, music, noise and silence,
 and the fingerprint of the weights that it was fitted to: of others it is not used. Logits stay as they are.
 """
 
@@ -25,6 +26,7 @@ import torch
 from transformers.utils import cached_file
 
 CALIBRATION_FILE = "calibration.json"
+RATES = (5, 10, 20, 60, 180, 360)  # false alarms per hour for which there are thresholds
 COVERAGES = tuple(round(0.5 + step / 1000, 3) for step in range(500))  # for which there are thresholds: 0.5 to 0.999
 
 
@@ -69,6 +71,33 @@ class TaskCalibration:
 
 
 @dataclass(frozen=True)
+class BurstCheck:
+    """Whether what a model heard was a vocal burst: a logistic regression on the logarithms of its scores.
+
+    Attributes:
+        weights: of each label's `log_scores`.
+        bias: added to their sum.
+        thresholds: of `burst_scores` for each of `RATES`.
+        measured: what was found on speakers, languages and packages left out of the fit, for the reader.
+    """
+
+    weights: tuple[float, ...]
+    bias: float
+    thresholds: tuple[float, ...] = ()
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def threshold(self, false_alarms_per_hour: float) -> float:
+        """Which `burst_scores` is reached by so many windows of 2 s, one per second, of an hour without bursts.
+
+        Raises:
+            ValueError: it is not one of `RATES`.
+        """
+        if false_alarms_per_hour not in RATES[: len(self.thresholds)]:
+            raise ValueError(f"false_alarms_per_hour={false_alarms_per_hour:g}: legal are {', '.join(map(str, RATES))}")
+        return self.thresholds[RATES.index(int(false_alarms_per_hour))]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Of a model.
 
@@ -76,11 +105,13 @@ class Calibration:
         weights: `weights_fingerprint` of what it was fitted to.
         tasks: by the task's name in a multitask; of a single task its name is "".
         fitted_on: split, number of clips and speakers, for the reader.
+        burst: whether it is a burst at all; None where that was not fitted.
     """
 
     weights: str
     tasks: dict[str, TaskCalibration]
     fitted_on: dict[str, Any] = field(default_factory=dict)
+    burst: BurstCheck | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -103,9 +134,54 @@ class Calibration:
                 if not (math.isfinite(temperature) and temperature > 0) or not lengths <= {len(COVERAGES)}:
                     raise ValueError("a temperature or a number of thresholds is not legal")
                 tasks[name] = TaskCalibration(temperature, thresholds, half_widths, part.get("measured", {}))
-            return cls(str(content["weights"]), tasks, content.get("fitted_on", {}))
+            burst = content.get("burst") and _burst_check(content["burst"])
+            return cls(str(content["weights"]), tasks, content.get("fitted_on", {}), burst)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no calibration ({type(error).__name__}: {error})") from error
+
+
+def _burst_check(content: dict) -> BurstCheck:
+    weights, bias = tuple(map(float, content["weights"])), float(content["bias"])
+    thresholds = tuple(map(float, content["thresholds"]))
+    if not np.isfinite([*weights, bias, *thresholds]).all() or len(thresholds) not in (0, len(RATES)):
+        raise ValueError("the weights or thresholds of its burst check are not legal")
+    return BurstCheck(weights, bias, thresholds, content.get("measured", {}))
+
+
+def log_scores(scores: np.ndarray) -> np.ndarray:
+    """(..., labels) scores as the model gives them, uncalibrated → what a `BurstCheck` weighs."""
+    return np.log(np.maximum(np.asarray(scores, np.float64), 1e-6))
+
+
+def burst_scores(check: BurstCheck, logarithms: np.ndarray) -> np.ndarray:
+    """(..., labels) `log_scores` → (...): near 1 for a burst, near 0 for speech, music, noise, silence.
+
+    Raises:
+        ValueError: another number of labels than it was fitted to.
+    """
+    if logarithms.shape[-1] != len(check.weights):
+        raise ValueError(f"{len(check.weights)} weights for {logarithms.shape[-1]} labels")
+    return 1 / (1 + np.exp(-np.clip(logarithms @ np.array(check.weights) + check.bias, -60, 60)))
+
+
+def burst_answers(
+    calibration: Calibration | None, scores: np.ndarray, false_alarms_per_hour: float | None
+) -> list[dict[str, Any]]:
+    """`burst_score` and `is_burst` of each clip's scores, (clips, labels) as the model gives them; {} if not asked for.
+
+    Raises:
+        ValueError: the calibration does not say what is a burst, or an illegal rate.
+    """
+    if false_alarms_per_hour is None:
+        return [{} for _ in scores]
+    if calibration is None or calibration.burst is None:
+        raise ValueError(
+            f"false_alarms_per_hour needs a {CALIBRATION_FILE} that says what is a burst; python -m avb.events reject "
+            "fits it"
+        )
+    threshold = calibration.burst.threshold(false_alarms_per_hour)
+    found = burst_scores(calibration.burst, log_scores(scores))
+    return [{"burst_score": round(float(score), 6), "is_burst": bool(score >= threshold)} for score in found]
 
 
 def task_parts(config) -> list[tuple[str, slice, bool]]:

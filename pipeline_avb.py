@@ -29,6 +29,7 @@ try:  # as remote code from the Hub, and as a module of the installed project
     from .audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
     from .calibration_avb import (
         CALIBRATION_FILE,
+        burst_answers,
         calibrated_scores,
         covered,
         read_calibration,
@@ -39,6 +40,7 @@ except ImportError:
     from audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
     from calibration_avb import (
         CALIBRATION_FILE,
+        burst_answers,
         calibrated_scores,
         covered,
         read_calibration,
@@ -76,6 +78,9 @@ class VocalBurstPipeline(ChunkPipeline):
         max_seconds: longest recording that is accepted, seconds.
         coverage: of a calibrated model: each label says by `in_set` whether it is in the set that holds the true label
             of so many clips (0.9: 90 %), each score of a regression has `low` and `high`; None is neither.
+        false_alarms_per_hour: of a model whose calibration says what is a burst: each label has `burst_score` and
+            `is_burst` of its clip or window, too; at most so many windows (2 s, one per second) of an hour without
+            bursts are taken for one. 5, 10, 20, 60, 180 or 360.
         batch_size: clips or windows that go through the model together (1).
     """
 
@@ -128,11 +133,13 @@ class VocalBurstPipeline(ChunkPipeline):
         preprocess = {
             name: kwargs.pop(name) for name in ("window_seconds", "hop_seconds", "max_seconds") & kwargs.keys()
         }
-        postprocess = {name: kwargs.pop(name) for name in ("top_k", "coverage") if name in kwargs}
+        postprocess = {
+            name: kwargs.pop(name) for name in ("top_k", "coverage", "false_alarms_per_hour") if name in kwargs
+        }
         if kwargs:
             raise ValueError(
                 f"unknown argument {', '.join(kwargs)}: those of this pipeline are top_k, window_seconds, hop_seconds, "
-                "max_seconds, coverage, batch_size and num_workers"
+                "max_seconds, coverage, false_alarms_per_hour, batch_size and num_workers"
             )
         for name, value in preprocess.items():
             if value is not None and not value > 0:
@@ -143,6 +150,9 @@ class VocalBurstPipeline(ChunkPipeline):
             )
         if postprocess.get("coverage") is not None and self.calibration is None:
             raise ValueError(f"coverage needs a calibrated model: there is no {CALIBRATION_FILE} for these weights")
+        if postprocess.get("false_alarms_per_hour") is not None:
+            rate = postprocess["false_alarms_per_hour"]
+            burst_answers(self.calibration, np.zeros((0, self.model.config.num_labels)), rate)  # raises
         return preprocess, {}, postprocess
 
     def preprocess(
@@ -174,13 +184,19 @@ class VocalBurstPipeline(ChunkPipeline):
         }
 
     def postprocess(
-        self, model_outputs: list[dict], top_k: int | None = None, coverage: float | None = None
+        self,
+        model_outputs: list[dict],
+        top_k: int | None = None,
+        coverage: float | None = None,
+        false_alarms_per_hour: float | None = None,
     ) -> list[dict]:
         """The windows of one recording → its answer."""
         logits = torch.cat([output["logits"] for output in model_outputs]).numpy()  # (windows, labels)
         found = scores_from_logits(logits, self.model.config)
+        about = burst_answers(self.calibration, found, false_alarms_per_hour)
         found = calibrated_scores(self.calibration, found, self.model.config)
         answers = [self._answer(scores, top_k, coverage) for scores in found]
+        answers = [[entry | more for entry in answer] for answer, more in zip(answers, about, strict=True)]
         spans = [output["span"] for output in model_outputs]
         if spans[0] is None:
             return answers[0]

@@ -88,6 +88,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip that is scored, in s (default: 600)"
     )
     parser.add_argument(
+        "--false_alarms_per_hour",
+        type=float,
+        metavar="RATE",
+        help="adds burst_score and is_burst, which holds for so many windows of an hour without bursts: 5, 10, 20, 60, "
+        "180 or 360",
+    )
+    parser.add_argument(
         "--coverage",
         type=float,
         metavar="SHARE",
@@ -188,7 +195,8 @@ def predict_recordings(args: argparse.Namespace) -> int:
     from avb.events.finding import Finder
     from avb.inference.scorer import Scorer
 
-    scorer = Scorer.load(args.model, args.device, args.dtype, args.batch_seconds, coverage=args.coverage)
+    sure = {"coverage": args.coverage, "false_alarms_per_hour": args.false_alarms_per_hour}
+    scorer = Scorer.load(args.model, args.device, args.dtype, args.batch_seconds, **sure)
     maker: tables.EventRows | tables.WindowRows
     if args.events:
         maker = tables.EventRows(Finder(load_detector(args.detector or DETECTOR), scorer, args.threshold))
@@ -212,7 +220,14 @@ def predict_table(args: argparse.Namespace) -> int:
 
     logging.disable_progress_bar()
     scorer = Scorer.load(
-        args.model, args.device, args.dtype, args.batch_seconds, args.num_workers, args.max_seconds, args.coverage
+        args.model,
+        args.device,
+        args.dtype,
+        args.batch_seconds,
+        args.num_workers,
+        args.max_seconds,
+        args.coverage,
+        args.false_alarms_per_hour,
     )
     if args.submission:
         check_submission(args, scorer.config)
@@ -250,6 +265,7 @@ def predict_shards(args: argparse.Namespace) -> int:
         "num_workers": args.num_workers,
         "max_seconds": args.max_seconds,
         "coverage": args.coverage,
+        "false_alarms_per_hour": args.false_alarms_per_hour,
     }
     logging.disable_progress_bar()
     scorer = Scorer.load(device="cpu" if on_ray else args.device, **settings)

@@ -10,6 +10,7 @@ from audio_avb import AudioError
 from avb.calibration.fit import calibrate_task
 from avb.errors import AvbError
 from avb.files import write_text
+from avb.inference.calibrated import find_calibration
 from avb.inference.engines import ExportedModel
 from avb.inference.load import load_model
 from avb.inference.run_corpus import corpus_of_run
@@ -78,7 +79,9 @@ def calibrate(
     tasks = {}
     for name, part, labels, outputs in _parts(the_task, np.asarray(rows["labels"][:]), np.array(scores, np.float64)):
         tasks[name] = _calibrate_task(str(data_dir), part, labels, outputs, speakers)
+    known = find_calibration(str(folder), weights_fingerprint(loaded.named_parameters()))
     calibration = Calibration(
+        burst=known.burst if known else None,  # fitted on recordings, see avb.events.rejection
         weights=weights_fingerprint(loaded.named_parameters()),
         tasks=tasks,
         fitted_on={"split": split, "clips": len(rows), "speakers": len(set(speakers)) if speakers else None},

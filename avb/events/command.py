@@ -71,6 +71,14 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output", help="JSON file to write")
     evaluate.set_defaults(run=run_evaluate)
 
+    reject = commands.add_parser("reject", help="fit an emotion model's rejection of what is no burst")
+    reject.add_argument("model", metavar="MODEL", help="folder of an emotion model; calibration.json goes there")
+    reject.add_argument("--pool", required=True, help="what prepare wrote")
+    reject.add_argument("--data_dir", required=True, help="EmoGator's shards")
+    reject.add_argument("--windows", type=int, default=1200, help="of each side (default: 1200)")
+    reject.add_argument("--clips", type=int, default=900, help="of bursts (default: 900)")
+    reject.set_defaults(run=run_reject)
+
     ship = commands.add_parser("ship", help="make an evaluated run the detector that comes with the project")
     ship.add_argument("run_folder", metavar="RUN", help="folder of train, with evaluation.json")
     ship.set_defaults(run=run_ship)
@@ -123,6 +131,13 @@ def run_evaluate(args: argparse.Namespace):
     if args.output:
         write_json(args.output, report)
     print(json.dumps(report, indent=1))
+
+
+def run_reject(args: argparse.Namespace):
+    from avb.events.rejection import fit_rejection
+
+    check = fit_rejection(args.model, args.data_dir, args.pool, args.windows, args.clips)
+    print(", ".join(f"{name} {value:g}" for name, value in check.measured.items()))
 
 
 def run_ship(args: argparse.Namespace):

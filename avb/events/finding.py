@@ -40,7 +40,7 @@ class Finder:
         return list(self.scorer.config.id2label.values())
 
     def events(self, blocks: Iterable[np.ndarray], live: bool = False) -> Iterator[tuple[Detection, np.ndarray]]:
-        """Each event with its scores (labels,), as soon as it is over.
+        """Each event with its scores (labels,), not calibrated yet, as soon as it is over.
 
         Args:
             blocks: of float32 samples (samples,) at 16 kHz.
@@ -62,10 +62,9 @@ class Finder:
 
 
 def score_stretches(scorer: Scorer, waveforms: list[np.ndarray]) -> np.ndarray:
-    """Scores (stretches, labels) of parts of a recording, each trimmed and levelled as the model's clips are."""
+    """Scores (stretches, labels), not calibrated yet, of parts of a recording, prepared as the model's clips are."""
     prepared = list(map(AudioPreparation.of(scorer.feature_extractor).apply, waveforms))
-    scores = score_waveforms(scorer.model, scorer.feature_extractor, prepared, scorer.batch_seconds)
-    return scorer.calibrated.scores(scores) if scorer.calibrated else scores
+    return score_waveforms(scorer.model, scorer.feature_extractor, prepared, scorer.batch_seconds)
 
 
 def as_scorer(model: str | VocalBurstPipeline, device: str = "auto") -> Scorer:
@@ -103,7 +102,10 @@ def find(
     """
     found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
     finder = Finder(found, as_scorer(model, device), threshold)
-    rows = [event_row(detection, scores) for detection, scores in finder.events(read_blocks(recording))]
+    calibrated = finder.scorer.calibrated
+    assert calibrated is not None  # of as_scorer
+    found_events = finder.events(read_blocks(recording))
+    rows = [event_row(detection, calibrated.scores(scores)) for detection, scores in found_events]
     return pd.DataFrame(rows, columns=[*EVENT_COLUMNS, *finder.labels], dtype=np.float64)
 
 

@@ -18,6 +18,7 @@ from avb.events.reading import read_blocks
 from avb.events.windows import HOP_SECONDS, WINDOW_SECONDS, score_windows
 from avb.inference.load import load_model
 from avb.models import DETECTOR
+from calibration_avb import calibrated_scores
 from modeling_events_avb import BurstEventsModel
 from pipeline_avb import TASK, VocalBurstPipeline
 
@@ -85,7 +86,7 @@ class RecordingPipeline(VocalBurstPipeline):
             top_k: see `events`.
         """
         for start, end, scores in score_windows(as_scorer(self), read_blocks(recording), window_seconds, hop_seconds):
-            yield {"start": start, "end": end, "scores": self._answer(scores, top_k, None)}
+            yield {"start": start, "end": end, "scores": self._scores(scores, top_k)}
 
     def save_pretrained(self, save_directory, **kwargs):
         """As `VocalBurstPipeline`, which the Hub knows."""
@@ -94,14 +95,17 @@ class RecordingPipeline(VocalBurstPipeline):
         )
         plain.save_pretrained(save_directory, **kwargs)
 
+    def _scores(self, scores: np.ndarray, top_k: int | None) -> list[dict]:
+        return self._answer(calibrated_scores(self.calibration, scores, self.model.config), top_k, None)
+
     def _finder(self, detector: str | BurstEventsModel, threshold: float | None) -> Finder:
         found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
         return Finder(found, as_scorer(self), threshold)
 
     def event(self, detection: Detection, scores: np.ndarray, top_k: int | None) -> dict:
-        """What `events` gives of a detection and its scores (labels,)."""
+        """What `events` gives of a detection and its scores (labels,), not calibrated yet."""
         times = {"start": detection.start_seconds, "end": detection.end_seconds}
-        return {**times, "detection": detection.probability, "scores": self._answer(scores, top_k, None)}
+        return {**times, "detection": detection.probability, "scores": self._scores(scores, top_k)}
 
 
 def load(

@@ -23,7 +23,6 @@ from avb.events.reading import read_blocks
 from avb.events.windows import score_windows
 from avb.files import make_folder, write_table, write_text
 from avb.inference.clips import Clip, Clips
-from avb.inference.score import score_row
 from avb.inference.scorer import Scorer
 from calibration_avb import weights_fingerprint
 
@@ -51,7 +50,7 @@ class EventRows:
         for detection, scores in self.finder.events(blocks):
             row = {"start": round(detection.start_seconds, 3), "end": round(detection.end_seconds, 3)}
             row["detection"] = round(detection.probability, 6)
-            yield row | row_of(self.finder.scorer, scores)
+            yield row | self.finder.scorer.row(scores)
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,7 @@ class WindowRows:
 
     def rows(self, blocks: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
         for start, end, scores in score_windows(self.scorer, blocks, self.window_seconds, self.hop_seconds):
-            yield {"start": round(start, 3), "end": round(end, 3)} | row_of(self.scorer, scores)
-
-
-def row_of(scorer: Scorer, scores: np.ndarray) -> dict[str, Any]:
-    calibrated = scorer.calibrated
-    return score_row(scores, scorer.config) | (calibrated.row(scores) if calibrated else {})
+            yield {"start": round(start, 3), "end": round(end, 3)} | self.scorer.row(scores)
 
 
 def score_recordings(journal: Path, key: str, clips: Clips, maker: EventRows | WindowRows, strict: bool):

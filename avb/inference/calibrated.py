@@ -12,6 +12,7 @@ from calibration_avb import (
     CALIBRATION_FILE,
     COVERAGES,
     Calibration,
+    burst_answers,
     calibrated_scores,
     covered,
     read_calibration,
@@ -43,18 +44,23 @@ class Calibrated:
         config: of the model.
         calibration: None leaves scores as they are.
         coverage: of label sets and intervals; None gives none.
+        false_alarms_per_hour: at which a clip counts as a burst; None does not say whether it is one.
     """
 
     config: PreTrainedConfig
     calibration: Calibration | None = None
     coverage: float | None = None
+    false_alarms_per_hour: float | None = None
 
     @classmethod
-    def of(cls, name: str, model: Any, coverage: float | None) -> "Calibrated":
+    def of(
+        cls, name: str, model: Any, coverage: float | None, false_alarms_per_hour: float | None = None
+    ) -> "Calibrated":
         """The calibration in the folder of a loaded model.
 
         Raises:
-            AvbError: `coverage`, and there is no calibration, or an illegal coverage; or the file is damaged.
+            AvbError: `coverage` or `false_alarms_per_hour`, and the calibration has nothing on it, or an illegal one;
+                or the file is damaged.
         """
         if coverage is not None and not COVERAGES[0] <= coverage <= COVERAGES[-1]:
             raise AvbError(f"--coverage {coverage:g}: give a share of clips from {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
@@ -64,14 +70,19 @@ class Calibrated:
                 f"--coverage: {name} has no {CALIBRATION_FILE} for its weights; fit one: python -m avb.calibration "
                 f"{name} DATA"
             )
-        return cls(model.config, calibration, coverage)
+        if false_alarms_per_hour is not None:
+            try:
+                burst_answers(calibration, np.zeros((0, model.config.num_labels)), false_alarms_per_hour)
+            except ValueError as error:
+                raise AvbError(f"{name}: {error}") from error
+        return cls(model.config, calibration, coverage, false_alarms_per_hour)
 
     @property
     def key(self) -> str:
         """What it adds to what scores depend on; empty where it changes nothing."""
         if self.calibration is None:
             return ""
-        return f" {self.calibration.to_json()} {self.coverage}"
+        return f" {self.calibration.to_json()} {self.coverage} {self.false_alarms_per_hour}"
 
     def scores(self, scores: np.ndarray) -> np.ndarray:
         """(..., labels) as the model gives them → classes' probabilities at the fitted temperature."""
@@ -80,6 +91,8 @@ class Calibrated:
     def columns(self) -> dict[str, type]:
         """Columns behind the scores, and what is in them: text or numbers."""
         found: dict[str, type] = {}
+        if self.false_alarms_per_hour is not None:
+            found |= {"burst_score": float, "is_burst": bool}
         for name, place, is_class in task_parts(self.config) if self.coverage is not None else ():
             if is_class:
                 found |= {_column("label_set", name): str, _column("set_size", name): float}
@@ -87,6 +100,10 @@ class Calibrated:
                 for label in self._labels(place):
                     found |= {f"{label}_low": float, f"{label}_high": float}
         return found
+
+    def burst_row(self, scores: np.ndarray) -> dict[str, Any]:
+        """`burst_score` and `is_burst` of one clip's scores (labels,) as the model gives them; where asked for."""
+        return burst_answers(self.calibration, scores[None], self.false_alarms_per_hour)[0]
 
     def row(self, scores: np.ndarray) -> dict[str, Any]:
         """What `columns` names, for one clip's scores (labels,) after `self.scores`."""

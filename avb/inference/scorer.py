@@ -48,13 +48,14 @@ class Scorer:
         num_workers: int = 2,
         max_seconds: float = MAX_SECONDS,
         coverage: float | None = None,
+        false_alarms_per_hour: float | None = None,
     ) -> "Scorer":
         """Arguments and errors as `load_model`, `score_clips` and `Calibrated.of`."""
         # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
         # hundred MB by and by. Its default is read at the first use.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         model, feature_extractor = load_model(name, device, dtype)
-        calibrated = Calibrated.of(name, model, coverage)
+        calibrated = Calibrated.of(name, model, coverage, false_alarms_per_hour)
         return cls(model, feature_extractor, batch_seconds, num_workers, max_seconds, calibrated)
 
     @property
@@ -85,10 +86,12 @@ class Scorer:
                     raise scores
                 yield {"id": clip.id, "error": str(scores)}
             else:
-                yield {"id": clip.id, **self._row(scores)}
+                yield {"id": clip.id, **self.row(scores)}
 
-    def _row(self, scores: np.ndarray) -> dict:
+    def row(self, scores: np.ndarray) -> dict:
+        """The columns of one clip's scores (labels,), as the model gives them."""
         if self.calibrated is None:
             return score_row(scores, self.config)
+        about_burst = self.calibrated.burst_row(scores)
         scores = self.calibrated.scores(scores)
-        return score_row(scores, self.config) | self.calibrated.row(scores)
+        return score_row(scores, self.config) | about_burst | self.calibrated.row(scores)
