@@ -22,6 +22,7 @@ from avb.command_line import OFF, Command
 from avb.corpora.decode import BadClip
 from avb.corpora.release import corpus_name
 from avb.cross_validation import check_arguments, cross_validate
+from avb.encoders.names import licence_of
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
 from avb.recipes import SUFFIXES, read_yaml
@@ -207,10 +208,18 @@ def fit(
         seed=args.seed,
         train_clips=len(splits["train"]),
         train_seconds=round(seconds, 1),
+        encoder_licence=_encoder_licence(model_args),
         tasks=describe_tasks(clips.task),
         splits={name: score_split(trainer, clips.task, name, split, output_dir) for name, split in scored.items()},
     )
     return metrics, trainer.state.epoch
+
+
+def _encoder_licence(model_args: ModelArguments) -> str | None:
+    """None where training starts from random weights."""
+    if model_args.model != "wav2vec2" or Path(model_args.encoder).suffix in SUFFIXES:
+        return None
+    return licence_of(model_args.encoder)
 
 
 def _source(model_args: ModelArguments) -> str:

@@ -77,6 +77,7 @@ class Metrics:
         seed: of the run.
         train_clips: clips trained on.
         train_seconds: how long training took.
+        encoder_licence: of the weights that training started from; None where it started from none.
         tasks: where there are several, `{"name", "kind", "labels"}` of each, in the order of the outputs.
         splits: split name to its scores, as `avb.metrics.evaluate_predictions` returns them; a split whose labels are
             withheld has no score, but a `note`.
@@ -90,6 +91,7 @@ class Metrics:
     seed: int | None = None
     train_clips: int | None = None
     train_seconds: float | None = None
+    encoder_licence: str | None = None
     tasks: list[dict[str, Any]] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 

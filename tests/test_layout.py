@@ -96,9 +96,8 @@ LAYERS = {
         "avb/training",
     },
     "avb/run": {
-        "avb/arguments", "avb/cards", "avb/command_line", "avb/corpora", "avb/cross_validation", "avb/errors",
-        "avb/files", "avb/recipes",
-        "avb/reports", "avb/run_files", "avb/tasks", "avb/training",
+        "avb/arguments", "avb/cards", "avb/command_line", "avb/corpora", "avb/cross_validation", "avb/encoders",
+        "avb/errors", "avb/files", "avb/recipes", "avb/reports", "avb/run_files", "avb/tasks", "avb/training",
     },
     "avb/api": {
         "avb/command_line", "avb/errors", "avb/files", "avb/inference", "avb/recipes", "avb/run", "avb/run_files",

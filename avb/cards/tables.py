@@ -34,6 +34,7 @@ def model_table(run: Run) -> str:
         )
         rows += [
             ("encoder", run.encoder or "not on file"),
+            *([("licence of its weights", run.metrics.encoder_licence)] if run.metrics.encoder_licence else []),
             ("transformer layer that feeds the head", str(config["encoder_layer"])),
             ("LSTM", lstm),
             ("pooling", config["pooling"]),

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from avb.errors import AvbError
-from avb.models import locate, refuse_missing_folder
+from avb.models import locate, names, refuse_missing_folder
 
 EXTRACTORS: dict[str, str] = {
     "BASE": "facebook/wav2vec2-base",
@@ -17,6 +17,33 @@ EXTRACTORS: dict[str, str] = {
     "XLSR53": "facebook/wav2vec2-large-xlsr-53",
 }
 ENCODERS_VARIABLE = "AVB_ENCODERS"
+
+
+def licence_of(name: str) -> str:
+    """The licence of an encoder's weights, as its model card's metadata has it: `apache-2.0`; "unknown" without a card.
+
+    The paper's four have been looked up. Nothing is downloaded: of a name on the Hub the card in the cache is read.
+
+    Args:
+        name: as `resolve` takes it.
+    """
+    import yaml  # here: names are resolved before anything heavy is loaded
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+
+    checkpoint = EXTRACTORS.get(name, name)
+    if checkpoint in EXTRACTORS.values():
+        return "apache-2.0"
+    if name in names():
+        return "apache-2.0"  # trained on EmoGator alone, which is under it
+    folder = Path(resolve(name))
+    path = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(checkpoint, "README.md")
+    if not isinstance(path, (str, Path)) or not Path(path).is_file():
+        return "unknown"
+    try:
+        data = ModelCard.load(path).data
+    except (OSError, ValueError, yaml.YAMLError):
+        return "unknown"
+    return str(getattr(data, "license_name", None) or data.license or "unknown")
 
 
 def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
@@ -41,8 +68,8 @@ def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
         return checkpoint
     if not Path(root).is_dir():
         raise AvbError(f"{root}: no such folder of encoders; set {ENCODERS_VARIABLE} to one that exists, or unset it")
-    names = [short for short, long in EXTRACTORS.items() if long == checkpoint]
-    for folder in (Path(root, folder) for folder in (*names, checkpoint.rpartition("/")[2])):
+    spellings = [short for short, long in EXTRACTORS.items() if long == checkpoint]
+    for folder in (Path(root, folder) for folder in (*spellings, checkpoint.rpartition("/")[2])):
         if folder.is_dir():
             return str(folder)
     return checkpoint

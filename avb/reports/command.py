@@ -56,7 +56,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument("--results", default="results/runs.csv", help="table of runs; default: results/runs.csv")
     command = commands.add_parser("analyse", help="figures and a page about a run: errors, calibration, speakers, …")
     command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run; others are set beside it")
-    command.add_argument("--split", default="validation", choices=SCORED_SPLITS, help="default: validation")
+    command.add_argument(
+        "--split", choices=SCORED_SPLITS, help="default: test where it was scored, else cross_validation or validation"
+    )
     command.add_argument("--results", help="table of runs, for the ablation of recipes/emogator/frozen")
     command.add_argument("--output", help="folder of the report; default: RUN/analysis")
     command = commands.add_parser(

@@ -1,6 +1,6 @@
 """A report about finished runs: where a model errs, how sure it is, for whom and for which clips.
 
-    python -m avb.reports analyse runs/high [RUN ...] [--split validation] [--results results/runs.csv]
+    python -m avb.reports analyse runs/high [RUN ...] [--split test] [--results results/runs.csv]
 
 The first run is looked at in detail, from the predictions it wrote; all of them share the table of scores and the
 figure of learning curves. Needs matplotlib, the extra `report`.
@@ -14,14 +14,16 @@ from avb.reports.analysis.page import write_report
 from avb.reports.analysis.runs import ablation_section, curves_section, scores_section
 from avb.reports.analysis.sections import task_sections
 from avb.reports.scored import read_predictions
-from avb.run_files import read_metrics
+from avb.run_files import CROSS_VALIDATION, read_metrics
 
 __all__ = ["analyse"]
+
+BEST_FIRST = ("test", CROSS_VALIDATION, "validation")  # nothing was chosen on the first two
 
 
 def analyse(
     runs: Sequence[str | Path],
-    split: str = "validation",
+    split: str | None = None,
     output: str | Path | None = None,
     summaries: Iterable | None = None,
     table: str = "",
@@ -30,7 +32,8 @@ def analyse(
 
     Args:
         runs: folders of finished runs of `train_avb.py` with one metric.
-        split: whose predictions are analysed: validation, test or cross_validation.
+        split: whose predictions are analysed: test, cross_validation or validation; None is the first of these that
+            the first run was scored on.
         output: folder; None is `analysis` in the first run's.
         summaries: of many runs, see `avb.reports.summaries.summarize`, for the ablation; None leaves it out.
         table: name of the table that they come from.
@@ -42,7 +45,9 @@ def analyse(
         AvbError: a file of a run is missing or damaged, the labels are withheld, or the output cannot be written.
     """
     folder = Path(runs[0])
-    metric = read_metrics(folder).metric
+    metrics = read_metrics(folder)
+    metric = metrics.metric
+    split = split or next((name for name in BEST_FIRST if metrics.is_scored(name)), "validation")
     tasks = read_predictions(folder, split)
     sections = [scores_section(runs, split)]
     for predictions in tasks:
