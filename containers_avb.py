@@ -1,24 +1,19 @@
-"""What an audio file says of its own length, and a second decoder for what libsndfile does not read.
+"""What an audio file says of its own length, and whether another recording is joined to its end.
 
-Self-contained code for the Hub, used by `audio_avb.py`; PyAV (`av`, FFmpeg in a wheel) is imported only where a file
-needs it. libsndfile shortens most truncated files without a word, so the promise of the header is read here, from the
-few bytes of each container that hold it.
+Self-contained code for the Hub, used by `audio_avb.py`. libsndfile shortens most truncated files without a word, and
+hears the first of joined recordings only, so both are read here, from the few bytes of each container that say so.
 """
 
-import os
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 UNKNOWN = -1  # a length that the container leaves open, as of a recording that was written to a pipe
 _STREAMED_BYTES = 0x7FFF0000  # a WAV written to a pipe claims at least this much data
+_STREAMED_LONG = 2**62  # and so where lengths are of 64 bits
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-# No playlists, which name other files.
-_AV_FORMATS = "aac,ac3,eac3,aiff,amr,amrnb,amrwb,asf,asf_o,au,caf,flac,g722,matroska,mov,mp3,mpegts,ogg,rm,w64,wav"
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
@@ -29,67 +24,116 @@ class Promise:
     Attributes:
         start: byte at which the promised part starts.
         length: its bytes, or UNKNOWN.
-        joined: whether more recordings follow the first one, as in a chained Ogg file.
         exact: whether no byte may lack: what is lost of a page is the page.
-        unended: whether an Ogg file stops at a page that is not marked as its last.
+        unended: whether the file stops at a page or fragment that is not marked as its last.
+        repair: where a header claims nothing, a place in it and the bytes that libsndfile should find there instead.
     """
 
     start: int
     length: int
-    joined: bool = False
     exact: bool = False
     unended: bool = False
+    repair: tuple[int, bytes] | None = None
 
 
 def read_promise(file: BinaryIO, size: int) -> Promise | None:
     """The promise of a file of `size` bytes; None where its container states none, or is not known here."""
-    head = _at(file, 0, 128)
+    head = _at(file, 0, 256).ljust(256, b"\0")
     magic, form = head[:4], head[8:12]
     if magic in (b"RIFF", b"RIFX", b"RF64") and form == b"WAVE":
         return _riff(file, size, "<" if magic != b"RIFX" else ">")
+    if magic == b"RIFF" and form == b"AVI ":
+        (length,) = struct.unpack_from("<I", head, 4)
+        return Promise(8, length or UNKNOWN)
     if magic == b"FORM" and form in (b"AIFF", b"AIFC", b"8SVX", b"16SV"):
-        return _chunks(file, size, 12, ">4sI", (b"SSND", b"BODY"), pad=2)
+        promise = _chunks(file, size, 12, ">4sI", (b"SSND", b"BODY"), pad=2)
+        return promise and _open_where_it_lies(file, size, promise, ">I", 8 if form[:3] == b"AIF" else 0)
     if magic == b"caff":
-        return _chunks(file, size, 8, ">4sq", (b"data",))
+        promise = _chunks(file, size, 8, ">4sq", (b"data",))
+        return promise and _open_where_it_lies(file, size, promise, ">q", 4)
     if magic == b"riff" and head[28:40] == _W64_TAIL:
-        return _chunks(file, size, 40, "<16sq", (b"data" + _W64_TAIL,), pad=8, counts_itself=True)
+        promise = _chunks(file, size, 40, "<16sq", (b"data" + _W64_TAIL,), pad=8, counts_itself=True)
+        return promise and _open_where_it_lies(file, size, promise, "<q", 0)
     if magic in (b".snd", b"dns."):
-        start, length = struct.unpack_from(">II" if magic == b".snd" else "<II", head.ljust(12, b"\0"), 4)
+        start, length = struct.unpack_from(">II" if magic == b".snd" else "<II", head, 4)
+        if length == 0 and start < size:
+            return Promise(start, UNKNOWN, repair=(8, b"\xff" * 4))
         return Promise(start, UNKNOWN if length == 0xFFFFFFFF else length)
     if magic == b"2BIT":
-        stereo, bits = struct.unpack_from(">HH", head.ljust(128, b"\0"), 12)
-        (frames,) = struct.unpack_from(">I", head.ljust(128, b"\0"), 26)
-        return Promise(128, frames * (2 if stereo else 1) * bits // 8)
+        stereo, bits = struct.unpack_from(">HH", head, 12)
+        (frames,) = struct.unpack_from(">I", head, 26)
+        return Promise(128, frames * (2 if stereo else 1) * bits // 8 or UNKNOWN)
     if head[:7] == b"NIST_1A":
         return _nist(_at(file, 0, 1024))
     if head[:19] == b"Creative Voice File":
         return _voc(file, size, int.from_bytes(head[20:22], "little"))
     if magic[:2] == b"\xf0\x7e" and head[3:4] == b"\x01":
         return _sds(head)
+    if head[:13] == b"ALawSoundFile":
+        return Promise(32, int.from_bytes(head[18:22], "big"))
+    if magic[:2] == b"\x01\x04" and head[21] < 2 and size >= 42:  # MPC 2000
+        return Promise(42, int.from_bytes(head[30:34], "little") * 2 * (head[21] + 1))
+    if magic in (bytes(4), b"\0\0\3\xe8") and head[20:30] == b"samplerate":
+        return _mat4(head, ">" if any(magic) else "<")
+    if head[:10] == b"MATLAB 5.0":
+        promise = _chunks(file, size, 128, ">II" if head[126:128] == b"MI" else "<II", (), pad=8)
+        return promise and replace(promise, length=promise.length - 8)  # by which libsndfile counts too many
     if magic == b"OggS":
-        return _ogg(file, size)
+        return _ogg(file, size)[0]
     if magic == b"\x1aE\xdf\xa3":
         return _matroska(_at(file, 0, 4096))
     if head[4:8] in _MP4_BOXES:
         return _boxes(file, size)
     if head[:16] == _ASF_HEADER:
+        promise = _chunks(file, size, 0, "<16sq", (_ASF_DATA,), counts_itself=True)
+        if promise is None or promise.length <= 26:  # 50 with its head: to the end
+            return promise and replace(promise, length=UNKNOWN)
         return _chunks(file, size, 0, "<16sq", (), counts_itself=True)
     return None
 
 
-def is_joined_mp3(file: BinaryIO, size: int) -> bool:
-    """Whether audio follows the end of the MP3 that its first frame (Xing, Info) states."""
+def end_of_first(file: BinaryIO, size: int) -> int:
+    """Where the first of several joined recordings ends; `size` where there is only one, or the end is not known.
+
+    Joined by `cat`, or as chains of Ogg: RIFF, AIFF, AU, MP4, Ogg, and MP3 whose first frame states its length.
+    """
+    head = _at(file, 0, 12)
+    if head[:4] == b"OggS":
+        return _ogg(file, size)[1]
+    if head[4:8] == b"ftyp":
+        return _boxes_end(file, size)
+    if head[:4] in (b"RIFF", b"RIFX", b"FORM") and len(head) == 12:
+        (length,) = struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:8])
+        end = 8 + length + length % 2
+    elif head[:4] == b".snd" and len(head) == 12:
+        end = sum(struct.unpack(">II", head[4:12]))
+    else:
+        return _mp3_end(file, size)
+    return end if 12 < end < size and _at(file, end, 4) == head[:4] else size
+
+
+def _mp3_end(file: BinaryIO, size: int) -> int:
     start, head = mp3_head(file)
     mark = max(head.find(b"Xing", 0, 200), head.find(b"Info", 0, 200))
     if mark < 0 or len(head) < mark + 16 or head[0] != 0xFF:
-        return False
+        return size
     (flags,) = struct.unpack_from(">I", head, mark + 4)
     if not flags & 2:
-        return False
+        return size
     (length,) = struct.unpack_from(">I", head, mark + (12 if flags & 1 else 8))
-    rest = _at(file, start + length, 8192) if 0 < length < size else b""
-    # The same version, layer and rate of samples; a tag of a title (TAG, APETAGEX) has no such frames.
-    return len(rest) > 1000 and (rest[:3] == b"ID3" or rest.find(head[:2], 0, 2048) >= 0)
+    end = start + length
+    if not 0 < length < size - start:
+        return size
+    rest = _at(file, end, 8192)
+    if rest[:3] == b"TAG":  # a title of the first one, 128 bytes
+        end, rest = end + 128, rest[128:]
+    if rest[:3] == b"ID3":
+        return end
+    # What follows is a recording where a frame begins, and another one of its kind, at whatever rate.
+    frame = rest.find(b"\xff", 0, 16)
+    kind = rest[frame : frame + 2]
+    is_frame = 0 <= frame and len(kind) == 2 and kind[1] & 0xE6 == 0xE2 and len(rest) > 200
+    return end if is_frame and rest.find(kind, frame + 4, 4096) >= 0 else size
 
 
 def flac_states_length(file: BinaryIO) -> bool:
@@ -117,15 +161,38 @@ def _riff(file: BinaryIO, size: int, order: str) -> Promise | None:
     if promise is None:
         return None
     if promise.length == 0xFFFFFFFF and _at(file, 12, 4) == b"ds64":
-        return Promise(promise.start, struct.unpack("<Q", _at(file, 28, 8).ljust(8, b"\0"))[0])
+        (length,) = struct.unpack("<Q", _at(file, 28, 8).ljust(8, b"\0"))
+        if 0 < length < _STREAMED_LONG or promise.start >= size:
+            return Promise(promise.start, length)
+        return Promise(promise.start, UNKNOWN, repair=(28, struct.pack("<Q", size - promise.start)))
     if promise.length >= _STREAMED_BYTES:
         return Promise(promise.start, UNKNOWN)
-    if promise.length == 0 and promise.start < size:
-        following = _at(file, promise.start, 8)
-        is_chunk = len(following) == 8 and following[:4].decode("latin-1").isprintable()
-        is_chunk = is_chunk and promise.start + 8 + struct.unpack(f"{order}I", following[4:])[0] <= size
-        return promise if is_chunk else Promise(promise.start, UNKNOWN)
-    return promise
+    return _open_where_it_lies(file, size, promise, f"{order}I", 0)
+
+
+def _open_where_it_lies(file: BinaryIO, size: int, promise: Promise, layout: str, counted: int) -> Promise:
+    """The promise, UNKNOWN where it is no more than `counted` bytes, or impossibly many, and audio follows.
+
+    Args:
+        file: open.
+        size: its bytes.
+        promise: of a chunk.
+        layout: of the chunk's length, which lies in front of its content.
+        counted: bytes of the content that are no audio.
+    """
+    most = _STREAMED_LONG if struct.calcsize(layout) == 8 else _STREAMED_BYTES
+    if promise.length >= most:
+        length = struct.pack(layout, min(size - promise.start, most - 1))
+        return replace(promise, length=UNKNOWN, repair=(promise.start - len(length), length))
+    audio = promise.start + max(0, promise.length)
+    if promise.length > counted or audio >= size:
+        return promise
+    following = _at(file, audio, 8)
+    is_chunk = len(following) == 8 and following[:4].decode("latin-1").isprintable()
+    if is_chunk and audio + 8 + struct.unpack(f"{layout[0]}I", following[4:])[0] <= size:
+        return promise  # nothing was recorded
+    length = struct.pack(layout, size - promise.start) if layout != ">q" else b"\xff" * 8
+    return replace(promise, length=UNKNOWN, repair=(promise.start - len(length), length))
 
 
 def _chunks(
@@ -163,10 +230,21 @@ def _nist(head: bytes) -> Promise | None:
     fields = {word[0]: word[2] for word in words if len(word) == 3}
     try:
         start = int(words[1][0])
-        length = int(fields["sample_count"]) * int(fields["channel_count"]) * int(fields["sample_n_bytes"])
+        samples = int(fields.get("sample_count", 0))
+        length = samples * int(fields.get("channel_count", 1)) * int(fields["sample_n_bytes"])
     except (KeyError, IndexError, ValueError):
         return None
-    return Promise(start, length) if start > 0 <= length else None
+    return Promise(start, length or UNKNOWN) if start > 0 <= length else None
+
+
+def _mat4(head: bytes, order: str) -> Promise | None:
+    """The second matrix: the first is the rate."""
+    place = 20 + struct.unpack_from(f"{order}I", head, 16)[0] + 8
+    if place > 200:
+        return None
+    kind, rows, columns, _, name = struct.unpack_from(f"{order}5I", head, place)
+    width = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}.get(kind // 10 % 10, 1)
+    return Promise(place + 20 + name, rows * columns * width)
 
 
 def _sds(head: bytes) -> Promise:
@@ -180,11 +258,11 @@ def _voc(file: BinaryIO, size: int, start: int) -> Promise | None:
     while 0 < start < size and (head := _at(file, start, 4)) and head[0] != 0 and len(head) == 4:
         last = Promise(start + 4, int.from_bytes(head[1:], "little"))
         start = last.start + last.length
-    return last
+    return last and replace(last, unended=start >= size)  # a byte of 0 marks the end
 
 
 def _boxes(file: BinaryIO, size: int) -> Promise:
-    start, last = 0, Promise(0, UNKNOWN)
+    start, last, names = 0, Promise(0, UNKNOWN), set[bytes]()
     while start + 8 <= size:
         length, name = struct.unpack(">I4s", _at(file, start, 8))
         if length == 1:
@@ -192,8 +270,25 @@ def _boxes(file: BinaryIO, size: int) -> Promise:
         if length < 8:  # 0: to the end of the file
             return Promise(start, UNKNOWN)
         last = Promise(start, length)
+        names.add(name)
         start += length
-    return last
+    # In fragments, as browsers record: an index of them is the end.
+    return replace(last, unended=b"moof" in names and b"mfra" not in names)
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    start, names = 0, set[bytes]()
+    while start + 8 <= size:
+        length, name = struct.unpack(">I4s", _at(file, start, 8))
+        if name == b"ftyp" and {b"moov", b"mdat"} <= names:
+            return start
+        names.add(name)
+        if length == 1:
+            length = int.from_bytes(_at(file, start + 8, 8), "big")
+        if length < 8:
+            break
+        start += length
+    return size
 
 
 def _matroska(head: bytes) -> Promise | None:
@@ -205,92 +300,19 @@ def _matroska(head: bytes) -> Promise | None:
     return Promise(place + width, UNKNOWN if length == (1 << 7 * width) - 1 else length)
 
 
-def _ogg(file: BinaryIO, size: int) -> Promise | None:
-    start, flags, links, was_first = 0, 0, 0, False
+def _ogg(file: BinaryIO, size: int) -> tuple[Promise, int]:
+    """The promise of its pages, and where the first link of a chain ends."""
+    start, flags, end, was_first = 0, 0, size, True
     while start < size:
         head = _at(file, start, 27 + 255)
         if head[:4] != b"OggS"[: len(head)]:
-            return Promise(0, UNKNOWN, links > 1)  # damaged, or something behind it: for the decoder to say
+            return Promise(0, UNKNOWN), end  # damaged, or something behind it: for the decoder to say
         if len(head) < 27 or len(head) < 27 + head[26]:
-            return Promise(0, size + 1, links > 1, exact=True)  # cut in the head of a page
+            return Promise(0, size + 1, exact=True), end  # cut in the head of a page
         flags = head[5]
-        links += bool(flags & 2) and not was_first
-        was_first = bool(flags & 2)
+        is_first = bool(flags & 2)
+        if is_first and not was_first and end == size:
+            end = start
+        was_first = is_first
         start += 27 + head[26] + sum(head[27 : 27 + head[26]])
-    return Promise(0, start, links > 1, exact=True, unended=not flags & 4)
-
-
-class AvBlocks:
-    """The samples of a file that PyAV decodes, block by block, averaged over channels.
-
-    Attributes:
-        rate: Hz.
-        format: FFmpeg's name of the container.
-        damaged: whether the last packet could not be decoded.
-
-    Raises:
-        ImportError: PyAV is not installed.
-        ValueError: no audio that FFmpeg reads.
-    """
-
-    def __init__(self, handle: bytes | BinaryIO):
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError("pip install av") from error
-
-        self._av: Any = av
-        file = os.fsdecode(handle) if isinstance(handle, bytes) else handle
-        if not isinstance(file, str):
-            file.seek(0)
-        # A path is opened by name: file: keeps a colon in it from being taken for a protocol.
-        name = f"file:{file}" if isinstance(file, str) else file
-        try:
-            self._container: Any = av.open(name, metadata_errors="ignore", options={"format_whitelist": _AV_FORMATS})
-        except (av.error.FFmpegError, ValueError) as error:
-            raise ValueError(getattr(error, "strerror", None) or str(error)) from error
-        if not any(stream.codec_context for stream in self._container.streams.audio[:1]):
-            self.close()
-            raise ValueError("no sound in it, or of an unknown kind")
-        self.rate = self._container.streams.audio[0].rate
-        self.format = self._container.format.name
-        self.damaged = False
-
-    def close(self):
-        self._container.close()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """float32 of shape (samples,), never empty."""
-        errors = self._av.error.FFmpegError
-        stream, kind = self._container.streams.audio[0], None
-        resampler: Any = None
-        try:
-            for packet in self._container.demux(stream):
-                frames = self._decode(packet)
-                if self.damaged and frames and packet.size:
-                    raise ValueError("a part of it is damaged")
-                for frame in frames:
-                    new = (frame.rate, frame.format.name, frame.layout.name)
-                    if new != kind:  # of a joined file each part may have its own
-                        yield from _mono(resampler.resample(None) if resampler else [])
-                        resampler, kind = self._av.AudioResampler("fltp", frame.layout, self.rate), new
-                    frame.pts = None
-                    yield from _mono(resampler.resample(frame))
-            yield from _mono(resampler.resample(None) if resampler else [])
-        except errors as error:
-            raise ValueError(error.strerror) from error
-
-    def _decode(self, packet) -> list:
-        try:
-            return packet.decode()
-        except self._av.error.EOFError:
-            return []
-        except self._av.error.InvalidDataError:
-            self.damaged = True
-            return []
-
-
-def _mono(frames: list) -> Iterator[np.ndarray]:
-    for frame in frames:
-        if frame.samples:
-            yield frame.to_ndarray().mean(axis=0, dtype=np.float32)
+    return Promise(0, start, exact=True, unended=not flags & 4), end

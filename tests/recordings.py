@@ -10,7 +10,7 @@ import soundfile as sf
 
 RATE = 16_000
 # What states no length: it is read to wherever it ends, and a line says so. HTK's length is checked by libsndfile.
-UNSTATED = {"IRCAM", "PAF", "PVF", "XI", "MAT4", "MAT5", "MPC2K", "WVE", "adts", "ac3", "mp2"}
+UNSTATED = {"IRCAM", "PAF", "PVF", "XI", "adts", "ac3", "mp2", "rm"}
 # Container, codec, rate, options of the muxer.
 BY_AV = [
     ("ipod", "aac", RATE, {}),
@@ -24,6 +24,14 @@ BY_AV = [
     ("ac3", "ac3", 32_000, {}),
     ("mp2", "mp2", RATE, {}),
     ("asf", "wmav2", RATE, {}),
+    ("wav", "libmp3lame", RATE, {}),
+    ("mp3", "libmp3lame", RATE, {}),
+    ("wv", "wavpack", RATE, {}),
+    ("tta", "tta", RATE, {}),
+    ("avi", "pcm_s16le", RATE, {}),
+    ("flv", "libmp3lame", 44_100, {}),
+    ("rm", "real_144", 8_000, {}),
+    ("voc", "pcm_u8", RATE, {}),
     ("3gp", "libopencore_amrnb", 8_000, {}),
     ("amr", "libopencore_amrnb", 8_000, {}),
 ]

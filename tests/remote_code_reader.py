@@ -12,6 +12,8 @@ import sys
 HIDDEN = {
     "av",
     "containers_avb",
+    "decoders_avb",
+    "recording_avb",
     "avb",
     "audio_avb",
     "configuration_avb",

@@ -12,7 +12,7 @@ import soundfile as sf
 from conftest import ROOT
 from recordings import by_av, by_libsndfile, encode, noise
 
-import audio_avb
+import recording_avb
 from audio_avb import AUDIO_SUFFIXES, AudioPreparation, load_audio, set_peak, waveform_from_array
 from avb.errors import AudioError, AvbError
 
@@ -213,7 +213,7 @@ def test_the_second_decoder_is_named_where_it_is_not_installed(tmp_path, monkeyp
 def test_half_a_file_is_never_a_whole_one(share, caplog):
     """Every container that libsndfile writes: refused where it states its length, else a line says so."""
     for recording in by_libsndfile(0.2):
-        audio_avb._said.clear()
+        recording_avb._said.clear()
         caplog.clear()
         half = recording.content[: int(share * len(recording.content))]
         if recording.states_length:
@@ -245,7 +245,7 @@ def test_a_whole_file_is_never_refused(caplog):
         (short, 16_000 - 22),
         (burst, 1600 - 22),
     ):
-        audio_avb._said.clear()
+        recording_avb._said.clear()
         caplog.clear()
         assert len(load_audio(content)) == samples
         assert len(caplog.records) == 1 and "\n" not in caplog.text.strip()
@@ -264,9 +264,9 @@ def test_recordings_joined_in_one_file_are_all_heard(container, subtype):
 
 def test_ogg_without_its_last_page_is_read_and_a_line_says_so(caplog):
     whole = written("OGG", "VORBIS", 8.0)
-    audio_avb._said.clear()
+    recording_avb._said.clear()
     assert len(load_audio(whole[: whole.rfind(b"OggS")])) > 64_000 * 0.5
-    assert "its last page is not marked as the end" in caplog.text
+    assert "its last part is not marked as the end" in caplog.text
     assert "truncated" in message(whole[: whole.rfind(b"OggS") - 5])
 
 

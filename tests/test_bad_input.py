@@ -87,11 +87,11 @@ def test_blocks_change_no_sample(tmp_path, monkeypatch):
     """A long clip is resampled block by block, and gives what it gives at once."""
     import librosa
 
-    import audio_avb
+    import decoders_avb
 
     path = audio.wav("clip.wav", audio.noise(0.7), 44_100, subtype="FLOAT")(tmp_path)
     once = load_audio(path, peak_db=None)
-    monkeypatch.setattr(audio_avb, "_BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(decoders_avb, "_BLOCK_SAMPLES", 1000)
     waveform, _ = sf.read(path, dtype="float32")
     expected = librosa.resample(waveform, orig_sr=44_100, target_sr=16_000, res_type="soxr_hq")
     assert (load_audio(path, peak_db=None) == once).all() and (once == expected).all()

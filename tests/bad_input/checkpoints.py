@@ -117,6 +117,8 @@ def evil_code(folder: Path):
         "feature_extraction_avb",
         "audio_avb",
         "containers_avb",
+        "decoders_avb",
+        "recording_avb",
     ):
         (folder / f"{name}.py").write_text(code)
     names = ("AutoConfig", "AutoModel", "AutoModelForAudioClassification", "AutoFeatureExtractor")

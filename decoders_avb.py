@@ -1,0 +1,272 @@
+"""Samples of a file, block by block: by libsndfile, or by PyAV where libsndfile cannot; checked, cut and resampled.
+
+Self-contained code for the Hub, used by `recording_avb.py`; PyAV (`av`, FFmpeg in a wheel) is imported only where a
+file needs it.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile as sf
+
+_BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB per block
+# No playlists, which name other files.
+_FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,caf,dts,eac3,flac,flv,g722,loas,matroska,mov,mp3,mpc,mpc8,"
+    "mpegts,ogg,rm,tak,tta,voc,w64,wav,wv"
+)
+# Containers whose header states the duration, and whose decoder stops where the bytes do without a word.
+_STATE_DURATION = ("ape", "flv", "mpc", "mpc8", "rm", "tak", "tta", "wv")
+_SEEKABLE = ("mov", "matroska", "flac", "tta")  # by time, and exactly
+_PREROLL = 0.5  # s before a segment from which a codec is decoded, until it no longer depends on what was before
+
+
+class AvbError(ValueError):
+    """Something in the user's input or options is wrong.
+
+    The root of `avb.errors`, and defined here only because the Hub serves these files without the package `avb`.
+    """
+
+
+class AudioError(AvbError):
+    """A clip cannot be read, decoded or used."""
+
+
+class Window(io.RawIOBase):
+    """A part of an open file, as a file of its own.
+
+    Args:
+        file: open.
+        start: first byte.
+        stop: the byte behind the last one.
+        repair: a place, counted from `start`, and the bytes that a reader finds there instead of the file's.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, stop: int, repair: tuple[int, bytes] | None = None):
+        self._file, self._start, self._size, self._repair, self._at = file, start, stop - start, repair, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        # Of a damaged file libsndfile asks for places before the start, and cannot hear a Python error.
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._start + self._at)
+        content = self._file.read(max(0, min(len(view), self._size - self._at)))
+        if self._repair:
+            place, right = self._repair
+            first, last = max(place, self._at), min(place + len(right), self._at + len(content))
+            if first < last:
+                changed = bytearray(content)
+                changed[first - self._at : last - self._at] = right[first - place : last - place]
+                content = bytes(changed)
+        view[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+class AvBlocks:
+    """The samples of a file that PyAV decodes, block by block, averaged over channels.
+
+    Args:
+        handle: a path as bytes, or an open file.
+        start: of the wanted part, s.
+        end: of the wanted part, s; None is the file's.
+
+    Attributes:
+        rate: Hz.
+        format: FFmpeg's name of the container.
+        damaged: whether the last packet could not be decoded.
+        seconds: as the header states them; None where it does not, or where bytes are counted instead.
+        states_nothing: whether the header should state them, and does not.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        ValueError: no audio that FFmpeg reads.
+    """
+
+    def __init__(self, handle: bytes | BinaryIO, start: float = 0.0, end: float | None = None):
+        try:
+            import av
+        except ImportError as error:
+            raise ImportError("pip install av") from error
+
+        self._av: Any = av
+        file = os.fsdecode(handle) if isinstance(handle, bytes) else handle
+        if not isinstance(file, str):
+            file.seek(0)
+        # A path is opened by name: file: keeps a colon in it from being taken for a protocol.
+        name = f"file:{file}" if isinstance(file, str) else file
+        try:
+            self._container: Any = av.open(name, metadata_errors="ignore", options={"format_whitelist": _FORMATS})
+        except (av.error.FFmpegError, ValueError) as error:
+            raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+        if not any(stream.codec_context for stream in self._container.streams.audio[:1]):
+            self.close()
+            raise ValueError("no sound in it, or of an unknown kind")
+        self.rate = self._container.streams.audio[0].rate
+        self.format = self._container.format.name
+        self.damaged = False
+        container: Any = self._container  # it is one to read
+        stated = container.duration if self.format in _STATE_DURATION else None
+        self.seconds = stated / self._av.time_base if stated else None
+        self.states_nothing = self.format in _STATE_DURATION and not stated
+        self._start, self._end = start, end
+
+    def close(self):
+        self._container.close()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """float32 of shape (samples,), never empty."""
+        first, stop = round(self._start * self.rate), None if self._end is None else round(self._end * self.rate)
+        at = 0  # sample that decoding starts at
+        if self._start > 2 * _PREROLL and self.format.split(",")[0] in _SEEKABLE:
+            at = self._seek(self._start - _PREROLL)
+        yield from drop(self._blocks(), max(0, first - at), None if stop is None else stop - first)
+
+    def _seek(self, seconds: float) -> int:
+        """Goes to the last place before this one that decoding can start at; its number of samples from the start."""
+        stream = self._container.streams.audio[0]
+        begin = stream.start_time or 0
+        self._container.seek(begin + int(seconds / stream.time_base), stream=stream)
+        frame = next(frame for packet in self._container.demux(stream) for frame in self._decode(packet))
+        self._container.seek(begin + int(seconds / stream.time_base), stream=stream)
+        stream.codec_context.flush_buffers()
+        return round((frame.pts - begin) * stream.time_base * self.rate)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        errors = self._av.error.FFmpegError
+        stream, kind = self._container.streams.audio[0], None
+        resampler: Any = None
+        try:
+            for packet in self._container.demux(stream):
+                frames = self._decode(packet)
+                if self.damaged and frames and packet.size:
+                    raise ValueError("a part of it is damaged")
+                for frame in frames:
+                    new = (frame.rate, frame.format.name, frame.layout.name)
+                    if new != kind:  # of a joined file each part may have its own
+                        yield from _mono(resampler.resample(None) if resampler else [])
+                        resampler, kind = self._av.AudioResampler("fltp", frame.layout, self.rate), new
+                    frame.pts = None
+                    yield from _mono(resampler.resample(frame))
+            yield from _mono(resampler.resample(None) if resampler else [])
+        except errors as error:
+            raise ValueError(error.strerror) from error
+
+    def _decode(self, packet) -> list:
+        try:
+            return packet.decode()
+        except self._av.error.EOFError:
+            return []
+        except self._av.error.InvalidDataError:
+            self.damaged = True
+            return []
+
+
+def _mono(frames: list) -> Iterator[np.ndarray]:
+    for frame in frames:
+        if frame.samples:
+            yield frame.to_ndarray().mean(axis=0, dtype=np.float32)
+
+
+def drop(blocks: Iterator[np.ndarray], skipped: int, count: int | None) -> Iterator[np.ndarray]:
+    """Blocks of samples without the first `skipped` ones, and with `count` of the others; None is all."""
+    left = np.inf if count is None else count
+    for block in blocks:
+        part = block[skipped:]
+        skipped = max(0, skipped - len(block))
+        if len(part):
+            yield part[: int(min(left, len(part)))]
+            left -= len(part)
+        if left <= 0:
+            return
+
+
+def read_blocks(file: "Stream", start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
+    """Blocks from `start` to `end` (s), float32 of shape (samples,)."""
+    skipped = round(start * file.samplerate)
+    if skipped and file.can_seek():
+        file.seek(skipped)
+        skipped = 0
+    count = None if end is None else round(end * file.samplerate) - round(start * file.samplerate)
+    yield from drop(_mono_blocks(file), skipped, count)
+
+
+def _mono_blocks(file: sf.SoundFile) -> Iterator[np.ndarray]:
+    block_frames = max(1, _BLOCK_SAMPLES // file.channels)
+    while len(block := file.read(block_frames, dtype="float32", always_2d=True)):  # (frames, channels)
+        yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
+
+
+class Stream(sf.SoundFile):
+    """Read from its start to its end: soundfile seeks after each block, which not every codec can."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def can_seek(self) -> bool:
+        return super().seekable()
+
+
+class Blocks:
+    """Blocks of samples, float32 of shape (samples,), checked as they pass; `frames` counts them."""
+
+    def __init__(self, name: str, blocks: Iterable[np.ndarray], rate: int, max_seconds: float):
+        self.frames = 0
+        self._name, self._blocks, self._rate, self._max_seconds = name, blocks, rate, max_seconds
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for mono in self._blocks:
+            if not np.isfinite(mono).all():
+                first = self.frames + int(np.argmin(np.isfinite(mono)))
+                raise AudioError(
+                    f"{self._name}: sample {first:,} is NaN or infinite; export the clip again, as 16-bit PCM"
+                )
+            self.frames += len(mono)
+            if self.frames > self._max_seconds * self._rate:
+                raise AudioError(f"{self._name}: {too_long(self._max_seconds)}")
+            yield mono
+
+
+class Resampler:
+    """soxr's HQ, block by block: to the bit what librosa.resample(res_type="soxr_hq") gives for all blocks at once."""
+
+    def __init__(self, rate: float, sampling_rate: int):
+        self._ratio = float(sampling_rate) / rate
+        self._stream = None
+        if rate != sampling_rate:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality="HQ")
+
+    def all_of(self, blocks: Iterable[np.ndarray]) -> np.ndarray:
+        """float32 blocks of shape (samples,) → one waveform of shape (samples,)."""
+        given, samples = [], 0
+        for block in blocks:
+            samples += len(block)
+            given.append(block if self._stream is None else self._stream.resample_chunk(block))
+        if self._stream is None:
+            return np.concatenate([np.zeros(0, np.float32), *given])
+        given.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        waveform = np.concatenate(given)
+        length = int(np.ceil(samples * self._ratio))
+        return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
+
+
+def too_long(max_seconds: float) -> str:
+    return f"longer than {max_seconds:g} seconds; cut it into bursts, or raise max_seconds (--max_seconds)"

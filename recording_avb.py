@@ -1,0 +1,285 @@
+"""One recording of a file, or several that were joined in it, to a waveform; half of one is refused, and named.
+
+Self-contained code for the Hub, used by `audio_avb.py`: it compares what `containers_avb.py` reads of the header with
+what `decoders_avb.py` decodes.
+"""
+
+import logging
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import soundfile as sf
+
+try:
+    from .containers_avb import UNKNOWN, Promise, end_of_first, flac_states_length, mp3_head, read_promise
+    from .decoders_avb import AudioError, AvBlocks, Blocks, Resampler, Stream, Window, read_blocks, too_long
+except ImportError:  # run from this folder, not loaded from the Hub
+    from containers_avb import UNKNOWN, Promise, end_of_first, flac_states_length, mp3_head, read_promise
+    from decoders_avb import AudioError, AvBlocks, Blocks, Resampler, Stream, Window, read_blocks, too_long
+
+logger = logging.getLogger(__name__)
+
+LEGAL_RATES = (1_000, 384_000)  # Hz
+_HEAD_BYTES = 4096
+_MAX_FRAMES = 2**48
+_LOST_SHARE = 0.01  # of the promised audio that may be missing: encoders pad, and some headers are off by a few bytes
+_LOST_BYTES, _LOST_SHORT_SHARE = 44, 0.1  # a header counted as audio may be missing too, if it is no more than a tenth
+# libsndfile's and FFmpeg's names of containers whose length only the file's end tells.
+_UNSTATED = ("IRCAM", "PAF", "PVF", "XI", "SD2", "RAW")
+_AV_UNSTATED = (
+    "aac", "ac3", "eac3", "amr", "amrnb", "amrwb", "dts", "flac", "g722", "loas", "mp3", "mpegts",
+)  # fmt: skip
+_SEGMENT_SLACK = 0.05  # s by which a segment may end behind its file: durations are rounded, and codecs pad
+
+
+class Segment(NamedTuple):
+    """A part of a recording, in s from its start; `end` None is the recording's."""
+
+    start: float
+    end: float | None
+
+
+def load_recordings(
+    name: str,
+    file: BinaryIO,
+    size: int,
+    handle: bytes | BinaryIO,
+    sampling_rate: int,
+    max_seconds: float,
+    segment: Segment | None = None,
+) -> np.ndarray:
+    """All that is recorded in a file, or a segment of it.
+
+    Args:
+        name: of the file, for messages.
+        file: open.
+        size: its bytes.
+        handle: what libsndfile opens: the file, or its path.
+        sampling_rate: of the result, Hz.
+        max_seconds: longest clip that is accepted, seconds.
+        segment: what is wanted of it.
+
+    Returns:
+        float32 of shape (samples,).
+
+    Raises:
+        AudioError: see `audio_avb.load_audio`.
+    """
+    end = end_of_first(file, size)
+    if end == size:
+        return _load_one(name, file, size, handle, sampling_rate, max_seconds, segment)
+    # Recordings that were joined: libsndfile hears the first one.
+    waveforms: list[np.ndarray] = []
+    start, left = 0, max_seconds if segment is None else np.inf
+    while start < size:
+        part: BinaryIO = Window(file, start, start + end)  # all that is needed of a file
+        part_name = f"{name}, recording {len(waveforms) + 1} in it"
+        waveforms.append(_load_one(part_name, part, end, part, sampling_rate, left, None))
+        left -= len(waveforms[-1]) / sampling_rate
+        if left < 0:
+            raise AudioError(f"{name}: {too_long(max_seconds)}")
+        start += end
+        end = end_of_first(Window(file, start, size), size - start)
+    waveform = np.concatenate(waveforms)
+    _say_once("joined", f"{name}: {len(waveforms)} recordings joined in one file; all are read")
+    if segment is None:
+        return waveform
+    seconds = len(waveform) / sampling_rate
+    _check_segment(name, segment, seconds, max_seconds)
+    stop = seconds if segment.end is None else segment.end
+    return waveform[round(segment.start * sampling_rate) : round(stop * sampling_rate)]
+
+
+def _load_one(
+    name: str,
+    file: BinaryIO,
+    size: int,
+    handle: bytes | BinaryIO,
+    sampling_rate: int,
+    max_seconds: float,
+    segment: Segment | None,
+) -> np.ndarray:
+    """As `load_recordings`, of a file that holds one."""
+    file.seek(0)
+    head = file.read(_HEAD_BYTES)
+    promise = read_promise(file, size)
+    _refuse_truncated(name, promise, size)
+    has_length = flac_states_length(file) or b"Xing\0\0\0" in (start := mp3_head(file)[1]) or b"Info\0\0\0" in start
+    if promise is not None and promise.repair:
+        handle = Window(file, 0, size, promise.repair)
+    file.seek(0)
+    return _decode(name, handle, head, sampling_rate, max_seconds, segment, has_length)
+
+
+def _decode(
+    name: str,
+    handle: bytes | BinaryIO,
+    head: bytes,
+    sampling_rate: int,
+    max_seconds: float,
+    segment: Segment | None,
+    has_length: bool,
+) -> np.ndarray:
+    """Read all samples of the file or segment, averaged over channels and resampled: float32 of shape (samples,)."""
+    start, end = segment or (0.0, None)
+    try:
+        with Stream(handle) as file:
+            rate, promised, container = file.samplerate, file.frames, file.format
+            _check_rate(name, rate)
+            # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
+            # A FLAC written to a pipe says 0, which libsndfile takes for as much as there can be.
+            is_stated = promised < _MAX_FRAMES if container != "MP3" else has_length
+            # Of MP3 in a WAV it is rounded up; there the bytes were counted.
+            length_known = is_stated and (container == "MP3" or not file.subtype.startswith("MPEG"))
+            if segment is not None and length_known:
+                _check_segment(name, segment, promised / rate, max_seconds)
+            blocks = Blocks(name, read_blocks(file, start, end), rate, max_seconds)
+            waveform = Resampler(rate, sampling_rate).all_of(blocks)
+    except (sf.SoundFileError, TypeError) as error:  # TypeError: a path ending in .raw
+        refusal = _undecodable(name, head, error)
+        if refusal is None and has_length:  # it was libsndfile's to read
+            refusal = _damaged(name, str(error))
+        if refusal is not None:
+            raise AudioError(refusal) from error
+        return _decode_by_av(name, handle, sampling_rate, max_seconds, segment, error)
+    if segment is not None:
+        promised = round((promised / rate if end is None else min(end, promised / rate)) * rate) - round(start * rate)
+    if length_known and blocks.frames < promised * (1 - _LOST_SHARE):
+        raise AudioError(
+            f"{name}: truncated or damaged: {blocks.frames:,} of {promised:,} samples could be decoded; "
+            "copy or export it again"
+        )
+    if segment is not None and not length_known:
+        _check_segment(name, segment, start + blocks.frames / rate, max_seconds)
+    _check_samples(name, blocks)
+    if not is_stated or container in _UNSTATED:
+        _say_unstated(name, container)
+    return waveform
+
+
+def _decode_by_av(
+    name: str,
+    handle: bytes | BinaryIO,
+    sampling_rate: int,
+    max_seconds: float,
+    segment: Segment | None,
+    first_error: Exception,
+) -> np.ndarray:
+    """As `_decode`, by PyAV."""
+    start, end = segment or (0.0, None)
+    try:
+        source = AvBlocks(handle, start, end)
+    except ImportError as error:
+        raise AudioError(f"{name}: soundfile cannot read it, PyAV perhaps can: {error}") from error
+    except ValueError as error:
+        raise AudioError(_damaged(name, str(first_error))) from error
+    try:
+        _check_rate(name, source.rate)
+        blocks = Blocks(name, source, source.rate, max_seconds)
+        waveform = Resampler(source.rate, sampling_rate).all_of(blocks)
+    except AudioError:
+        raise
+    except ValueError as error:
+        raise AudioError(_damaged(name, str(error))) from error
+    finally:
+        source.close()
+    is_unstated = source.format in _AV_UNSTATED or source.states_nothing
+    if source.damaged and not is_unstated:
+        raise AudioError(_damaged(name, "its end cannot be decoded"))
+    if segment is not None:
+        _check_segment(name, segment, start + blocks.frames / source.rate, max_seconds)
+    elif source.seconds is not None and blocks.frames / source.rate < source.seconds * (1 - _LOST_SHARE):
+        raise AudioError(
+            f"{name}: truncated: {blocks.frames / source.rate:.2f} of the {source.seconds:.2f} seconds that its header "
+            "promises could be decoded; copy or export it again"
+        )
+    _check_samples(name, blocks)
+    if is_unstated:
+        _say_unstated(name, source.format)
+    return waveform
+
+
+def _check_segment(name: str, segment: Segment, seconds: float, max_seconds: float):
+    """Raises where a recording is too short for its segment, or the segment is too long."""
+    if segment.start >= seconds or (segment.end is not None and segment.end > seconds + _SEGMENT_SLACK):
+        raise AudioError(
+            f"{name}: the segment lies beyond the end of the file, which holds {seconds:g} seconds; correct start and "
+            "end (seconds from the file's start), or leave it out"
+        )
+    if (seconds if segment.end is None else segment.end) - segment.start > max_seconds:
+        raise AudioError(f"{name}: {too_long(max_seconds)}")
+
+
+def _check_rate(name: str, rate: int):
+    if not LEGAL_RATES[0] <= rate <= LEGAL_RATES[1]:
+        raise AudioError(f"{name}: its header says {rate:,} Hz, legal are 1,000 to 384,000; export it again")
+
+
+def _check_samples(name: str, blocks: "Blocks"):
+    if not blocks.frames:
+        raise AudioError(
+            f"{name}: holds no samples (0 seconds): recorded so, or truncated; copy it again or leave it out"
+        )
+
+
+def _refuse_truncated(name: str, promise: Promise | None, size: int):
+    """Compare what the header promises with what is there."""
+    if promise is None:
+        return
+    present, promised = max(0, size - promise.start), promise.length
+    if promised == UNKNOWN:
+        _say_once("unknown length", f"{name}: its header leaves the length open; nothing vouches for its end")
+        return
+    lost = promised - present
+    tolerated = max(_LOST_SHARE * promised, min(_LOST_BYTES, _LOST_SHORT_SHARE * promised))
+    if lost > (0 if promise.exact else tolerated):
+        raise AudioError(
+            f"{name}: truncated: {present:,} of the {promised:,} bytes of audio its header promises are there; "
+            "copy or export it again"
+        )
+    if lost > 0:
+        _say_once("short", f"{name}: {lost:,} of the {promised:,} bytes that its header promises are not there; read")
+    if promise.unended:
+        _say_once("unended", f"{name}: its last part is not marked as the end; nothing vouches for it")
+
+
+_said: set[str] = set()  # kinds of doubtful files that were named
+
+
+def _say_unstated(name: str, container: str):
+    _say_once(container, f"{name}: {container.upper()} that does not state its length; nothing vouches for its end")
+
+
+def _say_once(kind: str, message: str):
+    """One line for the first file of a kind: a corpus of browsers' recordings would fill the screen."""
+    if kind not in _said:
+        _said.add(kind)
+        logger.warning("%s (said once; others like it are read as well)", message)
+
+
+def _undecodable(name: str, head: bytes, error: Exception) -> str | None:
+    """What is wrong with a file that cannot be audio; None where another decoder may read it."""
+    if not head.strip(b"\0"):
+        return f"{name}: no audio: the file starts with zeros only (an interrupted copy?); copy it again"
+    if _looks_like_text(head):
+        return f"{name}: no audio but text, starting {head[:24].decode(errors='replace')!r}; is it the right file?"
+    return None if isinstance(error, sf.SoundFileError) else _damaged(name, str(error))
+
+
+def _damaged(name: str, reason: str) -> str:
+    reason = printable(reason.rpartition(": ")[2].strip().rstrip(".")) or "unknown format"
+    if "File does not exist" in reason:  # what libsndfile says of an MP3 without a whole frame
+        reason = "unknown format"
+    return (
+        f"{name}: cannot be decoded ({reason}): damaged, truncated, or no audio of a known format; "
+        "copy or export it again"
+    )
+
+
+def _looks_like_text(head: bytes) -> bool:
+    return all(byte in b"\t\n\r\f" or byte >= 32 for byte in head[:256])
+
+
+def printable(text: str) -> str:
+    """Text on one line: a newline, or a terminal's control sequence in a name, is spelled out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
