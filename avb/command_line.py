@@ -168,6 +168,18 @@ def take_out_nulls(argv: Sequence[str], recipe: dict[str, Any], known: set[str])
     return [token for _, tokens in kept for token in tokens], recipe
 
 
+# What other programs have, or train_avb.py alone, and what is to be done instead.
+_ELSEWHERE = {
+    "device": "; the GPUs that there are train: --use_cpu true leaves them, CUDA_VISIBLE_DEVICES=1 chooses",
+    "no_cuda": "; --use_cpu true trains on the CPU",
+}
+_ONE_OF_TRAINING = "; it is one of train_avb.py alone: leave it out"
+
+
+def _training_names() -> set[str]:
+    return {field.name for field in dataclasses.fields(ModelArguments)}
+
+
 def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments, exits: bool = True) -> tuple:
     """Reads `[RECIPE ...] [--argument value ...]`; later recipes win, and the command line over all.
 
@@ -205,7 +217,9 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
         parser.error(f"unknown argument {rest[0]!r}; the one before it takes no such value, or no more of them")
     if rest:
         unknown = rest[0].lstrip("-").split("=")[0]
-        parser.error(f"unknown argument {rest[0]!r}{did_you_mean(unknown, known)}")
+        name = unknown.replace("-", "_")
+        end = _ELSEWHERE.get(name) or (_ONE_OF_TRAINING if name in _training_names() else did_you_mean(unknown, known))
+        parser.error(f"unknown argument {rest[0]!r}{end}")
     for name, value in vars(namespace).items():
         if value == [None]:  # a list's `none`
             setattr(namespace, name, None)

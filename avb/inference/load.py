@@ -13,6 +13,7 @@ from audio_avb import SAMPLING_RATE
 from avb.encoders.kinds import trained_class
 from avb.encoders.weights import check_weights, has_preparation, has_weights, quiet, refuse_pointers
 from avb.errors import AudioError, AvbError
+from avb.inference.devices import find_device
 from avb.inference.engines import ENGINES, ExportedModel, has_hub_export, load_exported, load_hub_export
 from avb.models import locate, names
 from calibration_avb import weights_fingerprint
@@ -30,27 +31,33 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_model(
-    name: str, device: str = "auto", dtype: str = "float32", engine: str | None = None, precision: str | None = None
+    name: str,
+    device: str | int | torch.device = "auto",
+    dtype: str = "float32",
+    engine: str | None = None,
+    precision: str | None = None,
 ) -> tuple[PreTrainedModel | ExportedModel, Any]:
     """A trained model in evaluation mode, or an export of it, and its feature extractor.
 
     Args:
         name: a folder, one of the models that come with the project (`avb.models`), or a name on the Hub.
-        device: `auto`, `cpu`, `cuda`, …
+        device: see `avb.inference.devices.find_device`.
         dtype: of weights and arithmetic, `float32` or `bfloat16`: about 1.4 times as fast where the device has it,
             and scores that differ by some thousandths.
         engine: `torch`, `onnx` or `openvino`; None is torch where there are safetensors, else what the folder has.
         precision: of an engine's file in the Hub's layout: `fp32`, `fp16` or `int8`; None is fp32.
 
     Raises:
-        AvbError: there is no such model, it has no files for this engine, it does not run in this `dtype`, its files
-            are damaged or do not fit together, its weights are no safetensors, or it is an encoder without a trained
-            head, whose scores would be noise.
+        AvbError: there is no such device or model, it has no files for this engine, it does not run in this `dtype`,
+            its files are damaged or do not fit together, its weights are no safetensors, or it is an encoder without a
+            trained head, whose scores would be noise.
     """
+    place = find_device(device)
     name = locate(name)
     try:
         with quiet():
-            model, feature_extractor = _load(name, device, engine, precision)
+            given = "auto" if device == "auto" else str(place)
+            model, feature_extractor = _load(name, given, engine, precision)
     except AvbError:
         raise
     except OSError as error:
@@ -70,10 +77,8 @@ def load_model(
         raise AvbError(f"{name}: dtype {dtype} is for models with a speech encoder in torch; {way}")
     if isinstance(model, ExportedModel):
         return model, feature_extractor
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     model.trained_weights = weights_fingerprint(model.named_parameters())  # before they are rounded
-    return model.eval().to(device, DTYPES[dtype]), feature_extractor
+    return model.eval().to(place, DTYPES[dtype]), feature_extractor
 
 
 def model_class(model_type: Any) -> type[PreTrainedModel] | None:

@@ -1,0 +1,49 @@
+"""Where a model runs: the device that was asked for, if it is there."""
+
+import re
+
+import torch
+
+from avb.errors import AvbError, did_you_mean
+
+LEGAL = ("auto", "cpu", "cuda", "mps", "xpu")
+ALIASES = {"gpu": "cuda"}  # what others call it
+_COUNT = {
+    "cuda": torch.cuda.device_count,
+    "xpu": torch.xpu.device_count,
+    "mps": lambda: int(torch.backends.mps.is_available()),
+}
+
+
+def find_device(name: str | int | torch.device = "auto") -> torch.device:
+    """The device of a name; `auto` is the GPU where there is one.
+
+    Args:
+        name: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` (Apple), `xpu` (Intel); or a `torch.device`, or a GPU's number.
+
+    Raises:
+        AvbError: there is no such device here, or no such name.
+    """
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = f"cuda:{name}" if name >= 0 else "cpu"
+    text = str(name)
+    kind, _, number = text.partition(":")
+    if kind not in LEGAL or not re.fullmatch(r"[a-z]+(:\d{1,4})?", text) or (kind in ("auto", "cpu") and number):
+        near = f"; did you mean {ALIASES[kind]!r}?" if kind in ALIASES else did_you_mean(text, LEGAL, "Legal")
+        raise AvbError(f"device {text!r} (--device) is unknown{near}")
+    if kind == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cpu":
+        return torch.device("cpu")
+    count = _COUNT[kind]()
+    if int(number or 0) >= count:
+        there = f"the last one is {kind}:{count - 1}" if count else f"torch finds no {kind} device{_reason(kind)}"
+        raise AvbError(f"device {text!r} (--device) is not here: {there}; leave it at auto, or give cpu")
+    return torch.device(text)
+
+
+def _reason(kind: str) -> str:
+    """What may be behind it: most often a build of torch without the device."""
+    if kind == "cuda" and torch.version.cuda is None:
+        return f" (this torch, {torch.__version__}, is built without CUDA)"
+    return ""
