@@ -43,7 +43,7 @@ from avb.run_files import (
 )
 from avb.training import defaults
 from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
-from avb.training.build import build_model
+from avb.training.build import build_model, check_model
 from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
 from avb.training.distillation import ModelTeachers, are_models, soften, with_folds
 from avb.training.frozen import training_inputs
@@ -172,6 +172,7 @@ def fit(
     logging.disable_progress_bar()  # of files of weights, which are read and written in no time
     set_seed(args.seed)  # before the model: its head starts from random weights
 
+    check_model(model_args)  # before clips are decoded
     clips = read_clips()
     clips.splits["train"] = limit_clips(clips.splits["train"], data_args, args.seed)
     recipe = _fill_in_defaults(model_args, args, clips, recipe, output_dir)

@@ -30,9 +30,7 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         AvbError: the encoder cannot be found or read, or settings contradict each other.
         ValueError: an illegal configuration field (see `Wav2Vec2VocalBurstConfig`).
     """
-    models = ("wav2vec2", *BASELINES)
-    if model_args.model not in models:
-        raise AvbError(f"--model {model_args.model!r} is unknown{did_you_mean(model_args.model, models, 'Legal')}")
+    check_model(model_args)
     if isinstance(task, MultiTask) and model_args.model != "wav2vec2":
         raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
     if model_args.width is not None and model_args.model not in HAVE_WIDTH:
@@ -52,12 +50,24 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
     )
 
 
+def check_model(model_args: ModelArguments):
+    """What can be said of a model before its clips are known.
+
+    Raises:
+        AvbError: it is unknown, or cannot be had here as it is asked for.
+    """
+    models = ("wav2vec2", *BASELINES)
+    if model_args.model not in models:
+        raise AvbError(f"--model {model_args.model!r} is unknown{did_you_mean(model_args.model, models, 'Legal')}")
+    if model_args.model == "wav2vec2":
+        if model_args.freeze not in FREEZABLE:
+            raise AvbError(f"--freeze {model_args.freeze!r} is not legal: it must be one of {', '.join(FREEZABLE)}")
+        check_attention(model_args.attn_implementation)
+
+
 def _build_wav2vec2(
     model_args: ModelArguments, preparation: AudioPreparation, task: Task | MultiTask, class_weights: list[float] | None
 ):
-    if model_args.freeze not in FREEZABLE:
-        raise AvbError(f"--freeze {model_args.freeze!r} is not legal: it must be one of {', '.join(FREEZABLE)}")
-    check_attention(model_args.attn_implementation)
     config_fields = {field.name for field in dataclasses.fields(Wav2Vec2VocalBurstConfig)}
     fields = {key: value for key, value in vars(model_args).items() if key in config_fields and value is not None}
     fields |= {
