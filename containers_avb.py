@@ -142,6 +142,11 @@ def flac_states_length(file: BinaryIO) -> bool:
     return head[:4] == b"fLaC" and bool(head[21] & 15 or any(head[22:26])) if len(head) >= 26 else head[:4] == b"fLaC"
 
 
+def states_length(file: BinaryIO) -> bool:
+    """Whether an MP3 or FLAC file says how many samples it has."""
+    return flac_states_length(file) or any(mark + bytes(3) in mp3_head(file)[1] for mark in (b"Xing", b"Info"))
+
+
 def mp3_head(file: BinaryIO) -> tuple[int, bytes]:
     """Where an MP3's frames start, behind its tag of titles and pictures, and its first bytes from there."""
     tag = _at(file, 0, 10)

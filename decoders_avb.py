@@ -5,6 +5,7 @@ file needs it.
 """
 
 import io
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -126,6 +127,7 @@ class AvBlocks:
         self.seconds = stated / self._av.time_base if stated else None
         self.states_nothing = self.format in _STATE_DURATION and not stated
         self._start, self._end = start, end
+        self._first_time: Any = None  # of the first frame, in units of its stream
 
     def close(self):
         self._container.close()
@@ -133,20 +135,18 @@ class AvBlocks:
     def __iter__(self) -> Iterator[np.ndarray]:
         """float32 of shape (samples,), never empty."""
         first, stop = round(self._start * self.rate), None if self._end is None else round(self._end * self.rate)
-        at = 0  # sample that decoding starts at
-        if self._start > 2 * _PREROLL and self.format.split(",")[0] in _SEEKABLE:
-            at = self._seek(self._start - _PREROLL)
-        yield from drop(self._blocks(), max(0, first - at), None if stop is None else stop - first)
-
-    def _seek(self, seconds: float) -> int:
-        """Goes to the last place before this one that decoding can start at; its number of samples from the start."""
+        count = None if stop is None else stop - first
         stream = self._container.streams.audio[0]
+        if self._start <= 2 * _PREROLL or self.format.split(",")[0] not in _SEEKABLE:
+            yield from drop(self._blocks(), first, count)
+            return
         begin = stream.start_time or 0
-        self._container.seek(begin + int(seconds / stream.time_base), stream=stream)
-        frame = next(frame for packet in self._container.demux(stream) for frame in self._decode(packet))
-        self._container.seek(begin + int(seconds / stream.time_base), stream=stream)
-        stream.codec_context.flush_buffers()
-        return round((frame.pts - begin) * stream.time_base * self.rate)
+        self._container.seek(begin + int((self._start - _PREROLL) / stream.time_base), stream=stream)
+        blocks = self._blocks()
+        block = next(blocks, None)
+        if block is not None:
+            at = round((self._first_time - begin) * stream.time_base * self.rate)  # the block's first sample
+            yield from drop(itertools.chain([block], blocks), max(0, first - at), count)
 
     def _blocks(self) -> Iterator[np.ndarray]:
         errors = self._av.error.FFmpegError
@@ -162,6 +162,7 @@ class AvBlocks:
                     if new != kind:  # of a joined file each part may have its own
                         yield from _mono(resampler.resample(None) if resampler else [])
                         resampler, kind = self._av.AudioResampler("fltp", frame.layout, self.rate), new
+                    self._first_time = frame.pts if self._first_time is None else self._first_time
                     frame.pts = None
                     yield from _mono(resampler.resample(frame))
             yield from _mono(resampler.resample(None) if resampler else [])
@@ -200,7 +201,7 @@ def drop(blocks: Iterator[np.ndarray], skipped: int, count: int | None) -> Itera
 def read_blocks(file: "Stream", start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
     """Blocks from `start` to `end` (s), float32 of shape (samples,)."""
     skipped = round(start * file.samplerate)
-    if skipped and file.can_seek():
+    if skipped and file.can_seek() and file.format != "MP3":  # in which a place is guessed
         file.seek(skipped)
         skipped = 0
     count = None if end is None else round(end * file.samplerate) - round(start * file.samplerate)

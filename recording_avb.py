@@ -11,10 +11,10 @@ import numpy as np
 import soundfile as sf
 
 try:
-    from .containers_avb import UNKNOWN, Promise, end_of_first, flac_states_length, mp3_head, read_promise
+    from .containers_avb import UNKNOWN, Promise, end_of_first, read_promise, states_length
     from .decoders_avb import AudioError, AvBlocks, Blocks, Resampler, Stream, Window, read_blocks, too_long
 except ImportError:  # run from this folder, not loaded from the Hub
-    from containers_avb import UNKNOWN, Promise, end_of_first, flac_states_length, mp3_head, read_promise
+    from containers_avb import UNKNOWN, Promise, end_of_first, read_promise, states_length
     from decoders_avb import AudioError, AvBlocks, Blocks, Resampler, Stream, Window, read_blocks, too_long
 
 logger = logging.getLogger(__name__)
@@ -71,10 +71,11 @@ def load_recordings(
     # Recordings that were joined: libsndfile hears the first one.
     waveforms: list[np.ndarray] = []
     start, left = 0, max_seconds if segment is None else np.inf
+    most = left  # s of each
     while start < size:
         part: BinaryIO = Window(file, start, start + end)  # all that is needed of a file
         part_name = f"{name}, recording {len(waveforms) + 1} in it"
-        waveforms.append(_load_one(part_name, part, end, part, sampling_rate, left, None))
+        waveforms.append(_load_one(part_name, part, end, part, sampling_rate, most, None))
         left -= len(waveforms[-1]) / sampling_rate
         if left < 0:
             raise AudioError(f"{name}: {too_long(max_seconds)}")
@@ -88,6 +89,24 @@ def load_recordings(
     _check_segment(name, segment, seconds, max_seconds)
     stop = seconds if segment.end is None else segment.end
     return waveform[round(segment.start * sampling_rate) : round(stop * sampling_rate)]
+
+
+def is_one_whole(name: str, file: BinaryIO) -> bool:
+    """Whether a decoder reads all of an open file from its start: one recording, behind a header that is finished.
+
+    Raises:
+        AudioError: it is empty, or truncated.
+    """
+    size = file.seek(0, 2)
+    if not size:
+        raise AudioError(f"{name}: the file is empty (0 bytes); copy or record it again")
+    promise = read_promise(file, size)
+    end = end_of_first(file, size)
+    file.seek(0)
+    if end < size:
+        return False
+    _refuse_truncated(name, promise, size)
+    return promise is None or not promise.repair
 
 
 def _load_one(
@@ -104,7 +123,7 @@ def _load_one(
     head = file.read(_HEAD_BYTES)
     promise = read_promise(file, size)
     _refuse_truncated(name, promise, size)
-    has_length = flac_states_length(file) or b"Xing\0\0\0" in (start := mp3_head(file)[1]) or b"Info\0\0\0" in start
+    has_length = states_length(file)
     if promise is not None and promise.repair:
         handle = Window(file, 0, size, promise.repair)
     file.seek(0)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile as sf
+import soxr
 from conftest import ROOT
 from recordings import by_av, by_libsndfile, encode, noise
 
@@ -223,9 +224,9 @@ def test_half_a_file_is_never_a_whole_one(share, caplog):
             assert "nothing vouches for its end" in caplog.text, recording.kind
 
 
-def written(container: str, subtype: str | None = None, seconds: float = 1.0) -> bytes:
+def written(container: str, subtype: str | None = None, seconds: float = 1.0, rate: int = 16_000) -> bytes:
     file = io.BytesIO()
-    sf.write(file, noise(seconds), 16_000, subtype, None, container)
+    sf.write(file, noise(seconds, rate), rate, subtype, None, container)
     return file.getvalue()
 
 
@@ -255,11 +256,97 @@ def test_a_whole_file_is_never_refused(caplog):
     assert "truncated" in message(wav[:-400])
 
 
-@pytest.mark.parametrize(("container", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)])
-def test_recordings_joined_in_one_file_are_all_heard(container, subtype):
-    one, two = written(container, subtype), written(container, subtype, 2.0)
-    assert 48_000 * 0.99 < len(load_audio(one + two)) < 48_000 * 1.06
-    assert len(load_audio(one + b"TAG" + bytes(125) if container == "MP3" else one)) == 16_000
+@pytest.mark.parametrize("kind", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3",), ("WAV",), ("AIFF",), ("AU",)])
+def test_recordings_joined_in_one_file_are_all_heard(kind, caplog):
+    one, two = written(*kind), written(*kind, seconds=2.0)
+    recording_avb._said.clear()
+    joined = load_audio(one + two + one, peak_db=None)
+    np.testing.assert_array_equal(joined, np.concatenate([load_audio(part, peak_db=None) for part in (one, two, one)]))
+    assert "3 recordings joined in one file; all are read" in caplog.text
+    assert "recording 2 in it: " in message(one + two[: len(two) // 2])
+    assert "longer than 2.5 seconds" in message(one + two, max_seconds=2.5)
+    if kind == ("MP3",):
+        assert len(load_audio(one + b"TAG" + bytes(125))) == 16_000
+    other = written("OGG", "OPUS") if kind[0] == "OGG" else written(*kind, rate=8_000)
+    assert len(load_audio(one + other)) == pytest.approx(32_000, abs=2), "of another codec or rate"
+
+
+def test_an_m4a_behind_another_is_heard():
+    content = encode("ipod", "aac", noise(), 16_000)
+    assert len(load_audio(content * 2)) == 2 * len(load_audio(content))
+
+
+def test_headers_that_were_never_finished_are_read(caplog):
+    """Lengths of 0, of -1 or of all that a field holds, as what writes to a pipe or is interrupted leaves them."""
+    rf64, aiff, au, w64, caf = map(written, ("RF64", "AIFF", "AU", "W64", "CAF"))
+    place = w64.find(b"data\xf3") + 16
+    for content in (
+        patched(rf64, 28, bytes(8)), patched(rf64, 28, b"\xff" * 8),
+        *(patched(aiff, aiff.find(b"SSND") + 4, length) for length in (bytes(4), b"\xff" * 4)),
+        *(patched(au, 8, length) for length in (bytes(4), b"\xff" * 4)),
+        *(patched(w64, place, length.to_bytes(8, "little")) for length in (0, 24, 2**63 - 1)),
+        *(patched(caf, caf.find(b"data") + 4, length) for length in (bytes(8), b"\xff" * 8, bytes(7) + b"\4")),
+        patched(written("AVR"), 26, bytes(4)), written("NIST").replace(b"sample_count", b"sample_cOunt"),
+    ):  # fmt: skip
+        recording_avb._said.clear()
+        caplog.clear()
+        assert len(load_audio(content)) == 16_000
+        assert "leaves the length open" in caplog.text
+
+
+SEGMENTS = [
+    ("a.wav", 0),
+    ("a.flac", 0),
+    ("a.mp3", 0.05),
+    ("a.ogg", 0.01),
+    ("a.m4a", 0.02),
+    ("a.webm", 0.02),
+    ("a.amr", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "tolerance"), SEGMENTS)
+def test_a_segment_is_that_part_of_its_file(tmp_path, name, tolerance):
+    sweep = np.sin(2 * np.pi * np.cumsum(np.linspace(100, 3000, 8 * 16_000)) / 16_000).astype(np.float32) * 0.5
+    path = tmp_path / name
+    if name in ("a.m4a", "a.webm", "a.amr"):
+        kinds = {
+            "a.m4a": ("ipod", "aac", 16_000),
+            "a.webm": ("webm", "libopus", 48_000),
+            "a.amr": ("amr", "libopencore_amrnb", 8_000),
+        }
+        container, codec, rate = kinds[name]
+        path.write_bytes(encode(container, codec, soxr.resample(sweep, 16_000, rate), rate))
+    else:
+        sf.write(path, sweep, 16_000)
+    whole = load_audio(path, peak_db=None)
+    for start, end in ((0, 1.5), (2.5, 2.75), (6.25, 8.0)):
+        part = load_audio(f"{path}#{start}-{end}", peak_db=None)
+        expected = whole[round(start * 16_000) : round(end * 16_000)]
+        assert abs(len(part) - len(expected)) <= 1
+        if tolerance == 0:
+            middle = slice(200, len(part) - 200)  # where a resampler knows both sides
+            np.testing.assert_allclose(part[middle], expected[middle], atol=1e-4)
+        # The frequency tells the time: 362.5 Hz per second.
+        window = slice(len(part) // 2 - 1600, len(part) // 2 + 1600)
+        spectra = [np.abs(np.fft.rfft(wave[window] * np.hanning(3200))) for wave in (part, expected)]
+        centres = [(spectrum**2 @ np.arange(1601)) / (spectrum**2).sum() * 5 for spectrum in spectra]
+        assert centres[0] == pytest.approx(centres[1], abs=8), "another place of the recording"
+    rest = load_audio(f"{path}#7-", peak_db=None)
+    assert len(rest) == pytest.approx(len(whole) - 7 * 16_000, abs=2)
+
+
+def test_segments_that_are_not_there(tmp_path):
+    sf.write(path := tmp_path / "a.wav", sine(2.0), 16_000)
+    for segment in ("2-3", "1.5-2.5", "5-"):
+        assert f"a.wav#{segment}: the segment lies beyond the end" in message(f"{path}#{segment}")
+    assert "not behind its start" in message(f"{path}#1-1") and "no such file" in message(f"{path}#x-y")
+    assert "longer than 1 seconds" in message(f"{path}#0-1.5", max_seconds=1)
+    assert len(load_audio(f"{path}#0.5-1", max_seconds=1)) == 8_000, "the segment is what may be no longer"
+    sf.write(tmp_path / "b.wav#0-1", sine(2.0), 16_000, format="WAV")
+    assert len(load_audio(tmp_path / "b.wav#0-1")) == 32_000, "a file of that very name"
+    path.write_bytes(path.read_bytes()[:20_000])
+    assert "truncated" in message(f"{path}#0-0.1")
 
 
 def test_ogg_without_its_last_page_is_read_and_a_line_says_so(caplog):

@@ -195,6 +195,15 @@ def test_recordings_that_cannot_be_read(tmp_path):
     for name, said in (("none.wav", "no such file"), ("text.wav", "cannot be decoded"), ("empty.wav", "no samples")):
         with pytest.raises(AudioError, match=f"{name}: .*{said}"):
             list(read_blocks(tmp_path / name))
+    for name in ("half.wav", "half.flac", "half.ogg", "half.mp3", "half.aiff"):
+        sf.write(tmp_path / name, noise(2.0, RATE), RATE)
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(AudioError, match=f"{name}: .*(truncated|damaged).* again"):
+            list(read_blocks(tmp_path / name))
+        (tmp_path / name).write_bytes(whole * 2)
+        if not name.endswith("flac"):
+            assert sum(map(len, read_blocks(tmp_path / name))) == 4 * RATE, "only the first of two was heard"
 
 
 def test_find(detector, recording):

@@ -63,8 +63,8 @@ LAYERS = {
     },
     "avb/events": {
         "audio_avb", "avb/corpora", "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/models",
-        "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb", "modeling_events_avb",
-        "pipeline_avb",
+        "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb", "decoders_avb",
+        "modeling_events_avb", "pipeline_avb", "recording_avb",
     },
     "avb/serving": {"audio_avb", "avb/errors", "avb/events", "avb/models"},
     "avb/reports": {

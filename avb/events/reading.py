@@ -8,8 +8,10 @@ import soundfile as sf
 import soxr
 
 from audio_avb import SAMPLING_RATE, AudioError
-from containers_avb import AvBlocks
+from containers_avb import states_length
+from decoders_avb import AvBlocks
 from pipeline_avb import read_audio
+from recording_avb import is_one_whole
 
 BLOCK_SECONDS = 30.0
 
@@ -33,6 +35,10 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
     name, empty = str(source), True
     if not os.path.isfile(source):
         raise AudioError(f"{name}: no such file; check the path")
+    with open(source, "rb") as file:
+        if not is_one_whole(name, file):  # several, or behind a header that was never finished: not in blocks
+            yield from read_blocks(file.read(), block_seconds)
+            return
     for block in _resampled(name, *_open(name, block_seconds)):
         if len(block):
             empty = False
@@ -56,14 +62,24 @@ def _open(name: str, block_seconds: float) -> tuple[int, Iterator[np.ndarray]]:
 
 def _by_soundfile(file: sf.SoundFile, block_seconds: float) -> Iterator[np.ndarray]:
     with file:
-        frames = max(1, round(block_seconds * file.samplerate))
+        frames, read = max(1, round(block_seconds * file.samplerate)), 0
         while len(block := file.read(frames, dtype="float32", always_2d=True)):  # (frames, channels)
+            read += len(block)
             yield block.mean(axis=1)
+        if file.format == "MP3" and read < 0.99 * file.frames:  # it stops early without a word
+            with open(file.name, "rb") as content:
+                if states_length(content):
+                    raise ValueError(f"{read:,} of {file.frames:,} samples")
 
 
 def _by_av(source: AvBlocks) -> Iterator[np.ndarray]:
     try:
-        yield from source
+        seconds = 0.0
+        for block in source:
+            seconds += len(block) / source.rate
+            yield block
+        if source.seconds is not None and seconds < 0.99 * source.seconds:
+            raise ValueError(f"{seconds:.1f} of the {source.seconds:.1f} seconds that its header promises")
     finally:
         source.close()
 
