@@ -78,6 +78,10 @@ def test_a_wheel_holds_the_package_and_nothing_beside_it(wheel):
     assert {"avb/cards/model_card.md", "avb/reports/analysis/report.html"} <= files
     recipes = [*(ROOT / "recipes").rglob("*.yaml"), ROOT / "recipes" / "paper" / "rows.csv"]
     assert {f"avb/recipe_files/{path.relative_to(ROOT / 'recipes').as_posix()}" for path in recipes} <= files
+    page = {path.relative_to(ROOT / "web").as_posix() for path in (ROOT / "web").rglob("*") if path.is_file()}
+    page = {name for name in page if not name.startswith("node_modules/")}
+    assert {"index.html", "audio/wav.js", "package-lock.json", ".npmrc"} <= page
+    assert {f"avb/web_files/{name}" for name in page} <= files
     tops = {name.split("/")[0] for name in files}
     assert {top for top in tops if not top.endswith("_avb.py")} == {"avb", f"{wheel.name.split('-py3')[0]}.dist-info"}
 
@@ -136,3 +140,18 @@ def test_an_installed_wheel_is_imported_from_where_it_is_installed(python, tmp_p
     site = python.parents[1].resolve() / "lib"
     assert Path(package).resolve().is_relative_to(site) and Path(command).resolve().is_relative_to(site)
     assert load == "load"
+
+
+@pytest.mark.nightly
+def test_an_installed_wheel_trains_a_recipe_by_name_and_predicts(python, sample, tmp_path):
+    def run(*command):
+        argv = [python, "-I", python.with_name(command[0]), *command[1:]]
+        done = subprocess.run(argv, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr
+
+    run("avb-train", "sample", "--data_dir", sample, "--max_steps", "3", "--output_dir", "run")
+    run("avb-predict", "run", next((sample / "audio" / "wav").glob("*.wav")), "--output", "scores.csv")
+    (row,) = csv.DictReader((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines())
+    assert len(row) == 11 and 0 <= float(row["Awe"]) <= 1  # the id, and ten emotions
+    recipe = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert recipe["task"] == "high"

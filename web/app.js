@@ -1,6 +1,6 @@
 /* The page: buttons and choices to recordings and models, and answers onto the screen. */
 
-import { drawAnswer, ranking, shown } from "./draw.js";
+import { drawAnswer, hasPlane, ranking, shown } from "./draw.js";
 import { Engine, hasWebGpu } from "./engine.js";
 import { Ear, HEARD_SECONDS, HOP_SECONDS } from "./live.js";
 import { joinBlocks, peakOf, startMicrophone } from "./microphone.js";
@@ -12,7 +12,6 @@ import { encodeWav } from "./audio/wav.js";
 const MAX_SECONDS = 120; // of a recording
 const LONGEST_WHOLE = 10; // seconds; a longer recording is scored window by window
 const WINDOW_SECONDS = 5;
-const MEGABYTE = 2 ** 20;
 const PROVIDERS = { wasm: "processor (WebAssembly)", webgpu: "graphics card (WebGPU)" };
 
 const $ = (id) => document.getElementById(id);
@@ -37,10 +36,8 @@ async function start() {
 
 function listPrecisions() {
   const { precisions } = models[$("model").value];
-  const options = Object.entries(precisions).map(([precision, { bytes }]) => {
-    return new Option(`${precision}, ${(bytes / MEGABYTE).toFixed(1)} MB`, precision);
-  });
-  $("precision").replaceChildren(...options);
+  const said = ([precision, { bytes }]) => new Option(`${precision}, ${(bytes / 2 ** 20).toFixed(1)} MB`, precision);
+  $("precision").replaceChildren(...Object.entries(precisions).map(said));
   if (precisions.fp16) $("precision").value = "fp16"; // half the download; by how much it differs stands in models.json
 }
 
@@ -110,6 +107,7 @@ async function scoreRecording() {
     if (!tasks) return;
     showAnswer(name, await score(recording));
   } catch (error) {
+    $("player").hidden = true;
     fail(error.message.startsWith(name) ? error.message : `${name}: ${error.message}`);
   }
 }
@@ -123,8 +121,8 @@ function showAnswer(name, { rows, spans, seconds, milliseconds }) {
   const mean = meanOf(rows);
   drawAnswer($("answer"), tasks, { mean, rows, spans });
   const heard = tasks.map((task) => {
-    const best = ranking(task, mean.subarray(task.start, task.end))[0];
-    return `${shown(best.label)} ${best.score.toFixed(2)}`;
+    const ranked = ranking(task, mean.subarray(task.start, task.end)).slice(0, hasPlane(task) ? 2 : 1);
+    return ranked.map(({ label, score }) => `${shown(label)} ${score.toFixed(2)}`).join(", ");
   });
   const windows = rows.length > 1 ? `, ${rows.length} windows` : "";
   const took = `${seconds.toFixed(2)} s${windows}, in ${Math.round(milliseconds.all)} ms`;
@@ -190,8 +188,7 @@ async function beginListening() {
     onAnswer: ({ rows, spans, milliseconds }) => {
       drawAnswer($("answer"), tasks, { mean: rows.at(-1), rows, spans });
       Object.assign($("result").dataset, { milliseconds, hops: Number($("result").dataset.hops ?? 0) + 1 });
-      const how = `the last ${HEARD_SECONDS} s, every ${HOP_SECONDS} s, each in ${Math.round(milliseconds)} ms`;
-      show("listening", `Listening: ${how}.`);
+      show("listening", `Listening: the last ${HEARD_SECONDS} s, every ${HOP_SECONDS} s.`);
     },
   });
   const opened = await startMicrophone((block, rate) => {
@@ -216,8 +213,8 @@ function showLevel(block) {
 
 function show(state, words) {
   $("result").dataset.state = state;
-  $("status").textContent = words;
   $("error").hidden = true;
+  if ($("status").textContent !== words) $("status").textContent = words; // or it is read out again
 }
 
 function fail(words) {

@@ -12,7 +12,8 @@ export function drawAnswer(place, tasks, { mean, rows, spans }) {
     const scores = mean.subarray(task.start, task.end);
     const peaks = rows.length > 1 ? highestOf(task, rows) : null;
     if (task.name) parts.push(element("h3", { textContent: task.name }));
-    parts.push(topLabels(task, scores), bars(task, scores, peaks));
+    if (!hasPlane(task)) parts.push(topLabels(task, scores));
+    parts.push(bars(task, scores, peaks));
     if (hasPlane(task)) parts.push(plane(task, scores, rows));
     if (rows.length > 1) parts.push(timeline(task, rows, spans));
   }
@@ -49,7 +50,7 @@ function bars(task, scores, peaks) {
   const table = element("table", { className: "bars" });
   const [low, high] = task.range;
   const kind = task.isClassifier ? "Probability of each label" : `Score of each label, ${low} to ${high}`;
-  const windows = peaks ? ": the bar's number, and a mark at the highest window" : "";
+  const windows = peaks ? "; the mark is the highest window's" : "";
   table.append(element("caption", { textContent: kind + windows }));
   const best = ranking(task, scores)[0].label;
   const body = element("tbody");
