@@ -36,6 +36,14 @@ def test_predict_answers_before_it_imports_what_is_heavy(argv, code, message):
     assert done.stdout.splitlines()[-1] == "IMPORTED []"
 
 
+# Where peft is installed, Transformers imports it, and a number of models with it, for TrainingArguments.
+WITHOUT_PEFT = (
+    "import importlib.util as util\n"
+    "find_spec = util.find_spec\n"
+    "util.find_spec = lambda name, *more: None if name == 'peft' else find_spec(name, *more)\n"
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train_avb", "pretrain_avb"])
 def test_training_answers_before_it_imports_models_and_data_sets(command):
