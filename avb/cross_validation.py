@@ -27,7 +27,7 @@ from avb.corpora.folds import assign_folds, check_folds, cut_fold, write_folds
 from avb.corpora.run_splits import write_run_splits
 from avb.errors import AvbError
 from avb.files import make_folder, write_table
-from avb.metrics import defined_metric, evaluate_predictions, has_label
+from avb.metrics import defined_metric
 from avb.run_files import (
     CARD,
     CONFIG,
@@ -43,9 +43,10 @@ from avb.run_files import (
 )
 from avb.tasks import MultiTask, Task
 from avb.training.checkpoints import clear, discard_all, is_finished, last_checkpoint, starting_point
+from avb.training.frozen import number_rows
 from avb.training.loading import Clips, load_pool
 from avb.training.progress import metric_name
-from avb.training.scoring import speakers_or_clips
+from avb.training.scoring import evaluate_split
 
 HELD_OUT = "test"  # what a fold's own clips are called in its run
 # Trains one model into `args.output_dir`: arguments, what reads its clips, run id → what was measured, and epochs.
@@ -80,6 +81,8 @@ def cross_validate(
     clips, pool = load_pool(data_args, args, data_args.final_model)
     where = str(data_args.data_dir)
     run_id = note_run(clips, pool)
+    pool = number_rows(pool)
+    clips = clips._replace(pool=pool)
     fold_of = _assign(root, pool, folds, args, where)
     chooses = _chooses_epoch(args, given)
     numbers = sorted(set(fold_of.tolist()))
@@ -95,7 +98,7 @@ def cross_validate(
             if is_main:
                 print(f"\n{title}: {len(splits['train'])} clips to train on, {len(splits[HELD_OUT])} held out")
                 write_run_splits(make_folder(folder) / SPLITS, splits)
-            fold_clips = Clips(clips.task, splits, [], clips.has_made_splits)
+            fold_clips = clips._replace(splits=splits)
             own = _fold_arguments(args, folder, chooses)
             metrics, epochs = train_one(own, partial(_same, fold_clips), f"{run_id}.{number}")
             measured.append(metrics)
@@ -111,7 +114,7 @@ def cross_validate(
     seconds = sum(part.train_seconds or 0 for part in [*measured, *([final[0]] if final else [])])
     if is_main:
         outputs = _pool_predictions(root, numbers, pool, clips.task, metrics.labels)
-        scores = _evaluate(clips.task, pool, outputs) | {"fold_scores": [_fold_score(part) for part in measured]}
+        scores = evaluate_split(clips.task, pool, outputs) | {"fold_scores": [_fold_score(part) for part in measured]}
         metrics = replace(metrics, splits={CROSS_VALIDATION: scores, **metrics.splits})
     return replace(metrics, run_id=run_id, train_seconds=round(seconds, 1)), clips.bad, final[1] if final else epochs
 
@@ -241,13 +244,6 @@ def _classifications(task: Task | MultiTask) -> list[tuple[Task, slice]]:
             found.append((part, slice(start, start + part.num_labels)))
         start += part.num_labels
     return found
-
-
-def _evaluate(task: Task | MultiTask, pool: Dataset, outputs: np.ndarray) -> dict:
-    labels = np.asarray(pool["labels"][:])
-    if not has_label(task, labels).any():
-        return {"num_clips": 0, "note": "labels are withheld"}
-    return evaluate_predictions(task, labels, outputs, speakers_or_clips(pool))
 
 
 def _fold_score(metrics: Metrics) -> float | None:

@@ -233,9 +233,11 @@ def _source(model_args: ModelArguments) -> str:
 
 def _rates(trainer: BurstTrainer) -> dict[str, float]:
     """The learning rate of each part that is trained."""
-    parts = {"encoder": trainer.args.encoder_learning_rate, "head": trainer.args.learning_rate}
-    groups = {group["lr"] for group in trainer.parameter_groups()}
-    return {part: rate for part, rate in parts.items() if rate in groups}
+    trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    rates = {"head": trainer.args.learning_rate}
+    if any(name.startswith("wav2vec2.") for name in trained):
+        rates = {"encoder": trainer.args.encoder_learning_rate, **rates}
+    return rates
 
 
 def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, made_by: dict) -> str:
@@ -294,6 +296,7 @@ def _build(
             autocast=args.bf16,
             num_proc=data_args.num_decode_workers,
             cache_dir=data_args.cache_dir,
+            pool=clips.pool,
         )
     train_clips = splits["train"]
     if data_args.augment:

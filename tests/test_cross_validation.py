@@ -16,6 +16,7 @@ from avb.errors import AvbError, CorpusError
 from avb.metrics import evaluate_predictions
 from avb.run_files import read_metrics
 from avb.tasks import Task
+from avb.training.frozen import cut_from, number_rows
 
 FAST = {"encoder": "encoders/tiny.yaml", "freeze": "none", "encoder_layer": 1, "max_steps": 2, "use_cpu": True}
 FAST |= {"per_device_train_batch_size": 8, "report_to": "none", "rnn_hidden_size": 8}
@@ -216,3 +217,26 @@ def test_splits_of_the_corpus_stay_apart(sample, tmp_path):
     assert {row["id"] for row in read_rows(run.output_dir / "predictions_cross_validation.csv")} == train
     inner = read_rows(run.output_dir / "folds" / "0" / "splits.csv")
     assert {row["split"] for row in inner} == {"train", "validation", "test"} and {row["id"] for row in inner} == train
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_runs_once_for_all_folds(table, tmp_path, checkpoints):
+    frozen = FAST | {"encoder": str(checkpoints["LARGE-LV60K"]), "freeze": "encoder"}
+    frozen["cache_dir"] = str(tmp_path / "cache")
+    avb.train(table, output_dir=tmp_path / "run", folds=2, **frozen)
+    (folder,) = (tmp_path / "cache").glob("frames-*")
+    before = [row["prediction"] for row in read_rows(tmp_path / "run" / "predictions_cross_validation.csv")]
+    shutil.rmtree(tmp_path / "run")
+    avb.train(table, output_dir=tmp_path / "run", folds=2, cache_frames=False, **frozen)
+    rows = read_rows(tmp_path / "run" / "predictions_cross_validation.csv")
+    assert before == [row["prediction"] for row in rows]
+
+
+def test_rows_of_a_pool_keep_the_labels_of_their_split():
+    pool = clips("aabbcc", "010101").add_column("encoder_frames", [[float(n)] for n in range(6)])
+    split = number_rows(pool.add_column("input_values", [[0.0]] * 6)).select([4, 1])
+    frames = number_rows(pool.add_column("input_values", [[0.0]] * 6))
+    found = cut_from(frames, split, "encoder_frames")
+    assert found["id"][:] == ["c4", "c1"] and np.ravel(found["encoder_frames"][:]).tolist() == [4.0, 1.0]
+    softened = split.remove_columns("labels").add_column("labels", [[0.5, 0.5], [0.75, 0.25]])
+    assert np.asarray(cut_from(frames, softened, "encoder_frames")["labels"][:]).tolist() == [[0.5, 0.5], [0.75, 0.25]]

@@ -37,6 +37,7 @@ from modeling_avb import VocalBurstModel
 
 _FORMAT = 1  # raise when what the files hold changes
 SHARD_CLIPS = 1024
+NUMBER = "number_in_pool"  # a column of rows of folds
 _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -54,6 +55,7 @@ def training_inputs(
     autocast: bool = False,
     num_proc: int | None = None,
     cache_dir: str | os.PathLike | None = None,
+    pool: Dataset | None = None,
 ) -> tuple[DatasetDict, Callable]:
     """What a model is trained and scored on, and the collator of its batches.
 
@@ -71,6 +73,7 @@ def training_inputs(
         autocast: see `encoder_frames`.
         num_proc: processes that compute functionals.
         cache_dir: see `avb.cache.cache_folder`.
+        pool: the rows of `number_rows` that splits were cut from: their frames serve all folds.
     """
     if not isinstance(model, VocalBurstModel):
         return prepare_baseline(model, feature_extractor, splits, num_proc=num_proc, cache_dir=cache_dir)
@@ -85,8 +88,13 @@ def training_inputs(
         say("the frozen %s runs in every epoch: %s", kept.name, reason)
         return splits, BurstCollator(feature_extractor)
     settings: dict[str, Any] = {"dtype": dtype, "cache_dir": cache_dir, "autocast": autocast}
+    of_pool = None
+    if pool is not None:
+        of_pool = frozen_frames(pool, model, kept, feature_extractor, name="all folds", **settings)
     frames = {
-        name: frozen_frames(split, model, kept, feature_extractor, name=name, **settings)
+        name: cut_from(of_pool, split, kept.column)
+        if of_pool is not None and NUMBER in split.column_names
+        else frozen_frames(split, model, kept, feature_extractor, name=name, **settings)
         for name, split in splits.items()
     }
     return DatasetDict(frames), FrameCollator(kept.width, kept.column)
@@ -95,6 +103,23 @@ def training_inputs(
 def encoder_frames(split: Dataset, model: VocalBurstModel, feature_extractor, **settings) -> Dataset:
     """`frozen_frames` of the whole encoder."""
     return frozen_frames(split, model, whole_encoder(model), feature_extractor, **settings)
+
+
+def number_rows(pool: Dataset) -> Dataset:
+    """Rows that know their place, so that what is computed of all of them can be found for some."""
+    numbers = Dataset.from_dict({NUMBER: range(len(pool))})
+    joined = datasets.concatenate_datasets([pool, numbers], axis=1)
+    return joined.with_format("numpy", columns=["input_values"], output_all_columns=True)
+
+
+def cut_from(pool: Dataset, split: Dataset, column: str) -> Dataset:
+    """The rows that a split holds of the pool, whose frames are in `column`, with the labels that the split has."""
+    rows = pool.select(split[NUMBER][:])
+    own, of_pool = (np.asarray(clips["labels"][:], dtype=np.float64) for clips in (split, rows))
+    if own.shape == of_pool.shape and np.array_equal(own, of_pool, equal_nan=True):
+        return rows
+    joined = datasets.concatenate_datasets([rows.remove_columns("labels"), split.select_columns("labels")], axis=1)
+    return joined.with_format("numpy", columns=[column], output_all_columns=True)
 
 
 @torch.inference_mode()

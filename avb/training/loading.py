@@ -23,12 +23,14 @@ class Clips(NamedTuple):
         splits: `train`, and those of `validation` and `test` that there are; see `avb.corpora.decode.decode_splits`.
         bad: the clips that cannot be read.
         has_made_splits: whether the corpus itself has no splits.
+        pool: the clips that folds are cut from, see `avb.training.frozen.number_rows`; None where there are no folds.
     """
 
     task: Task | MultiTask
     splits: DatasetDict
     bad: list[BadClip]
     has_made_splits: bool = False
+    pool: Dataset | None = None
 
 
 def load_clips(data_args: DataArguments, args: AvbTrainingArguments, reads_labels: bool = True) -> Clips:

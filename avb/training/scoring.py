@@ -40,15 +40,21 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
         )
         columns = ["id", *known, *score_columns(config), *_true_labels(task, labels[0])]
         write_table(predictions_path(output_dir, name), rows, columns)
+    return evaluate_split(task, split, logits)
+
+
+def evaluate_split(task: Task | MultiTask, split: Dataset, outputs: np.ndarray) -> dict:
+    """What `metrics.json` has of a split: scores of a model's outputs (clips, labels), or that there are no labels."""
+    labels = np.asarray(split["labels"][:])
     if not has_label(task, labels).any():
         return {"num_clips": 0, "note": "labels are withheld"}
-    scores = evaluate_predictions(task, labels, logits, speakers_or_clips(split))
+    scores = evaluate_predictions(task, labels, outputs, _speakers_or_clips(split))
     if "ratings" in split.column_names and isinstance(task, Task):
         scores["rater_agreement"] = rater_agreement(task, split["ratings"][:])
     return scores
 
 
-def speakers_or_clips(split: Dataset) -> list[str] | None:
+def _speakers_or_clips(split: Dataset) -> list[str] | None:
     """What intervals resample: the speaker of each clip, or a clip that has none; None where no speakers are known."""
     if "speaker" not in split.column_names:
         return None
