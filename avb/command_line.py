@@ -87,6 +87,8 @@ class AvbArgumentParser(HfArgumentParser):
     exits = True  # at an error; else it is raised
 
     def error(self, message: str):
+        if message.endswith("expected one argument"):
+            message += "; a value that begins with - is given as --NAME=VALUE"
         if not self.exits:
             raise AvbError(" ".join(message.split()))
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")

@@ -182,6 +182,9 @@ def recipe_arguments(recipe: dict, known) -> list[str]:
             raise RecipeError(f"unknown argument {key!r} in the recipe{did_you_mean(key, known)}")
         if value is None:  # takes the key of a recipe before it back out
             continue
+        if isinstance(value, str) and value.startswith("-"):  # on its own it would be taken for an argument
+            arguments.append(f"--{key}={value}")
+            continue
         arguments.append(f"--{key}")
         values = value if isinstance(value, list) else [value]
         for item in values:

@@ -128,8 +128,10 @@ def _measure(
 ) -> tuple[Metrics, list[BadClip], float | None]:
     """Trains a model, or one per fold. Returns what was measured, the clips that cannot be read, the epochs trained."""
 
+    said: set[str] = set()  # what one fold has printed, the next need not
+
     def train_one(own: AvbTrainingArguments, read_clips: Callable[[], Clips], own_id: str):
-        return fit(copy.copy(model_args), data_args, own, recipe, made_by, own_id, read_clips)
+        return fit(copy.copy(model_args), data_args, own, recipe, made_by, own_id, read_clips, said)
 
     def note_run(clips: Clips, pool: Dataset) -> str:
         own_id = run_id
@@ -150,7 +152,7 @@ def _measure(
         read.append(load_clips(data_args, args))
         return read[0]
 
-    metrics, epochs = fit(model_args, data_args, args, recipe, made_by, run_id, read_clips)
+    metrics, epochs = fit(model_args, data_args, args, recipe, made_by, run_id, read_clips, said)
     return metrics, read[0].bad, epochs
 
 
@@ -162,8 +164,12 @@ def fit(
     made_by: dict,
     run_id: str,
     read_clips: Callable[[], Clips],
+    said: set[str],
 ) -> tuple[Metrics, float | None]:
-    """Clips → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained."""
+    """Clips → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained.
+
+    `said` holds the lines that are not printed again, and gets those that are.
+    """
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
@@ -175,14 +181,16 @@ def fit(
     check_model(model_args)  # before clips are decoded
     clips = read_clips()
     clips.splits["train"] = limit_clips(clips.splits["train"], data_args, args.seed)
-    recipe = _fill_in_defaults(model_args, args, clips, recipe, output_dir)
+    recipe, chosen = _fill_in_defaults(model_args, args, clips, recipe, output_dir)
     _refuse_few_clips(args, len(clips.splits["train"]))
     train_set = describe_clips(clips.task, clips.splits["train"])
-    if data_args.folds is None:
-        lines_of_clips = corpus_lines(str(data_args.data_dir), clips.splits, clips.has_made_splits)
-        lines_of_clips += class_lines(clips.task, clips.splits)
-    else:  # the clips of all folds were described before the first one
-        lines_of_clips = lacking_lines(clips.task, {"train": clips.splits["train"]})
+    if args.process_index == 0:
+        if data_args.folds is None:
+            lines = corpus_lines(str(data_args.data_dir), clips.splits, clips.has_made_splits)
+            lines += class_lines(clips.task, clips.splits)
+        else:  # the clips of all folds were described before the first one
+            lines = lacking_lines(clips.task, {"train": clips.splits["train"]})
+        _say([*lines, chosen], said)
     trainer, feature_extractor, splits = _build(model_args, data_args, args, clips)
 
     if trainer.is_world_process_zero():
@@ -190,8 +198,7 @@ def fit(
             clear(output_dir)
         run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
-        lines = lines_of_clips + model_lines(trainer.model, _source(model_args), args, _rates(trainer))
-        print("\n".join(lines), flush=True)
+        _say(model_lines(trainer.model, _source(model_args), args, _rates(trainer)), said)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -223,6 +230,13 @@ def _encoder_licence(model_args: ModelArguments) -> str | None:
     return licence_of(model_args.encoder)
 
 
+def _say(lines: list[str], said: set[str]):
+    for line in lines:
+        if line and line not in said:
+            print(line, flush=True)
+            said.add(line)
+
+
 def _source(model_args: ModelArguments) -> str:
     if model_args.model != "wav2vec2":
         return f"{model_args.model}, from random weights"
@@ -250,15 +264,14 @@ def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, mad
 
 def _fill_in_defaults(
     model_args: ModelArguments, args: AvbTrainingArguments, clips: Clips, recipe: dict, output_dir: Path
-) -> dict:
-    """Sets what was not given, says so, and returns the recipe with it; a stopped run's own recipe wins."""
+) -> tuple[dict, str]:
+    """Sets what was not given; returns the recipe with it, and a line about it. A stopped run's own recipe wins."""
     path, labels = output_dir / RECIPE, clips.splits["train"]["labels"]
     known = read_yaml(path) if args.resume and path.is_file() else {}
     known = {name: None if value == OFF else value for name, value in known.items()}
     chosen = defaults.fill_in(model_args, args, clips.task, labels, given=recipe, known=known)
-    if chosen and args.process_index == 0:
-        print(defaults.summary(chosen, model_args, len(labels)), flush=True)
-    return recipe | {name: OFF if value is None else value for name, value in chosen.items()}
+    filled = recipe | {name: OFF if value is None else value for name, value in chosen.items()}
+    return filled, defaults.summary(chosen, model_args, len(labels))
 
 
 def _refuse_few_clips(args: AvbTrainingArguments, clips: int):

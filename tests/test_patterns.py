@@ -5,6 +5,7 @@ import pytest
 import soundfile as sf
 
 from avb.arguments import AvbTrainingArguments, DataArguments
+from avb.command_line import parse_arguments
 from avb.corpora import load_bursts
 from avb.corpora.grouping import units_of
 from avb.corpora.patterns import (
@@ -16,6 +17,7 @@ from avb.corpora.patterns import (
     without_suffix,
 )
 from avb.errors import CorpusError
+from avb.recipes import recipe_arguments
 from avb.training.loading import load_clips
 
 # A name of each corpus as it describes them, and what it says.
@@ -125,6 +127,17 @@ def test_patterns_in_training_on_clips_without_folders(tmp_path, caplog):
     groups = [set(rows["group"][:]) for rows in splits.values()]
     assert sum(map(len, groups)) == 6 and "speaker" not in splits["train"].column_names
     assert "splits are made group by group" in caplog.text and "running number" not in caplog.text
+
+
+def test_a_pattern_may_begin_with_a_dash(capsys):
+    recipe = {"label_pattern": r"-(\w+)-", "speaker_pattern": r"^(\w)-"}
+    argv = recipe_arguments(recipe, recipe.keys())
+    _, data_args, _, command = parse_arguments(argv)
+    assert (data_args.label_pattern, data_args.speaker_pattern) == tuple(recipe.values())
+    assert command.recipe["label_pattern"] == recipe["label_pattern"]
+    with pytest.raises(SystemExit):
+        parse_arguments(["--label_pattern", r"-(\w+)-"])
+    assert "a value that begins with - is given as --NAME=VALUE" in capsys.readouterr().err
 
 
 def table(folder, *rows: str):

@@ -105,6 +105,7 @@ class ProgressLines(TrainerCallback):
         parts += [] if self._loss is None else [f"loss {self._loss:.3f}"]
         parts += [] if self._score is None else [self._score]
         self._print("   ".join(parts), state)
+        self._is_expected = True  # the line has said it
         self._loss = self._score = None
 
     def _print(self, line: str, state):
