@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 
@@ -204,7 +204,7 @@ def _train_final(
         splits |= {name: split for name, split in clips.splits.items() if name == HELD_OUT}
         own = _fold_arguments(args, root, chooses)
     else:
-        splits, own = clips.splits, _fold_arguments(args, root, chooses=True)
+        splits, own = DatasetDict({**clips.splits, "train": pool}), _fold_arguments(args, root, chooses=True)
     if args.process_index == 0:
         write_run_splits(root / SPLITS, splits)  # so that a later command takes no clip for an unheard one
     return train_one(own, partial(_same, clips._replace(splits=splits)), run_id)

@@ -249,7 +249,7 @@ def _rates(trainer: BurstTrainer) -> dict[str, float]:
     """The learning rate of each part that is trained."""
     trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
     rates = {"head": trainer.args.learning_rate}
-    if any(name.startswith("wav2vec2.") for name in trained):
+    if any(name.startswith(f"{trainer.model.base_model_prefix}.") for name in trained):
         rates = {"encoder": trainer.args.encoder_learning_rate, **rates}
     return rates
 
