@@ -145,6 +145,7 @@ def _measure(
         return own_id
 
     if data_args.folds is not None:
+        check_model(model_args)  # before clips are decoded
         return cross_validate(data_args, args, recipe, note_run, train_one)
     read: list[Clips] = []
 
