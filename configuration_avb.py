@@ -7,11 +7,11 @@ Unusual: a class also reads the configuration of its kind's plain checkpoints, s
 `Wav2Vec2ForVocalBurst.from_pretrained("facebook/wav2vec2-large-lv60", num_labels=10)` needs no conversion.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import Wav2Vec2Config
 
@@ -103,6 +103,11 @@ def validate_loss(config):
     config.problem_type = expected
 
 
+def setting(default, help: str, choices: tuple = ()) -> Any:
+    """A field of the configuration: its default, what it means, and its legal values where they can be listed."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
 def receptive_field(kernels: list[int], strides: list[int]) -> int:
     """Samples that one frame of a stack of convolutions hears."""
     samples = 1
@@ -119,43 +124,7 @@ class VocalBurstConfig(Stock):
 
     The defaults are the `recommended` preset; the values named as the authors' make the `authors` one.
 
-    Args:
-        encoder_layer: transformer layer that feeds the head, counted from 1; the layers above it are cut off, so
-            `num_hidden_layers` becomes `encoder_layer`. None: 12 (section IV-B), or the last of a smaller encoder.
-        rnn_layers: LSTM layers; 0 is the paper's "without RNN" (Table IV).
-        rnn_hidden_size: units of each LSTM layer (section IV-B: 512).
-        head_dropout: dropout before the LSTM, between its layers and before the linear layer. The paper has none.
-        pooling: how per-frame predictions become one, over valid frames only (section III-B); `attention` is ours.
-            `maskavg`, of the authors' code, divides a sum by the number of valid frames: `avg`, unless `masked_pooling`
-            is False and the sum is over padding too; it can then exceed 1.
-        pool_before_head: True pools the encoder's (or LSTM's) frames and puts the linear layer behind, once per clip:
-            the authors' model without RNN until 2022-09-26, with `rnn_layers=0`, `pooling="maskavg"`,
-            `masked_pooling=False`, `head_norm="batch_clips"` for CCC, and `ce_sigmoid=True` for `ce`.
-        loss: `ccc` or `mse` make a regression model, `ce` a classifier (section III-C); `multitask` is the sum of the
-            losses in `tasks`.
-        tasks: of a multitask model, one dict per task in the order of its labels: `name`, `loss`, `num_labels` and, for
-            scores, `label_range`.
-        task_weighting: `fixed`, or `uncertainty`: weights that are learned (Kendall et al. 2018, arXiv:1705.07115).
-        task_weights: one fixed weight per task; None weighs all alike.
-        label_range: lowest and highest value of a regression label; the sigmoid output is stretched to it.
-        ccc_reduction: `mean` over labels; the authors' code has `sum`.
-        class_weights: one weight per class for `ce`.
-        label_smoothing: label smoothing of `ce`, in [0, 1).
-        head_norm: `batch` puts a batch norm over labels between linear layer and sigmoid, its statistics taken over all
-            frames, padding included, as the authors' code does for CCC; `batch_clips` takes them over the clips, with
-            `pool_before_head`; None leaves it out.
-        head_init: initial weights of LSTM and linear layers: `transformers`' (Xavier, and a normal distribution; no
-            biases) or `torch`'s (uniform, biases too), which the authors' code has.
-        ce_sigmoid: True puts a sigmoid in front of cross entropy, as the authors' code did until 2022-10-05.
-        masked_pooling: False lets `max`, `avg` and `maskavg` see padding, as the authors' code does.
-        masked_group_norm: False is the stock group norm of BASE and LARGE, which sees padding.
-        waveform_normalization: `clip` brings each clip to zero mean and unit variance (the feature extractor does it);
-            `batch` does so over the whole padded batch, as torchaudio's LARGE-LV60K and XLSR53 do since version 2.0;
-            `none` is what all four of the authors' encoders heard, with the version of their time.
-        use_weighted_layer_sum: True has the head read the mean of the input of the first layer and the outputs of all
-            layers up to `encoder_layer`, weighed by the softmax of `layer_weights`, which are learned.
-        frozen_encoder_dropout: True leaves the dropout of a frozen encoder on in training, as the authors' code does,
-            at the encoder's own rates (`feat_proj_dropout`, `attention_dropout`, `hidden_dropout`, …).
+    What a field means stands beside it, and is what `train_avb.py --help` says.
 
     Raises:
         ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
@@ -164,28 +133,88 @@ class VocalBurstConfig(Stock):
     layerdrop: float = 0.0
     mask_time_prob: float = 0.0
 
-    encoder_layer: int | None = None
-    rnn_layers: int = 2
-    rnn_hidden_size: int = 512
-    head_dropout: float = 0.0
-    pooling: str = "last"
-    loss: str = "ccc"
-    tasks: list[dict] | None = None
-    task_weighting: str = "fixed"
-    task_weights: list[float] | None = None
-    label_range: tuple[float, float] | list[float] = (0.0, 1.0)
-    ccc_reduction: str = "mean"
-    class_weights: list[float] | None = None
-    label_smoothing: float = 0.0
-    head_norm: str | None = None
-    head_init: str = "transformers"
-    pool_before_head: bool = False
-    ce_sigmoid: bool = False
-    masked_pooling: bool = True
-    masked_group_norm: bool = True
-    waveform_normalization: str = "clip"
-    frozen_encoder_dropout: bool = False
-    use_weighted_layer_sum: bool = False
+    encoder_layer: int | None = setting(
+        None,
+        "Transformer layer that feeds the head, counted from 1; those above it are cut off, so that num_hidden_layers "
+        "becomes encoder_layer. Default: 12 (section IV-B), or the last one of a smaller encoder.",
+    )
+    rnn_layers: int = setting(2, "LSTM layers; 0 is the paper's 'without RNN' (Table IV).")
+    rnn_hidden_size: int = setting(512, "Units of each LSTM layer (section IV-B).")
+    head_dropout: float = setting(
+        0.0, "Dropout before the LSTM, between its layers and before the linear layer. The paper has none."
+    )
+    # maskavg, of the authors' code, divides a sum by the number of valid frames: avg, unless masked_pooling is False
+    # and the sum is over padding too; it can then exceed 1.
+    pooling: str = setting(
+        "last",
+        "How per-frame predictions become one, over valid frames only (section III-B); attention is ours, maskavg the "
+        "authors'.",
+        POOLINGS,
+    )
+    loss: str = setting(
+        "ccc",
+        "ccc and mse make a regression model, ce a classifier (section III-C); multitask is the sum of the losses in "
+        "tasks.",
+        (*LOSSES, MULTITASK),
+    )
+    tasks: list[dict] | None = setting(
+        None,
+        "Of a multitask model, one dict per task in the order of its labels: name, loss, num_labels and, for scores, "
+        "label_range.",
+    )
+    task_weighting: str = setting(
+        "fixed",
+        "Several tasks: fixed weights, or 'uncertainty', which learns them (Kendall et al. 2018, arXiv:1705.07115).",
+        TASK_WEIGHTINGS,
+    )
+    task_weights: list[float] | None = setting(None, "Several tasks: one fixed weight per task. Default: 1 each.")
+    label_range: tuple[float, float] | list[float] = setting(
+        (0.0, 1.0), "Lowest and highest value of a regression label; the sigmoid output is stretched to it."
+    )
+    ccc_reduction: str = setting("mean", "CCC over labels: mean, or the authors' sum.", CCC_REDUCTIONS)
+    class_weights: list[float] | None = setting(None, "One weight per class for loss ce.")
+    label_smoothing: float = setting(0.0, "Label smoothing of loss ce, in [0, 1).")
+    # Its statistics are taken over all frames, padding included, as the authors' code does for CCC.
+    head_norm: str | None = setting(
+        None,
+        "'batch': the authors' batch norm over labels before the sigmoid; 'batch_clips': over clips, with "
+        "pool_before_head.",
+        HEAD_NORMS,
+    )
+    head_init: str = setting(
+        "transformers",
+        "Initial weights of LSTM and linear layers: those of transformers (Xavier, and a normal distribution; no "
+        "biases), or of torch (uniform, biases too), which the authors' code has.",
+        HEAD_INITS,
+    )
+    # The authors' model without RNN until 2022-09-26: with rnn_layers=0, pooling="maskavg", masked_pooling=False,
+    # head_norm="batch_clips" for CCC, and ce_sigmoid=True for ce.
+    pool_before_head: bool = setting(
+        False, "True: pool the frames, then apply the linear layer once per clip (the authors' older code)."
+    )
+    ce_sigmoid: bool = setting(
+        False, "True: a sigmoid before cross entropy, as in the authors' code until 2022-10-05."
+    )
+    masked_pooling: bool = setting(
+        True, "False lets max, avg and maskavg see padding, as the authors' code does."
+    )
+    masked_group_norm: bool = setting(
+        True, "False is the stock group norm of BASE and LARGE, which sees padding."
+    )
+    waveform_normalization: str = setting(
+        "clip",
+        "clip: zero mean and unit variance per clip (the feature extractor does it); batch: over the whole padded "
+        "batch, as torchaudio's LARGE-LV60K and XLSR53 since version 2.0; none: what the authors' encoders heard.",
+        WAVEFORM_NORMALIZATIONS,
+    )
+    frozen_encoder_dropout: bool = setting(
+        False, "True leaves the dropout of a frozen encoder on in training, as the authors' code."
+    )
+    use_weighted_layer_sum: bool = setting(
+        False,
+        "True: the head reads a learned mean (softmax of weights) of the first layer's input and the outputs of all "
+        "layers up to encoder_layer.",
+    )
 
     def __post_init__(self, **kwargs):
         if self.encoder_layer is None:
@@ -203,7 +232,7 @@ class VocalBurstConfig(Stock):
 
     def _refuse_absurd_sizes(self, num_labels: int | None):
         """A file with a number that nobody meant must not fill the memory before anything is compared with it."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name in _LARGEST}
+        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name in _LARGEST}
         for name, value in {**own, "num_labels": 1 if num_labels is None else num_labels}.items():
             if not _is_whole(value) or not value <= _LARGEST[name]:
                 raise ValueError(f"{name}={value!r} is not legal: it must be a whole number up to {_LARGEST[name]:,}")
@@ -229,16 +258,9 @@ class VocalBurstConfig(Stock):
     def _validate_head(self):
         require = partial(require_legal, self)
         self._validate_types(require)
-        choices = {
-            "pooling": POOLINGS,
-            "loss": (*LOSSES, MULTITASK),
-            "task_weighting": TASK_WEIGHTINGS,
-            "head_norm": HEAD_NORMS,
-            "head_init": HEAD_INITS,
-            "waveform_normalization": WAVEFORM_NORMALIZATIONS,
-        }
-        for field, legal in choices.items():
-            require(getattr(self, field) in legal, field, f"one of {', '.join(map(str, legal))}")
+        for own in fields(self):
+            if choices := own.metadata.get("choices"):
+                require(getattr(self, own.name) in choices, own.name, f"one of {', '.join(map(str, choices))}")
         assert self.encoder_layer is not None  # since __post_init__
         require(
             1 <= self.encoder_layer <= self.num_hidden_layers,
@@ -252,7 +274,7 @@ class VocalBurstConfig(Stock):
         where = "with" if self.pool_before_head else "without"
         require(self.head_norm in norms, "head_norm", f"{' or '.join(map(str, norms))} {where} pool_before_head")
         require(self.loss == "ce" or not self.ce_sigmoid, "ce_sigmoid", "False: it belongs to loss='ce'")
-        names = {field.name for field in fields(self)}
+        names = {each.name for each in fields(self)}
         if "add_adapter" in names:
             require(not self.add_adapter, "add_adapter", "False: the head reads the encoder's own frames")
         if self.mask_feature_prob > 0:
@@ -348,7 +370,7 @@ class VocalBurstConfig(Stock):
 
         The stock method sets fields after the configuration is made and checked: `encoder_layer=30` would pass.
         """
-        own = {field.name for field in fields(cls) if field.init}
+        own = {each.name for each in fields(cls) if each.init}
         changes = {key: kwargs.pop(key) for key in own & kwargs.keys() - {"dtype"}}
         # What follows from the loss and the labels is made anew when they change.
         stale = {"problem_type"} if "loss" in changes else set()

@@ -19,6 +19,7 @@ from transformers.trainer_utils import SaveStrategy
 from audio_avb import AudioPreparation
 from avb.corpus_arguments import PRIVATE, CorpusArguments
 from avb.errors import AvbError
+from configuration_avb import Wav2Vec2VocalBurstConfig
 
 # What may be said of an argument in its metadata, and what holds where nothing is said.
 PROPERTIES: dict[str, Any] = {
@@ -28,6 +29,15 @@ PROPERTIES: dict[str, Any] = {
     "left_alone": False,  # True: ours, but shown behind the stock Trainer's
 }
 NO_CHANGE = {"changes_result": False}
+
+
+def _of_model(name: str, more: str = "") -> Any:
+    """An argument that is a field of the model's configuration, with the default and the help that stand there."""
+    (own,) = (each for each in dataclasses.fields(Wav2Vec2VocalBurstConfig) if each.name == name)
+    help, legal = own.metadata["help"], [choice for choice in own.metadata["choices"] if choice is not None]
+    if not all(choice in help for choice in legal):
+        help += f" One of {', '.join(legal)}."
+    return field(default=own.default, metadata={"help": f"{help} {more}".rstrip()})
 
 
 @dataclass
@@ -51,35 +61,18 @@ class ModelArguments:
             "help": "log_mel_cnn, se_resnet: channels of the first block, an eighth of the last one's. Default: 24."
         },
     )
-    encoder_layer: int | None = field(
-        default=None,
-        metadata={
-            "help": "Transformer layer that feeds the head; those above are cut off. Default: 12 (section IV-B), or "
-            "the last one of a smaller encoder."
-        },
-    )
-    rnn_layers: int = field(default=2, metadata={"help": "LSTM layers; 0: 'without RNN' (Table IV). Default: auto."})
-    rnn_hidden_size: int = field(default=512, metadata={"help": "Units of an LSTM layer (section IV-B)."})
-    head_dropout: float = field(default=0.0, metadata={"help": "Dropout around the LSTM. The paper has none."})
-    pooling: str = field(
-        default="last",
-        metadata={
-            "help": "last, first, max, avg (section III-B), attention, or maskavg (the authors'). Default: auto."
-        },
-    )
-    pool_before_head: bool = field(
-        default=False, metadata={"help": "True: the linear layer reads the pooled frames (the authors' older code)."}
-    )
+    encoder_layer: int | None = _of_model("encoder_layer")
+    rnn_layers: int = _of_model("rnn_layers", "Default: auto.")
+    rnn_hidden_size: int = _of_model("rnn_hidden_size")
+    head_dropout: float = _of_model("head_dropout")
+    pooling: str = _of_model("pooling", "Default: auto.")
+    pool_before_head: bool = _of_model("pool_before_head")
     loss: str | None = field(
         default=None, metadata={"help": "ccc, mse (section III-C) or ce. Default: ccc for scores, ce for classes."}
     )
-    task_weighting: str = field(
-        default="fixed", metadata={"help": "Several tasks: fixed weights, or 'uncertainty' learns them."}
-    )
-    task_weights: list[float] | None = field(
-        default=None, metadata={"help": "Several tasks: one fixed weight per task. Default: 1 each."}
-    )
-    ccc_reduction: str = field(default="mean", metadata={"help": "CCC over labels: mean, or the authors' sum."})
+    task_weighting: str = _of_model("task_weighting")
+    task_weights: list[float] | None = _of_model("task_weights")
+    ccc_reduction: str = _of_model("ccc_reduction")
     class_weights: str | None = field(
         default=None,
         metadata={
@@ -87,31 +80,14 @@ class ModelArguments:
             "one class has over five times another's clips; none weighs them alike."
         },
     )
-    label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of loss ce, in [0, 1)."})
-    head_norm: str | None = field(
-        default=None,
-        metadata={
-            "help": "'batch': the authors' batch norm over labels before the sigmoid; 'batch_clips': over clips, with "
-            "pool_before_head."
-        },
-    )
-    head_init: str = field(
-        default="transformers",
-        metadata={"help": "Initial weights of LSTM and linear layers: transformers', or torch's (the authors')."},
-    )
-    ce_sigmoid: bool = field(
-        default=False, metadata={"help": "True: a sigmoid before cross entropy, as in the authors' older code."}
-    )
-    masked_pooling: bool = field(
-        default=True, metadata={"help": "False: max, avg and maskavg see padding, as the authors'."}
-    )
-    masked_group_norm: bool = field(default=True, metadata={"help": "False: stock group norm, which sees padding."})
-    waveform_normalization: str = field(
-        default="clip", metadata={"help": "clip, batch (torchaudio's since 2.0) or none (the authors')."}
-    )
-    frozen_encoder_dropout: bool = field(
-        default=False, metadata={"help": "True: a frozen encoder's dropout stays on in training, as the authors'."}
-    )
+    label_smoothing: float = _of_model("label_smoothing")
+    head_norm: str | None = _of_model("head_norm")
+    head_init: str = _of_model("head_init")
+    ce_sigmoid: bool = _of_model("ce_sigmoid")
+    masked_pooling: bool = _of_model("masked_pooling")
+    masked_group_norm: bool = _of_model("masked_group_norm")
+    waveform_normalization: str = _of_model("waveform_normalization")
+    frozen_encoder_dropout: bool = _of_model("frozen_encoder_dropout")
     freeze: str = field(
         default="feature_encoder",
         metadata={
