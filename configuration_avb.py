@@ -192,15 +192,9 @@ class VocalBurstConfig(Stock):
     pool_before_head: bool = setting(
         False, "True: pool the frames, then apply the linear layer once per clip (the authors' older code)."
     )
-    ce_sigmoid: bool = setting(
-        False, "True: a sigmoid before cross entropy, as in the authors' code until 2022-10-05."
-    )
-    masked_pooling: bool = setting(
-        True, "False lets max, avg and maskavg see padding, as the authors' code does."
-    )
-    masked_group_norm: bool = setting(
-        True, "False is the stock group norm of BASE and LARGE, which sees padding."
-    )
+    ce_sigmoid: bool = setting(False, "True: a sigmoid before cross entropy, as in the authors' code until 2022-10-05.")
+    masked_pooling: bool = setting(True, "False lets max, avg and maskavg see padding, as the authors' code does.")
+    masked_group_norm: bool = setting(True, "False is the stock group norm of BASE and LARGE, which sees padding.")
     waveform_normalization: str = setting(
         "clip",
         "clip: zero mean and unit variance per clip (the feature extractor does it); batch: over the whole padded "
