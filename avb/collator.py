@@ -1,5 +1,6 @@
 """Rows of decoded clips → one padded batch."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,24 +15,37 @@ class BurstCollator:
 
     Args:
         feature_extractor: that of the model.
-        pad_to_multiple_of: samples; None pads to the longest clip.
+        lengths: that batches are padded to, ascending, in samples; none pads each to its longest clip.
     """
 
-    def __init__(self, feature_extractor: VocalBurstFeatureExtractor, pad_to_multiple_of: int | None = None):
-        self.feature_extractor, self.pad_to_multiple_of = feature_extractor, pad_to_multiple_of
+    def __init__(self, feature_extractor: VocalBurstFeatureExtractor, lengths: Sequence[int] = ()):
+        self.feature_extractor, self.lengths = feature_extractor, lengths
 
     def __call__(self, rows: list[dict]) -> BatchFeature:
         """Rows with `input_values` (samples,) and perhaps `labels` → `input_values`, `attention_mask`, `labels`."""
+        clips = [np.asarray(row["input_values"], dtype=np.float32) for row in rows]
         batch = self.feature_extractor(
-            [np.asarray(row["input_values"], dtype=np.float32) for row in rows],
+            clips,
             sampling_rate=self.feature_extractor.sampling_rate,
-            padding=True,
-            pad_to_multiple_of=self.pad_to_multiple_of,
+            padding="max_length",
+            max_length=padded_length(max(map(len, clips)), self.lengths),
             return_attention_mask=True,
             prepared=True,
             return_tensors="pt",
         )
         return BatchFeature({**batch, **collate_labels(rows)})
+
+
+def padded_length(longest: int, lengths: Sequence[int]) -> int:
+    """The first of `lengths` (ascending) that a batch fits into; a longer one goes to whole multiples of an eighth of
+    the last one, so that these are few too. Without lengths: as long as it is.
+    """
+    if not lengths:
+        return longest
+    if longest <= lengths[-1]:
+        return lengths[bisect_left(lengths, longest)]
+    step = -(-lengths[-1] // 8)
+    return lengths[-1] + -(-(longest - lengths[-1]) // step) * step
 
 
 def collate_labels(rows: list[dict]) -> dict[str, torch.Tensor]:

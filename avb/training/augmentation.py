@@ -111,12 +111,18 @@ class AugmentedClips(torch.utils.data.Dataset):
         probs = read_augmentations(names, prob)
         if "input_values" not in rows.column_names:
             raise AvbError("--augment changes waveforms, and this model is trained on features of them: leave it out")
-        self.rows, self.seed, self.epoch = rows, seed, 0
+        self.rows, self.seed = rows, seed
+        # In memory that loader workers share: those that live on between epochs draw the new one's changes.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self.transforms = [(probs[name], transform) for name, transform in AUGMENTATIONS.items() if name in probs]
         self.mixup_prob = probs.get(MIXUP)
 
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int):
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,12 @@ import pyarrow as pa
 import torch
 import transformers
 from datasets import Dataset, DatasetDict
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import BatchFeature
 
 from avb.baselines import prepare_baseline
 from avb.cache import arrow_writer, cache_folder, hash_waveforms
-from avb.collator import BurstCollator, collate_labels, length_batches
+from avb.collator import BurstCollator, collate_labels, length_batches, padded_length
 from avb.errors import AvbError
 from avb.training.frozen_parts import FrozenPart, frozen_part, reason_against, whole_encoder
 from front_end_avb import length_mask
@@ -132,7 +131,7 @@ def frozen_frames(
     name: str = "clips",
     dtype: str = "float16",
     cache_dir: str | os.PathLike | None = None,
-    batch_seconds: float = 64,
+    batch_seconds: float | None = None,
     autocast: bool = False,
 ) -> Dataset:
     """Replaces waveforms by the frames of the model's frozen part; a progress bar shows how far it is.
@@ -145,7 +144,7 @@ def frozen_frames(
         name: of the split, for the progress bar.
         dtype: of the frames on disk, float16 or float32.
         cache_dir: see `avb.cache.cache_folder`.
-        batch_seconds: audio per batch, padding included.
+        batch_seconds: audio per batch, padding included; None: 128 s on a GPU, 24 s on a CPU.
         autocast: run the part in bfloat16, as training with `--bf16 true` would.
 
     Returns:
@@ -154,6 +153,8 @@ def frozen_frames(
     Raises:
         AvbError: the disk is too small, the folder cannot be written, or a value does not fit into half precision.
     """
+    if batch_seconds is None:
+        batch_seconds = 24 if model.device.type == "cpu" else 128
     digest = fingerprint(split, model, feature_extractor, dtype, autocast, part)
     folder = cache_folder(cache_dir) / f"{part.folder}-{digest}"
     starts = range(0, len(split), SHARD_CLIPS)
@@ -251,10 +252,11 @@ class FrameCollator:
     Args:
         width: values per frame.
         column: of the rows, and of the batch.
+        lengths: that batches are padded to, ascending, in frames; none pads each to its longest clip.
     """
 
-    def __init__(self, width: int, column: str = "encoder_frames"):
-        self.width, self.column = width, column
+    def __init__(self, width: int, column: str = "encoder_frames", lengths: Sequence[int] = ()):
+        self.width, self.column, self.lengths = width, column, lengths
 
     def __call__(self, rows: list[dict]) -> BatchFeature:
         """→ `column` (batch, frames, width), `frame_mask` (batch, frames), and perhaps `labels`.
@@ -265,6 +267,9 @@ class FrameCollator:
         if self.column == "encoder_frames":
             clips = [clip.float() for clip in clips]
         lengths = torch.tensor([len(clip) for clip in clips])
-        frames = pad_sequence(clips, batch_first=True)  # (batch, frames, width)
-        mask = length_mask(lengths, frames.shape[1])
+        longest = padded_length(int(lengths.max()), self.lengths)
+        frames = clips[0].new_zeros(len(clips), longest, self.width)
+        for row, clip in zip(frames, clips, strict=True):
+            row[: len(clip)] = clip
+        mask = length_mask(lengths, longest)
         return BatchFeature({self.column: frames, "frame_mask": mask, **collate_labels(rows)})

@@ -8,6 +8,7 @@ gradient for the outputs, and again, with the same random numbers, to back-propa
 once.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,13 +31,11 @@ from avb.training.augmentation import AugmentedClips
 from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
 from avb.training.distillation import FOLDS_COLUMN, ModelTeachers
+from avb.training.frozen import FrameCollator
+from avb.training.lengths import MAX_LENGTHS, choose_lengths
 from avb.training.progress import ProgressLines
 from configuration_avb import MULTITASK
 from modeling_avb import VocalBurstModel
-
-# Under torch.compile clips are padded to multiples of it: each new length would be compiled anew, for minutes.
-COMPILED_SECONDS = 0.5
-MAX_COMPILED_LENGTHS = 32
 
 
 @dataclass
@@ -80,12 +79,7 @@ class BurstTrainer(AveragingTrainer):
                 f"{reason}: on several devices or with --gradient_accumulation_steps the run would optimise something "
                 "else than with one large batch. Train on one device without accumulation, or change that"
             )
-        if args.torch_compile and isinstance(data_collator, BurstCollator):
-            if reason := batch_dependence(model):
-                raise AvbError(f"{reason}, and --torch_compile pads more: leave it out, or change that")
-            data_collator.pad_to_multiple_of = round(COMPILED_SECONDS * SAMPLING_RATE)
-            # Beyond its limit torch would run further lengths uncompiled: each is one for training, one for evaluation.
-            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * MAX_COMPILED_LENGTHS)
+        self.lengths = self._few_lengths(model, args, data_collator, kwargs.get("train_dataset"))
         # The weights of several tasks are parameters that only the loss sees: every device computes the same gradient.
         learns_weights = model.config.loss == MULTITASK and model.config.task_weighting == "uncertainty"
         self.loss_parameters = {"log_variances": model.log_variances} if learns_weights else {}
@@ -110,6 +104,27 @@ class BurstTrainer(AveragingTrainer):
             self.add_callback(ProgressLines(best_metric(task)))
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
+
+    @staticmethod
+    def _few_lengths(model, args: AvbTrainingArguments, data_collator, train_clips) -> list[int]:
+        """The lengths in samples that batches are padded to; none on a CPU, where a new length costs nothing."""
+        pads = isinstance(data_collator, BurstCollator | FrameCollator)
+        if not pads or train_clips is None or not (args.torch_compile or args.device.type != "cpu"):
+            return []
+        if reason := batch_dependence(model):
+            if args.torch_compile:
+                raise AvbError(f"{reason}, and --torch_compile pads more: leave it out, or change that")
+            return []
+        lengths = choose_lengths(train_clips[args.length_column_name][:])
+        if isinstance(data_collator, FrameCollator):
+            stride = math.prod(model.config.conv_stride)
+            data_collator.lengths = [-(-length // stride) for length in lengths]
+        else:
+            data_collator.lengths = lengths
+        if args.torch_compile:
+            # Beyond its limit torch would run further lengths uncompiled: each is one for training, one for evaluation.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * MAX_LENGTHS)
+        return lengths
 
     def _determine_best_metric(self, metrics, trial):
         """As the stock method, for which the first of epochs alike is the best; with `best_on_tie` the last may be."""

@@ -1,0 +1,101 @@
+"""What was not given and depends on the device: precision, loader workers, the size of evaluation batches.
+
+On a CPU nothing changes. On a GPU an encoder of speech is trained in bfloat16 where the card has it, else in TF32, and
+clips are loaded by processes that live as long as the training. What is given, by a recipe too, wins; what changes a
+number is written into the run's recipe, and a resumed run keeps it.
+"""
+
+import os
+from collections.abc import Container
+from typing import Any
+
+import torch
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
+from transformers.utils.import_utils import enable_tf32
+
+from audio_avb import SAMPLING_RATE
+from avb.arguments import AvbTrainingArguments, ModelArguments
+
+MAX_WORKERS = 8  # per device
+PREFETCH = 4  # batches per worker
+MAX_EVAL_BATCH = 256
+# Of the first convolutions' outputs, which are the largest: 3,200 frames per second of 512 channels in fp32, and the
+# copies that a layer norm makes of them.
+EVAL_BYTES_PER_SECOND = 4 * 3200 * 512 * 4
+EVAL_SHARE = 0.25  # of the free memory: training has the rest
+
+
+def fill_in(
+    model_args: ModelArguments, args: AvbTrainingArguments, given: Container[str], known: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Sets what was not given, for the run's device; nothing on a CPU.
+
+    Args:
+        model_args: of the run.
+        args: changed in place.
+        given: names of the arguments that a recipe or the command line gave.
+        known: values of the run that is resumed; precision stays what it was.
+
+    Returns:
+        What was set and changes a number, to be written into the recipe.
+    """
+    if args.device.type != "cuda":
+        return {}
+    chosen: dict[str, Any] = {}
+    if "bf16" not in given and "fp16" not in given:
+        # Not the baselines: what they compute of spectra has more range than bfloat16 has digits.
+        chosen["bf16"] = model_args.model == "wav2vec2" and is_torch_bf16_gpu_available()
+    if "tf32" not in given and is_torch_tf32_available():
+        chosen["tf32"] = True
+    chosen |= {name: value for name, value in (known or {}).items() if name in chosen}
+    if chosen.get("bf16"):
+        args.bf16, args.mixed_precision = True, "bf16"
+    if "tf32" in chosen:
+        args.tf32 = chosen["tf32"]
+        enable_tf32(args.tf32)
+    if "dataloader_num_workers" not in given:
+        args.dataloader_num_workers = loader_workers(args.world_size)
+    if args.dataloader_num_workers > 0:
+        if "dataloader_persistent_workers" not in given:
+            args.dataloader_persistent_workers = True
+        if "dataloader_prefetch_factor" not in given:
+            args.dataloader_prefetch_factor = PREFETCH
+    return chosen
+
+
+def loader_workers(world_size: int) -> int:
+    """Processes that load clips, per device: all processors but one, shared by the devices of this machine."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, max(processors // max(world_size, 1) - 1, 0))
+
+
+def evaluation_batch_size(longest_samples: int, free_bytes: int) -> int:
+    """Clips per evaluation batch that so much free memory has room for: a power of two from 1 to 256."""
+    room = EVAL_SHARE * free_bytes / (EVAL_BYTES_PER_SECOND * max(longest_samples, 1) / SAMPLING_RATE)
+    size = 1
+    while size * 2 <= min(room, MAX_EVAL_BATCH):
+        size *= 2
+    return size
+
+
+def fill_in_evaluation(args: AvbTrainingArguments, given: Container[str], longest_samples: int, dependence: str | None):
+    """Sets the size of evaluation batches, unless it was given or a clip's score depends on its batch."""
+    if args.device.type == "cuda" and dependence is None and "per_device_eval_batch_size" not in given:
+        free, _ = torch.cuda.mem_get_info(args.device)
+        args.per_device_eval_batch_size = evaluation_batch_size(longest_samples, free)
+
+
+def summary(args: AvbTrainingArguments, lengths: int) -> str:
+    """One line of how the device is used.
+
+    Args:
+        args: of the run.
+        lengths: that batches are padded to; 0 where each is as long as its longest clip.
+    """
+    name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "TF32" if args.tf32 else "fp32"
+    workers = args.dataloader_num_workers
+    loading = f"{workers} loader workers" if workers else "clips loaded in this process"
+    kept = ", kept between epochs" if workers and args.dataloader_persistent_workers else ""
+    padded = f"; batches padded to {lengths} lengths" if lengths else ""
+    return f"on {name}: {precision}, {loading}{kept}, evaluation of {args.per_device_eval_batch_size} clips{padded}"
