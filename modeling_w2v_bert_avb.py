@@ -32,8 +32,8 @@ class Wav2Vec2BertVocalBurstConfig(VocalBurstConfig, Wav2Vec2BertConfig):
     model_type = "wav2vec2-bert-vocal-burst"
     kind = "w2v-BERT 2.0"
     feat_extract_norm = None  # no convolutions
-    receptive_field = WIDTH + HOP * (STACKED - 1)  # type: ignore[assignment]
-    samples_per_frame = HOP * STACKED  # type: ignore[assignment]
+    receptive_field = WIDTH + HOP * (STACKED - 1)
+    samples_per_frame = HOP * STACKED
 
     def _validate_head(self):
         super()._validate_head()

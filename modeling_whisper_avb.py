@@ -39,8 +39,8 @@ class WhisperVocalBurstConfig(VocalBurstConfig, WhisperConfig):
     }
     is_encoder_decoder: bool = False
     feat_extract_norm = None  # its convolutions have no norm
-    receptive_field = STRIDE  # type: ignore[assignment]
-    samples_per_frame = STRIDE  # type: ignore[assignment]
+    receptive_field = STRIDE
+    samples_per_frame = STRIDE
 
     def _validate_head(self):
         super()._validate_head()

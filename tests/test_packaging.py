@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 # Not by `python -m build`, which would fetch setuptools anew.
 BUILD = "import sys; from setuptools import build_meta; getattr(build_meta, f'build_{sys.argv[2]}')(sys.argv[1])"
-LEFT_OUT = (".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "sample", "results", "docs")
+LEFT_OUT = (".[!n]*", "runs", "build", "dist", "*.egg-info", "__pycache__", "sample", "results", "docs")  # not .npmrc
 # What the tests need of the environment must not come from outside it: neither this tree nor a user's site-packages.
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
@@ -103,6 +103,19 @@ def test_the_source_distribution_builds_the_same_wheel(dist, wheel, tmp_path):
     (source,) = tmp_path.iterdir()
     build(source, tmp_path, "wheel")
     assert contents(tmp_path / wheel.name) == contents(wheel)
+
+
+def test_an_editable_install_is_found_from_the_folder_around_a_clone(tmp_path):
+    """There Python takes the clone for a package without `__init__.py`, unless it finds one that has it on its path."""
+    shutil.copytree(ROOT, tmp_path / "avb", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    build(tmp_path / "avb", tmp_path / "site", "editable")
+    (built,) = (tmp_path / "site").glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(tmp_path / "site")
+    script = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); import avb; print(avb.__file__)"
+    run = [sys.executable, "-S", "-c", script]
+    done = subprocess.run(run, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str(tmp_path / "avb" / "avb" / "__init__.py"), done.stderr
 
 
 def test_an_installed_wheel_scores_a_clip_far_from_the_tree(python, tmp_path):
