@@ -26,7 +26,6 @@ def test_the_corpus_and_whose_clips_they_are(tmp_path):
     ]
     nameless = {"train": split([0]), "test": split([1])}
     assert corpus_lines("clips.csv", nameless)[1:] == ["speakers: none are known, so intervals go by clip"]
-    assert "and one may be in two splits (--speaker_column" in corpus_lines("clips.csv", nameless, True)[1]
 
 
 def test_classes_are_counted_and_those_that_a_split_lacks_are_named():

@@ -47,7 +47,8 @@ class ProgressLines(TrainerCallback):
         self._score = self._warm = None
         self._is_expected = False
         if state.is_world_process_zero:
-            steps = f"{_number(state.num_train_epochs)} epochs of {self._steps_per_epoch} steps"
+            epochs = _number(state.num_train_epochs)
+            steps = f"{epochs} epoch{'s' * (epochs != '1')} of {self._steps_per_epoch} steps"
             goes_on = f", of which {self._first_step} of {state.max_steps} are done" if self._first_step else ""
             print(f"{steps}{goes_on}", flush=True)
 

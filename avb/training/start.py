@@ -30,8 +30,7 @@ def corpus_lines(data_dir: str, splits: Mapping[str, Dataset], has_made_splits: 
     ]
     speakers = {name: _speakers(split) for name, split in splits.items()}
     if not any(speakers.values()):
-        made = " and one may be in two splits (--speaker_column, --speaker_pattern)" if has_made_splits else ""
-        return [*lines, f"speakers: none are known, so intervals go by clip{made}"]
+        return [*lines, "speakers: none are known, so intervals go by clip"]
     lines.append("speakers: " + ", ".join(f"{name} {len(found):,}" for name, found in speakers.items()))
     shared = speakers.get("train", set()) & set().union(*(speakers[name] for name in speakers if name != "train"))
     if shared:
