@@ -192,6 +192,14 @@ def fold_path(folder: str | Path, fold: int) -> Path:
     return Path(folder) / FOLDS / str(fold)
 
 
+def trained_folders(folder: str | Path) -> list[Path]:
+    """The folders of a run that have a Trainer's log: its own, or those of a cross-validation's folds."""
+    own = Path(folder)
+    if (own / TRAINER_STATE).is_file() or not (own / FOLDS).is_dir():
+        return [own]
+    return sorted((path for path in (own / FOLDS).iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
 def new_run_id() -> str:
     """The time, UTC, and three random bytes: `20240131-154502-9f3c1a`."""
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"

@@ -8,7 +8,17 @@ from conftest import ROOT
 from finished_run import make_run, random_scores
 
 from avb.errors import AvbError
-from avb.run_files import METRICS, Metrics, describe_tasks, new_run_id, read_metrics, start_run, write_metrics
+from avb.run_files import (
+    METRICS,
+    Metrics,
+    describe_tasks,
+    fold_path,
+    new_run_id,
+    read_metrics,
+    start_run,
+    trained_folders,
+    write_metrics,
+)
 from avb.tasks import TASKS, MultiTask
 
 WITHHELD = {"num_clips": 0, "note": "labels are withheld"}
@@ -72,3 +82,12 @@ def test_a_resumed_run_keeps_its_id_and_another_one_gets_its_own(tmp_path):
     assert start_run(tmp_path, True, ids[1]) == ids[0]
     assert start_run(tmp_path, False, ids[2]) == ids[2]
     assert start_run(tmp_path, True, ids[3]) == ids[2]
+
+
+def test_the_logs_of_a_cross_validation_are_those_of_its_folds(tmp_path):
+    assert trained_folders(tmp_path) == [tmp_path]
+    for fold in (10, 2):
+        fold_path(tmp_path, fold).mkdir(parents=True)
+    assert trained_folders(tmp_path) == [fold_path(tmp_path, 2), fold_path(tmp_path, 10)]
+    (tmp_path / "trainer_state.json").touch()  # of the model of all clips
+    assert trained_folders(tmp_path) == [tmp_path]

@@ -14,7 +14,7 @@ from avb.reports.analysis.page import write_report
 from avb.reports.analysis.runs import ablation_section, curves_section, scores_section
 from avb.reports.analysis.sections import task_sections
 from avb.reports.scored import read_predictions
-from avb.run_files import CROSS_VALIDATION, read_metrics
+from avb.run_files import CROSS_VALIDATION, read_metrics, trained_folders
 
 __all__ = ["analyse"]
 
@@ -52,7 +52,9 @@ def analyse(
     sections = [scores_section(runs, split)]
     for predictions in tasks:
         sections += task_sections(predictions, predictions.task.name if len(tasks) > 1 else "")
-    sections.append(curves_section([learning_curve(run, metric) for run in runs], metric))
+    sections.append(
+        curves_section([learning_curve(trained, metric) for run in runs for trained in trained_folders(run)], metric)
+    )
     if summaries is not None:
         sections.append(ablation_section(*ablation(summaries, split), table))
     return write_report(f"Analysis of {folder.resolve().name}", sections, output or folder / "analysis")
