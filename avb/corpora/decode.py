@@ -29,7 +29,7 @@ import soundfile as sf
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from audio_avb import AudioPreparation
+from audio_avb import AudioPreparation, split_segment
 from avb.cache import arrow_writer, cache_folder
 from avb.errors import AudioError, CorpusError
 from avb.files import batches
@@ -149,7 +149,7 @@ def fingerprint(rows: Dataset, preparation: AudioPreparation) -> str:
             content = hashlib.sha256(audio["bytes"]).hexdigest()
         else:
             try:
-                stat = os.stat(audio["path"])
+                stat = os.stat(split_segment(audio["path"])[0])
                 # The mode: a file made readable is decoded again.
                 content = (stat.st_size, stat.st_mtime_ns, stat.st_mode)
             except OSError:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from audio_avb import AUDIO_SUFFIXES
 from avb.corpora.tables import Table
 from avb.errors import CorpusError
+
+_DATA_ROOT = re.compile(r"^\$?\{?data_root\}?/+", re.IGNORECASE)  # as SpeechBrain's tables write it
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ def find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) 
     if missing:
         first = ", ".join(missing[:3])
         message = f"{table.path}: {len(missing)} of {len(files)} audio files are not in {audio_root}, such as {first}"
+        if "$" in first or "{" in first or "~" in first:
+            message += "; of variables in paths only $data_root is filled in, by audio_root"
         if not skip_missing:
             raise CorpusError(
                 f"{message}; give audio_root=... (--audio_root), or leave them out: skip_missing=True (--skip_missing)"
@@ -43,7 +48,7 @@ def _path_inside(table: Table, position: int, column: str, name: str, audio_root
     """The path a cell names, which does not leave the folder."""
     if not name:
         raise CorpusError(f"{table.where(position)}, column {column!r}: no path; remove the row or fill it in")
-    relative = Path(name.replace("\\", "/"))
+    relative = Path(_DATA_ROOT.sub("", name.replace("\\", "/")))
     path = audio_root / relative
     if ".." in relative.parts or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(audio_root)):
         raise CorpusError(

@@ -12,6 +12,9 @@ Rules, each with an option to overrule it:
   that very name, the only one that has it in another case or Unicode form is taken.
 - the label columns are the ones left: all numeric, or exactly one of text. Anything else is ambiguous, and raises.
 - regression labels lie in [0, 1], or in the `label_range` given; they are never rescaled here.
+- columns `start` and `end` (s) make each row a segment of its file, a clip with the id `path#start-end`; all segments
+  of a file are in one split.
+- a folder whose sub-folders train, validation, test have a `metadata.csv` or `.jsonl` each is read as one table.
 - splits come from the column called split (train, val, dev, test, ...), or else are made, 80/10/10, deterministic, by
   speaker where a column speaker, subject, participant or actor is there: no speaker is on two sides.
 - `speaker_pattern`, `label_pattern` and `group_pattern` read speakers, classes and groups from the paths of the clips
@@ -20,6 +23,7 @@ Rules, each with an option to overrule it:
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -29,19 +33,33 @@ from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
 from avb.corpora.files import find_files
 from avb.corpora.grouping import make_splits
-from avb.corpora.labels import MISSING_CELLS, parse_numbers, read_labels
+from avb.corpora.labels import MISSING_CELLS, blank_withheld, parse_numbers, read_labels
 from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
 from avb.corpora.raters import Pooled, pool_raters
 from avb.corpora.rows import Corpus, build_splits
-from avb.corpora.splits import parse_split
-from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, refuse_duplicates, require_column
-from avb.errors import CorpusError
+from avb.corpora.segments import find_segment_columns, read_segments, warn_of_parted_files
+from avb.corpora.splits import SPLITS, parse_split
+from avb.corpora.tables import (
+    TABLE_SUFFIXES,
+    Table,
+    find_column,
+    join_tables,
+    read_table,
+    refuse_duplicates,
+    require_column,
+)
+from avb.errors import CorpusError, fold
 from avb.tasks import Task, get_task
 
 PATH_COLUMNS = ("file", "path", "filename", "filepath", "audio", "audio_path", "wav", "wav_path", "clip", "file_id")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "participant", "participant_id", "actor", "group")
 SPLIT_COLUMNS = ("split", "partition", "subset")
 
+# What numbers beside labels are, as `fold` spells it: no hint takes them for labels.
+_NO_LABELS = {
+    fold(name) for name in ("start", "stop", "end", "duration", "length", "seconds", "offset", "frames", "sr")
+}
+_FOLDER_OF_SPLIT = "folder of the split"  # the column that tables in folders of splits make
 _CLASS_OF_NAME = "label_pattern"  # the column that the classes in file names make
 
 
@@ -105,13 +123,23 @@ def load(
         _refuse_for_shards(root, patterns, of_tables)
         return shards.load_prepared(root, task, cache_dir)
     path = None if label_pattern and root.is_dir() else _find_table(root)
+    of_splits = _find_tables_of_splits(root) if path is None and not label_pattern else {}
+    if of_splits:
+        path, split_column = root, split_column or _FOLDER_OF_SPLIT
     if path is None:
         _refuse_without_table(root, of_tables)
         return load_audiofolder(root, patterns)
     _refuse_said_twice(path, patterns, speaker_column, label_columns)
 
-    table = read_table(path)
-    columns = _choose_columns(table, path_column, split_column, speaker_column, rater_column)
+    if of_splits:
+        table = join_tables(root, of_splits, partial(_path_column, given=path_column), _FOLDER_OF_SPLIT)
+    else:
+        table = read_table(path)
+    columns = _choose_columns(table, path_column, split_column, speaker_column, rater_column, label_columns)
+    if columns.split:
+        is_test = np.array([parse_split(cell) == "test" for cell in table.cells[columns.split]])
+        blank_withheld(table, [name for name in table.cells.columns if name not in columns], is_test)
+    segments = read_segments(table, (columns.start, columns.end) if columns.start and columns.end else None)
     paths = [without_suffix(name) for name in table.cells[columns.path]]
     if label_pattern:
         table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
@@ -119,10 +147,14 @@ def load(
     the_task, of_labels = _make_task(table, task, label_columns, label_range, kind, columns)
 
     names = list(table.cells[columns.id or columns.path])
+    if columns.id is None:
+        names = [name + segment for name, segment in zip(names, segments, strict=True)]
     if columns.rater is None:
         refuse_duplicates(table, names, "the clip")
-    files = find_files(table, columns.path, Path(audio_root) if audio_root else path.parent, skip_missing)
-    clips = _one_row_per_clip(table, columns, names, files, read_labels(table, of_labels, the_task, names), the_task)
+    own_root = root if of_splits else path.parent
+    files = find_files(table, columns.path, Path(audio_root) if audio_root else own_root, skip_missing)
+    found = [f"{file}{segment}" if file else None for file, segment in zip(files, segments, strict=True)]
+    clips = _one_row_per_clip(table, columns, names, found, read_labels(table, of_labels, the_task, names), the_task)
 
     there = [clip for clip, row in enumerate(clips.positions) if files[row]]
     if not there:
@@ -130,15 +162,18 @@ def load(
     rows = [clips.positions[clip] for clip in there]
     ids, labels = [names[row] for row in rows], clips.labels[there]
     known = _known_of_clips(table, columns, patterns, paths, rows)
+    if "group" not in known and any(segments):  # those of a file stay together
+        known["group"] = [str(files[row]) for row in rows]
     if columns.split:
         split_of = [_split_of_row(table, columns.split, row) for row in rows]
+        warn_of_parted_files([files[row] for row in rows], [segments[row] for row in rows], split_of, str(path))
     else:
         by_clip = speaker_column == ""
         split_of = make_splits(
             ids, labels, str(path), speakers=known.get("speaker"), groups=known.get("group"), by_clip=by_clip
         )
     ratings = None if clips.ratings is None else [clips.ratings[clip] for clip in there]
-    splits = build_splits(ids, [str(files[row]) for row in rows], labels, split_of, ratings, **known)
+    splits = build_splits(ids, [str(found[row]) for row in rows], labels, split_of, ratings, **known)
     return Corpus(the_task, splits, has_made_splits=columns.split is None)
 
 
@@ -190,6 +225,21 @@ def _find_table(root: Path) -> Path | None:
     return tables[0] if tables else None
 
 
+def _find_tables_of_splits(root: Path) -> dict[str, Path]:
+    """`metadata.csv` or `.jsonl` in a folder of each split, by split; nothing where there are none."""
+    if not root.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
+        split = parse_split(folder.name)
+        tables = [folder / f"metadata{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"metadata{suffix}").is_file()]
+        if split and tables:
+            if len(tables) > 1 or split in found:
+                raise CorpusError(f"{folder}: a second table of split {split!r} ({tables[-1].name}); keep one")
+            found[split] = tables[0]
+    return {split: found[split] for split in SPLITS if split in found}
+
+
 class _Columns(NamedTuple):
     """Which columns of a table are not labels; None where it has no such column."""
 
@@ -198,6 +248,8 @@ class _Columns(NamedTuple):
     speaker: str | None
     id: str | None
     rater: str | None
+    start: str | None
+    end: str | None
 
 
 def _choose_columns(
@@ -206,33 +258,44 @@ def _choose_columns(
     split_column: str | None,
     speaker_column: str | None,
     rater_column: str | None,
+    label_columns: Sequence[str] | None,
 ) -> _Columns:
     """The columns that are named, else those that are called as usual."""
 
     def choose(given: str | None, usual: Sequence[str], option: str) -> str | None:
         return require_column(table, given, option) if given else find_column(table, *usual)
 
-    path = choose(path_column, PATH_COLUMNS, "path_column")
-    if path is None:
-        raise CorpusError(
-            f"{table.path}: which column holds the audio paths? None is called {', '.join(PATH_COLUMNS[:6])}, ...; "
-            f"give path_column=... (--path_column), one of {list(table.cells.columns)}"
-        )
+    path = _path_column(table, path_column)
+    segment = find_segment_columns(table)
+    if segment is None or set(segment) & set(label_columns or ()):
+        segment = (None, None)
     return _Columns(
         path,
         split=choose(split_column, SPLIT_COLUMNS, "split_column"),
         speaker=None if speaker_column == "" else choose(speaker_column, SPEAKER_COLUMNS, "speaker_column"),
         id=find_column(table, "id"),
         rater=require_column(table, rater_column, "rater_column") if rater_column else None,
+        start=segment[0],
+        end=segment[1],
     )
 
 
+def _path_column(table: Table, given: str | None) -> str:
+    path = require_column(table, given, "path_column") if given else find_column(table, *PATH_COLUMNS)
+    if path is None:
+        raise CorpusError(
+            f"{table.path}: which column holds the audio paths? None is called {', '.join(PATH_COLUMNS[:6])}, ...; "
+            f"give path_column=... (--path_column), one of {list(table.cells.columns)}"
+        )
+    return path
+
+
 def _one_row_per_clip(
-    table: Table, columns: _Columns, names: list[str], files: list[Path | None], labels: np.ndarray, task: Task
+    table: Table, columns: _Columns, names: list[str], files: list[str | None], labels: np.ndarray, task: Task
 ) -> Pooled:
     """Each clip's row and labels; the rows of several raters are joined, else a file may be listed once only."""
     if columns.rater is None:
-        refuse_duplicates(table, [str(file or name) for file, name in zip(files, names, strict=True)], "the file")
+        refuse_duplicates(table, [file or name for file, name in zip(files, names, strict=True)], "the file")
         return Pooled(list(range(len(names))), labels, None)
     same = [columns.path, columns.split, columns.speaker]
     return pool_raters(table, names, table.cells[columns.rater], labels, task, same)
@@ -277,9 +340,10 @@ def _make_task(
             kind = "regression"
         elif numeric or len(columns) > 1:
             text = [name for name in columns if name not in numeric]
+            likely = [name for name in numeric if fold(name) not in _NO_LABELS] or text[:1] or numeric
             raise CorpusError(
                 f"{table.path}: which columns are the labels? {_listed('numeric', numeric)}{_listed('text', text)}"
-                f"give label_columns=[...] (--label_columns {shlex.join(numeric or text[:1])})"
+                f"give label_columns=[...] (--label_columns {shlex.join(likely)})"
             )
         else:
             kind = "classification"

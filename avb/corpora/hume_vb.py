@@ -4,8 +4,8 @@
     root/labels/{high,two,culture,type}_info.csv    File_ID ([NNNNN]), Split (Train, Val, Test), the label columns
 
 The order of the release is kept, and `id` is the File_ID as the table spells it, so that a submission can print it.
-Test labels are withheld: empty cells, read as missing. Label columns are found by name. A folder written by
-`python -m avb.corpora.prepare hume_vb` loads the same way.
+Test labels are withheld: empty cells, or -1, Unknown or None in all of them, are read as missing. Label columns are
+found by name. A folder written by `python -m avb.corpora.prepare hume_vb` loads the same way.
 
 Sources: Baird et al. (2022), arXiv:2207.03572 (challenge); Cowen et al. (2022), doi:10.5281/zenodo.6320973 (corpus,
 licensed on request).
@@ -15,9 +15,11 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
+
 from audio_avb import AUDIO_SUFFIXES
 from avb.corpora import shards
-from avb.corpora.labels import read_labels
+from avb.corpora.labels import blank_withheld, read_labels
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import Table, find_column, read_table, refuse_duplicates, require_column
@@ -68,6 +70,7 @@ def load(
     refuse_duplicates(table, ids, ID_COLUMN, key=_file_key)
     split_of = [_split_of_row(table, position, text) for position, text in enumerate(table.cells[split_column])]
     files = _find_audio(root / audio_dir, table, id_column, skip_missing)
+    blank_withheld(table, label_columns, np.array(split_of) == "test")
     labels = read_labels(table, label_columns, the_task, ids)
     known = {
         "speaker": find_column(table, "Speaker", "Speaker_ID", "Subject", "Subject_ID"),
@@ -140,7 +143,7 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
                 raise CorpusError(f"{folder}: {other.name} and {file.name} answer to one File_ID; remove one")
     files, missing = [], []
     for position, clip_id in enumerate(table.cells[id_column]):
-        name = clip_id.strip("[] ")
+        name = _bare(clip_id)
         if not name or "/" in name or "\\" in name or ".." in name:
             raise CorpusError(
                 f"{table.where(position)}, column {id_column!r}: {clip_id!r} is no File_ID; ids look like [10119] and "
@@ -161,6 +164,13 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
 
 
 def _file_key(clip_id: str) -> str:
-    """`[00119]`, ` 119 ` and the stem `119` are one clip."""
-    name = clip_id.strip("[] ")
+    """`[00119]`, `['00119']`, ` 119 `, `00119.wav`, `119.0` and the stem `119` are one clip."""
+    name = _bare(clip_id)
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() in AUDIO_SUFFIXES or (suffix == ".0" and stem.isdigit()):  # a spreadsheet's number
+        name = stem
     return name.lstrip("0") or "0" if name.isdigit() else name
+
+
+def _bare(clip_id: str) -> str:
+    return clip_id.strip("[]'\" ")

@@ -16,6 +16,7 @@ from avb.tasks import MISSING_CLASS, TASKS, Task
 
 MISSING_CELLS = ("", "nan", "na", "n/a", "null", "?")
 
+_WITHHELD_CELLS = ("-1", "-1.0", "unknown", "unk", "none", "withheld", "hidden", "nan", "")
 _ROUNDING = 1e-6  # share of the label range by which a label may overshoot: float32 written as text
 _shortened = reprlib.Repr()  # a page of text in a cell must not hide what is wrong with it
 _shortened.maxstring = 60
@@ -62,6 +63,20 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
     return labels
 
 
+def blank_withheld(table: Table, columns: Sequence[str], is_test: np.ndarray) -> None:
+    """Takes out what stands for a withheld label: -1, Unknown or None in every test row of a column, and in no other.
+
+    Args:
+        table: changed in place.
+        columns: those that may hold labels.
+        is_test: whether a row is a test clip, (rows,).
+    """
+    for column in columns:
+        is_withheld = table.cells[column].str.casefold().isin(_WITHHELD_CELLS).to_numpy()
+        if is_test.any() and is_withheld[is_test].all() and not is_withheld[~is_test].any():
+            table.cells.loc[is_test, column] = ""
+
+
 def parse_numbers(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     """A column as float64, NaN where a cell is missing or no number, and which cells are missing, shapes (rows,)."""
     cells = table.cells[column]
@@ -100,8 +115,13 @@ def _range_hint(task: Task, lowest: float, highest: float) -> str:
     if task.name in TASKS or not np.isfinite([lowest, highest]).all():
         return "; correct the value"
     low, high = (f"{bound:.15g}" for bound in (np.floor(lowest), np.ceil(highest)))
-    return (
-        f"; if that is the scale, give label_range=({low}, {high}) (--label_range {low} {high}); if the numbers are "
-        "classes, kind='classification' (--kind); if this is no label, name the labels in label_columns=[...] "
-        "(--label_columns)"
-    )
+    hints = []
+    if lowest < highest:
+        hints = [
+            f"if that is the scale, give label_range=({low}, {high}) (--label_range {low} {high})",
+            "if the numbers are classes, kind='classification' (--kind)",
+        ]
+    if lowest == -1:
+        hints.append("if -1 stands for a missing label, leave its cell empty")
+    hints.append("if this is no label, name the labels in label_columns=[...] (--label_columns)")
+    return "; " + "; ".join(hints)

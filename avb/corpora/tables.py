@@ -5,6 +5,7 @@ many or too few is an error, never padded; and each row remembers its line, so t
 """
 
 import csv
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from avb.errors import CorpusError, did_you_mean, fold
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 MAX_LINE = 2**20  # characters of a header
 MAX_CELLS = 50_000_000  # of a Parquet table, which may claim billions in a kilobyte; HUME-VB's largest has 2.5 million
 
@@ -45,7 +46,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV (comma, semicolon or tab, whichever splits the header into most columns), TSV or Parquet table.
+    """Read a CSV (comma, semicolon or tab, whichever splits the header into most columns), TSV, Parquet or JSONL table.
 
     Columns without a name (the index that pandas writes) are left out.
 
@@ -54,7 +55,7 @@ def read_table(path: Path) -> Table:
             another number of fields than the header.
     """
     try:
-        table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        table = _READERS.get(path.suffix.lower(), _read_csv)(path)
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); save it as 'CSV UTF-8'") from error
     except (OSError, csv.Error, pa.ArrowException) as error:
@@ -129,9 +130,62 @@ def _read_parquet(path: Path) -> Table:
     return Table(path, _drop_unnamed(cells), "row")
 
 
+def _read_jsonl(path: Path) -> Table:
+    """One object of text and numbers per line."""
+    rows, lines = [], []
+    with path.open(encoding="utf-8-sig") as file:
+        for line, content in enumerate(file, 1):
+            if not content.strip():
+                continue
+            try:
+                row = json.loads(content)
+            except (ValueError, RecursionError) as error:
+                raise CorpusError(f"{path}, line {line}: no JSON ({error}); one object per line is needed") from error
+            if not isinstance(row, dict):
+                raise CorpusError(f'{path}, line {line}: no object of columns and values, such as {{"file_name": ...}}')
+            for name, value in row.items():
+                if isinstance(value, (dict, list)):
+                    raise CorpusError(
+                        f"{path}, line {line}: {name!r} holds a {type(value).__name__}, no text or number"
+                    )
+            rows.append({name.strip(): "" if value is None else str(value).strip() for name, value in row.items()})
+            lines.append(line)
+    cells = pd.DataFrame(rows, index=lines, dtype=object).fillna("")
+    return Table(path, _drop_unnamed(cells), "line")
+
+
 def _drop_unnamed(cells: pd.DataFrame) -> pd.DataFrame:
     unnamed = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
     return cells[[name for name in cells.columns if not unnamed.fullmatch(name)]]
+
+
+_READERS: dict[str, Callable[[Path], Table]] = {".parquet": _read_parquet, ".jsonl": _read_jsonl}
+
+
+def join_tables(root: Path, tables: dict[str, Path], column_of: Callable[[Table], str], split_column: str) -> Table:
+    """Tables that lie in folders, one of each split, as one whose paths start from their common folder.
+
+    Args:
+        root: the common folder.
+        tables: a split's name and its table.
+        column_of: the column of paths of a table.
+        split_column: the column that says the split; it is added.
+
+    Raises:
+        CorpusError: a table cannot be read, or their columns differ.
+    """
+    parts: list[pd.DataFrame] = []
+    for split, path in tables.items():
+        table = read_table(path)
+        cells, column = table.cells.copy(), column_of(table)
+        if parts and set(cells.columns) != set(parts[0].columns) - {split_column}:
+            others = ", ".join(parts[0].columns.drop(split_column))
+            raise CorpusError(f"{path}: its columns are {', '.join(cells.columns)}, those of another split {others}")
+        cells[column] = [f"{path.parent.relative_to(root).as_posix()}/{name}" for name in cells[column]]
+        cells[split_column] = split
+        cells.index = [f"{line} of {path.relative_to(root).as_posix()}" for line in cells.index]
+        parts.append(cells)
+    return Table(root, pd.concat(parts), "line")
 
 
 # ---------------------------------------------------------------------------------------------------- finding names

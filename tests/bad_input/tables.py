@@ -140,12 +140,47 @@ def own_absolute(folder: Path) -> tuple:
     return ("folder", path, None), {"audio_root": "/"}
 
 
+def segments(*rows: tuple, header: tuple = ("file", "start", "end", "joy")) -> Callable[[Path], tuple]:
+    """A table of parts of two-second recordings."""
+
+    def build(folder: Path) -> tuple:
+        for name in CLIPS[:6]:
+            sf.write(folder / name, np.random.default_rng(0).normal(size=32_000) * 0.1, 16_000)
+        path = folder / "segments.csv"
+        path.write_text(text(rows, header))
+        return ("folder", path, None), {}
+
+    return build
+
+
+def tables_of_splits(*names: str, **files: str) -> Callable[[Path], tuple]:
+    """A folder per split, with clips and a table of the given name."""
+
+    def build(folder: Path) -> tuple:
+        for split, name in zip(("train", "validation", "test"), names, strict=True):
+            clips(folder / split, [f"{split}{number}.wav" for number in range(2)])
+            rows = [{"file_name": f"{split}{number}.wav", "emotion": "ab"[number]} for number in range(2)]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            cells = text([list(row.values()) for row in rows], list(rows[0]))
+            (folder / split / name).write_text(files.get(split) or (lines if name.endswith("l") else cells))
+        return ("folder", folder, None), {}
+
+    return build
+
+
 def two_tables(folder: Path) -> tuple:
     (name, path, task), options = table(text())(folder)
     shutil.copy(path, folder / "more.csv")
     return (name, folder, task), options
 
 
+def withheld_in_test(cell: str) -> str:
+    splits = ["train"] * 6 + ["dev"] * 2 + ["test"] * 2
+    rows = [(n, j if split != "test" else cell, split) for (n, j, _), split in zip(ROWS, splits, strict=True)]
+    return text(rows, ("file", "joy", "split"))
+
+
+HALVES = [(name, start, start + 1, 0.5 * start) for name in CLIPS[:6] for start in (0, 1)]
 BOM = "\ufeff".encode()
 CASES = [
     Case("byte-order mark", table(BOM + text().encode()), "loaded: 8 train"),
@@ -200,6 +235,63 @@ CASES = [
     Case("a link to a clip outside, put there by the user", linked, "loaded: 8 train"),
     Case("an unknown task", lambda folder: (("hume_vb", folder, "tow"), {}), "error: did you mean 'two'?"),
     Case("a label range upside down", table(text(), label_range=(1, 0)), "error: label_range must be two numbers"),
+    Case("segments of six files", segments(*HALVES), "loaded: 8 train, 2 validation, 2 test"),
+    Case(
+        "segments as audformat writes times",
+        segments(
+            *[(name, "0 days 00:00:00.5", "0 days 00:00:01" if joy else "NaT", joy) for name, _, _, joy in HALVES]
+        ),
+        "loaded: 8 train, 2 validation, 2 test",
+    ),
+    Case(
+        "a segment upside down", segments(*HALVES, ("c0.wav", 2, 1.5, 0)), "error: line 14: the segment from 2 to 1.5"
+    ),
+    Case("a segment of no length", segments(*HALVES, ("c0.wav", 1, 1, 0)), "error: line 14: the segment from 1 to 1 s"),
+    Case("a segment before the start", segments(*HALVES, ("c0.wav", -1, 1, 0)), "error: line 14: the segment from -1"),
+    Case(
+        "a segment from a word", segments(*HALVES, ("c0.wav", "x", 1, 0)), "error: line 14, column 'start': 'x' is no"
+    ),
+    Case("a segment twice", segments(*HALVES, HALVES[0]), "error: line 14: the clip 'c0.wav#0-1' was already in"),
+    Case(
+        "durations beside classes",
+        table(
+            text([(name, 2.0, "ab"[number % 2]) for number, name in enumerate(CLIPS)], ("file", "duration", "feeling"))
+        ),
+        "error: (--label_columns feeling)",
+    ),
+    *[
+        Case(f"test labels {withheld}", table(withheld_in_test(withheld)), "loaded: 6 train, 2 validation, 2 test")
+        for withheld in ("-1", "Unknown", "None")
+    ],
+    Case(
+        "a label -1 in train", table(cell(3, 1, "-1")), "error: if -1 stands for a missing label, leave its cell empty"
+    ),
+    Case("labels of -1 alone", table(text([(n, -1, 0) for n in CLIPS])), "error: spans -1 to -1; if -1 stands for"),
+    Case("$data_root in paths", table(text([(f"$data_root/{name}", *r) for name, *r in ROWS])), "loaded: 8 train"),
+    Case(
+        "$HOME in paths", table(text([(f"$HOME/{name}", *r) for name, *r in ROWS])), "error: only $data_root is filled"
+    ),
+    Case(
+        "JSONL",
+        table("".join(json.dumps(dict(zip(HEADER, r, strict=True))) + "\n" for r in ROWS), "c.jsonl"),
+        "loaded: 8",
+    ),
+    Case("JSONL of lists", table("[1]\n", "c.jsonl"), "error: line 1: no object of columns and values"),
+    Case("JSONL cut in a line", table('{"file": "c0.wav"', "c.jsonl"), "error: line 1: no JSON"),
+    Case(
+        "JSONL with a list in a cell", table('{"file": "c0.wav", "joy": [1]}', "c.jsonl"), "error: 'joy' holds a list"
+    ),
+    Case(
+        "metadata.csv in each split's folder", tables_of_splits(*["metadata.csv"] * 3), "loaded: 2 train, 2 validation"
+    ),
+    Case(
+        "metadata.jsonl in each split's folder", tables_of_splits(*["metadata.jsonl"] * 3), "loaded: 2 train, 2 valid"
+    ),
+    Case(
+        "metadata.csv of another split with other columns",
+        tables_of_splits(*["metadata.csv"] * 3, test="file_name,mood\ntest0.wav,a\n"),
+        "error: its columns are file_name, mood",
+    ),
     Case("Parquet cut short", table(b"PAR1 no more", "clips.parquet"), "error: cannot be read as a table"),
     Case("Parquet with lists", parquet({"file": CLIPS, "joy": [[1]] * 10}), "error: column 'joy' holds list"),
     Case("Parquet that claims 60 million rows", claim, "error: more than a label table may have"),
@@ -209,6 +301,15 @@ CASES = [
     Case("one class folder", class_folders("laugh"), "error: neither one label table"),
     Case("a class folder that holds a link to its parent", folder_loop, "loaded: 2 train, 2 validation, 2 test"),
     Case("HUME-VB as released", release(GOOD), "loaded: 1 train, 1 validation, 1 test"),
+    *[
+        Case(f"HUME-VB, File_ID as {spelled}", release(instead(0, f"{spelled},Train,0.1,0.2")), "loaded: 1 train")
+        for spelled in ("00001.wav", "1.0", "['00001']", "1", '"[""00001""]"')
+    ],
+    *[
+        Case(f"HUME-VB, test labels {cell}", release(instead(2, f"[00003],Test,{cell},{cell}")), "loaded: 1 train")
+        for cell in ("-1", "Unknown", "None")
+    ],
+    Case("HUME-VB, a train label -1", release(instead(0, "[1],Train,-1,0")), "error: '-1' is outside the label range"),
     Case(
         "HUME-VB, File_ID with ../",
         release(instead(0, "[../00001],Train,0.1,0.2")),
