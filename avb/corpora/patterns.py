@@ -175,7 +175,7 @@ def _read(names: Sequence[str], expression: str, given: str, option: str, where:
     try:
         compiled = re.compile(expression)
     except re.error as error:
-        raise CorpusError(f"--{option} {given}: no regular expression ({error})") from error
+        raise CorpusError(f"--{option} {given}: no regular expression ({error}); correct it") from error
     if compiled.groups != 1:
         hint = did_you_mean(given, PATTERNS, "Ready ones")
         raise CorpusError(f"--{option} {given}: it needs one group, such as ^([^/]+)/ for the first folder{hint}")

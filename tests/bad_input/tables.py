@@ -299,6 +299,17 @@ CASES = [
     Case("two tables in a folder", two_tables, "error: 2 tables (clips.csv, more.csv)"),
     Case("class folders", class_folders("laugh", "cry"), "loaded: 2 train, 2 validation, 2 test"),
     Case("one class folder", class_folders("laugh"), "error: neither one label table"),
+    Case(
+        "a name that --speaker_pattern does not fit",
+        table(text(), speaker_pattern="^c([0-8])$"),
+        "error: --speaker_pattern ^c([0-8])$ does not fit 1 of 10 names, such as c9;",
+    ),
+    Case(
+        "a corpus's name, misspelled, as --label_pattern",
+        table(text(), label_pattern="vivea"),
+        "error: --label_pattern vivea: it needs one group",
+    ),
+    Case("--group_pattern that is no expression", table(text(), group_pattern="("), "error: no regular expression"),
     Case("a class folder that holds a link to its parent", folder_loop, "loaded: 2 train, 2 validation, 2 test"),
     Case("HUME-VB as released", release(GOOD), "loaded: 1 train, 1 validation, 1 test"),
     *[
