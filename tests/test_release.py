@@ -19,6 +19,7 @@ from avb.cards.card import write_card
 from avb.cards.hub_folder import hub_files
 from avb.cards.space import link_space
 from avb.errors import AvbError
+from avb.export.check import made_up_bursts
 from avb.export.hub import export_hub
 from avb.export.page import PAGE, RUNTIME_FILES
 from avb.run_files import METRICS
@@ -41,8 +42,9 @@ def scored_on_test(folder):
 
 
 @pytest.mark.slow
-def test_push_with_a_space_gives_the_model_its_page(folder, hub, tmp_path):  # noqa: F811
+def test_push_with_a_space_gives_the_model_its_page(folder, hub, tmp_path, monkeypatch):  # noqa: F811
     """The runtime's files stand in for ONNX Runtime Web's, which a browser runs in test_web.py: these are copied."""
+    monkeypatch.setattr("avb.export.hub.made_up_bursts", lambda: {"burst": made_up_bursts()["burst 4"]})
     export_hub(folder, folder)
     runtime = tmp_path / "runtime"
     runtime.mkdir()

@@ -1,7 +1,7 @@
 /* The page: buttons and choices to recordings and models, and answers onto the screen. */
 
 import { drawAnswer, hasPlane, ranking, shown } from "./draw.js";
-import { Engine, hasWebGpu } from "./engine.js";
+import { Engine, webGpuAdapter } from "./engine.js";
 import { Ear, HEARD_SECONDS, HOP_SECONDS } from "./live.js";
 import { joinBlocks, peakOf, startMicrophone } from "./microphone.js";
 import { droppedFiles, listModels, modelOfFiles } from "./models.js";
@@ -9,8 +9,7 @@ import { readRecording } from "./recording.js";
 import { meanOf, tasksOf } from "./scores.js";
 import { encodeWav } from "./audio/wav.js";
 
-const MAX_SECONDS = 120; // of a recording
-const LONGEST_WHOLE = 10; // seconds; a longer recording is scored window by window
+const [MAX_SECONDS, LONGEST_WHOLE] = [120, 10]; // of a recording, and of one that is scored in one piece
 const WINDOW_SECONDS = 5;
 const PROVIDERS = { wasm: "processor (WebAssembly)", webgpu: "graphics card (WebGPU)" };
 
@@ -24,8 +23,9 @@ let microphone = null;
 
 async function start() {
   $("provider").append(...Object.entries(PROVIDERS).map(([value, text]) => new Option(text, value)));
-  if (await hasWebGpu()) $("provider").value = "webgpu";
-  else $("provider").querySelector("[value=webgpu]").disabled = true;
+  const adapter = await webGpuAdapter();
+  $("provider").value = adapter === "card" ? "webgpu" : "wasm";
+  $("provider").querySelector("[value=webgpu]").disabled = !adapter;
   models = await listModels();
   $("model").append(...models.map(({ name }, index) => new Option(name, index)));
   listPrecisions();

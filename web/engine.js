@@ -47,12 +47,12 @@ export class Engine {
   }
 }
 
-/** Whether this browser gives the page a WebGPU adapter that is a card: in software it is slower than WebAssembly. */
-export async function hasWebGpu() {
+/** What this browser computes by WebGPU with: "card", "software", which is slower than WebAssembly, or null. */
+export async function webGpuAdapter() {
   try {
     const adapter = await navigator.gpu?.requestAdapter();
-    return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
+    return adapter ? (adapter.info?.isFallbackAdapter ? "software" : "card") : null;
   } catch {
-    return false;
+    return null;
   }
 }

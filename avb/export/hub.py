@@ -25,7 +25,7 @@ from avb.export.exporting import (
     refuse_difference,
     sha256,
 )
-from avb.export.writing import OPSET, refuse_unexportable, write_graph
+from avb.export.writing import OPSET, narrow_graph, refuse_unexportable, trace_graph
 from avb.files import make_folder, write_json
 from avb.inference.engines import HUB_FILES, HUB_FOLDER, REPORT_FILE, ExportedModel, import_package, open_engine
 from avb.inference.load import load_model
@@ -91,7 +91,10 @@ def export_hub(
         files = []
         expected = score_alone_and_padded(model, feature_extractor, list(bursts.values()))
         for precision, file in HUB_FILES.items():
-            write_graph(model, folder / file, precision)
+            if precision == "fp32":  # the first
+                trace_graph(model, folder / file)
+            else:
+                narrow_graph(model, folder / HUB_FILES["fp32"], folder / file, precision)
             exported = ExportedModel(model.config, open_engine(folder / file, "onnx", precision))
             found = score_alone_and_padded(exported, feature_extractor, list(bursts.values()))
             measured = differences(expected, found, feature_extractor.sampling_rate, bursts)

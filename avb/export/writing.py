@@ -37,28 +37,42 @@ def refuse_unexportable(name: str, model):
         raise AvbError(f"{name}: this is a {type(model).__name__}, and only these can be exported: {legal}")
 
 
+def graph_class(model) -> type[nn.Module]:
+    """Of the graph that a model is exported by."""
+    return next(graph for found, graph in GRAPHS.items() if isinstance(model, found))
+
+
 def write_graph(model, path: Path, precision: str):
-    """The model as an ONNX file, traced with two clips; at bf16 the engine does the rounding."""
+    """The model as an ONNX file; at bf16 the engine does the rounding."""
+    narrow = NARROW.get((graph_class(model), precision))
+    traced = path.with_suffix(".fp32.onnx") if narrow else path
+    trace_graph(model, traced)
+    if narrow:
+        narrow(traced, path)
+        traced.unlink()
+
+
+def narrow_graph(model, traced: Path, path: Path, precision: str):
+    """A file that `trace_graph` wrote, at fp16 or int8."""
+    NARROW[graph_class(model), precision](traced, path)
+
+
+def trace_graph(model, path: Path):
+    """The model as an ONNX file in fp32, traced with two clips."""
     mask = torch.ones(2, TRACED_SAMPLES, dtype=torch.long)
     mask[1, TRACED_SAMPLES // 2 :] = 0
     batch, time = {0: "batch"}, {1: "samples"}
-    graph = next(graph for found, graph in GRAPHS.items() if isinstance(model, found))(model).eval()
-    narrow = NARROW.get((type(graph), precision))
-    traced = path.with_suffix(".fp32.onnx") if narrow else path
     with warnings.catch_warnings(), torch.inference_mode():
         # The tracer warns of every branch on a configuration, and of the exporter's own future. What would go wrong in
         # a trace, a constant that depends on the clip, is what the comparison is for.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            graph,
+            graph_class(model)(model).eval(),
             (torch.zeros(2, TRACED_SAMPLES), mask),
-            traced,
+            path,
             dynamo=False,  # the exporter through torch.export does not take an LSTM over a varying time
             opset_version=OPSET,
             input_names=["input_values", "attention_mask"],
             output_names=["logits"],
             dynamic_axes={"input_values": batch | time, "attention_mask": batch | time, "logits": batch},
         )
-    if narrow:
-        narrow(traced, path)
-        traced.unlink()
