@@ -13,12 +13,10 @@ The waveform enters at zero mean and unit variance: the feature extractor is a `
 
 import torch
 from torch import nn
-from transformers.audio_utils import mel_filter_bank
 
-from .baseline import BaselineConfig, BaselineModel, power_spectra, require_legal
+from .baseline import BaselineConfig, require_legal
+from .log_mel import SAMPLING_RATE, Convolutions, LogMelModel, Spectrum
 
-SAMPLING_RATE = 16_000
-WINDOW, HOP, BANDS = 512, 320, 64
 MAX_BANDS_MASKED, MAX_TIME_MASKED, MAX_BANDS_SHIFTED = 12, 0.2, 3  # the second one a share of the clip
 
 
@@ -34,39 +32,29 @@ class LogMelCNNConfig(BaselineConfig):
         require_legal(self, 1 <= self.width <= 1024, "width", "between 1 and 1024")
 
 
-class Block(nn.Module):
+class Block(Convolutions):
     """Two convolutions over bands and time, and a way around them."""
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int]):
-        super().__init__()
-        self.stride = stride
-        self.first = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(channels)
+        super().__init__(channels_in, channels, stride)
         self.around = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
         self.around_norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x (batch, channels, bands, frames), zero behind each clip's end; mask (batch, 1, 1, frames) of ones there."""
-        shorter = mask[..., :: self.stride[1]]
-        hidden = self.first_norm(self.first(x)).relu() * shorter
-        hidden = self.second_norm(self.second(hidden))
+        hidden, shorter = self.convolve(x, mask)
         return (hidden + self.around_norm(self.around(x))).relu() * shorter, shorter
 
 
-class LogMelCNN(BaselineModel):
+class LogMelCNN(LogMelModel):
     """Input: 16 kHz mono waveforms of any length, padded on the right."""
 
     config_class = LogMelCNNConfig
-    filters: torch.Tensor
-    window: torch.Tensor
+    spectrum = Spectrum(fft=512, window=512, hop=320, bands=64, lowest=50.0, highest=SAMPLING_RATE / 2)
 
     def __init__(self, config: LogMelCNNConfig):
         super().__init__(config)
-        self.register_buffer("filters", torch.empty(BANDS, WINDOW // 2 + 1))
-        self.register_buffer("window", torch.empty(WINDOW))
-        self.band_norm = nn.BatchNorm1d(BANDS)
+        self.band_norm = nn.BatchNorm1d(self.spectrum.bands)
         width = config.width
         self.stem = nn.Conv2d(1, width, 5, (2, 1), padding=2, bias=False)
         self.stem_norm = nn.BatchNorm2d(width)
@@ -77,25 +65,6 @@ class LogMelCNN(BaselineModel):
         self.dropout = nn.Dropout(0.4)
         self.head = nn.Linear(2 * widths[-1], config.num_labels)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif module is self:
-            filters = mel_filter_bank(
-                WINDOW // 2 + 1, BANDS, 50.0, SAMPLING_RATE / 2, SAMPLING_RATE, "slaney", "slaney"
-            )
-            self.filters.copy_(torch.from_numpy(filters.T))
-            self.window.copy_(torch.hann_window(WINDOW))
-
-    def predict(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_values)
-        frames = attention_mask.sum(1).long() // HOP + 1  # (batch,)
-        mask = torch.arange(int(frames.max()), device=frames.device) < frames[:, None]  # (batch, frames)
-        power = power_spectra(input_values * attention_mask, self.window, WINDOW, HOP)
-        return self.predict_from_power(power[..., : mask.shape[1]], mask)
 
     def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Power spectra (batch, bins, frames), and the frames (batch, frames) of each clip → raw outputs."""

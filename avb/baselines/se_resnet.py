@@ -13,13 +13,11 @@ Unusual:
 
 import torch
 from torch import nn
-from transformers.audio_utils import mel_filter_bank
 
-from .baseline import BaselineConfig, BaselineModel, power_spectra, require_legal
+from .baseline import BaselineConfig, require_legal
+from .log_mel import Convolutions, LogMelModel, Spectrum
 
-SAMPLING_RATE = 16_000
-FFT, WINDOW, HOP, BANDS = 512, 400, 160, 80  # samples, samples, samples, bands
-LOWEST, HIGHEST = 50.0, 7900.0  # Hz
+BANDS = 80
 FLOOR = 1e-6  # of the clip's highest band energy: -60 dB
 STEM_STRIDES = ((2, 1), (2, 2))  # bands, frames
 STAGES, BLOCKS = (1, 2, 4, 8), 2  # widths of the stages, as multiples; blocks per stage
@@ -69,16 +67,12 @@ class Excitation(nn.Module):
         return x * self.excite(self.squeeze(mean).relu()).sigmoid()[..., None, None]
 
 
-class Block(nn.Module):
+class Block(Convolutions):
     """Two convolutions over bands and time, squeeze and excitation, and a way around them."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, drop_path: float):
-        super().__init__()
-        self.stride, self.drop_path = stride, drop_path
-        self.first = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(channels)
+        super().__init__(channels_in, channels, stride)
+        self.drop_path = drop_path
         self.excitation = Excitation(channels)
         self.around: nn.Module = nn.Identity()
         if stride > 1 or channels_in != channels:
@@ -88,26 +82,22 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x (batch, channels, bands, frames), zero behind each clip's end; mask (batch, 1, 1, frames) of ones there."""
-        shorter = mask[..., :: self.stride]
-        hidden = self.first_norm(self.first(x)).relu() * shorter
-        hidden = self.excitation(self.second_norm(self.second(hidden)), shorter)
+        hidden, shorter = self.convolve(x, mask)
+        hidden = self.excitation(hidden, shorter)
         if self.training and self.drop_path:
             kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop_path
             hidden = hidden * (kept / (1 - self.drop_path)).to(hidden.dtype)
         return (hidden + self.around(x)).relu() * shorter, shorter
 
 
-class SEResNet(BaselineModel):
+class SEResNet(LogMelModel):
     """Input: 16 kHz mono waveforms of any length, padded on the right."""
 
     config_class = SEResNetConfig
-    filters: torch.Tensor
-    window: torch.Tensor
+    spectrum = Spectrum(fft=512, window=400, hop=160, bands=BANDS, lowest=50.0, highest=7900.0)
 
     def __init__(self, config: SEResNetConfig):
         super().__init__(config)
-        self.register_buffer("filters", torch.empty(BANDS, FFT // 2 + 1))
-        self.register_buffer("window", torch.empty(WINDOW))
         width = config.width
         self.stem = nn.ModuleList(
             nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
@@ -122,23 +112,6 @@ class SEResNet(BaselineModel):
         self.dropout = nn.Dropout(config.head_dropout)
         self.head = nn.Linear(2 * widths[-1], config.num_labels)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif module is self:
-            filters = mel_filter_bank(FFT // 2 + 1, BANDS, LOWEST, HIGHEST, SAMPLING_RATE, "slaney", "slaney")
-            self.filters.copy_(torch.from_numpy(filters.T))
-            self.window.copy_(torch.hann_window(WINDOW))
-
-    def predict(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_values)
-        frames = attention_mask.sum(1).long() // HOP + 1  # (batch,)
-        mask = torch.arange(int(frames.max()), device=frames.device) < frames[:, None]  # (batch, frames)
-        power = power_spectra(input_values * attention_mask, self.window, FFT, HOP)
-        return self.predict_from_power(power[..., : mask.shape[1]], mask)
 
     def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Power spectra (batch, bins, frames), and the frames (batch, frames) of each clip → raw outputs."""

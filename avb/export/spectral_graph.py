@@ -15,20 +15,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from avb.baselines import LogMelCNN, SEResNet
-from avb.baselines import log_mel_cnn as cnn
-from avb.baselines import se_resnet as resnet
+from avb.baselines.log_mel import LogMelModel
 from modeling_avb import scores_from_outputs
-
-SETTINGS: dict[type, tuple[int, int]] = {LogMelCNN: (cnn.WINDOW, cnn.HOP), SEResNet: (resnet.FFT, resnet.HOP)}
 
 
 class SpectralGraph(nn.Module):
     """`forward(input_values, attention_mask)` gives the logits of a `LogMelCNN` or `SEResNet` in evaluation mode."""
 
-    def __init__(self, model: LogMelCNN | SEResNet):
+    def __init__(self, model: LogMelModel):
         super().__init__()
-        fft, self.hop = SETTINGS[type(model)]
+        fft, self.hop = model.spectrum.fft, model.spectrum.hop
         self.model, self.config = model, model.config
         self.spectrum = ConvolvedSpectrum(model.window.float(), fft, self.hop)
 
