@@ -209,6 +209,7 @@ class VocalBurstConfig(Stock):
         "True: the head reads a learned mean (softmax of weights) of the first layer's input and the outputs of all "
         "layers up to encoder_layer.",
     )
+    hears_level = False  # True of a kind whose pre-training heard waveforms as they are, not normalised
 
     def __post_init__(self, **kwargs):
         if self.encoder_layer is None:

@@ -343,6 +343,7 @@ class VocalBurstModel(PreTrainedModel):
         `last_hidden_state` of the outputs is what the head reads: (batch, frames, hidden), or all layers kept side by
         side, which are still to be weighed: (batch, frames, (layers + 1) × hidden).
         """
+        is_asked = kwargs.get("output_hidden_states", self.config.output_hidden_states)
         if self.layer_weights is not None:
             kwargs["output_hidden_states"] = True
         encoder = self.base_model
@@ -355,6 +356,8 @@ class VocalBurstModel(PreTrainedModel):
             mask = encoder.output_mask(frame_mask)
         if self.layer_weights is not None:
             outputs.last_hidden_state = torch.cat(outputs.hidden_states, -1)
+            if not is_asked:
+                outputs.hidden_states = None
         return outputs, mask
 
     def weigh_layers(self, layers: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,7 @@ class Wav2Vec2BertVocalBurstConfig(VocalBurstConfig, Wav2Vec2BertConfig):
 
     model_type = "wav2vec2-bert-vocal-burst"
     kind = "w2v-BERT 2.0"
+    hears_level = True  # it is told nothing of it: its features are normed
     feat_extract_norm = None  # no convolutions
     receptive_field = WIDTH + HOP * (STACKED - 1)
     samples_per_frame = HOP * STACKED

@@ -38,6 +38,7 @@ class WhisperVocalBurstConfig(VocalBurstConfig, WhisperConfig):
         "layerdrop": "encoder_layerdrop",
     }
     is_encoder_decoder: bool = False
+    hears_level = True
     feat_extract_norm = None  # its convolutions have no norm
     receptive_field = STRIDE
     samples_per_frame = STRIDE

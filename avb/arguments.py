@@ -94,6 +94,25 @@ class ModelArguments:
             "help": "What stays as loaded: 'feature_encoder' (the convolutions), 'encoder' (all of it) or 'none'."
         },
     )
+    freeze_layers: int = field(
+        default=0,
+        metadata={"help": "So many of the lowest transformer layers stay as loaded, and all in front of them."},
+    )
+    use_weighted_layer_sum: bool = field(
+        default=False,
+        metadata={"help": "True: the head reads all layers up to encoder_layer, weighed by learned weights."},
+    )
+    lora_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rank of adapters (LoRA) on the encoder's query and value projections, which are then all that is "
+            "trained of it; e.g. 8, with encoder_learning_rate 1e-3. Needs avb[adapters]."
+        },
+    )
+    merge_lora: bool = field(
+        default=True,
+        metadata={"help": "False: the model's folder holds adapters and head, and the name of the encoder."},
+    )
     mask_time_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of frames masked in training."})
     mask_feature_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of channels masked."})
     feat_proj_dropout: float | None = field(
@@ -244,6 +263,13 @@ class AvbTrainingArguments(TrainingArguments):
         default=1e-5,
         metadata={
             "help": "Learning rate of the encoder, unless it is frozen (the paper has 1e-4 for all). Default: auto."
+        },
+    )
+    layer_lr_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "The encoder's learning rate times this for each layer below the highest one kept; what stands in "
+            "front of the layers has that of one layer lower. E.g. 0.9."
         },
     )
     weight_decay: float = field(

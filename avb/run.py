@@ -22,6 +22,7 @@ from avb.command_line import OFF, Command
 from avb.corpora.decode import BadClip
 from avb.corpora.release import corpus_name
 from avb.cross_validation import check_arguments, cross_validate
+from avb.encoders.adapters import has_adapters, merge_adapters, save_adapters
 from avb.encoders.names import licence_of
 from avb.errors import AvbError
 from avb.files import make_folder, write_json, write_table, write_text
@@ -69,6 +70,8 @@ def run(
     """
     assert args.output_dir is not None  # parse_arguments sees to it
     repo_id = args.hub_model_id if args.push_to_hub else None
+    if repo_id and model_args.lora_rank is not None and not model_args.merge_lora:
+        raise AvbError("--merge_lora false makes a folder that needs its encoder and peft: leave --push_to_hub out")
     args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
     is_main_process = args.process_index == 0
     check_arguments(data_args, pushes=repo_id is not None)
@@ -206,9 +209,15 @@ def fit(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if model_args.merge_lora:
+        merge_adapters(model)
     if trainer.is_world_process_zero():
         trainer.save_state()
-        save_hub_folder(trainer.accelerator.unwrap_model(trainer.model), feature_extractor, output_dir)
+        if has_adapters(model):
+            save_adapters(model, feature_extractor, model_args.encoder, output_dir)
+        else:
+            save_hub_folder(model, feature_extractor, output_dir)
 
     scored = {name: split for name, split in splits.items() if name != "train"}
     metrics = Metrics(

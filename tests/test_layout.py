@@ -49,7 +49,9 @@ LAYERS = {
     "avb/command_line": {"avb/arguments", "avb/errors", "avb/recipes"},
     "avb/models": {"avb/errors"},
     "avb/metrics": {"avb/tasks"},
-    "avb/encoders": {"audio_avb", "avb/errors", "avb/models", "avb/recipes", "configuration_avb", "modeling_avb"},
+    "avb/encoders": {
+        "audio_avb", "avb/errors", "avb/files", "avb/models", "avb/recipes", "configuration_avb", "modeling_avb",
+    },
     "avb/corpora": {"audio_avb", "avb/cache", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/tasks"},
     "avb/collator": {"feature_extraction_avb"},
     "avb/baselines": {

@@ -10,6 +10,7 @@ from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
 from audio_avb import SAMPLING_RATE
+from avb.encoders.adapters import load_adapters
 from avb.encoders.kinds import trained_class
 from avb.encoders.weights import check_weights, has_preparation, has_weights, quiet, refuse_pointers
 from avb.errors import AudioError, AvbError
@@ -117,6 +118,8 @@ def _load(name: str, device: str, engine: str | None, precision: str | None):
         return model, _load_feature_extractor(name, config, config_dict)
     if precision is not None:
         raise AvbError(f"precision={precision!r} is for engine='onnx' or 'openvino'; with torch it is dtype")
+    if "adapter" in config_dict:
+        return load_adapters(name, found, config).eval(), _load_feature_extractor(name, config, config_dict)
     check_weights(name, config)
     model, info = found.from_pretrained(
         name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True

@@ -9,6 +9,7 @@ from datasets import Dataset
 from audio_avb import AudioPreparation
 from avb.arguments import DataArguments, ModelArguments
 from avb.baselines import BASELINES, HAVE_WIDTH
+from avb.encoders.adapters import add_adapters
 from avb.encoders.checkpoints import check_attention, load_encoder
 from avb.encoders.filterbank import read_encoder, start_filters
 from avb.encoders.kinds import encoder_class
@@ -80,6 +81,8 @@ def _build_wav2vec2(
     if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.freeze != "none":
             raise AvbError(f"--freeze {model_args.freeze} would keep random weights as they are: add --freeze none")
+        if model_args.lora_rank is not None or model_args.freeze_layers:
+            raise AvbError("--lora_rank and --freeze_layers would keep random weights as they are: leave them out")
         encoder_fields, first_filters = read_encoder(model_args.encoder)
         model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**encoder_fields | fields))
         start_filters(model.base_model, first_filters)
@@ -91,10 +94,12 @@ def _build_wav2vec2(
             resolve(model_args.encoder),
             **fields,
         )
-    feature_extractor.do_normalize = model_args.waveform_normalization == "clip"
+    if model.config.hears_level and model.config.waveform_normalization == "clip":
+        model.config.waveform_normalization = "none"  # as its pre-training has it
+    feature_extractor.do_normalize = model.config.waveform_normalization == "clip"
     feature_extractor.peak_db = preparation.peak_db
     feature_extractor.trim_top_db = preparation.trim_top_db
-    _freeze(model, model_args.freeze)
+    _freeze(model, model_args)
     return model, feature_extractor
 
 
@@ -110,11 +115,23 @@ def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
     return {"loss": task.loss(loss), "label_range": list(task.label_range)}
 
 
-def _freeze(model: VocalBurstModel, part: str):
+def _freeze(model: VocalBurstModel, model_args: ModelArguments):
+    part, count, rank = model_args.freeze, model_args.freeze_layers, model_args.lora_rank
+    layers = len(model.base_model.layers_kept)
+    if not 0 <= count < layers:
+        raise AvbError(f"--freeze_layers {count} is not legal: give 0 to {layers - 1}, or --freeze encoder for all")
+    if rank is not None and (count or part == "encoder"):
+        raise AvbError(
+            "--lora_rank keeps the encoder's own weights as they are: leave --freeze and --freeze_layers out"
+        )
     if part == "feature_encoder":
         model.freeze_feature_encoder()
     elif part == "encoder":
         model.freeze_encoder()
+    if count:
+        model.freeze_layers(count)
+    if rank is not None:
+        add_adapters(model, rank)
 
 
 def _class_weights(kind: str | None, task: Task | MultiTask, train: Dataset) -> list[float] | None:

@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from avb.encoders.adapters import has_adapters, trained_state
 from avb.errors import AvbError
 from avb.sigterm import SIGTERM_EXIT, on_sigterm
 from avb.training.checkpoints import (
@@ -70,9 +71,15 @@ class CheckpointTrainer(Trainer):
         return str(self._saving_under or super()._get_output_dir(trial))
 
     def _save(self, output_dir=None, state_dict=None):
+        if state_dict is None and has_adapters(self.model):
+            state_dict = trained_state(self.model)
         super()._save(output_dir, state_dict)
         # A pickle that nothing reads.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _issue_warnings_after_load(self, load_result):
+        if not has_adapters(self.model):  # whose checkpoints lack the encoder, which is as it was loaded
+            super()._issue_warnings_after_load(load_result)
 
     def _save_checkpoint(self, model, trial):
         run, name = Path(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"

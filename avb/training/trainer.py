@@ -9,6 +9,7 @@ once.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -279,19 +280,31 @@ class BurstTrainer(AveragingTrainer):
         return self.optimizer
 
     def parameter_groups(self) -> list[dict]:
-        """Encoder and head, each with and without weight decay (none on biases and norms, or `decay_biases`)."""
+        """Encoder, by layer where its rate decays, and head, each with and without weight decay.
+
+        There is none on biases and norms, unless `decay_biases` says so.
+        """
         names = [name for name, _ in self.model.named_parameters()]
         decayed = set(names if self.args.decay_biases else self.get_decay_parameter_names(self.model))
-        rates = {"encoder": self.args.encoder_learning_rate, "head": self.args.learning_rate}
-        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[float, str, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 part = "encoder" if name.startswith(f"{self.model.base_model_prefix}.") else "head"
-                groups.setdefault((part, name in decayed), []).append(parameter)
+                rate = self.args.learning_rate if part == "head" else self._encoder_rate(name)
+                groups.setdefault((rate, part, name in decayed), []).append(parameter)
         return [
-            {"params": params, "lr": rates[part], "weight_decay": self.args.weight_decay if decay else 0.0}
-            for (part, decay), params in groups.items()
+            {"params": params, "lr": rate, "weight_decay": self.args.weight_decay if decay else 0.0}
+            for (rate, _, decay), params in groups.items()
         ]
+
+    def _encoder_rate(self, name: str) -> float:
+        """Of a weight of the encoder; with `layer_lr_decay` it is lower from layer to layer (Howard & Ruder 2018)."""
+        decay = self.args.layer_lr_decay
+        if decay == 1:
+            return self.args.encoder_learning_rate
+        layer = re.search(r"(?<!pos_conv_embed\.)\blayers\.(\d+)\.", name)
+        depth = int(layer[1]) + 1 if layer else 0
+        return self.args.encoder_learning_rate * decay ** (len(self.model.base_model.layers_kept) - depth)
 
 
 def batch_dependence(model: nn.Module) -> str | None:
