@@ -50,8 +50,8 @@ class ModelArguments:
     encoder: str = field(
         default="facebook/wav2vec2-large-lv60",
         metadata={
-            "help": "BASE, LARGE, LARGE-LV60K or XLSR53; Hub name or folder of a wav2vec 2.0 checkpoint or of a model "
-            "trained here; emogator-small, which comes with the project;"
+            "help": "BASE, LARGE, LARGE-LV60K or XLSR53; Hub name or folder of a wav2vec 2.0 checkpoint, of another "
+            "kind that docs/encoders.md lists, or of a model trained here; emogator-small, which comes along;"
             " or a YAML file of Wav2Vec2Config fields, to start from random weights."
         },
     )
@@ -98,10 +98,7 @@ class ModelArguments:
         default=0,
         metadata={"help": "So many of the lowest transformer layers stay as loaded, and all in front of them."},
     )
-    use_weighted_layer_sum: bool = field(
-        default=False,
-        metadata={"help": "True: the head reads all layers up to encoder_layer, weighed by learned weights."},
-    )
+    use_weighted_layer_sum: bool = _of_model("use_weighted_layer_sum")
     lora_rank: int | None = field(
         default=None,
         metadata={
