@@ -1,16 +1,17 @@
 """The table of `results/benchmarks.csv` in Markdown: the newest row of each benchmark and setting.
 
-python benchmarks/table.py
+python benchmarks/table.py [TABLE]
 """
 
 import csv
 import sys
+from pathlib import Path
 
 from harness import RESULTS
 
 
-def main() -> int:
-    with open(RESULTS, newline="", encoding="utf-8") as file:
+def main(table: str | Path = RESULTS) -> int:
+    with open(table, newline="", encoding="utf-8") as file:
         newest = {(row["benchmark"], row["setting"], row["peer"]): row for row in csv.DictReader(file)}
     columns = ["benchmark", "setting", "ratio (low to high)", "of processor time"]
     columns += ["ours / peer, s", "ours / peer, MiB", "predictions differ by"]
@@ -19,7 +20,7 @@ def main() -> int:
         cells = [
             benchmark,
             setting,
-            "{} ({} to {})".format(*(_short(row[bound]) for bound in ("ratio", "ratio_low", "ratio_high"))),
+            _spread(row),
             _short(row["cpu_ratio"]),
             f"{_short(row['ours_s'])} / {_short(row['peer_s'])}",
             f"{float(row['peak_mib']):,.0f} / {float(row['peer_peak_mib'] or 'nan'):,.0f}",
@@ -29,6 +30,12 @@ def main() -> int:
     return 0
 
 
+def _spread(row: dict[str, str]) -> str:
+    """The ratio and its range; empty where ours ran alone."""
+    low, high = _short(row["ratio_low"]), _short(row["ratio_high"])
+    return f"{_short(row['ratio'])} ({low} to {high})" if row["ratio"] else ""
+
+
 def _short(number: str) -> str:
     if not number:
         return ""
@@ -36,4 +43,4 @@ def _short(number: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

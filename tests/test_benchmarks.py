@@ -97,22 +97,24 @@ def test_import_time(tmp_path):
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_every_gpu_row_runs_on_a_cpu_at_toy_size(tmp_path):
-    """With it train_step.py and frozen_epochs.py, which nothing else here runs."""
+    """With it train_step.py, train_command.py and frozen_epochs.py, which nothing else here runs."""
     results = tmp_path / "benchmarks.csv"
     sizes = {"DEVICE": "cpu", "SHAPE": "TOY", "BATCH": "2", "LARGE_BATCH": "4", "EPOCHS": "1", "CLIPS": "32"}
     environment = {**os.environ, **sizes, "ROUNDS": "2", "LIMIT": "600", "RESULTS": str(results)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run([ROOT / "benchmarks" / "gpu.sh"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    *steps, frozen = read(results)
-    assert [row["benchmark"] for row in (*steps, frozen)] == ["train_step"] * 4 + ["frozen_epochs"]
+    rows = read(results)
+    names = ["train_step"] * 3 + ["train_command", "train_step", "frozen_epochs"]
+    assert [row["benchmark"] for row in rows] == names
+    steps = [row for row in rows if row["benchmark"] == "train_step"]
     assert all(float(row["gflops"]) > 0 and float(row["limit_gflops"]) > 0 for row in steps)
-    compared, (alone,) = steps[:3], steps[3:]
-    for row in (*compared, frozen):
+    for row in (*steps[:2], rows[3], rows[5]):
         check_whole(row)
-    assert alone["peer"] == alone["ratio"] == alone["peer_s"] == "" and float(alone["ours_s"]) > 0
-    assert "batch 2 " in compared[0]["setting"] and "front end trained" in compared[1]["setting"]
-    assert "% of a matrix product's" in done.stdout
+    for row in steps[2:]:
+        assert row["peer"] == row["ratio"] == row["peer_s"] == "" and float(row["ours_s"]) > 0
+    assert "batch 2 " in steps[0]["setting"] and "front end kept" in steps[1]["setting"]
+    assert "% of a matrix product's" in done.stdout and "| train_command |" in done.stdout
 
 
 def test_who_goes_first_changes(tmp_path):
