@@ -130,6 +130,8 @@ class VocalBurstConfig(Stock):
         ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
     """
 
+    _auto_class = "AutoConfig"  # a saved folder has the code, whoever saves it
+
     layerdrop: float = 0.0
     mask_time_prob: float = 0.0
 

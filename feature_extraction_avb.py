@@ -30,6 +30,8 @@ class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
         ValueError: an illegal `trim_top_db`.
     """
 
+    _auto_class = "AutoFeatureExtractor"  # a saved folder has the code, whoever saves it
+
     def __init__(
         self,
         peak_db: float | None = None,

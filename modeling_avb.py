@@ -196,6 +196,7 @@ class VocalBurstModel(PreTrainedModel):
     """
 
     encoder_class: type[WaveformEncoder]
+    _auto_class = "AutoModelForAudioClassification"  # a saved folder has the code, whoever saves it
     # Query and value projections of the encoder's attention, which adapters of low rank change.
     lora_targets = ("q_proj", "v_proj")
     # The Trainer must not rescale the loss by a number of items: CCC is no sum over clips.
@@ -211,6 +212,13 @@ class VocalBurstModel(PreTrainedModel):
         r"^lm_head\.",
         r"^(projector|classifier|layer_weights)",
     ]
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As that of Transformers, for which a class is found by one Auto class alone: here by `AutoModel` too."""
+        auto_map = dict(getattr(self.config, "auto_map", None) or {})
+        auto_map["AutoModel"] = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+        self.config.auto_map = auto_map
+        super().save_pretrained(save_directory, **kwargs)
 
     def __init__(self, config):
         super().__init__(config)
