@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import torch
+from conftest import ROOT
 from recordings import noise
 from tiny import detector_of_noise
 from transformers import AutoModelForAudioFrameClassification
@@ -319,3 +320,19 @@ def test_formats():
     bounds = [float(line.split("=")[1]) for line in grid.splitlines() if line.startswith("            xm")]
     assert bounds == [0.0, 0.5, 0.5, 1.25, 1.25, 2.0, 2.0, 3.0]
     assert "intervals: size = 1" in FORMATS["textgrid"][0]("empty", [], 3.0)
+
+
+def test_the_shipped_detector_is_small_and_finds_a_real_burst(emogator):
+    """Of a speaker of the validation split, in noise 20 dB below; and none in the noise alone."""
+    folder = ROOT / "avb" / "models" / "emogator-events"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4 * 2**20
+    import pyarrow.parquet as pq
+
+    clips = next(pq.ParquetFile(emogator / "validation-1.parquet").iter_batches(1, columns=["audio"])).to_pylist()
+    burst = load_audio(clips[0]["audio"], peak_db=-12.0)
+    quiet = np.random.default_rng(0).normal(0, 0.003, 10 * RATE).astype(np.float32)
+    assert avb.find((quiet, RATE), "emogator-cnn").empty
+    mixed = quiet.copy()
+    mixed[4 * RATE : 4 * RATE + len(burst)] += burst
+    found = avb.find((mixed, RATE), "emogator-cnn")
+    assert len(found) == 1 and 3.8 < found["start"][0] < found["end"][0] < 4.3 + len(burst) / RATE

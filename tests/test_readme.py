@@ -26,7 +26,7 @@ from hub_stub import HubStub
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("predict", "training", "paper", "hub", "serving")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("predict", "recordings", "training", "paper", "hub", "serving")),
 ]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
@@ -174,7 +174,7 @@ def test_python(code, workspace, environment, sample_model):
 
 def test_every_block_is_one_of_these():
     assert {language for language, _ in BLOCKS} == {"", "python", "text"}
-    assert len(COMMANDS) > 15 and len(PYTHON) == 4
+    assert len(COMMANDS) > 15 and len(PYTHON) == 5
     for command in COMMANDS:
         shlex.split(command)
 

@@ -22,6 +22,10 @@ class TrainingArguments:
     warmup_steps: int = field(default=100, metadata={"help": "over which it rises"})
     weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
     max_minutes: float = field(default=0.0, metadata={"help": "stop here, the cosine stretched to fit; 0: never"})
+    start_from: str = field(default="", metadata={"help": "detector whose weights training goes on from"})
+    most_alarms: float = field(
+        default=1.0, metadata={"help": "false alarms per hour that the threshold may let through"}
+    )
     threshold_scenes: int = field(default=60, metadata={"help": "of a minute, on which the threshold is fixed"})
     seed: int = field(default=1, metadata={"help": "of weights and scenes"})
 

@@ -35,7 +35,9 @@ def ship(run: str | Path, name: str = DETECTOR) -> Path:
     model.to(torch.float16).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
     for path in folder.iterdir():
-        if path.name not in KEPT:  # the project's own code reads it
+        if path.name in KEPT:
+            path.chmod(0o644)
+        else:  # the project's own code reads it
             path.unlink()
     size = sum(path.stat().st_size for path in folder.iterdir())
     if size > MAX_BYTES:

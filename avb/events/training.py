@@ -16,6 +16,7 @@ from transformers import Wav2Vec2FeatureExtractor, set_seed
 
 from audio_avb import SAMPLING_RATE
 from avb.events.arguments import TrainingArguments
+from avb.events.detection import load_detector
 from avb.events.evaluation import fit_threshold
 from avb.events.pool import Pool
 from avb.events.scenes import Event, Scenes, SceneSettings
@@ -32,7 +33,10 @@ def train(args: TrainingArguments) -> Path:
     folder = make_folder(args.output_dir)
     pool = Pool.load(args.pool, "train")
     scenes = Scenes(pool, SceneSettings(args.scene_seconds, varied=True), args.seed)
-    model = BurstEventsModel(BurstEventsConfig(channels=args.channels, dropout=args.dropout)).train()
+    model = BurstEventsModel(BurstEventsConfig(channels=args.channels, dropout=args.dropout))
+    if args.start_from:
+        model = load_detector(args.start_from)
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     begin, losses, log = time.monotonic(), [], []
     step, progress = 0, 0.0
@@ -58,7 +62,7 @@ def train(args: TrainingArguments) -> Path:
             print(f"step {step}: loss {log[-1]['loss']:.4f}, {(time.monotonic() - begin) / 60:.1f} min", flush=True)
             model.save_pretrained(folder)
     model.eval()
-    model.config.threshold, tried = fit_threshold(model, pool, args.threshold_scenes)
+    model.config.threshold, tried = fit_threshold(model, pool, args.threshold_scenes, most_alarms=args.most_alarms)
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
     (folder / "recipe.yaml").write_text(
