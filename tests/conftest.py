@@ -124,3 +124,17 @@ def emogator() -> Path:
     if not root:
         pytest.skip("AVB_EMOGATOR does not name a folder with EmoGator's Parquet shards (data/README.md)")
     return Path(root)
+
+
+@pytest.fixture
+def opensmile():
+    return pytest.importorskip("opensmile", reason="the openSMILE baselines are an extra: avb[opensmile]")
+
+
+@pytest.fixture
+def one_thread():
+    """Tensors are small here: a second thread costs more than it brings where other work runs too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

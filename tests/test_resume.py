@@ -192,9 +192,11 @@ def test_where_a_run_starts(tmp_path):
 # ---- SIGTERM --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 3, 6, 7])
-@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param("epoch", marks=pytest.mark.slow), pytest.param("steps", marks=pytest.mark.nightly)],
+)
 def test_sigterm_ends_the_step_with_a_checkpoint(step, strategy, tmp_path, capsys):
     """Steps 3 and 6 end an epoch, 7 ends training: what belongs to that end is not lost."""
     fields = {**SHORT, "save_strategy": strategy, "eval_strategy": strategy}
@@ -350,14 +352,14 @@ def kill_and_resume(output_dir: Path, table: Path, processes: int, seed: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(int(os.environ.get("AVB_KILLS", "2"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("AVB_KILLS", "1"))))
 def test_killed_at_a_random_moment(seed, table, undisturbed, tmp_path):
     """Weights, metrics, predictions and log are those of the undisturbed run, to the bit."""
     kill_and_resume(tmp_path / "run", table, 1, seed)
     assert_same_result(result(undisturbed[1]), result(tmp_path / "run"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_killed_at_a_random_moment(table, undisturbed, tmp_path):
     kill_and_resume(tmp_path / "run", table, 2, seed=100)
     assert_same_result(result(undisturbed[2]), result(tmp_path / "run"))
