@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.tasks import TASKS
 from avb.training.build import build_model
+from avb.training.trainer import BurstTrainer
 
 pytest.importorskip("peft")
 NARROW = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "conv_dim": (16,) * 7}
@@ -28,18 +30,31 @@ WHISPER = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "en
 WHISPER |= {"max_source_positions": 50, "pad_token_id": 0, "vocab_size": 8}
 
 
+def tiny(model_class):
+    config_class = model_class.config_class
+    fields = WHISPER if config_class.kind == "Whisper" else {**NARROW, "num_hidden_layers": 2}
+    known = {field: value for field, value in fields.items() if field in config_class.__dataclass_fields__}
+    if config_class.kind == "SEW":
+        known["conv_dim"] = (16,) * 13
+    torch.manual_seed(0)
+    return stir(model_class(config_class(**known, rnn_layers=0, pooling="avg", num_labels=3))).eval()
+
+
+@pytest.mark.parametrize("model_class", all_classes(), ids=lambda found: found.config_class.kind)
+def test_the_rate_of_a_layer_is_lower_the_lower_it_is(model_class):
+    model = tiny(model_class)
+    own = SimpleNamespace(model=model, args=SimpleNamespace(layer_lr_decay=0.5, encoder_learning_rate=8.0))
+    layers = [{id(parameter) for parameter in layer.parameters()} for layer in model.base_model.layers_kept]
+    for name, parameter in model.base_model.named_parameters(prefix=model.base_model_prefix):
+        (depth,) = [index + 1 for index, layer in enumerate(layers) if id(parameter) in layer] or [0]
+        assert BurstTrainer._encoder_rate(own, name) == {2: 8.0, 1: 4.0, 0: 2.0}[depth], name
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("model_class", all_classes(), ids=lambda found: found.config_class.kind)
 def test_adapters_change_what_a_model_says_and_merging_does_not(model_class):
     """In the stock WavLM they would change nothing: its attention reads weights past the modules."""
-    torch.manual_seed(0)
-    config_class = model_class.config_class
-    is_whisper, is_sew = config_class.kind == "Whisper", config_class.kind == "SEW"
-    fields = WHISPER if is_whisper else {**NARROW, "num_hidden_layers": 2}
-    known = {field: value for field, value in fields.items() if field in config_class.__dataclass_fields__}
-    if is_sew:
-        known["conv_dim"] = (16,) * 13
-    model = stir(model_class(config_class(**known, rnn_layers=0, pooling="avg", num_labels=3))).eval()
+    model = tiny(model_class)
     clip = torch.randn(1, 8000)
     base = model(clip).logits
     keys = set(model.state_dict())
