@@ -235,6 +235,7 @@ class VocalBurstConfig(Stock):
                 raise ValueError(f"{name}={value!r} is not legal: it must be a whole number up to {_LARGEST[name]:,}")
 
     def _validate_types(self, require):
+        # Not by huggingface_hub's strict dataclasses: they refuse an int for a float, as in head_dropout=0.
         for name in ("head_dropout", "label_smoothing"):
             require(_is_number(getattr(self, name)), name, "a number")
         booleans = "masked_pooling masked_group_norm frozen_encoder_dropout pool_before_head ce_sigmoid"

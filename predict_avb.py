@@ -6,7 +6,7 @@
 
 Every label gets a column. A clip that cannot be read is skipped, counted and listed in OUTPUT.errors.csv, and the exit
 code is then 3 (`--strict` stops at the first one instead). Scores are kept in OUTPUT.partial as they are made: after an
-interruption the same command goes on from there.
+interruption the same command continues from there.
 
     python predict_avb.py MODEL RECORDING... --events --output events.csv
     python predict_avb.py MODEL RECORDING... --window_seconds 2 --hop_seconds 1 --output windows.csv
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"predict_avb.py: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("predict_avb.py: stopped; the same command goes on from what is scored", file=sys.stderr)
+        print("predict_avb.py: stopped; the same command continues from what is scored", file=sys.stderr)
         return 130
 
 

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         if args.process_index == 0:
-            print("pretrain_avb.py: stopped; --resume true goes on from the last checkpoint", file=sys.stderr)
+            print("pretrain_avb.py: stopped; --resume true continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         if arguments[2].process_index == 0:
-            print("train_avb.py: stopped; --resume true goes on from the last checkpoint", file=sys.stderr)
+            print("train_avb.py: stopped; --resume true continues from the last checkpoint", file=sys.stderr)
         return 130
     finally:
         if torch.distributed.is_initialized():  # else gloo's threads abort the process at its end, now and then

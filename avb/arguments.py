@@ -149,7 +149,9 @@ class PretrainingArguments:
     )
     num_mel_bins: int = field(default=64, metadata={"help": "Bands of the spectra that targets are made of."})
     mask_time_prob: float = field(default=0.5, metadata={"help": "Share of frames hidden from the encoder."})
-    mask_time_length: int = field(default=8, metadata={"help": "Frames of a hidden span (of 20 ms, as a rule)."})
+    mask_time_length: int = field(
+        default=8, metadata={"help": "Length of a hidden span, in frames (usually of 20 ms)."}
+    )
 
 
 @dataclass
@@ -170,7 +172,7 @@ class DataArguments(CorpusArguments):
         },
     )
     frames_dtype: str = field(
-        default="float16", metadata={"help": "Of the frames that cache_frames keeps: float16 or float32."}
+        default="float16", metadata={"help": "Precision of the frames that cache_frames keeps: float16 or float32."}
     )
     augment: list[str] | None = field(
         default=None,
@@ -187,13 +189,13 @@ class DataArguments(CorpusArguments):
         metadata={"help": "Distillation: models, or tables of predict_avb.py that they made of the train clips."},
     )
     teacher_weight: float = field(
-        default=0.5, metadata={"help": "Share of the teachers in a train label; the rest is the clip's own."}
+        default=0.5, metadata={"help": "Weight of the teachers in a train label; the rest is the clip's own label."}
     )
     fold_file: str | None = field(
         default=None,
         metadata={
             "help": "Table of the columns speaker and fold, e.g. recipes/emogator/folds.csv. The train speakers of "
-            "--fold become the validation split; the corpus' own validation and test splits are left out."
+            "--fold become the validation split; the corpus's own validation and test splits are left out."
         },
     )
     fold: int | None = field(default=None, metadata={"help": "Which fold of fold_file is held out."})
@@ -207,16 +209,16 @@ class DataArguments(CorpusArguments):
     final_model: bool = field(
         default=False, metadata={"help": "With folds: train one more model at the end, of all clips."}
     )
-    max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips, shuffled."})
+    max_train_clips: int | None = field(default=None, metadata={"help": "Shuffle the train clips and keep this many."})
     max_seconds: float = field(
-        default=AudioPreparation.max_seconds, metadata={"help": "Longest clip that is decoded, s."}
+        default=AudioPreparation.max_seconds, metadata={"help": "Longest clip that is decoded, in seconds."}
     )
     num_decode_workers: int = field(
         default=1, metadata={"help": "Processes that decode audio into the cache.", **NO_CHANGE}
     )
     cache_dir: str | None = field(
         default=None,
-        metadata={"help": "Where decoded audio is kept. Default: datasets' cache.", **PRIVATE},
+        metadata={"help": "Where decoded audio is kept. Default: the cache of datasets.", **PRIVATE},
     )
     strict: bool = field(
         default=False,
@@ -287,7 +289,7 @@ class AvbTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Keep them at the end: weights and optimiser, to train on from.", **NO_CHANGE},
     )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch on validation."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the epoch that is best on validation."})
     best_on_tie: str = field(
         default="first", metadata={"help": "Of epochs with the same best score: the first, or the last (the authors')."}
     )
@@ -298,7 +300,7 @@ class AvbTrainingArguments(TrainingArguments):
         },
     )
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better score (Table V)."}
+        default=None, metadata={"help": "Stop after this many evaluations without a better score (Table V)."}
     )
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "random or group_by_length."})
     length_column_name: str = field(default="num_samples", metadata={"help": "Leave as it is.", "left_alone": True})
@@ -343,11 +345,11 @@ class AvbTrainingArguments(TrainingArguments):
     )
     resume: bool = field(
         default=False,
-        metadata={"help": "Go on from the last checkpoint in output_dir.", **PRIVATE},
+        metadata={"help": "Continue from the last checkpoint in output_dir.", **PRIVATE},
     )
     overwrite: bool = field(
         default=False,
-        metadata={"help": "Train anew into a folder that holds a finished model.", **PRIVATE},
+        metadata={"help": "Train again into a folder that holds a finished model.", **PRIVATE},
     )
 
     def __post_init__(self):

@@ -177,7 +177,7 @@ def test_a_stopped_one_goes_on_where_it_was(finished, table, tmp_path, capsys):
     whole = read_metrics(folder)
     (folder / "metrics.json").unlink()
     (folder / "folds" / "2" / "metrics.json").unlink()
-    with pytest.raises(AvbError, match="holds an unfinished run: --resume true goes on"):
+    with pytest.raises(AvbError, match="holds an unfinished run: --resume true continues"):
         avb.train(table, output_dir=folder, folds=3, **FAST)
     capsys.readouterr()
     again = avb.train(table, output_dir=folder, folds=3, resume=True, keep_checkpoints=True, **FAST)

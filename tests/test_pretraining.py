@@ -134,7 +134,7 @@ def test_ctrl_c_is_one_line(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(pretrain_avb, "pretrain", interrupted)
     assert pretrain_avb.main(["--output_dir", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "pretrain_avb.py: stopped; --resume true goes on from the last checkpoint\n"
+    assert capsys.readouterr().err == "pretrain_avb.py: stopped; --resume true continues from the last checkpoint\n"
 
 
 # ---- the other objectives -------------------------------------------------------------------------------------------

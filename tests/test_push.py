@@ -98,7 +98,7 @@ def test_interrupted_and_repeated_push_ends_complete(folder, hub, tmp_path):  # 
 
     hub.fail("POST", "/commit/")  # the weights arrive, then the connection breaks
     done = run(push_command(folder, "--yes"), hub, tmp_path)
-    assert done.returncode == 1 and "repeat the command, it goes on from there" in done.stderr
+    assert done.returncode == 1 and "repeat the command, it continues from there" in done.stderr
     assert hub.repos[REPO].files == {} and len(hub.blobs) == 1
 
     done = run(push_command(folder, "--yes"), hub, tmp_path)

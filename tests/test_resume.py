@@ -183,7 +183,9 @@ def test_where_a_run_starts(tmp_path):
     with pytest.raises(AvbError, match="give one of them"):
         starting_point(tmp_path, resume=True, overwrite=True)
     make_trainer(tmp_path, **{**SHORT, "max_steps": 1}).train()
-    with pytest.raises(AvbError, match="holds an unfinished run: --resume true goes on, --overwrite true starts anew"):
+    with pytest.raises(
+        AvbError, match="holds an unfinished run: --resume true continues, --overwrite true starts anew"
+    ):
         starting_point(tmp_path, resume=False, overwrite=False)
     assert starting_point(tmp_path, resume=True, overwrite=False) == str(tmp_path / "checkpoint-1")
     assert starting_point(tmp_path, resume=False, overwrite=True) is None
@@ -385,7 +387,7 @@ def test_ctrl_c_is_one_line(table, tmp_path):
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130 and "Traceback" not in printed, printed
-    assert printed.splitlines()[-1] == "train_avb.py: stopped; --resume true goes on from the last checkpoint"
+    assert printed.splitlines()[-1] == "train_avb.py: stopped; --resume true continues from the last checkpoint"
     assert last_checkpoint(tmp_path / "run")
 
 

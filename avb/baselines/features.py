@@ -46,7 +46,7 @@ def opensmile_features(
 ) -> Dataset:
     """Replaces waveforms by their functionals; a progress bar shows how far it is.
 
-    The first run takes 25 to 90 ms a clip and process, later ones only read the file. To find it, all waveforms are
+    The first run takes 25 to 90 ms per clip and process, later ones only read the file. To find it, all waveforms are
     read: about a second per GB.
 
     Args:

@@ -11,7 +11,7 @@ Agreement, covers research, teaching and other non-commercial use; products and 
 audEERING. That is why it is an extra, to be installed on purpose: `pip install "avb[opensmile]"`.
 
 Unusual:
-- The feature extractor does nearly all of the work, 25 to 90 ms a clip: for training, `avb.baselines.features` computes
+- The feature extractor does nearly all of the work, 25 to 90 ms per clip. For training, `avb.baselines.features` makes
   it once for all epochs.
 - The mean and standard deviation of the train features are buffers of the model: a saved model is complete.
 """
@@ -58,7 +58,7 @@ def _smile(feature_set: str):
 
 
 class OpenSmileFeatureExtractor(FeatureExtractionMixin):
-    """16 kHz waveforms → openSMILE functionals, one vector a clip, in place of a `VocalBurstFeatureExtractor`.
+    """16 kHz waveforms → openSMILE functionals, one vector per clip, in place of a `VocalBurstFeatureExtractor`.
 
     Args:
         feature_set: `eGeMAPSv02` (88 functionals) or `ComParE_2016` (6373).
@@ -108,8 +108,8 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
     ) -> BatchFeature:
         """Functionals of one waveform or several.
 
-        The keywords are those of `Wav2Vec2FeatureExtractor`. A vector a clip needs no padding and no mask, so the ones
-        about these change nothing; `truncation` cuts clips to `max_length` samples.
+        The keywords are those of `Wav2Vec2FeatureExtractor`. One vector per clip needs no padding and no mask: the
+        keywords about these change nothing; `truncation` cuts clips to `max_length` samples.
 
         Args:
             raw_speech: waveforms of shape (samples,) in [-1, 1], of any length: one shorter than `MIN_SAMPLES` (60 ms)

@@ -192,7 +192,7 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
             raise
         endpoint = os.environ.get("HF_ENDPOINT", "the Hub")
         raise AvbError(
-            f"the connection to {endpoint} failed ({_first_line(cause)}): repeat the command, it goes on from there"
+            f"the connection to {endpoint} failed ({_first_line(cause)}): repeat the command, it continues from there"
         ) from error
 
 
@@ -203,7 +203,7 @@ def _explain(status: int, repo_id: str, error: Exception) -> str:
         return f"the token may not write to {repo_id}: use one with write access to it, or another ORG/NAME"
     if status == 404:
         return f"{repo_id}: the Hub has no such repository or organisation: correct ORG/NAME, or make it there first"
-    return f"{repo_id}: the Hub answers {status} ({_first_line(error)}): repeat the command, it goes on from there"
+    return f"{repo_id}: the Hub answers {status} ({_first_line(error)}): repeat the command, it continues from there"
 
 
 def _first_line(error: Exception) -> str:

@@ -245,5 +245,5 @@ def refuse_duplicates(table: Table, ids: Sequence[str], what: str, key: Callable
         if first != position:
             raise CorpusError(
                 f"{table.where(position)}: {what} {clip_id!r} was already in {table.row_word} "
-                f"{table.cells.index[first]} ({ids[first]!r}); keep one row a clip (average its raters first)"
+                f"{table.cells.index[first]} ({ids[first]!r}); keep one row per clip (average its raters first)"
             )

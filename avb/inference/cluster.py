@@ -131,4 +131,4 @@ def score_on_ray(shards: list[Shard], clips: Clips, workers: int | None, **setti
             yield row["clips"]
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise AvbError(f"the Ray cluster failed ({reason}); the same command goes on from here") from error
+        raise AvbError(f"the Ray cluster failed ({reason}); the same command continues from here") from error

@@ -127,7 +127,7 @@ def _batch_workers(model: PreTrainedModel | ExportedModel) -> Iterator[Callable]
 def _memory_trimmer() -> Callable[[], object]:
     """Gives freed memory back to the system, where the C library is glibc.
 
-    It keeps what lies below a block that is still in use: with clips of mixed length, some hundred MB by and by.
+    It keeps what lies below a block that is still in use: with clips of mixed length, some hundred MB over time.
     """
     if platform.libc_ver()[0] != "glibc":
         return lambda: None

@@ -52,7 +52,7 @@ class Scorer:
     ) -> "Scorer":
         """Arguments and errors as `load_model`, `score_clips` and `Calibrated.of`."""
         # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
-        # hundred MB by and by. Its default is read at the first use.
+        # hundred MB over time. Its default is read at the first use.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         model, feature_extractor = load_model(name, device, dtype)
         calibrated = Calibrated.of(name, model, coverage, false_alarms_per_hour)

@@ -137,7 +137,7 @@ def score_shard(scorer: Scorer, shard: Shard, clips: Clips, progress: Callable[[
         os.replace(temporary, shard.path)
     except OSError as error:
         raise AvbError(
-            f"{shard.path}: cannot be written ({error.strerror or error}); the same command goes on from here"
+            f"{shard.path}: cannot be written ({error.strerror or error}); the same command continues from here"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -95,7 +95,7 @@ def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
 
 
 def _parts(metrics: Metrics) -> list[tuple[Task, dict]]:
-    """Each task of a run, and the columns of its file: scores, true (a column a label, or one), and predicted."""
+    """Each task of a run, and the columns of its file: scores, true (one column per label, or one), and predicted."""
     found, start = [], 0
     for task in metrics.parts:
         scores = metrics.labels[start : start + task.num_labels]

@@ -7,7 +7,7 @@ The order depends on seed and epoch alone, so a run that goes on in mid-epoch go
 
 Steps of so many clips, or of so much audio (`budget`). In the second case clips are sorted by length into bands, each
 as many clips as whole steps take; which clips of a band share a step is drawn anew in each epoch. So an epoch's number
-of steps is known beforehand, as the learning-rate schedule needs it, and the same in each.
+of steps is known in advance, as the learning-rate schedule needs it, and the same in each.
 """
 
 from collections.abc import Iterator, Sequence

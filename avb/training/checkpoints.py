@@ -34,13 +34,13 @@ def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str
         AvbError: the folder holds a finished or an unfinished run, and it was not said what is to become of it.
     """
     if resume and overwrite:
-        raise AvbError("--resume true goes on and --overwrite true starts anew: give one of them")
+        raise AvbError("--resume true continues and --overwrite true starts anew: give one of them")
     if resume:
         return last_checkpoint(output_dir)
     if not overwrite and is_finished(output_dir):
         raise AvbError(f"{output_dir} holds a finished model: choose another --output_dir, or --overwrite true")
     if not overwrite and sort_checkpoints(str(output_dir)):
-        raise AvbError(f"{output_dir} holds an unfinished run: --resume true goes on, --overwrite true starts anew")
+        raise AvbError(f"{output_dir} holds an unfinished run: --resume true continues, --overwrite true starts anew")
     return None
 
 
@@ -68,7 +68,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def clear(output_dir: str | Path):
-    """Takes an earlier run's checkpoints, mark of completion and results away: nothing shall go on from them."""
+    """Takes an earlier run's checkpoints, mark of completion and results away, so that nothing continues from them."""
     for name in (METRICS, RESULTS, RUN_ID):
         (Path(output_dir) / name).unlink(missing_ok=True)
     for path in sort_checkpoints(str(output_dir)):

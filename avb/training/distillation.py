@@ -67,7 +67,7 @@ def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weig
 
 
 class ModelTeachers:
-    """Models that say of each train batch what its labels shall be.
+    """Models that say what the labels of each train batch are.
 
     Args:
         names: models in torch: folders, shipped models or names on the Hub.

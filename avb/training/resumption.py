@@ -60,7 +60,9 @@ class CheckpointTrainer(Trainer):
         if self.sigterm.received:
             if self.is_world_process_zero():
                 checkpoint = last_checkpoint(self.args.output_dir)
-                way = f"the same command with --resume true goes on from {checkpoint}" if checkpoint else "none is kept"
+                way = (
+                    f"the same command with --resume true continues from {checkpoint}" if checkpoint else "none is kept"
+                )
                 print(f"stopped by SIGTERM after step {self.state.global_step}; {way}", flush=True)
             raise Terminated(SIGTERM_EXIT)
         return output
@@ -113,7 +115,7 @@ class CheckpointTrainer(Trainer):
         shutil.rmtree(unfinished, ignore_errors=True)
         previous = last_checkpoint(self.args.output_dir)
         free = shutil.disk_usage(self.args.output_dir).free
-        way = f"{previous} is whole: make room, and --resume true goes on from it" if previous else "make room"
+        way = f"{previous} is whole: make room, and --resume true continues from it" if previous else "make room"
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise AvbError(
             f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} could not be written ({reason}; "

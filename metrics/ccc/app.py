@@ -23,7 +23,7 @@ def compute(table: pd.DataFrame) -> dict:
 
 page = gradio.Interface(
     fn=compute,
-    inputs=gradio.Dataframe(value=EXAMPLE, datatype=INPUT_TYPES, label="one row a clip"),
+    inputs=gradio.Dataframe(value=EXAMPLE, datatype=INPUT_TYPES, label="one row per clip"),
     outputs=gradio.JSON(label=METRIC.name),
     title=METRIC.name,
     description=METRIC.info.description,
