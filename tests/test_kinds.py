@@ -58,7 +58,7 @@ def test_a_layer_is_that_of_the_stock_model(name, folders, waveforms):
 @pytest.mark.parametrize("is_weighed", [False, True])
 def test_a_clip_scores_the_same_alone_and_in_a_batch(name, is_weighed, folders, waveforms):
     model = load(folders[name], STOCK[name].kind, pooling="attention", use_weighted_layer_sum=is_weighed)
-    for model.config.pooling in POOLINGS:
+    for model.config.pooling in ("avg",) if is_weighed else POOLINGS:
         alone = torch.cat([model(clip[None]).logits for clip in waveforms])
         lengths = torch.tensor([len(clip) for clip in waveforms])
         padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True, padding_value=3.0)
