@@ -17,7 +17,7 @@ from transformers.hf_argparser import string_to_bool
 from avb import recipes
 from avb.arguments import PROPERTIES, AvbTrainingArguments, DataArguments, ModelArguments, names_with
 from avb.errors import AvbError, RecipeError, did_you_mean
-from avb.recipes import SUFFIXES, read_recipe, recipe_arguments
+from avb.recipes import ELSEWHERE, SUFFIXES, read_recipe, recipe_arguments
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -170,11 +170,6 @@ def take_out_nulls(argv: Sequence[str], recipe: dict[str, Any], known: set[str])
     return [token for _, tokens in kept for token in tokens], recipe
 
 
-# What other programs have, or train_avb.py alone, and what is to be done instead.
-_ELSEWHERE = {
-    "device": "; the GPUs that there are train: --use_cpu true leaves them, CUDA_VISIBLE_DEVICES=1 chooses",
-    "no_cuda": "; --use_cpu true trains on the CPU",
-}
 _ONE_OF_TRAINING = "; it is one of train_avb.py alone: leave it out"
 
 
@@ -220,7 +215,7 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     if rest:
         unknown = rest[0].lstrip("-").split("=")[0]
         name = unknown.replace("-", "_")
-        end = _ELSEWHERE.get(name) or (_ONE_OF_TRAINING if name in _training_names() else did_you_mean(unknown, known))
+        end = ELSEWHERE.get(name) or (_ONE_OF_TRAINING if name in _training_names() else did_you_mean(unknown, known))
         parser.error(f"unknown argument {rest[0]!r}{end}")
     for name, value in vars(namespace).items():
         if value == [None]:  # a list's `none`

@@ -25,6 +25,11 @@ _PARTS = ("accelerate", "encoders", "events", "parts")  # folders of files that 
 MAX_BYTES = 64 * 1024  # of a recipe; those here have less than 1 KiB
 MAX_VALUES = 10_000  # in a recipe, anchors written out
 MAX_RECIPES = 100  # that extend one another
+# Arguments of other programs, and what is to be done instead.
+ELSEWHERE = {
+    "device": "; the GPUs that there are train: --use_cpu true leaves them, CUDA_VISIBLE_DEVICES=1 chooses",
+    "no_cuda": "; --use_cpu true trains on the CPU",
+}
 
 
 def read_yaml(path: Path) -> dict:
@@ -179,7 +184,7 @@ def recipe_arguments(recipe: dict, known) -> list[str]:
     arguments = []
     for key, value in recipe.items():
         if key not in known:
-            raise RecipeError(f"unknown argument {key!r} in the recipe{did_you_mean(key, known)}")
+            raise RecipeError(f"unknown argument {key!r} in the recipe{ELSEWHERE.get(key) or did_you_mean(key, known)}")
         if value is None:  # takes the key of a recipe before it back out
             continue
         if isinstance(value, str) and value.startswith("-"):  # on its own it would be taken for an argument

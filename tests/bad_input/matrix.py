@@ -6,13 +6,16 @@ import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import predict_avb
+from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.command_line import parse_arguments
 from avb.corpora import load_bursts
 from avb.errors import AvbError
-from bad_input import audio, checkpoints, encoders, recipes, tables
+from avb.training.loading import load_clips
+from bad_input import audio, checkpoints, encoders, options, recipes, tables
 from bad_input.case import Case
 
 ABOUT = """# Bad input: what is seen
@@ -55,6 +58,45 @@ def observe_clips(cases: list[Case], folder: Path) -> Iterator[str]:
     for number, path in enumerate(paths):
         seen = "scored" if path in scored else f"skipped: {skipped[path]}"
         yield shorten(seen, folder / str(number))
+
+
+def in_a_table(cases: list[Case]) -> list[Case]:
+    """Those whose file is there: the others are the tables' own cases."""
+    missing = ("no such file", "not a regular file")
+    found = [case for case in cases if not any(words in case.expected for words in missing)]
+    return [replace(case, expected=case.expected.replace("scored", "decoded")) for case in found]
+
+
+def observe_decoding(cases: list[Case], folder: Path) -> Iterator[str]:
+    """All clips in one table, as `train_avb.py` and `pretrain_avb.py` read it; both must see the same."""
+    rows = []
+    for number, case in enumerate(cases):
+        place = folder / str(number)
+        place.mkdir()
+        rows.append([case.build(place), number, "ab"[number % 2], "train"])
+    rows.append([audio.wav("good.wav")(folder), "good", "a", "dev"])
+    with open(folder / "clips.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "id", "feeling", "split"), *rows])
+    seen = []
+    for reads_labels in (True, False):
+        data = DataArguments(data_dir=str(folder / "clips.csv"), audio_root="/", cache_dir=str(folder / "cache"))
+        training = AvbTrainingArguments(output_dir=str(folder / "run"))
+        clips = load_clips(data, training, reads_labels)
+        outcome = dict.fromkeys(clips.splits["train"]["id"][:], "decoded")
+        seen.append(outcome | {clip.id: f"skipped: {clip.reason}" for clip in clips.bad})
+    if seen[0] != seen[1]:
+        raise AssertionError("training and pre-training differ")
+    for number in range(len(cases)):
+        yield shorten(seen[0][str(number)], folder / str(number))
+
+
+def observe_option(case: Case, folder: Path) -> str:
+    """The outcome of a call or command, in one line."""
+    try:
+        case.build(folder)()
+    except AvbError as error:
+        return f"error: {error}"
+    return "done"
 
 
 def observe_table(case: Case, folder: Path) -> str:
@@ -107,8 +149,11 @@ def shorten(seen: str, folder: Path) -> str:
     return seen.replace(f"{folder}/", "").replace(str(folder), ".")
 
 
-GROUPS: dict[str, tuple[list[Case], Callable[[Case, Path], str] | None]] = {
-    "Audio, through `predict_avb.py`": (audio.CASES, None),
+TOGETHER = (observe_clips, observe_decoding)  # of all cases of a group in one run
+GROUPS: dict[str, tuple[list[Case], Callable]] = {
+    "Audio, through `predict_avb.py`": (audio.CASES, observe_clips),
+    "Audio in a table, through `train_avb.py` and `pretrain_avb.py`": (in_a_table(audio.CASES), observe_decoding),
+    "Devices and options, in every command": (options.CASES, observe_option),
     "Label tables and corpora, through `load_bursts`": (tables.CASES, observe_table),
     "Recipes, through the arguments of `train_avb.py`": (recipes.CASES, observe_recipe),
     "Models, through `predict_avb.py`": (checkpoints.CASES, observe_model),
@@ -120,8 +165,8 @@ def observe(group: str) -> Iterator[tuple[Case, str]]:
     """The cases of a group and what is seen of each."""
     cases, observe_one = GROUPS[group]
     with tempfile.TemporaryDirectory(prefix="avb-bad-input-") as root:
-        if observe_one is None:
-            yield from zip(cases, observe_clips(cases, Path(root)), strict=True)
+        if observe_one in TOGETHER:
+            yield from zip(cases, observe_one(cases, Path(root)), strict=True)
             return
         for number, case in enumerate(cases):
             folder = Path(root, str(number))
