@@ -77,6 +77,7 @@ def observe_decoding(cases: list[Case], folder: Path) -> Iterator[str]:
     rows.append([audio.wav("good.wav")(folder), "good", "a", "dev"])
     with open(folder / "clips.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("file", "id", "feeling", "split"), *rows])
+    (folder / "run").mkdir()
     seen = []
     for reads_labels in (True, False):
         data = DataArguments(data_dir=str(folder / "clips.csv"), audio_root="/", cache_dir=str(folder / "cache"))
