@@ -27,7 +27,16 @@ def main(argv: list[str] | None = None) -> int:
     except AvbError as error:
         print(f"avb-serve: error: {error}", file=sys.stderr)
         return 1
-    uvicorn.run(app, host=args.host, port=args.port, ws_max_size=args.max_chunk_bytes, log_level="warning")
+    # No pings: of a client that sends faster than it is answered, the answer to one waits behind the samples. A stream
+    # in which nothing comes is ended by idle_seconds.
+    uvicorn.run(
+        app,
+        host=args.host,
+        port=args.port,
+        ws_max_size=args.max_chunk_bytes,
+        ws_ping_interval=None,
+        log_level="warning",
+    )
     return 0
 
 

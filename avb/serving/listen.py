@@ -17,7 +17,8 @@ from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError
 from avb.events.reading import read_blocks
 
-CHUNK_SECONDS = 0.1
+CHUNK_SECONDS = 0.1  # of a microphone
+FILE_CHUNK_SECONDS = 1.0  # of a file, which need not be live
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def listen(url: str, chunks: Iterator[bytes]) -> Iterator[dict]:
         from websockets.sync.client import connect
     except ImportError as error:
         raise AvbError('websockets is missing: pip install "avb[serve]"') from error
-    with connect(url) as socket:
+    with connect(url, ping_interval=None) as socket:  # a file is sent faster than it is heard: pings would wait
         failures: list[Exception] = []
 
         def send():
@@ -81,7 +82,7 @@ def listen(url: str, chunks: Iterator[bytes]) -> Iterator[dict]:
 
 
 def of_file(path: str) -> Iterator[bytes]:
-    for block in read_blocks(path, CHUNK_SECONDS):
+    for block in read_blocks(path, FILE_CHUNK_SECONDS):
         yield (block * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
 
 
