@@ -67,3 +67,16 @@ def embed(clips, model: str = "emogator-small", **settings):
     from avb.inference import embedding
 
     return embedding.embed(clips, model, **settings)
+
+
+def __getattr__(name: str):
+    """`avb.BurstTrainer` and `avb.AvbTrainingArguments`, loaded when they are asked for."""
+    if name == "BurstTrainer":
+        from avb.training.trainer import BurstTrainer
+
+        return BurstTrainer
+    if name == "AvbTrainingArguments":
+        from avb.arguments import AvbTrainingArguments
+
+        return AvbTrainingArguments
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -240,3 +240,19 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise AvbError(f"unknown task {name!r}{did_you_mean(name, TASKS, 'Tasks')}")
     return TASKS[name]
+
+
+def task_of_config(config) -> Task | MultiTask:
+    """The task of a model by its configuration, which does not know the name of a single one: that is "task"."""
+    labels = [config.id2label[index] for index in range(config.num_labels)]
+    label_range = tuple(config.label_range)
+    if not getattr(config, "tasks", None):
+        return Task("task", "classification" if config.loss == "ce" else "regression", tuple(labels), label_range)
+    parts, start = [], 0
+    for part in config.tasks:
+        own = labels[start : start + part["num_labels"]]
+        start += part["num_labels"]
+        kind: Kind = "classification" if part["loss"] == "ce" else "regression"
+        names = tuple(label.removeprefix(f"{part['name']}/") for label in own)
+        parts.append(Task(part["name"], kind, names, label_range))
+    return MultiTask(tuple(parts))

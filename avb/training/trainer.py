@@ -27,7 +27,7 @@ from avb.arguments import AvbTrainingArguments
 from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.metrics import best_metric, compute_metrics
-from avb.tasks import MultiTask, Task
+from avb.tasks import MultiTask, Task, task_of_config
 from avb.training.augmentation import AugmentedClips
 from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
@@ -36,6 +36,7 @@ from avb.training.frozen import FrameCollator
 from avb.training.lengths import MAX_LENGTHS, choose_lengths
 from avb.training.progress import ProgressLines
 from configuration_avb import MULTITASK
+from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import VocalBurstModel
 
 
@@ -54,7 +55,12 @@ class _Step:
 class BurstTrainer(AveragingTrainer):
     """The Trainer with an exact loss at any scale, a learning rate for the encoder, and predictions in order.
 
+        trainer = BurstTrainer(model, AvbTrainingArguments("runs/mine"), train_dataset=train, eval_dataset=validation)
+
     Args:
+        task: what the labels mean; None is what the model's configuration says.
+        feature_extractor: of the model; None is `VocalBurstFeatureExtractor` with its defaults.
+        data_collator: makes batches of rows; None is `BurstCollator`, for rows of decoded clips.
         teachers: soften the labels of each train batch, which are rows of (labels,) floats then.
 
     Raises:
@@ -68,12 +74,15 @@ class BurstTrainer(AveragingTrainer):
         self,
         model,
         args: AvbTrainingArguments,
-        task: Task | MultiTask,
-        feature_extractor,
-        data_collator,
+        task: Task | MultiTask | None = None,
+        feature_extractor=None,
+        data_collator=None,
         teachers: ModelTeachers | None = None,
         **kwargs,
     ):
+        task = task or task_of_config(model.config)
+        feature_extractor = feature_extractor or VocalBurstFeatureExtractor()
+        data_collator = data_collator or BurstCollator(feature_extractor)
         is_cut_up = args.gradient_accumulation_steps > 1 or args.world_size > 1
         if is_cut_up and (reason := batch_dependence(model)):
             raise AvbError(
