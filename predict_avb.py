@@ -112,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     recordings.add_argument("--window_seconds", type=float, help="score windows of this length: columns start, end")
     recordings.add_argument("--hop_seconds", type=float, help="from window to window (default: side by side)")
-    parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio (default: 2)")
+    parser.add_argument("--num_workers", type=int, help="threads that decode audio (default: 2; beside a GPU up to 8)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
@@ -146,8 +146,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         args.output = f"{args.task}_{args.split}.csv"
     if not args.output:
         parser.error("--output is missing: the table to write, or a folder for shards")
-    counts, seconds = (args.num_workers, args.shard_clips, args.ray_workers or 1), args.batch_seconds
-    if min(counts) < 1 or (seconds is not None and seconds <= 0):
+    counts, seconds = (args.num_workers, args.shard_clips, args.ray_workers), args.batch_seconds
+    if min(1 if count is None else count for count in counts) < 1 or (seconds is not None and seconds <= 0):
         parser.error("--num_workers, --batch_seconds, --shard_clips and --ray_workers must be positive")
     if not args.max_seconds > 0:
         parser.error("--max_seconds must be positive")

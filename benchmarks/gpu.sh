@@ -29,6 +29,7 @@ step --batch_size "$batch" --masks --front_end kept                        # 6 t
 step --batch_size "$large_batch" --masks --alone                           # 40 % of a matrix product
 run train_command.py --rounds 1 --clips "$clips" --epochs "$epochs"        # 4 times
 step --batch_size "$large_batch" --masks --alone --front_end kept
+run score_folder.py --rounds 1 --clips "$clips" --ours torch-bf16
 run frozen_epochs.py --rounds 1 --epochs "$epochs" --clips "$((clips / 4))"
 python benchmarks/table.py "$results"
 exit "$failed"

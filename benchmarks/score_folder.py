@@ -32,9 +32,13 @@ def main(argv: list[str] | None = None) -> int:
         "--ours", default="torch", choices=("torch", "torch-bf16", *EXPORTS), help="what runs our model"
     )
     parser.add_argument("--memory", action="store_true", help="peak memory of ours, against a tenth of the clips")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, of torch on both sides")
+    parser.add_argument("--shape", help="taken and not read: gpu.sh gives every benchmark one")
     args = parser.parse_args(argv)
     row = prepare(args)
     row.setting = f"{args.clips} wav clips of {args.shortest:g} to {args.longest:g} s, small encoder, {args.ours}"
+    if args.device != "cpu":
+        row.setting, row.device = f"{row.setting}, on {args.device}", f"{row.device}, and a GPU"
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         Worker(setup_models, folder=str(folder)).close()
@@ -45,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
             # Few files under many names: what is measured is the scoring of many clips.
             make_folder(folder / "files", min(args.clips, 500), args.shortest, args.longest)
             sides = [link_clips(folder, number) for number in (args.clips, args.clips // 10)]
-            ours, peer = (Command(lambda clips=clips: ours_command(folder, clips, args.ours)) for clips in sides)
+            ours, peer = (
+                Command(lambda clips=clips: ours_command(folder, clips, args.ours, args.device)) for clips in sides
+            )
             ours, peer = alternate(ours, peer, rounds=args.rounds, warmup=0)
             compared(row, ours, peer)
             row.ratio = row.ratio_low = row.ratio_high = row.peak_mib / row.peer_peak_mib
@@ -55,18 +61,19 @@ def main(argv: list[str] | None = None) -> int:
                 f"stock pipeline, batch size {PIPELINE_BATCH}, order of the folder",
             )
             clips = make_folder(folder / "clips", args.clips, args.shortest, args.longest)
-            ours = Command(lambda: ours_command(folder, clips, args.ours))
-            peer = Command(lambda: [sys.executable, __file__, "--peer", str(folder / "stock"), str(clips)])
+            ours = Command(lambda: ours_command(folder, clips, args.ours, args.device))
+            peer = Command(lambda: [sys.executable, __file__, "--peer", str(folder / "stock"), str(clips), args.device])
             compared(row, *alternate(ours, peer, rounds=args.rounds, warmup=0))
             check_scored(folder, args.clips)
     append(args.results, row)
     return 0
 
 
-def ours_command(folder: Path, clips: Path, ours: str) -> list[str]:
+def ours_command(folder: Path, clips: Path, ours: str, device: str) -> list[str]:
     scores = folder / "scores.csv"
     command = [sys.executable, str(ROOT / "predict_avb.py"), str(folder / "ours"), str(clips)]
     command += ["--dtype", "bfloat16"] if ours == "torch-bf16" else []
+    command += [] if device == "cpu" else ["--device", device]  # without one, exports run where they can
     return [*command, "--output", str(scores), "--overwrite"]
 
 
@@ -118,14 +125,14 @@ def setup_models(folder: str):
     return lambda: None
 
 
-def run_peer(model: str, folder: str):
+def run_peer(model: str, folder: str, device: str):
     """What a user of the stock pipeline writes; the scores go to a table too."""
     import csv
 
     import soundfile
     from transformers import pipeline
 
-    classify = pipeline("audio-classification", model=model)
+    classify = pipeline("audio-classification", model=model, device=device)
     paths = sorted(Path(folder).iterdir())
 
     def arrays():

@@ -9,6 +9,7 @@ from trainings import difference, weights
 
 from avb.arguments import AvbTrainingArguments, ModelArguments
 from avb.collator import BurstCollator, padded_length
+from avb.inference import score
 from avb.training import device_defaults
 from avb.training.augmentation import AugmentedClips
 from avb.training.frozen import FrameCollator
@@ -164,3 +165,11 @@ def test_evaluation_batches_fit_into_memory():
     ]
     assert sizes == sorted(sizes) and sizes[0] >= 1 and sizes[-1] >= 64
     assert device_defaults.evaluation_batch_size(1600, 80 << 30) == 256
+
+
+@pytest.mark.parametrize(
+    ("device", "processors", "threads"), [("cpu", 32, 2), ("meta", 32, 8), ("meta", 4, 3), ("meta", 1, 2)]
+)
+def test_as_many_threads_decode_as_keep_the_device_busy(device, processors, threads, monkeypatch):
+    monkeypatch.setattr(score.os, "cpu_count", lambda: processors)
+    assert score.decode_threads(type("Model", (), {"device": torch.device(device)})) == threads

@@ -289,7 +289,7 @@ def test_bfloat16_is_for_wav2vec2(tmp_path):
     baseline, feature_extractor = build_model(ModelArguments(model="emo18"), DataArguments(), TASKS["two"], None)
     save_hub_folder(baseline, feature_extractor, folder)
     load_model(str(folder), "cpu")
-    with pytest.raises(AvbError, match="bfloat16 is for models with a wav2vec 2.0 encoder in torch; leave it at"):
+    with pytest.raises(AvbError, match="bfloat16 is for models with a speech encoder in torch; leave it at"):
         load_model(str(folder), "cpu", "bfloat16")
 
 

@@ -5,6 +5,7 @@ A score is what `logits` holds for a regression task, and a probability (softmax
 
 import ctypes
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -140,19 +141,26 @@ def limit_key(max_seconds: float) -> str:
     return "" if max_seconds == MAX_SECONDS else f" {max_seconds:g} s"
 
 
+def decode_threads(model) -> int:
+    """Two on a CPU, which scores too; beside a GPU one per processor but one, at most 8."""
+    is_export = isinstance(model, ExportedModel)
+    return 2 if is_export or model.device.type == "cpu" else min(8, max((os.cpu_count() or 1) - 1, 2))
+
+
 def score_clips(
     model,
     feature_extractor,
     clips: Iterable[Clip],
     batch_seconds: float | None = None,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     max_seconds: float = MAX_SECONDS,
 ) -> Iterator[tuple[Clip, np.ndarray | AudioError]]:
     """Each clip with its scores (labels,), or with the error that kept it from being read; in the order given.
 
     Audio is prepared as the feature extractor says (level, trimming); a clip longer than `max_seconds` is an error. One
-    chunk is decoded while the one before it is scored.
+    chunk is decoded while the one before it is scored, by `num_workers` threads (None: `decode_threads`).
     """
+    num_workers = num_workers or decode_threads(model)
     if isinstance(model, ExportedModel):  # too long for it is one clip's error, not the end of the others' scores
         max_seconds = min(max_seconds, EXPORT_MAX_SECONDS)
     preparation = AudioPreparation.of(feature_extractor, max_seconds)

@@ -34,7 +34,7 @@ class Scorer:
     model: Any
     feature_extractor: Any
     batch_seconds: float | None = None
-    num_workers: int = 2
+    num_workers: int | None = None
     max_seconds: float = MAX_SECONDS
     calibrated: Calibrated | None = None
 
@@ -45,7 +45,7 @@ class Scorer:
         device: str = "auto",
         dtype: str = "float32",
         batch_seconds: float | None = None,
-        num_workers: int = 2,
+        num_workers: int | None = None,
         max_seconds: float = MAX_SECONDS,
         coverage: float | None = None,
         false_alarms_per_hour: float | None = None,

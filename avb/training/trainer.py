@@ -127,7 +127,8 @@ class BurstTrainer(AveragingTrainer):
             return []
         lengths = choose_lengths(train_clips[args.length_column_name][:])
         if isinstance(data_collator, FrameCollator):
-            stride = math.prod(model.config.conv_stride)
+            is_front_end = data_collator.column == "front_end_frames"
+            stride = math.prod(model.config.conv_stride) if is_front_end else model.config.samples_per_frame
             data_collator.lengths = [-(-length // stride) for length in lengths]
         else:
             data_collator.lengths = lengths
