@@ -111,7 +111,9 @@ LAYERS = {
         "avb/encoders", "configuration_avb", "configuration_events_avb", "feature_extraction_avb",
         "modeling_avb", "modeling_events_avb", "pipeline_avb",
     },
-    "avb/__init__": {"avb/api", "avb/events", "avb/inference", "avb/registration", "pipeline_avb"},
+    "avb/__init__": {
+        "avb/api", "avb/arguments", "avb/events", "avb/inference", "avb/registration", "avb/training", "pipeline_avb",
+    },
 }  # fmt: skip
 SERVED = [ROOT / f"{name}.py" for name in LAYERS if name.endswith("_avb")]
 MODULES = sorted([*(ROOT / "avb").rglob("*.py"), *SERVED])
