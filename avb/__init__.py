@@ -77,6 +77,8 @@ def __getattr__(name: str):
         return BurstTrainer
     if name == "AvbTrainingArguments":
         from avb.arguments import AvbTrainingArguments
+        from avb.registration import register_now
 
+        register_now()
         return AvbTrainingArguments
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,10 @@ from transformers.trainer_utils import SaveStrategy
 from audio_avb import AudioPreparation
 from avb.corpus_arguments import PRIVATE, CorpusArguments
 from avb.errors import AvbError
-from configuration_avb import Wav2Vec2VocalBurstConfig
+from avb.registration import registering_later
+
+with registering_later():
+    from configuration_avb import Wav2Vec2VocalBurstConfig
 
 # What may be said of an argument in its metadata, and what holds where nothing is said.
 PROPERTIES: dict[str, Any] = {

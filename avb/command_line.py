@@ -11,13 +11,15 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
-
 from avb import recipes
 from avb.arguments import PROPERTIES, AvbTrainingArguments, DataArguments, ModelArguments, names_with
 from avb.errors import AvbError, RecipeError, did_you_mean
 from avb.recipes import ELSEWHERE, SUFFIXES, read_recipe, recipe_arguments
+from avb.registration import register_now, registering_later
+
+with registering_later():
+    from transformers import HfArgumentParser
+    from transformers.hf_argparser import string_to_bool
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -235,4 +237,5 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
             parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in own}))
     except (AvbError, ValueError, ImportError) as error:
         parser.error(str(error))
+    register_now()  # from here on models are built
     return (*parts, Command(resolved, "+".join(map(recipes.recipe_name, paths)), typed_changes(typed)))

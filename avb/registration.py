@@ -12,7 +12,8 @@ finds the class, and `save_pretrained` and `push_to_hub` take its code along.
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -106,7 +107,7 @@ class _RegisterOnImport(threading.local, MetaPathFinder):
     """
 
     def __init__(self):
-        self.depth = 0  # of the modules that are being executed
+        self.depth = 0  # of the modules that are being executed, and of blocks that have it wait
         self.waiting: list[Callable[[], None]] = []
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
@@ -128,13 +129,37 @@ class _RegisterOnImport(threading.local, MetaPathFinder):
                 self.waiting += _REGISTERED_AFTER[module.__name__]
         finally:
             self.depth -= 1
+        self.register_waiting()
+
+    def register_waiting(self):
         while self.waiting and not self.depth:
             self.waiting.pop(0)()
 
 
+_FINDER = _RegisterOnImport()
+
+
+@contextmanager
+def registering_later() -> Iterator[None]:
+    """What is imported in the block is registered by the next import of those above, or by `register_now`.
+
+    For what a command imports to check its arguments: Transformers' configurations load the Auto classes along.
+    """
+    _FINDER.depth += 1
+    try:
+        yield
+    finally:
+        _FINDER.depth -= 1
+
+
+def register_now():
+    """Registers what waits."""
+    _FINDER.register_waiting()
+
+
 def register_when_loaded():
     """Registers what can be found by now, and the rest when it is imported."""
-    sys.meta_path.insert(0, _RegisterOnImport())
+    sys.meta_path.insert(0, _FINDER)
     for name, registers in _REGISTERED_AFTER.items():
         if name in sys.modules:
             for register in registers:

@@ -45,8 +45,8 @@ LAYERS = {
     "avb/run_files": {"avb/errors", "avb/files", "avb/tasks"},
     "avb/recipes": {"avb/errors"},
     "avb/corpus_arguments": set(),
-    "avb/arguments": {"audio_avb", "avb/corpus_arguments", "avb/errors", "configuration_avb"},
-    "avb/command_line": {"avb/arguments", "avb/errors", "avb/recipes"},
+    "avb/arguments": {"audio_avb", "avb/registration", "avb/corpus_arguments", "avb/errors", "configuration_avb"},
+    "avb/command_line": {"avb/registration", "avb/arguments", "avb/errors", "avb/recipes"},
     "avb/models": {"avb/errors"},
     "avb/metrics": {"avb/tasks"},
     "avb/encoders": {

@@ -178,7 +178,7 @@ def test_python(code, workspace, environment, sample_model, monkeypatch):
 
 def test_every_block_is_one_of_these():
     assert {language for language, _ in BLOCKS} == {"", "python", "text"}
-    assert len(COMMANDS) > 15 and len(PYTHON) == 5
+    assert len(COMMANDS) > 15 and len(PYTHON) == 6
     for command in COMMANDS:
         shlex.split(command)
 
