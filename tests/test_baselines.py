@@ -242,7 +242,16 @@ def test_what_the_log_mel_network_hides_in_training():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"),
-    [("egemaps_mlp", TYPE), ("egemaps_mlp", RATINGS), ("emo18", RATINGS), ("log_mel_cnn", TYPE), ("se_resnet", TYPE)],
+    [
+        ("egemaps_mlp", TYPE),
+        ("egemaps_mlp", RATINGS),
+        ("emo18", RATINGS),
+        ("log_mel_cnn", TYPE),
+        ("se_resnet", TYPE),
+        pytest.param("emo18", TYPE, marks=pytest.mark.nightly),
+        pytest.param("log_mel_cnn", RATINGS, marks=pytest.mark.nightly),
+        pytest.param("se_resnet", RATINGS, marks=pytest.mark.nightly),
+    ],  # fmt: skip
     ids=lambda value: value if isinstance(value, str) else value.kind,
 )
 def test_a_small_task_is_learned(name, task, request, tmp_path):
