@@ -1,7 +1,7 @@
 """Recipes: YAML files of arguments that extend one another, so that each states only what makes it different.
 
 Those that come with the project go by name from any folder, `paper/high-lv60k`. They are `recipes/` in the source tree,
-and `avb/recipe_files/` in an installed package (setup.py), which is no module: `avb.recipes` is this one.
+and `avb/recipe_files/` in an installed package (pyproject.toml), which is no module: `avb.recipes` is this one.
 
 `extends: other.yaml` (or a list of files) is read first; a null value takes a key back out. That file, and an `encoder`
 that is a YAML file, are found from the recipe's own folder.
