@@ -82,7 +82,7 @@ def train(
     else:
         arguments |= _as_table(data, arguments)
     recipes = [recipe] if isinstance(recipe, str) else recipe or []
-    known = {action.dest for action in make_parser()._actions}
+    known = {action.dest for action in make_parser()._actions} - {"help", "list_recipes"}  # which end a process
     parts = parse_arguments([*recipes, *recipe_arguments(arguments, known)], exits=False)
     try:
         metrics = run(*parts)

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from typing import Any, get_args, get_type_hints
 
 from avb import recipes
 from avb.arguments import PROPERTIES, AvbTrainingArguments, DataArguments, ModelArguments, names_with
+from avb.corpus_arguments import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES
+from avb.encoders.names import resolve
 from avb.errors import AvbError, RecipeError, did_you_mean
 from avb.recipes import ELSEWHERE, SUFFIXES, read_recipe, recipe_arguments
 from avb.registration import register_now, registering_later
@@ -175,6 +178,12 @@ def take_out_nulls(argv: Sequence[str], recipe: dict[str, Any], known: set[str])
 _ONE_OF_TRAINING = "; it is one of train_avb.py alone: leave it out"
 
 
+def _is_of_clips(name: str) -> bool:
+    """Whether what stands for a recipe is a table or a folder of clips."""
+    is_table = Path(name).suffix.lower() in (*TABLE_SUFFIXES, *SPREADSHEET_SUFFIXES)
+    return is_table or (os.path.isdir(name) and name not in recipes.names())
+
+
 def _training_names() -> set[str]:
     return {field.name for field in dataclasses.fields(ModelArguments)}
 
@@ -201,6 +210,8 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     paths: list[Path] = []
     try:
         while argv and not argv[0].startswith("-"):
+            if _is_of_clips(argv[0]):
+                parser.error(f"{argv[0]} is no recipe; clips to train on are given as --data_dir {argv[0]}")
             paths.append(recipes.find_recipe(argv.pop(0)))
             recipe |= read_recipe(paths[-1])
         typed = argv
@@ -235,6 +246,8 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
         for dataclass_type in parser.dataclass_types:
             own = {f.name for f in dataclass_type.__dataclass_fields__.values() if f.init}
             parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in own}))
+        if vars(namespace).get("model", "wav2vec2") == "wav2vec2" and "/" not in namespace.encoder:
+            resolve(namespace.encoder)  # a near miss of a name is known now, not after the clips are read
     except (AvbError, ValueError, ImportError) as error:
         parser.error(str(error))
     register_now()  # from here on models are built

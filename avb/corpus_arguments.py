@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")  # of label tables, see avb.corpora.tables
+SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # which are not read
 PRIVATE = {"changes_result": False, "private": True}  # see avb.arguments.PROPERTIES
 
 

@@ -62,6 +62,9 @@ def test_errors_are_raised(table, tmp_path):
     for arguments, message in [
         ({"poolin": "avg"}, "unknown argument 'poolin'.*did you mean 'pooling'"),
         ({"learning_rate": "fast"}, "argument --learning_rate"),
+        ({"help": True}, "unknown argument 'help'"),
+        ({"list_recipes": True}, "unknown argument 'list_recipes'"),
+        ({"encoder": "emogator_small"}, "did you mean 'emogator-small'"),
         ({"recipe": "paper/high-lv60"}, "no such recipe"),
         ({"push_to_hub": True}, "--push_to_hub true needs --hub_model_id"),
     ]:

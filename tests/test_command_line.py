@@ -1,5 +1,6 @@
 """A command line: recipes by name or file, what was typed, and what is known of each argument."""
 
+import re
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +16,7 @@ from avb import recipes
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, PretrainingArguments, names_with
 from avb.command_line import make_parser, parse_arguments
 from avb.encoders.filterbank import read_encoder
-from avb.errors import RecipeError
+from avb.errors import AvbError, RecipeError
 from avb.models import names as shipped_models
 
 # The stock Trainer's arguments on which a result may depend (transformers 5.23).
@@ -84,6 +85,20 @@ def test_a_command_is_recipes_and_changes(argv, name, changes, tmp_path, monkeyp
     argv = [word.replace("/home/me/avb", f"{tmp_path}/me/avb") for word in argv]
     *_, command = parse(*argv)
     assert (command.name, command.changes) == (name, changes)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--encoder", "emogator_small"], "emogator_small: no such model; did you mean 'emogator-small'?"),
+        (["--encoder", "LARGE-LV60"], "did you mean 'LARGE-LV60K'?"),
+        (["clips.xlsx", "--encoder", "BASE"], "clips.xlsx is no recipe; clips to train on are given as --data_dir"),
+    ],
+)
+def test_a_near_miss_is_known_before_anything_is_read(argv, message):
+    for arguments in (ModelArguments, PretrainingArguments):
+        with pytest.raises(AvbError, match=re.escape(message)):
+            parse_arguments(argv, arguments, exits=False)
 
 
 def test_a_recipe_by_name_is_that_of_its_file(tmp_path, monkeypatch):

@@ -244,9 +244,35 @@ def test_ambiguous_labels(tmp_path):
     assert "no label columns" in message("folder", write_table(tmp_path, "bare.csv"))
 
 
-def test_a_suggested_command_can_be_typed(tmp_path):
-    text = message("folder", write_table(tmp_path, **{"Joy (1-7)": [0.5] * 10, "note": ["x", "y"] * 5}))
-    assert text.endswith("(--label_columns 'Joy (1-7)')")
+@pytest.mark.parametrize(
+    ("columns", "proposed"),
+    [
+        ({"Joy (0-1)": [0.5] * 10, "note": [*"abcdefghij"]}, "(--label_columns 'Joy (0-1)')"),
+        ({"joy": [0.5] * 10, "kind": ["x", "y"] * 5}, "kind for classes, --label_columns joy for scores)"),
+        # A running number, ages and seconds are no labels because they are numbers, nor are remarks on some clips.
+        ({"No": range(1, 11), "emotion": ["x", "y"] * 5, "note": ["", "loud"] * 5}, "(--label_columns emotion)"),
+        ({"age": [30, 41] * 5, "length": [0.5] * 10, "note": [*"abcdefghij"]}, "(--label_columns COLUMN ...)"),
+        ({"emotion": ["x", "y"] * 5, "place": ["home", "lab"] * 5}, "(--label_columns COLUMN ...)"),
+    ],
+)
+def test_labels_are_proposed_where_the_cells_speak_for_them(columns, proposed, tmp_path):
+    text = message("folder", write_table(tmp_path, **columns))
+    assert f"{proposed}. Also: who speaks?" in text
+    assert "who speaks" not in message("folder", tmp_path / "clips.csv", speaker_column="")
+
+
+def test_all_that_a_table_leaves_open_is_asked_at_once(tmp_path):
+    path = write_table(tmp_path, voice=["1", "2"] * 5, emotion=["x", "y"] * 5)
+    path.write_text(path.read_text().replace("file", "Clip name", 1))
+    text = message("folder", path)
+    for question in ("(--path_column 'Clip name')", "(--label_columns emotion)", "(--speaker_column)"):
+        assert question in text
+    options = {"path_column": "Clip name", "label_columns": ["emotion"], "speaker_column": "voice"}
+    with pytest.raises(CorpusError, match="at least 3 speakers"):  # there is no more to ask
+        load_bursts("folder", path, **options)
+    assert "choose one: label_columns=[...] (--label_columns COLUMN)" in message(
+        "folder", path, path_column="Clip name", kind="classification"
+    )
 
 
 def test_task_of_the_challenge_in_a_table(tmp_path):

@@ -46,7 +46,9 @@ LAYERS = {
     "avb/recipes": {"avb/errors"},
     "avb/corpus_arguments": set(),
     "avb/arguments": {"audio_avb", "avb/registration", "avb/corpus_arguments", "avb/errors", "configuration_avb"},
-    "avb/command_line": {"avb/registration", "avb/arguments", "avb/errors", "avb/recipes"},
+    "avb/command_line": {
+        "avb/arguments", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/recipes", "avb/registration",
+    },
     "avb/models": {"avb/errors"},
     "avb/metrics": {"avb/tasks"},
     "avb/encoders": {
@@ -78,9 +80,10 @@ LAYERS = {
         "avb/models", "avb/tasks", "calibration_avb", "pipeline_avb",
     },
     "avb/training": {
-        "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora", "avb/encoders",
-        "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/sigterm",
-        "avb/tasks", "configuration_avb", "feature_extraction_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
+        "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora",
+        "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
+        "avb/recipes", "avb/run_files", "avb/sigterm", "avb/tasks", "configuration_avb",
+        "feature_extraction_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/pretraining": {
         "audio_avb", "avb/arguments", "avb/collator", "avb/encoders", "avb/errors", "avb/recipes", "avb/training",

@@ -21,6 +21,7 @@ def run(script: str) -> subprocess.CompletedProcess:
         (["--help"], 0, "MODEL"),
         (["emogator-small", "--output", "x.csv"], 2, "give either PATHs or --corpus"),
         (["emogator_small", "x.wav", "--output", "x.csv"], 1, "no such model; did you mean 'emogator-small'?"),
+        (["emogator-small", "clips.csv", "--output", "x.csv"], 1, "clips.csv is a table, not audio; give the clips"),
     ],
 )
 def test_predict_answers_before_it_imports_what_is_heavy(argv, code, message):

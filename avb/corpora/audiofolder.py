@@ -14,7 +14,7 @@ from avb.corpora.grouping import make_splits
 from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
-from avb.corpora.tables import TABLE_SUFFIXES
+from avb.corpus_arguments import TABLE_SUFFIXES
 from avb.errors import CorpusError
 from avb.tasks import Task
 

@@ -21,7 +21,6 @@ Rules, each with an option to overrule it:
   instead, without suffix: see `avb.corpora.patterns`.
 """
 
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,14 +32,21 @@ from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
 from avb.corpora.files import find_files
 from avb.corpora.grouping import make_splits
-from avb.corpora.labels import MISSING_CELLS, blank_withheld, parse_numbers, read_labels
+from avb.corpora.labels import MISSING_CELLS, blank_withheld, read_labels
 from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
+from avb.corpora.questions import (
+    class_question,
+    is_numeric,
+    label_question,
+    names_audio,
+    path_question,
+    speaker_question,
+)
 from avb.corpora.raters import Pooled, pool_raters
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.segments import find_segment_columns, read_segments, warn_of_parted_files
 from avb.corpora.splits import SPLITS, parse_split
 from avb.corpora.tables import (
-    TABLE_SUFFIXES,
     Table,
     find_column,
     join_tables,
@@ -48,17 +54,14 @@ from avb.corpora.tables import (
     refuse_duplicates,
     require_column,
 )
-from avb.errors import CorpusError, fold
+from avb.corpus_arguments import TABLE_SUFFIXES
+from avb.errors import CorpusError
 from avb.tasks import Task, get_task
 
 PATH_COLUMNS = ("file", "path", "filename", "filepath", "audio", "audio_path", "wav", "wav_path", "clip", "file_id")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "participant", "participant_id", "actor", "group")
 SPLIT_COLUMNS = ("split", "partition", "subset")
 
-# What numbers beside labels are, as `fold` spells it: no hint takes them for labels.
-_NO_LABELS = {
-    fold(name) for name in ("start", "stop", "end", "duration", "length", "seconds", "offset", "frames", "sr")
-}
 _FOLDER_OF_SPLIT = "folder of the split"  # the column that tables in folders of splits make
 _CLASS_OF_NAME = "label_pattern"  # the column that the classes in file names make
 
@@ -136,6 +139,9 @@ def load(
     else:
         table = read_table(path)
     columns = _choose_columns(table, path_column, split_column, speaker_column, rater_column, label_columns)
+    are_labels_given = bool(task or label_columns or label_pattern or kind)
+    is_speaker_given = speaker_column is not None or bool(speaker_pattern)
+    _refuse_unclear(table, columns, are_labels_given, is_speaker_given, label_range)
     if columns.split:
         is_test = np.array([parse_split(cell) == "test" for cell in table.cells[columns.split]])
         blank_withheld(table, [name for name in table.cells.columns if name not in columns], is_test)
@@ -243,7 +249,7 @@ def _find_tables_of_splits(root: Path) -> dict[str, Path]:
 class _Columns(NamedTuple):
     """Which columns of a table are not labels; None where it has no such column."""
 
-    path: str
+    path: str  # empty where it has none
     split: str | None
     speaker: str | None
     id: str | None
@@ -265,12 +271,11 @@ def _choose_columns(
     def choose(given: str | None, usual: Sequence[str], option: str) -> str | None:
         return require_column(table, given, option) if given else find_column(table, *usual)
 
-    path = _path_column(table, path_column)
     segment = find_segment_columns(table)
     if segment is None or set(segment) & set(label_columns or ()):
         segment = (None, None)
     return _Columns(
-        path,
+        path=choose(path_column, PATH_COLUMNS, "path_column") or "",
         split=choose(split_column, SPLIT_COLUMNS, "split_column"),
         speaker=None if speaker_column == "" else choose(speaker_column, SPEAKER_COLUMNS, "speaker_column"),
         id=find_column(table, "id"),
@@ -283,11 +288,27 @@ def _choose_columns(
 def _path_column(table: Table, given: str | None) -> str:
     path = require_column(table, given, "path_column") if given else find_column(table, *PATH_COLUMNS)
     if path is None:
-        raise CorpusError(
-            f"{table.path}: which column holds the audio paths? None is called {', '.join(PATH_COLUMNS[:6])}, ...; "
-            f"give path_column=... (--path_column), one of {list(table.cells.columns)}"
-        )
+        raise CorpusError(f"{table.path}: {path_question(table, PATH_COLUMNS)}")
     return path
+
+
+def _refuse_unclear(
+    table: Table, columns: _Columns, are_labels_given: bool, is_speaker_given: bool, label_range: Sequence[float]
+):
+    """Asks all that the table leaves open in one message."""
+    asked = [] if columns.path else [path_question(table, PATH_COLUMNS)]
+    left = [name for name in table.cells.columns if name not in columns and not (asked and names_audio(table, name))]
+    if not are_labels_given and left and _is_unclear(table, left):
+        asked.append(label_question(table, left, label_range))
+    if asked and columns.speaker is None and not is_speaker_given:
+        asked.append(speaker_question(SPEAKER_COLUMNS))
+    if asked:
+        raise CorpusError(f"{table.path}: {'. Also: '.join(asked)}")
+
+
+def _is_unclear(table: Table, columns: Sequence[str]) -> bool:
+    """Whether these columns are neither all scores nor one of classes."""
+    return len(columns) > 1 and not all(is_numeric(table, name) for name in columns)
 
 
 def _one_row_per_clip(
@@ -334,19 +355,10 @@ def _make_task(
         return the_task, [require_column(table, name) for name in label_columns or the_task.labels]
 
     columns = _label_candidates(table, label_columns, special)
-    numeric = [name for name in columns if _is_numeric(table, name)]
     if kind is None:
-        if len(numeric) == len(columns):
-            kind = "regression"
-        elif numeric or len(columns) > 1:
-            text = [name for name in columns if name not in numeric]
-            likely = [name for name in numeric if fold(name) not in _NO_LABELS] or text[:1] or numeric
-            raise CorpusError(
-                f"{table.path}: which columns are the labels? {_listed('numeric', numeric)}{_listed('text', text)}"
-                f"give label_columns=[...] (--label_columns {shlex.join(likely)})"
-            )
-        else:
-            kind = "classification"
+        if _is_unclear(table, columns):
+            raise CorpusError(f"{table.path}: {label_question(table, columns, label_range)}")
+        kind = "regression" if is_numeric(table, columns[0]) else "classification"
     if kind == "regression":
         return Task(
             table.path.stem, "regression", tuple(columns), cast(tuple[float, float], tuple(label_range))
@@ -369,21 +381,8 @@ def _label_candidates(table: Table, given: Sequence[str] | None, special: Sequen
 
 def _only(table: Table, columns: list[str]) -> str:
     if len(columns) > 1:
-        raise CorpusError(
-            f"{table.path}: classification has one label column, there are {columns}; choose one: "
-            f"label_columns=[{columns[0]!r}] (--label_columns {shlex.join(columns[:1])})"
-        )
+        raise CorpusError(f"{table.path}: {class_question(table, columns)}")
     return columns[0]
-
-
-def _is_numeric(table: Table, column: str) -> bool:
-    """Whether no cell is text: a stray word among numbers is left for the check of the labels to report."""
-    numbers, missing = parse_numbers(table, column)
-    return bool((~np.isnan(numbers)).sum() > (np.isnan(numbers) & ~missing).sum())
-
-
-def _listed(what: str, columns: list[str]) -> str:
-    return f"{what}: {', '.join(columns)}; " if columns else ""
 
 
 def _classes(table: Table, column: str) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from datasets import Dataset, DatasetDict
 from avb.corpora.grouping import units_of, warn_of_parted_cuts
 from avb.corpora.rows import require_split
 from avb.corpora.splits import hold_out, strata_of, stratified_folds
-from avb.corpora.tables import TABLE_SUFFIXES, Table, find_column, read_table, require_column
+from avb.corpora.tables import Table, find_column, read_table, require_column
+from avb.corpus_arguments import TABLE_SUFFIXES
 from avb.errors import CorpusError
 from avb.files import write_table
 

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from avb.errors import CorpusError, did_you_mean, fold
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 MAX_LINE = 2**20  # characters of a header
 MAX_CELLS = 50_000_000  # of a Parquet table, which may claim billions in a kilobyte; HUME-VB's largest has 2.5 million
 

@@ -53,7 +53,7 @@ def load_detector(name: str | Path = DETECTOR) -> BurstEventsModel:
     Raises:
         AvbError: there is none, it is another kind of model, or its files are damaged.
     """
-    name = locate(name)
+    name = locate(name, [DETECTOR])
     try:
         config = BurstEventsConfig.get_config_dict(name)[0]
         if config.get("model_type") != BurstEventsConfig.model_type:

@@ -8,6 +8,7 @@ into memory.
 import glob
 import hashlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_avb import AUDIO_SUFFIXES, is_shadow
+from avb.corpus_arguments import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES
 from avb.errors import AvbError
 
 
@@ -111,6 +113,9 @@ def find_paths(patterns: list[str]) -> list[str]:
     """Paths of files, folders (searched through, sorted) and globs; `-` stands for paths on standard input.
 
     A path that does not exist is kept: it is reported as a bad clip, beside those that could be scored.
+
+    Raises:
+        AvbError: one is a table.
     """
     paths: list[str] = []
     for pattern in patterns:
@@ -125,6 +130,11 @@ def find_paths(patterns: list[str]) -> list[str]:
             paths += sorted(clips)
         elif not os.path.exists(pattern) and glob.has_magic(pattern):
             paths += sorted(glob.glob(pattern, recursive=True))
+        elif Path(pattern).suffix.lower() in (*TABLE_SUFFIXES, *SPREADSHEET_SUFFIXES):
+            raise AvbError(
+                f"{pattern} is a table, not audio; give the clips, or a split of the table: --corpus folder --data_dir "
+                f"{shlex.quote(pattern)} --split test"
+            )
         else:
             paths.append(pattern)
     return paths

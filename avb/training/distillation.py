@@ -24,7 +24,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from avb.corpora.folds import assign_folds
-from avb.corpora.tables import TABLE_SUFFIXES, read_table
+from avb.corpora.tables import read_table
+from avb.corpus_arguments import TABLE_SUFFIXES
 from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.run_files import FOLDS, FOLDS_TABLE

@@ -1,0 +1,94 @@
+"""What a table of unknown make leaves open, asked at once: where the clips are, what the labels are, who speaks.
+
+A column is proposed where its cells speak for it, never because it happens to hold numbers: a running number and a
+duration are numbers too.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+
+from audio_avb import AUDIO_SUFFIXES
+from avb.corpora.labels import MISSING_CELLS, parse_numbers
+from avb.corpora.tables import Table
+from avb.errors import fold
+
+# What numbers beside labels are, as `fold` spells it: they are never proposed as labels.
+_NO_LABELS = {
+    fold(name) for name in ("start", "stop", "end", "duration", "length", "seconds", "offset", "frames", "sr")
+}
+MAX_CLASSES = 100  # of a column that is proposed; EmoGator, which has many, has 30
+
+
+def path_question(table: Table, usual: Sequence[str]) -> str:
+    """Which column has the clips; `usual` are the names that would have been found."""
+    named = [column for column in table.cells if names_audio(table, column)]
+    proposed = f" {shlex.join(named)}" if len(named) == 1 else ""
+    return (
+        f"which column holds the audio paths? None is called {', '.join(usual[:6])}, ...; give path_column=... "
+        f"(--path_column{proposed}), one of {list(table.cells.columns)}"
+    )
+
+
+def label_question(table: Table, columns: Sequence[str], label_range: Sequence[float]) -> str:
+    """Which of these columns are the labels."""
+    numeric = [name for name in columns if is_numeric(table, name)]
+    text = [name for name in columns if name not in numeric]
+    scores = [name for name in numeric if fold(name) not in _NO_LABELS and _lies_in(table, name, label_range)]
+    classes = [name for name in text if _has_classes(table, name)]
+    if len(classes) == 1 and scores:
+        proposed = f"--label_columns {shlex.join(classes)} for classes, --label_columns {shlex.join(scores)} for scores"
+    elif len(classes) == 1 or (scores and not classes):
+        proposed = f"--label_columns {shlex.join(classes or scores)}"
+    else:
+        proposed = "--label_columns COLUMN ..."
+    return (
+        f"which columns are the labels? {_listed('numeric', numeric)}{_listed('text', text)}"
+        f"give label_columns=[...] ({proposed})"
+    )
+
+
+def class_question(table: Table, columns: Sequence[str]) -> str:
+    """Which one of these columns has the classes; numbers may be classes too."""
+    classes = [name for name in columns if _has_classes(table, name)]
+    proposed = shlex.join(classes) if len(classes) == 1 else "COLUMN"
+    return (
+        f"classification has one label column, there are {', '.join(columns)}; choose one: label_columns=[...] "
+        f"(--label_columns {proposed})"
+    )
+
+
+def speaker_question(usual: Sequence[str]) -> str:
+    """Who speaks; `usual` are the names that would have been found."""
+    return (
+        f"who speaks? No column is called {', '.join(usual[::2])}; give speaker_column=... (--speaker_column) if one "
+        "says it, else one person may be in several splits"
+    )
+
+
+def is_numeric(table: Table, column: str) -> bool:
+    """Whether no cell is text: a stray word among numbers is left for the check of the labels to report."""
+    numbers, missing = parse_numbers(table, column)
+    return bool((~np.isnan(numbers)).sum() > (np.isnan(numbers) & ~missing).sum())
+
+
+def names_audio(table: Table, column: str) -> bool:
+    """Whether most cells end like names of audio files."""
+    return bool(table.cells[column].str.lower().str.endswith(tuple(AUDIO_SUFFIXES)).mean() > 0.5)
+
+
+def _lies_in(table: Table, column: str, label_range: Sequence[float]) -> bool:
+    numbers, _ = parse_numbers(table, column)
+    low, high = label_range
+    return bool(low <= np.nanmin(numbers) and np.nanmax(numbers) <= high)
+
+
+def _has_classes(table: Table, column: str) -> bool:
+    """Whether every row has one of a few values: remarks are not in every row, and names differ from row to row."""
+    cells = table.cells[column].str.casefold()
+    return not cells.isin(MISSING_CELLS).any() and 2 <= cells.nunique() <= min(MAX_CLASSES, len(cells) / 2)
+
+
+def _listed(what: str, columns: Sequence[str]) -> str:
+    return f"{what}: {', '.join(columns)}; " if columns else ""
