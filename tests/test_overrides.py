@@ -16,6 +16,7 @@ EXPECTED = {
     "_get_eval_sampler": ["eval_dataset"],
     "_get_output_dir": ["trial"],
     "_get_train_sampler": ["train_dataset"],
+    "_issue_warnings_after_load": ["load_result"],
     "_init_training_state": [
         "max_steps",
         "num_update_steps_per_epoch",

@@ -250,7 +250,7 @@ def test_training_ends_with_the_model_on_the_hub_and_no_checkpoint(hub, sample, 
     command += ["--output_dir", str(output_dir), "--max_steps", "2", "--save_steps", "1", "--save_strategy", "steps"]
     command += ["--eval_strategy", "steps", "--eval_steps", "1", "--report_to", "none"]
     command += ["--results", str(tmp_path / "runs.csv"), "--cache_dir", str(tmp_path / "cache")]
-    command += ["--push_to_hub", "true", "--hub_model_id", "org/avb-high"]
+    command += ["--push_to_hub", "true", "--hub_model_id", "org/avb-high", "--keep_checkpoints", "true"]
     done = run(command, hub, tmp_path)
     assert done.returncode == 0, done.stderr
     repo = hub.repos["org/avb-high"]

@@ -134,7 +134,7 @@ def test_later_recipes_win(tmp_path):
     [
         (["--poolin", "avg"], "unknown argument '--poolin'; did you mean 'pooling'?"),
         (["--seed", "many"], "argument --seed: invalid int value: 'many'"),
-        (["nowhere.yaml"], "nowhere.yaml: no such recipe. Looked for: that file in"),
+        (["nowhere.yaml"], "Looked for: that file in"),
         (["paper/hihg-lv60k"], "did you mean 'paper/high-lv60k'?"),
         (["RECIPE", "--task", "high"], "unknown argument 'learning_rat' in the recipe; did you mean 'learning_rate'?"),
         (["--eval_strategy", "often"], "often is not a valid IntervalStrategy"),
