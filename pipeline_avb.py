@@ -123,8 +123,7 @@ class VocalBurstPipeline(ChunkPipeline):
             AudioError: a clip cannot be read, as `audio_avb.load_audio` says; its message names the clip.
             ValueError: an illegal argument.
         """
-        is_one_clip = isinstance(inputs, (str, bytes, bytearray, memoryview)) or is_array_with_rate(inputs)
-        if isinstance(inputs, Sequence) and not is_one_clip:
+        if isinstance(inputs, Sequence) and not is_one_clip(inputs):
             # Through a generator: a column of datasets is never decoded as a whole, and an empty list is no error.
             return list(super().__call__((clip for clip in inputs), **kwargs))
         return super().__call__(inputs, **kwargs)
@@ -244,6 +243,18 @@ def window_spans(
     return [(start, start + window) for start in starts]
 
 
+def is_one_clip(source) -> bool:
+    """Whether it is one clip in any of the forms that `read_audio` takes; a file is one too, though it has lines."""
+    kinds = (str, bytes, bytearray, memoryview, os.PathLike, io.IOBase, dict, np.ndarray, torch.Tensor)
+    return isinstance(source, kinds) or is_array_with_rate(source) or is_audio_decoder(source)
+
+
+def is_audio_decoder(source) -> bool:
+    """Whether it is what `datasets` decodes to; without torchcodec there is none, and no need to import it."""
+    torchcodec = sys.modules.get("torchcodec")
+    return torchcodec is not None and isinstance(source, torchcodec.decoders.AudioDecoder)
+
+
 def is_array_with_rate(source) -> bool:
     """Whether it is one clip as (array, rate), or as Gradio has it (rate, array)."""
     if not (isinstance(source, tuple) and len(source) == 2):
@@ -270,9 +281,7 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
             f"an array without its rate is taken for one at {sampling_rate:,} Hz; give (array, rate)", stacklevel=2
         )
         source = {"array": source, "sampling_rate": sampling_rate}
-    # What datasets decodes to; without torchcodec there is no such object, and no need to import it.
-    torchcodec = sys.modules.get("torchcodec")
-    if torchcodec is not None and isinstance(source, torchcodec.decoders.AudioDecoder):
+    if is_audio_decoder(source):
         samples = source.get_all_samples()
         source = {"array": samples.data.mean(0).numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(source, dict) and source.keys() & {"array", "raw"}:

@@ -190,14 +190,11 @@ def predict_recordings(args: argparse.Namespace) -> int:
     """A row per event or window of each recording in one table. Returns how many recordings were skipped."""
     output = check_output(args.output, args.overwrite)
     clips = find_clips(args)
-    from transformers.utils import logging
-
     from avb.events import tables
     from avb.events.detection import load_detector
     from avb.events.finding import Finder
     from avb.inference.scorer import Scorer
 
-    logging.disable_progress_bar()
     sure = {"coverage": args.coverage, "false_alarms_per_hour": args.false_alarms_per_hour}
     scorer = Scorer.load(args.model, args.device, args.dtype, args.batch_seconds, **sure)
     maker: tables.EventRows | tables.WindowRows

@@ -1,6 +1,8 @@
 """avb.embed: means and frames of any layer, alone as among others, and a clip that cannot be read by its number."""
 
 import doctest
+import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,8 +54,12 @@ def test_files_one_clip_and_none(tmp_path, clips):
     sf.write(tmp_path / "clip.wav", clips[2][0], 16_000, subtype="FLOAT")
     path = str(tmp_path / "clip.wav")
     expected = avb.embed([clips[2]])
-    for source in (path, [path], clips[2], (clip for clip in [path])):
+    content, stereo = Path(path).read_bytes(), np.stack([clips[2][0] * 1.5, clips[2][0] * 0.5])
+    one = (path, Path(path), content, io.BytesIO(content), clips[2], (stereo, 16_000))
+    for source in (*one, [path], (clip for clip in [path])):
         np.testing.assert_allclose(avb.embed(source), expected, atol=2e-5)
+    with open(path, "rb") as file, pytest.warns(UserWarning, match="an array without its rate"):
+        np.testing.assert_allclose(avb.embed([file, clips[2][0]]), np.repeat(expected, 2, 0), atol=2e-5)
     assert avb.embed([]).shape == (0, 256)
 
 

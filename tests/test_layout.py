@@ -66,8 +66,8 @@ LAYERS = {
         "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/events": {
-        "audio_avb", "avb/corpora", "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/models",
-        "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb", "decoders_avb",
+        "audio_avb", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
+        "avb/models", "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb", "decoders_avb",
         "modeling_events_avb", "pipeline_avb", "recording_avb",
     },
     "avb/serving": {"audio_avb", "avb/errors", "avb/events", "avb/models"},

@@ -189,6 +189,10 @@ def test_many_clips_of_every_container(pipe, clip, tmp_path):
 
 
 def test_a_column_that_datasets_decodes(pipe, clip, tmp_path):
+    """Needs torchcodec (0.11 to 0.13 beside this torch) and an FFmpeg, for which PyAV's own can stand in.
+
+    A folder of links called libavcodec.so.62 and so on, to the libraries in av.libs/, in LD_LIBRARY_PATH with av.libs.
+    """
     try:
         import torchcodec  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:  # not installed, or without ffmpeg's libraries
@@ -198,6 +202,7 @@ def test_a_column_that_datasets_decodes(pipe, clip, tmp_path):
     rows = Dataset.from_dict({"audio": [path, path]}).cast_column("audio", Audio())
     for answer in (pipe(rows[0]["audio"]), pipe(rows["audio"])[1]):
         np.testing.assert_allclose(numbers(answer), numbers(pipe(path)), atol=1e-6)
+    np.testing.assert_allclose(avb.embed(rows["audio"]), avb.embed([path, path]), atol=1e-5)
 
 
 def test_a_generator_is_consumed_as_it_is_scored(pipe, clip):

@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import torch
-from conftest import TINY, stir
+from conftest import ROOT, TINY, stir
+from hub_stub import HubStub
+from tiny_kinds import STOCK
 
 from audio_avb import AudioPreparation, load_audio
 from avb.baselines import BASELINES
 from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.collator import BurstCollator
+from avb.inference.load import load_model
 from avb.tasks import TASKS, Task
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
@@ -39,6 +42,22 @@ KINDS = [
     ("se_resnet", "type"),
     ("egemaps_mlp", "type"),
 ]
+
+# A user's own code, without `import avb`: plain checkpoints become models, which are pushed.
+OWN_CODE = """
+import sys
+from feature_extraction_avb import VocalBurstFeatureExtractor
+from modeling_avb import Wav2Vec2ForVocalBurst
+from modeling_wavlm_avb import WavLMForVocalBurst
+
+labels = {0: "Valence", 1: "Arousal"}
+for model_class, checkpoint in zip((Wav2Vec2ForVocalBurst, WavLMForVocalBurst), sys.argv[1:], strict=True):
+    model = model_class.from_pretrained(checkpoint, encoder_layer=2, rnn_hidden_size=16, id2label=labels)
+    model.head.weight.data *= 100
+    name = "org/own-" + model.config.model_type
+    model.push_to_hub(name)
+    VocalBurstFeatureExtractor(peak_db=-6.0, trim_top_db=25.0, do_normalize=False).push_to_hub(name)
+"""
 
 
 def tiny_model(task: Task):
@@ -115,8 +134,11 @@ def check(answers: dict, expected: np.ndarray, labels: list[str], ways: frozense
 
 
 @pytest.fixture(scope="module")
-def read_folders(clips, tmp_path_factory) -> dict[tuple[str, str], tuple[Path, np.ndarray, dict]]:
-    """By kind and task: the folder, its model's scores here, and what one process elsewhere read from all of them."""
+def read_here_and_there(clips, checkpoints, tmp_path_factory) -> dict:
+    """By kind and task, or a repository's name: a folder, its model's scores here, and what a process elsewhere read.
+
+    One process reads all folders, and the repositories of a stub of the Hub.
+    """
     root, saved = tmp_path_factory.mktemp("models"), {}
     for kind, task in KINDS:
         if kind == "egemaps_mlp" and not find_spec("opensmile"):
@@ -129,27 +151,46 @@ def read_folders(clips, tmp_path_factory) -> dict[tuple[str, str], tuple[Path, n
         else:
             save_hub_folder(model, feature_extractor, folder)
         saved[kind, task] = folder, scores_as_in_training(model, feature_extractor, clips)
-    answers = read_elsewhere([str(folder) for folder, _ in saved.values()], clips, root)
-    return {key: (folder, expected, answers[str(folder)]) for key, (folder, expected) in saved.items()}
+    with HubStub() as hub:
+        pushed_by_own_code(hub, checkpoints["LARGE-LV60K"], root)
+        for name, repo in hub.repos.items():
+            folder = root / name
+            folder.mkdir(parents=True)
+            for path, content in repo.files.items():
+                (folder / path).write_bytes(content)
+            saved[name] = folder, scores_as_in_training(*load_model(str(folder), "cpu"), clips)
+        folder, expected = saved["wav2vec2", "high"]
+        hub.put("org/avb-high", folder)
+        saved["org/avb-high"] = folder, expected
+        names = {key: key if key in hub.repos else str(folder) for key, (folder, _) in saved.items()}
+        environment = {**hub.environment(root / "home"), "PYTHONPATH": ""}
+        answers = read_elsewhere(list(names.values()), clips, root, **environment)
+    return {key: (*saved[key], answers[name]) for key, name in names.items()}
+
+
+def pushed_by_own_code(hub: HubStub, checkpoint: Path, folder: Path):
+    STOCK["wavlm"].build().save_pretrained(folder / "wavlm")
+    environment = {**hub.environment(folder / "home"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", OWN_CODE, checkpoint, folder / "wavlm"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("kind", "task"), KINDS)
-def test_a_folder_is_read_without_the_project(kind, task, read_folders):
-    if (kind, task) not in read_folders:
+def test_a_folder_is_read_without_the_project(kind, task, read_here_and_there):
+    if (kind, task) not in read_here_and_there:
         pytest.skip("the openSMILE baselines are an extra: avb[opensmile]")
-    folder, expected, answers = read_folders[kind, task]
+    folder, expected, answers = read_here_and_there[kind, task]
     assert {path.name for path in folder.iterdir()} == set(hub_files(folder))
     ways = {"ways": frozenset(WAYS)} if kind == SAVED_BY_HAND else {}
     check(answers, expected, list(TASKS[task].labels), **ways)
 
 
-def test_a_repository_is_read_from_a_stub_of_the_hub(clips, tmp_path):
-    from hub_stub import HubStub
-
-    model, feature_extractor = built("wav2vec2", TASKS["high"])
-    folder = save_hub_folder(model, feature_extractor, tmp_path / "model")
-    with HubStub() as hub:
-        hub.put("org/avb-high", folder)
-        environment = {**hub.environment(tmp_path / "home"), "PYTHONPATH": ""}
-        answers = read_elsewhere(["org/avb-high"], clips, tmp_path, **environment)["org/avb-high"]
-    check(answers, scores_as_in_training(model, feature_extractor, clips), list(TASKS["high"].labels))
+@pytest.mark.parametrize("name", ["org/own-wav2vec2-vocal-burst", "org/own-wavlm-vocal-burst", "org/avb-high"])
+def test_a_repository_is_read_from_a_stub_of_the_hub(name, read_here_and_there):
+    """`org/own-*` were pushed by `push_to_hub` of model and feature extractor."""
+    _, expected, answers = read_here_and_there[name]
+    if name == "org/avb-high":
+        check(answers, expected, list(TASKS["high"].labels))
+    else:
+        check(answers, expected, ["Valence", "Arousal"], frozenset(WAYS))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub.utils import enable_progress_bars
 from transformers import PreTrainedConfig
 from transformers.utils import (
     FEATURE_EXTRACTOR_NAME,
@@ -116,10 +117,18 @@ def _shards(index: str) -> list[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the tables Transformers prints of weights that do not fit: what matters of them is an error."""
-    verbosity = logging.get_verbosity()
+    """Without the tables Transformers prints of weights that do not fit: what matters of them is an error.
+
+    And without its bar of weights that are read, which are here in no time; bars of downloads stay.
+    """
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    if has_bars:
+        logging.disable_progress_bar()  # downloads' too
+        enable_progress_bars()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()

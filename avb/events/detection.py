@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from audio_avb import SAMPLING_RATE
+from avb.encoders.weights import quiet
 from avb.errors import AvbError
 from avb.models import DETECTOR, locate
 from configuration_events_avb import BurstEventsConfig
@@ -58,9 +59,10 @@ def load_detector(name: str | Path = DETECTOR) -> BurstEventsModel:
         config = BurstEventsConfig.get_config_dict(name)[0]
         if config.get("model_type") != BurstEventsConfig.model_type:
             raise AvbError(f"{name}: a {config.get('model_type')!r} model, no detector; try {DETECTOR}")
-        model, info = BurstEventsModel.from_pretrained(
-            name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        with quiet():
+            model, info = BurstEventsModel.from_pretrained(
+                name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
     except OSError as error:
         raise AvbError(f"{name}: no such detector; try {DETECTOR} ({str(error).splitlines()[0]})") from error
     except (RuntimeError, SafetensorError, TypeError) as error:

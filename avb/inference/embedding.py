@@ -14,7 +14,7 @@ from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.inference.score import CHUNK_CLIPS, CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 from modeling_avb import VocalBurstModel
-from pipeline_avb import is_array_with_rate, read_audio
+from pipeline_avb import is_one_clip, read_audio
 
 
 def embed(
@@ -59,7 +59,7 @@ def embed(
         raise AvbError(
             f"layer={layer!r} is not legal: {model} keeps layers 1 to {last}, and 0 is the input of the first"
         )
-    if isinstance(clips, (str, bytes, dict, np.ndarray)) or is_array_with_rate(clips):
+    if is_one_clip(clips):
         clips = [clips]
     found: list[np.ndarray] = []
     for waveforms in _chunks(clips, feature_extractor, max_seconds):
