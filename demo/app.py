@@ -18,6 +18,7 @@ from pathlib import Path
 import figures
 import gradio as gr
 from answers import Answer, load_models, score_recording, score_recordings, table, with_progress, write_csv
+from examples import write_examples
 
 from avb.errors import AudioError, AvbError
 from pipeline_avb import VocalBurstPipeline
@@ -91,12 +92,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def build(pipes: dict[str, VocalBurstPipeline], folder: Path) -> gr.Blocks:
-    """The app of these models; tables for download are written to `folder`."""
+    """The app of these models; tables for download, and sounds to try it with, are written to `folder`."""
     names = list(pipes)
     with gr.Blocks(title="Vocal bursts", analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as blocks:
         gr.Markdown("# Emotion in vocal bursts\nWhat models hear in a laugh, a cry, a gasp or a scream.")
         with gr.Tab("One recording"):
-            build_one(pipes, names)
+            build_one(pipes, names, folder)
         with gr.Tab("Many files"):
             build_many(pipes, names, folder)
         gr.Markdown(ABOUT)
@@ -109,7 +110,8 @@ def window_slider() -> gr.Slider:
     )
 
 
-def build_one(pipes: dict[str, VocalBurstPipeline], names: list[str]):
+def build_one(pipes: dict[str, VocalBurstPipeline], names: list[str], folder: Path):
+    sounds = write_examples(folder)
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             audio = gr.Audio(
@@ -118,6 +120,13 @@ def build_one(pipes: dict[str, VocalBurstPipeline], names: list[str]):
                 label="Recording",
                 elem_id="recording",
                 buttons=["download"],  # and not "share", which would publish the recording
+            )
+            gr.Examples(
+                [str(path) for path in sounds.values()],
+                audio,
+                example_labels=list(sounds),
+                label="Or try a computed sound",
+                elem_id="examples",
             )
             chosen = gr.CheckboxGroup(names, value=names, label="Models", visible=len(names) > 1)
             window = window_slider()

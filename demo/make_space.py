@@ -17,7 +17,8 @@ from avb.errors import AvbError
 
 DEMO = Path(__file__).resolve().parent
 ROOT = DEMO.parent
-APP_FILES = ("app.py", "answers.py", "figures.py", "README.md", "requirements.txt")
+APP_FILES = ("app.py", "answers.py", "examples.py", "figures.py", "README.md", "requirements.txt")
+SAMPLE_MAKER = "data/make_sample.py"  # computes the sounds to try
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,6 +50,8 @@ def make_space(folder: Path):
             for source in [*(DEMO / name for name in APP_FILES), *ROOT.glob("*_avb.py"), ROOT / "LICENSE"]:
                 if source.stem not in ("train_avb", "predict_avb", "pretrain_avb"):
                     shutil.copyfile(source, made / source.name)
+            (made / SAMPLE_MAKER).parent.mkdir()
+            shutil.copyfile(ROOT / SAMPLE_MAKER, made / SAMPLE_MAKER)
             shutil.copytree(ROOT / "avb", made / "avb", ignore=shutil.ignore_patterns("__pycache__"))
             made.rename(folder)
     except OSError as error:

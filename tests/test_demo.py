@@ -20,6 +20,7 @@ import soundfile as sf
 import torch
 from answers import Answer, load_models, score_recording, score_recordings, table, write_csv
 from conftest import ROOT, TINY, stir
+from examples import write_examples
 from huggingface_hub import metadata_load
 
 import avb
@@ -183,6 +184,14 @@ def test_the_timeline_keeps_the_labels_with_the_highest_windows_in_order():
     assert frame.loc[(frame.label == labels[0]) & (frame.seconds == 2), "score"].item() == 1.0
 
 
+def test_sounds_to_try_are_computed_and_one_is_longer_than_a_window(pipes, tmp_path):
+    sounds = write_examples(tmp_path)
+    assert list(sounds) == ["laugh", "cry", "scream", "gasp", "several in a row"]
+    answers_ = [score_recording(pipes["high"], path, window_seconds=5, max_seconds=60) for path in sounds.values()]
+    assert [len(answer.spans) for answer in answers_[:-1]] == [1, 1, 1, 1] and len(answers_[-1].spans) > 1
+    assert len({path.read_bytes() for path in sounds.values()}) == len(sounds)
+
+
 def test_the_space_asks_for_the_versions_the_suite_runs_with():
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     wanted = [line for line in (DEMO / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
@@ -333,6 +342,13 @@ def test_uploading_a_clip_shows_the_scores_of_the_pipeline(page, pipes, clip):
     page.get_by_label("type", exact=True).uncheck()
     page.locator('.avb-card[data-model="type"]').wait_for(state="detached")
     assert page.locator(".avb-card").count() == 2
+
+
+@pytest.mark.slow
+def test_a_sound_to_try_is_scored_at_a_click(page, pipes):
+    page.locator("#examples").get_by_text("laugh", exact=True).click()
+    page.locator('.avb-card[data-model="high"]').wait_for()
+    assert page.locator(".avb-card").count() == len(pipes)
 
 
 @pytest.mark.slow
