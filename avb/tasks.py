@@ -35,7 +35,7 @@ def majority_class(classes: np.ndarray, num_labels: int) -> int:
 # The other columns of tables in which each label has one: those of predict_avb.py, of a run's predictions, of events.
 OWN_COLUMNS = (
     "id", "error", "prediction", "confidence", "burst_score", "is_burst", "label_set", "set_size", "start", "end",
-    "detection", "speaker", "country", "fold", "label",
+    "detection", "speaker", "group", "country", "fold", "label",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import soundfile as sf
 
 from avb.corpora.emogator import CATEGORIES
 from avb.errors import AvbError
+from avb.metrics import Units
 from avb.reports.audit import CHANGES, audit, backgrounds, judge_change, judge_groups
 from avb.reports.command import main
 from avb.tasks import Task
@@ -69,7 +70,7 @@ DEFECTS = {
 def run(score, clips, **settings):
     waveforms, labels, speakers = clips
     ids = [f"clip{number}" for number in range(len(labels))]
-    return audit(score, TASK, ids, waveforms, labels, speakers, **settings)
+    return audit(score, TASK, ids, waveforms, labels, Units("speaker", speakers), **settings)
 
 
 def test_a_sound_model_passes_every_test(clips):

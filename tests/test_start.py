@@ -26,6 +26,8 @@ def test_the_corpus_and_whose_clips_they_are(tmp_path):
     ]
     nameless = {"train": split([0]), "test": split([1])}
     assert corpus_lines("clips.csv", nameless)[1:] == ["speakers: none are known, so intervals go by clip"]
+    cuts = {name: rows.add_column("group", ["talk1"]) for name, rows in nameless.items()}
+    assert corpus_lines("clips.csv", cuts)[1:] == ["speakers: none are known, so intervals go by group"]
 
 
 def test_classes_are_counted_and_those_that_a_split_lacks_are_named():

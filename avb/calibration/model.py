@@ -15,7 +15,7 @@ from avb.inference.engines import ExportedModel
 from avb.inference.load import load_model
 from avb.inference.run_corpus import corpus_of_run
 from avb.inference.score import score_clips
-from avb.metrics import has_label
+from avb.metrics import has_label, units_of_clips
 from avb.models import locate
 from avb.tasks import MultiTask, Task
 from calibration_avb import CALIBRATION_FILE, Calibration, TaskCalibration, weights_fingerprint
@@ -73,18 +73,17 @@ def calibrate(
         elif strict:
             raise clip_scores
     rows = rows.select(kept)
-    speakers = None
-    if "speaker" in rows.column_names:
-        speakers = [name or clip_id for name, clip_id in zip(rows["speaker"][:], rows["id"][:], strict=True)]
+    units = units_of_clips(rows)
+    num_speakers = len(set(units.names)) if units.names and units.kind == "speaker" else None
     tasks = {}
     for name, part, labels, outputs in _parts(the_task, np.asarray(rows["labels"][:]), np.array(scores, np.float64)):
-        tasks[name] = _calibrate_task(str(data_dir), part, labels, outputs, speakers)
+        tasks[name] = _calibrate_task(str(data_dir), part, labels, outputs, units.names)
     known = find_calibration(str(folder), weights_fingerprint(loaded.named_parameters()))
     calibration = Calibration(
         burst=known.burst if known else None,  # fitted on recordings, see avb.events.rejection
         weights=weights_fingerprint(loaded.named_parameters()),
         tasks=tasks,
-        fitted_on={"split": split, "clips": len(rows), "speakers": len(set(speakers)) if speakers else None},
+        fitted_on={"split": split, "clips": len(rows), "speakers": num_speakers},
     )
     write_text(folder / CALIBRATION_FILE, calibration.to_json())
     return calibration

@@ -21,6 +21,7 @@ Rules, each with an option to overrule it:
   instead, without suffix: see `avb.corpora.patterns`.
 """
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -169,7 +170,7 @@ def load(
     ids, labels = [names[row] for row in rows], clips.labels[there]
     known = _known_of_clips(table, columns, patterns, paths, rows)
     if "group" not in known and any(segments):  # those of a file stay together
-        known["group"] = [str(files[row]) for row in rows]
+        known["group"] = [os.path.relpath(str(files[row]), own_root) for row in rows]
     if columns.split:
         split_of = [_split_of_row(table, columns.split, row) for row in rows]
         warn_of_parted_files([files[row] for row in rows], [segments[row] for row in rows], split_of, str(path))

@@ -32,8 +32,10 @@ from avb.metrics.evaluation import (
     resampled_scores,
 )
 from avb.metrics.regression import ccc, official_ccc, pearson
+from avb.metrics.units import Units, resampling_units, units_of_clips
 
 __all__ = [
+    "Units",
     "accuracy",
     "best_metric",
     "ccc",
@@ -49,6 +51,8 @@ __all__ = [
     "rater_agreement",
     "recalls",
     "resampled_scores",
+    "resampling_units",
     "uar",
+    "units_of_clips",
     "wilson_interval",
 ]

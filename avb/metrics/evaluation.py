@@ -30,6 +30,7 @@ from avb.metrics.regression import (
     pearson_of_moments,
     quiet,
 )
+from avb.metrics.units import Unit
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 if TYPE_CHECKING:
@@ -43,25 +44,28 @@ def evaluate_predictions(
     groups: Sequence | np.ndarray | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
+    unit: Unit = "speaker",
 ) -> dict:
     """All scores of one set of predictions, with 95 % percentile bootstrap intervals.
 
-    Each resample draws as many units as there are, with replacement: whole speakers where `groups` tells them, single
-    clips otherwise. Resamples in which a score is undefined (a rare class may go undrawn) are left out of its interval;
-    above 5 % of them, the share the interval itself leaves out, the interval is NaN. So it is with a single unit.
+    Each resample draws as many units as there are, with replacement: whole speakers, or what else `groups` tells of
+    each clip, single clips otherwise. Resamples in which a score is undefined (a rare class may go undrawn) are left
+    out of its interval; above 5 % of them, the share the interval itself leaves out, the interval is NaN. So it is with
+    a single unit.
 
     Args:
         task: says what the arrays hold.
         y_true: (clips, labels) floats with NaN for missing, or (clips,) class indices with -100 for missing.
         y_pred: (clips, labels) floats: predictions, or logits of a classification task, which may also be given as
             (clips,) class indices.
-        groups: the speaker of each clip, (clips,), any hashable values.
+        groups: the speaker of each clip, or its other unit, (clips,), any hashable values.
         num_resamples: number of resamples.
         seed: seed of the resampling.
+        unit: what `groups` are.
 
     Returns:
         Plain floats, integers, lists and strings, ready for JSON. "num_clips" counts the clips with a label,
-        "interval_unit" is "speaker" or "clip", "interval_units" how many of them those clips come from.
+        "interval_unit" is "speaker", "group" or "clip", "interval_units" how many of them those clips come from.
         Regression: "ccc", "ccc_low", "ccc_high", "pearson" (means over labels; one NaN label makes them NaN),
         "official_ccc" (the challenge's own) and "per_label" with the first four per label.
         Classification: "uar", "uar_low", "uar_high", "accuracy", "macro_f1", "confusion_matrix" (rows: true classes)
@@ -80,12 +84,12 @@ def evaluate_predictions(
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
     if isinstance(task, MultiTask):
-        return _evaluate_tasks(task, y_true, y_pred, groups, num_resamples, seed)
+        return _evaluate_tasks(task, y_true, y_pred, groups, num_resamples, seed, unit)
     y_true, y_pred, units = _labelled_clips(task, y_true, y_pred, groups)
     evaluate = _evaluate_regression if task.kind == "regression" else _evaluate_classification
     return evaluate(task, y_true, y_pred, units, num_resamples, seed) | {
         "num_clips": len(units),
-        "interval_unit": "clip" if groups is None else "speaker",
+        "interval_unit": "clip" if groups is None else unit,
         "interval_units": len(np.unique(units)),
     }
 
@@ -144,11 +148,12 @@ def _evaluate_tasks(
     groups: Sequence | np.ndarray | None,
     num_resamples: int,
     seed: int,
+    unit: Unit,
 ) -> dict:
     tasks = {}
     for part, true, outputs in _parts(task, y_true, y_pred):
         if has_label(part, true).any():
-            tasks[part.name] = evaluate_predictions(part, true, outputs, groups, num_resamples, seed)
+            tasks[part.name] = evaluate_predictions(part, true, outputs, groups, num_resamples, seed, unit)
         else:
             tasks[part.name] = {"num_clips": 0, "note": "no clip has its labels"}
     scored = [(part, tasks[part.name]) for part in task.parts if part.metric in tasks[part.name]]

@@ -1,6 +1,7 @@
 """What a pre-training is put together from: a model of the objective, and the clips and batches that it can use."""
 
 from collections.abc import Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from avb.pretraining.models import OBJECTIVES
 from avb.recipes import SUFFIXES
 from avb.training.progress import ProgressLines
 from avb.training.resumption import CheckpointTrainer
+from avb.training.timing import expected_seconds
 from configuration_avb import receptive_field
 
 FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
@@ -98,7 +100,7 @@ class PretrainingTrainer(CheckpointTrainer):
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         if not self.args.disable_tqdm:
-            self.add_callback(ProgressLines("loss"))
+            self.add_callback(ProgressLines("loss", partial(expected_seconds, self)))
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False

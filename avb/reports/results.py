@@ -30,7 +30,7 @@ class Result:
         low: lower bound of its 95 % interval.
         high: upper bound.
         num_clips: clips of the split that have a label.
-        interval_unit: what the interval resamples, clip or speaker.
+        interval_unit: what the interval resamples: speaker, group or clip.
         seed: of the run.
         seconds: of training.
         epochs: trained, fewer than planned where training stopped early.

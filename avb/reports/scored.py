@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from avb.errors import AvbError
-from avb.metrics import evaluate_predictions, has_label
+from avb.metrics import evaluate_predictions, has_label, resampling_units
+from avb.metrics.units import Unit
 from avb.run_files import METRICS, Metrics, predictions_path, read_metrics
 from avb.tasks import MISSING_CLASS, Task
 
@@ -30,6 +31,7 @@ class Predictions:
         y_pred: (clips, labels) floats, or (clips,) class indices.
         scores: (clips, labels) what the model gave: equal to `y_pred` in a regression, probabilities of the classes
             in a classification.
+        group_kind: what `groups` are: "group" where the names of files kept clips together and told no speakers.
     """
 
     task: Task
@@ -40,6 +42,7 @@ class Predictions:
     y_true: np.ndarray
     y_pred: np.ndarray
     scores: np.ndarray
+    group_kind: Unit = "speaker"
 
     def __len__(self) -> int:
         return len(self.y_true)
@@ -51,18 +54,18 @@ class Predictions:
         return replace(self, **kept)
 
     @property
-    def unit(self) -> str:
+    def unit(self) -> Unit:
         """What the intervals resample."""
-        return "clip" if self.groups is None else "speaker"
+        return "clip" if self.groups is None else self.group_kind
 
     def basis(self) -> str:
         """On how many clips and speakers a figure rests, in words."""
-        speakers = "speakers not known" if self.groups is None else f"{len(set(self.groups))} speakers"
-        return f"{self.split}: {len(self)} clips, {speakers}"
+        units = "speakers not known" if self.groups is None else f"{len(set(self.groups))} {self.unit}s"
+        return f"{self.split}: {len(self)} clips, {units}"
 
     def evaluate(self, num_resamples: int = 1000) -> dict:
         """See `avb.metrics.evaluate_predictions`."""
-        return evaluate_predictions(self.task, self.y_true, self.y_pred, self.groups, num_resamples)
+        return evaluate_predictions(self.task, self.y_true, self.y_pred, self.groups, num_resamples, unit=self.unit)
 
 
 def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
@@ -107,7 +110,6 @@ def _parts(metrics: Metrics) -> list[tuple[Task, dict]]:
 
 
 def _predictions(task: Task, columns: dict, split: str, rows: list[dict]) -> Predictions:
-    has_speakers = bool(rows) and "speaker" in rows[0]
     has_seconds = bool(rows) and "seconds" in rows[0] and "seconds" not in columns["scores"]
     scores = np.array([[float(row[column]) for column in columns["scores"]] for row in rows])
     if task.kind == "classification":
@@ -119,9 +121,12 @@ def _predictions(task: Task, columns: dict, split: str, rows: list[dict]) -> Pre
         y_true = np.array([[float(row[column] or "nan") for column in columns["true"]] for row in rows])
         y_pred = scores
     ids = np.array([row["id"] for row in rows])
-    groups = np.array([row["speaker"] or row["id"] for row in rows]) if has_speakers else None
+    known = {name: [row[name] for row in rows] for name in ("speaker", "group") if rows and name in rows[0]}
+    units = resampling_units(ids.tolist(), known.get("speaker"), known.get("group"))
+    groups = None if units.names is None else np.array(units.names)
     seconds = np.array([float(row["seconds"]) for row in rows]) if has_seconds else None
-    return Predictions(task, split, ids, groups, seconds, y_true, y_pred, scores).select(has_label(task, y_true))
+    found = Predictions(task, split, ids, groups, seconds, y_true, y_pred, scores, units.kind)
+    return found.select(has_label(task, y_true))
 
 
 def _class(index: dict[str, int], label: str) -> int:

@@ -22,7 +22,7 @@ from avb.corpora.decode import decode_splits
 from avb.corpora.splits import strata_of, stratified_folds
 from avb.errors import AvbError
 from avb.inference.embedding import embed
-from avb.metrics import defined_metric, evaluate_predictions, has_label, resampled_scores
+from avb.metrics import Units, defined_metric, evaluate_predictions, has_label, resampled_scores, units_of_clips
 from avb.metrics.bootstrap import interval
 from avb.reports.markdown import bounds, markdown_table, number
 from avb.reports.probe import cross_validated_predictions
@@ -63,7 +63,7 @@ class _Labelled:
     task: Task
     clips: Dataset
     labels: np.ndarray
-    groups: list[str] | None
+    units: Units
     num_bad_clips: int
 
 
@@ -136,11 +136,7 @@ def _labelled(table: str, task: Task | MultiTask, clips: Dataset, num_bad_clips:
     labels = np.asarray(clips["labels"][:])
     kept = has_label(task, labels) if labels.ndim == 1 else ~np.isnan(labels).any(axis=1)
     clips = clips.select(np.flatnonzero(kept))
-    groups = None
-    if "speaker" in clips.column_names:
-        pairs = zip(clips["speaker"][:], clips["id"][:], strict=True)
-        groups = [speaker or clip_id for speaker, clip_id in pairs]
-    return _Labelled(table, task, clips, labels[kept], groups, num_bad_clips)
+    return _Labelled(table, task, clips, labels[kept], units_of_clips(clips), num_bad_clips)
 
 
 def _mean_frames(model: str, clips: Dataset, layer: int | None, device: str) -> np.ndarray:
@@ -149,14 +145,15 @@ def _mean_frames(model: str, clips: Dataset, layer: int | None, device: str) -> 
 
 
 def _compare(corpus: _Labelled, features: dict[str, np.ndarray], num_folds: int) -> list[Transfer]:
-    units = corpus.groups if corpus.groups is not None else corpus.clips["id"][:]
+    groups = corpus.units.names
+    units = groups if groups is not None else corpus.clips["id"][:]
     folds = stratified_folds(units, strata_of(corpus.labels), num_folds, corpus.table)
     rows: list[Transfer] = []
     first = None
     for name, values in features.items():
         predicted = cross_validated_predictions(corpus.task, values, corpus.labels, units, folds)
-        scores = evaluate_predictions(corpus.task, corpus.labels, predicted, corpus.groups)
-        resampled = resampled_scores(corpus.task, corpus.labels, predicted, corpus.groups)
+        scores = evaluate_predictions(corpus.task, corpus.labels, predicted, groups, unit=corpus.units.kind)
+        resampled = resampled_scores(corpus.task, corpus.labels, predicted, groups)
         metric = defined_metric(scores, corpus.task.metric)
         row = Transfer(
             table=corpus.table,

@@ -8,7 +8,7 @@ from datasets import Dataset
 from audio_avb import SAMPLING_RATE
 from avb.files import write_table
 from avb.inference.score import score_columns, score_row
-from avb.metrics import defined_metric, evaluate_predictions, has_label, rater_agreement
+from avb.metrics import defined_metric, evaluate_predictions, has_label, rater_agreement, units_of_clips
 from avb.run_files import BAD_CLIPS, Metrics, predictions_path
 from avb.tasks import MultiTask, Task
 from avb.training.trainer import BurstTrainer
@@ -23,7 +23,7 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
     logits = trainer.predict(split, metric_key_prefix=name).predictions  # (clips, labels), on every process
     labels = np.asarray(split["labels"])
     config = trainer.accelerator.unwrap_model(trainer.model).config
-    known = {column: split[column] for column in ("speaker", "country") if column in split.column_names}
+    known = {column: split[column] for column in ("speaker", "group", "country") if column in split.column_names}
     if "seconds" not in config.label2id:
         known["seconds"] = [round(samples / SAMPLING_RATE, 4) for samples in split["num_samples"]]
     if trainer.is_world_process_zero():
@@ -48,17 +48,11 @@ def evaluate_split(task: Task | MultiTask, split: Dataset, outputs: np.ndarray) 
     labels = np.asarray(split["labels"][:])
     if not has_label(task, labels).any():
         return {"num_clips": 0, "note": "labels are withheld"}
-    scores = evaluate_predictions(task, labels, outputs, _speakers_or_clips(split))
+    units = units_of_clips(split)
+    scores = evaluate_predictions(task, labels, outputs, units.names, unit=units.kind)
     if "ratings" in split.column_names and isinstance(task, Task):
         scores["rater_agreement"] = rater_agreement(task, split["ratings"][:])
     return scores
-
-
-def _speakers_or_clips(split: Dataset) -> list[str] | None:
-    """What intervals resample: the speaker of each clip, or a clip that has none; None where no speakers are known."""
-    if "speaker" not in split.column_names:
-        return None
-    return [speaker or clip for speaker, clip in zip(split["speaker"], split["id"], strict=True)]
 
 
 def _true_labels(task: Task | MultiTask, truth) -> dict:

@@ -30,7 +30,8 @@ def corpus_lines(data_dir: str, splits: Mapping[str, Dataset], has_made_splits: 
     ]
     speakers = {name: _speakers(split) for name, split in splits.items()}
     if not any(speakers.values()):
-        return [*lines, "speakers: none are known, so intervals go by clip"]
+        unit = "group" if any("group" in split.column_names for split in splits.values()) else "clip"
+        return [*lines, f"speakers: none are known, so intervals go by {unit}"]
     lines.append("speakers: " + ", ".join(f"{name} {len(found):,}" for name, found in speakers.items()))
     shared = speakers.get("train", set()) & set().union(*(speakers[name] for name in speakers if name != "train"))
     if shared:

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from avb.training.distillation import FOLDS_COLUMN, ModelTeachers
 from avb.training.frozen import FrameCollator
 from avb.training.lengths import MAX_LENGTHS, choose_lengths
 from avb.training.progress import ProgressLines
+from avb.training.timing import expected_seconds
 from configuration_avb import MULTITASK
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import VocalBurstModel
@@ -111,7 +113,7 @@ class BurstTrainer(AveragingTrainer):
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         if not args.disable_tqdm:
-            self.add_callback(ProgressLines(best_metric(task)))
+            self.add_callback(ProgressLines(best_metric(task), partial(expected_seconds, self)))
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
 

@@ -149,7 +149,7 @@ def _regression(predictions: Predictions, scores: dict) -> list[Section]:
 
 def _speakers(predictions: Predictions, scores: dict) -> Section:
     title, found = "By speaker", by_speaker(predictions)
-    if predictions.groups is None:
+    if predictions.groups is None or predictions.unit != "speaker":
         return Section(title, "The corpus does not say who is heard.")
     if not found:
         return Section(title, f"No speaker has {MIN_SPEAKER_CLIPS} clips and a defined score. {predictions.basis()}.")

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from avb.corpora.tables import read_table, require_column
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions, has_label
+from avb.metrics.units import BY_CLIP, Units
 from avb.reports.audit.changes import CHANGES, Change
 from avb.reports.audit.verdicts import Finding, judge_change, judge_groups
 from avb.reports.markdown import bounds, markdown_table, number
@@ -45,7 +46,7 @@ def audit(
     ids: Sequence[str],
     waveforms: Sequence[np.ndarray],
     labels: np.ndarray,
-    speakers: Sequence[str] | None = None,
+    units: Units = BY_CLIP,
     groups: Mapping[str, Mapping[str, str]] | None = None,
     changes: Mapping[str, Change] = CHANGES,
 ) -> Audit:
@@ -57,7 +58,7 @@ def audit(
         ids: of the clips; they seed what is random.
         waveforms: 16 kHz, mono, as they were recorded.
         labels: (clips,) class indices or (clips, labels) scores.
-        speakers: each clip's; None where not known.
+        units: each clip's speaker, or what else its intervals draw.
         groups: for each name of a grouping (sex, country, ...) the group of each speaker.
         changes: see `avb.reports.audit.changes`.
 
@@ -70,7 +71,7 @@ def audit(
     if not kept:
         raise AvbError("no clip has its labels: an audit needs a split whose labels are known")
     labels = labels[kept]
-    known = None if speakers is None else [speakers[index] for index in kept]
+    known = None if units.names is None else [units.names[index] for index in kept]
 
     def predictions(change: Change | None, name: str) -> np.ndarray:
         found = []
@@ -90,9 +91,9 @@ def audit(
         judge_change(task, name, labels, recorded, predictions(change, name), known) for name, change in changes.items()
     ]
     for name, group_of in (groups or {}).items():
-        if known is not None:
+        if known is not None and units.kind == "speaker":
             findings += judge_groups(task, name, labels, recorded, known, dict(group_of))
-    return Audit(task, evaluate_predictions(task, labels, recorded, known), findings)
+    return Audit(task, evaluate_predictions(task, labels, recorded, known, unit=units.kind), findings)
 
 
 def read_groups(path: str | Path) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from audio_avb import AudioPreparation
 from avb.corpora.decode import decode_splits
@@ -13,6 +13,7 @@ from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.inference.run_corpus import corpus_of_run
 from avb.inference.score import score_waveforms
+from avb.metrics import units_of_clips
 from avb.reports.audit.audit import Audit, audit, read_groups
 from avb.reports.audit.changes import CHANGES, backgrounds
 from avb.tasks import MultiTask, Task
@@ -75,12 +76,12 @@ def audit_model(
         prepared = list(map(AudioPreparation.of(feature_extractor).apply, waveforms))
         return score_waveforms(loaded, feature_extractor, prepared)[:, order]
 
-    speakers = _speakers(rows)
+    units = units_of_clips(rows)
     for name in KNOWN_GROUPS:
-        if speakers is not None and name in rows.column_names:
-            tables[name] = dict(zip(speakers, rows[name][:], strict=True))
+        if units.kind == "speaker" and units.names and name in rows.column_names:
+            tables[name] = dict(zip(units.names, rows[name][:], strict=True))
     labels, waveforms = np.asarray(rows["labels"][:]), rows["input_values"]
-    return audit(score, the_task, rows["id"][:], waveforms, labels, speakers, tables, changes)
+    return audit(score, the_task, rows["id"][:], waveforms, labels, units, tables, changes)
 
 
 def _task_of_model(model: str, config, task: Task | MultiTask) -> tuple[Task, list[int]]:
@@ -95,9 +96,3 @@ def _task_of_model(model: str, config, task: Task | MultiTask) -> tuple[Task, li
             "it was trained on (--label_columns)"
         )
     return task, [outputs.index(label) for label in task.labels]
-
-
-def _speakers(rows: Dataset) -> list[str] | None:
-    if "speaker" not in rows.column_names:
-        return None
-    return [speaker or clip_id for speaker, clip_id in zip(rows["speaker"][:], rows["id"][:], strict=True)]

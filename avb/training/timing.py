@@ -1,0 +1,119 @@
+"""How long a training will take, said before its first step: some of its real steps are timed, and change nothing.
+
+Batches of the run itself go forward and back through the model as it will be trained, augmentation and teachers
+included; what is left out is the optimiser's own share. Weights are not touched; gradients, random numbers and the
+statistics of batch norm are put back, so that the run ends in the same bits with and without.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import IntervalStrategy
+
+from avb.training.batches import JoinedBatches
+
+SHARE = 0.03  # of the run's steps that may be spent
+MOST_STEPS = 5
+UNTIMED_STEPS = 2  # the first, which is no measure, and about as much for a batch of validation
+
+
+def expected_seconds(trainer: Trainer) -> float | None:
+    """What the steps that are left, and the scoring of epochs between them, will take.
+
+    Called where training begins: the model is prepared, and the state is that of the checkpoint of a run that goes on.
+
+    Returns:
+        None where it would cost more than 3 % of the run, where one process cannot take steps alone (several devices),
+        where the first ones are no measure (torch.compile), and where there are several sets to evaluate.
+    """
+    args, left = trainer.args, trainer.state.max_steps - trainer.state.global_step
+    timed = min(MOST_STEPS, int(SHARE * left) - UNTIMED_STEPS)
+    is_alone = args.world_size == 1 and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    if timed < 1 or not is_alone or args.torch_compile or isinstance(trainer.eval_dataset, dict):
+        return None
+    with _nothing_happened(trainer):
+        steps = _steps(trainer)
+        typical = [steps[int((number + 0.5) / timed * len(steps))] for number in range(timed)]
+        _time(trainer, _train_step, steps[0])
+        seconds = sum(_time(trainer, _train_step, step) for step in typical) / timed * left
+        if evaluations := _evaluations(trainer, left):
+            rows = len(typical[0][0])  # no more than a step has, whatever a batch of evaluation may hold
+            clips = len(trainer.eval_dataset)
+            spread = [clips * number // rows for number in range(rows)] if rows < clips else list(range(clips))
+            seconds += _time(trainer, _score, spread) * clips / len(spread) * evaluations
+    return seconds
+
+
+def _steps(trainer: Trainer) -> list[list[list[int]]]:
+    """The micro-batches (of rows) of each step of an epoch; those of like length by what they hold, most first."""
+    sampler, args = trainer._get_train_sampler(trainer.train_dataset), trainer.args
+    batches = list(sampler)
+    if not isinstance(sampler, JoinedBatches):  # single rows
+        size = args.train_batch_size
+        batches = [batches[start : start + size] for start in range(0, len(batches), size)]
+    size = args.gradient_accumulation_steps
+    steps = [batches[start : start + size] for start in range(0, len(batches), size)]
+    if args.train_sampling_strategy != "group_by_length":
+        return steps
+    lengths = np.asarray(trainer.train_dataset[args.length_column_name][:])
+    return sorted(steps, key=lambda step: -sum(len(rows) * lengths[rows].max() for rows in step))
+
+
+def _train_step(trainer: Trainer, step: list[list[int]]):
+    loader = DataLoader(trainer.train_dataset, batch_sampler=step, collate_fn=trainer.data_collator)
+    batches, count = trainer.get_batch_samples(iter(loader), len(step), trainer.args.device)
+    trainer.current_gradient_accumulation_steps = len(batches)  # as the loop over an epoch sets it
+    for inputs in batches:
+        trainer.training_step(trainer.model_wrapped, inputs, count)
+
+
+def _score(trainer: Trainer, rows: list[int]):
+    loader = DataLoader(trainer.eval_dataset, batch_sampler=[rows], collate_fn=trainer.data_collator)
+    trainer.model_wrapped.eval()
+    trainer.prediction_step(trainer.model_wrapped, next(iter(loader)), prediction_loss_only=False)
+
+
+def _evaluations(trainer: Trainer, steps: int) -> float:
+    """How often the validation clips are scored in so many steps."""
+    args, state = trainer.args, trainer.state
+    if trainer.eval_dataset is None or args.eval_strategy == IntervalStrategy.NO:
+        return 0
+    every = (
+        state.eval_steps if args.eval_strategy == IntervalStrategy.STEPS else state.max_steps / state.num_train_epochs
+    )
+    return steps / every
+
+
+def _time(trainer: Trainer, work: Callable[[Trainer, list], None], rows: list) -> float:
+    started = time.perf_counter()
+    work(trainer, rows)
+    if trainer.args.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _nothing_happened(trainer: Trainer) -> Iterator[None]:
+    model: nn.Module = trainer.model_wrapped
+    python, numpy, was_training = random.getstate(), np.random.get_state(), model.training
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    device = trainer.args.device
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        model.zero_grad()
+        model.train(was_training)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+        random.setstate(python)
+        np.random.set_state(numpy)
