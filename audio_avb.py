@@ -45,6 +45,8 @@ SHADOWS = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")  # how names of what f
 AudioSource = str | os.PathLike | bytes | dict
 
 MAX_SECONDS = 600.0  # of a clip, unless said otherwise
+MAX_VIEWS = 15  # of a clip at prediction
+FASTEST_VIEW = 1.14  # speed of the outermost of several views of a clip
 MAX_CHANNELS = 16  # of an array, to tell them from its samples
 
 _SEGMENT = re.compile(r"(.+)#(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)?", re.DOTALL)
@@ -201,6 +203,27 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
     peak = np.abs(waveform).max(initial=0.0)
     # Divided first: 1 / peak overflows for the subnormal peaks of near-silent recordings.
     return waveform / peak * np.float32(10 ** (peak_db / 20)) if peak > 0 else waveform
+
+
+def speed_views(waveform: np.ndarray, views: int) -> list[np.ndarray]:
+    """The clip played at `views` speeds, whose scores are averaged at prediction (test-time augmentation).
+
+    Args:
+        waveform: float32, shape (samples,), prepared.
+        views: speeds, evenly spaced on a logarithmic scale from 1 / 1.14 to 1.14, so that duration, pitch and formants
+            change together; of an odd number the one in the middle is the clip as it is. 1 is the clip alone.
+    """
+    if views == 1:
+        return [waveform]
+    import soxr  # here: what scores a clip once can do without
+
+    played = [
+        waveform
+        if round(speed, 6) == 1
+        else soxr.resample(waveform, SAMPLING_RATE * speed, SAMPLING_RATE, quality="MQ").astype(np.float32)
+        for speed in np.geomspace(1 / FASTEST_VIEW, FASTEST_VIEW, views)
+    ]
+    return [view if len(view) else waveform for view in played]
 
 
 class _Bytes(io.BytesIO):

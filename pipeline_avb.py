@@ -26,7 +26,15 @@ from huggingface_hub.utils import httpx  # httpx or httpx2, whichever the instal
 from transformers.pipelines.base import ChunkPipeline
 
 try:  # as remote code from the Hub, and as a module of the installed project
-    from .audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
+    from .audio_avb import (
+        MAX_SECONDS,
+        MAX_VIEWS,
+        AudioError,
+        AudioPreparation,
+        load_audio,
+        speed_views,
+        waveform_from_array,
+    )
     from .calibration_avb import (
         CALIBRATION_FILE,
         burst_answers,
@@ -37,7 +45,15 @@ try:  # as remote code from the Hub, and as a module of the installed project
         weights_fingerprint,
     )  # fmt: skip
 except ImportError:
-    from audio_avb import MAX_SECONDS, AudioError, load_audio, waveform_from_array
+    from audio_avb import (
+        MAX_SECONDS,
+        MAX_VIEWS,
+        AudioError,
+        AudioPreparation,
+        load_audio,
+        speed_views,
+        waveform_from_array,
+    )
     from calibration_avb import (
         CALIBRATION_FILE,
         burst_answers,
@@ -81,7 +97,9 @@ class VocalBurstPipeline(ChunkPipeline):
         false_alarms_per_hour: of a model whose calibration says what is a burst: each label has `burst_score` and
             `is_burst` of its clip or window, too; at most so many windows (2 s, one per second) of an hour without
             bursts are taken for one. 5, 10, 20, 60, 180 or 360.
-        batch_size: clips or windows that go through the model together (1).
+        views: speeds at which each clip or window is scored (`audio_avb.speed_views`); the answer is the mean of the
+            scores. As many times the work; 1 is the clip as it is.
+        batch_size: clips, windows or views that go through the model together (1).
     """
 
     _load_feature_extractor = True
@@ -130,15 +148,18 @@ class VocalBurstPipeline(ChunkPipeline):
 
     def _sanitize_parameters(self, **kwargs):
         preprocess = {
-            name: kwargs.pop(name) for name in ("window_seconds", "hop_seconds", "max_seconds") & kwargs.keys()
+            name: kwargs.pop(name) for name in ("window_seconds", "hop_seconds", "max_seconds", "views") & kwargs.keys()
         }
+        views = preprocess.get("views", 1)
+        if not (isinstance(views, int) and 1 <= views <= MAX_VIEWS):
+            raise ValueError(f"views={views!r} is not legal: it must be 1 to {MAX_VIEWS}")
         postprocess = {
             name: kwargs.pop(name) for name in ("top_k", "coverage", "false_alarms_per_hour") if name in kwargs
         }
         if kwargs:
             raise ValueError(
                 f"unknown argument {', '.join(kwargs)}: those of this pipeline are top_k, window_seconds, hop_seconds, "
-                "max_seconds, coverage, false_alarms_per_hour, batch_size and num_workers"
+                "max_seconds, coverage, false_alarms_per_hour, views, batch_size and num_workers"
             )
         for name, value in preprocess.items():
             if value is not None and not value > 0:
@@ -152,7 +173,7 @@ class VocalBurstPipeline(ChunkPipeline):
         if postprocess.get("false_alarms_per_hour") is not None:
             rate = postprocess["false_alarms_per_hour"]
             burst_answers(self.calibration, np.zeros((0, self.model.config.num_labels)), rate)  # raises
-        return preprocess, {}, postprocess
+        return preprocess, {}, postprocess | {name: views for name in ("views",) if name in preprocess}
 
     def preprocess(
         self,
@@ -160,17 +181,22 @@ class VocalBurstPipeline(ChunkPipeline):
         window_seconds: float | None = None,
         hop_seconds: float | None = None,
         max_seconds: float = MAX_SECONDS,
+        views: int = 1,
     ) -> Iterator[dict]:
-        """One recording → the model's inputs of each of its windows."""
+        """One recording → the model's inputs of each view of each of its windows."""
         rate = self.feature_extractor.sampling_rate
         waveform = read_audio(source, rate, max_seconds)
         spans = window_spans(len(waveform), rate, window_seconds, hop_seconds)
+        settings = {"sampling_rate": rate, "return_attention_mask": True, "return_tensors": "pt"}
         for number, (start, end) in enumerate(spans):
-            inputs = self.feature_extractor(
-                waveform[start:end], sampling_rate=rate, return_attention_mask=True, return_tensors="pt"
-            )
+            heard = [waveform[start:end]]
+            if views > 1:  # of the clip as it is prepared, as predict_avb.py makes them
+                heard = speed_views(AudioPreparation.of(self.feature_extractor).apply(heard[0]), views)
+                settings["prepared"] = True
             span = None if window_seconds is None else (start / rate, end / rate)
-            yield {**inputs, "span": span, "is_last": number + 1 == len(spans)}
+            for position, view in enumerate(heard, start=1):
+                is_last = number + 1 == len(spans) and position == len(heard)
+                yield {**self.feature_extractor(view, **settings), "span": span, "is_last": is_last}
 
     def _forward(self, model_inputs: dict) -> dict:
         inputs = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
@@ -188,15 +214,17 @@ class VocalBurstPipeline(ChunkPipeline):
         top_k: int | None = None,
         coverage: float | None = None,
         false_alarms_per_hour: float | None = None,
+        views: int = 1,
     ) -> list[dict]:
         """The windows of one recording → its answer."""
-        logits = torch.cat([output["logits"] for output in model_outputs]).numpy()  # (windows, labels)
+        logits = torch.cat([output["logits"] for output in model_outputs]).numpy()  # (windows × views, labels)
         found = scores_from_logits(logits, self.model.config)
+        found = found.reshape(-1, views, found.shape[-1]).mean(1)  # (windows, labels)
         about = burst_answers(self.calibration, found, false_alarms_per_hour)
         found = calibrated_scores(self.calibration, found, self.model.config)
         answers = [self._answer(scores, top_k, coverage) for scores in found]
         answers = [[entry | more for entry in answer] for answer, more in zip(answers, about, strict=True)]
-        spans = [output["span"] for output in model_outputs]
+        spans = [output["span"] for output in model_outputs[::views]]
         if spans[0] is None:
             return answers[0]
         return [

@@ -194,6 +194,10 @@ class DataArguments(CorpusArguments):
     teacher_weight: float = field(
         default=0.5, metadata={"help": "Weight of the teachers in a train label; the rest is the clip's own label."}
     )
+    teacher_views: int = field(
+        default=1,
+        metadata={"help": "Speeds, 0.88 to 1.14, at which teachers that are models hear each clip; their mean counts."},
+    )
     fold_file: str | None = field(
         default=None,
         metadata={

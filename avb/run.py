@@ -46,11 +46,12 @@ from avb.training import defaults, device_defaults
 from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
 from avb.training.build import build_model, check_model
 from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
-from avb.training.distillation import ModelTeachers, are_models, soften, with_folds
+from avb.training.distillation import are_models, soften
 from avb.training.frozen import training_inputs
 from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.scoring import score_split, summary
 from avb.training.start import class_lines, corpus_lines, lacking_lines, model_lines
+from avb.training.teachers import ModelTeachers, with_folds
 from avb.training.train_set import describe_clips
 from avb.training.trainer import BurstTrainer, batch_dependence
 from avb.training.versions import versions
@@ -305,7 +306,10 @@ def _build(
     model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
     teachers, model_teachers = data_args.teachers or [], None
     if are_models(teachers):
-        model_teachers = ModelTeachers(teachers, task, feature_extractor, data_args.teacher_weight, args.device)
+        settings = (data_args.teacher_weight, args.device, data_args.teacher_views)
+        model_teachers = ModelTeachers(teachers, task, feature_extractor, *settings)
+    elif data_args.teacher_views != 1:
+        raise AvbError("--teacher_views goes with --teachers that are models; predict_avb.py --views makes tables")
     has_raters = "ratings" in splits["train"].column_names and task.kind == "classification"
     if teachers or has_raters or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
         tables = [] if model_teachers else teachers

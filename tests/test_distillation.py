@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, stir
 from datasets import Dataset
+from tiny_kinds import STOCK, load
 
 import train_avb
+from audio_avb import AudioPreparation, set_peak
 from avb.baselines import BASELINES
 from avb.cards.hub_folder import save_hub_folder
 from avb.collator import BurstCollator
@@ -21,7 +23,8 @@ from avb.errors import AvbError, CorpusError
 from avb.inference.load import load_model
 from avb.inference.score import score_waveforms
 from avb.tasks import TASKS, MultiTask, Task
-from avb.training.distillation import ModelTeachers, are_models, label_rows, soften, with_folds
+from avb.training.distillation import are_models, label_rows, soften
+from avb.training.teachers import ModelTeachers, with_folds
 from feature_extraction_avb import VocalBurstFeatureExtractor
 
 MOOD = Task("mood", "classification", ("calm", "glad", "sad"))
@@ -113,6 +116,45 @@ def test_models_say_of_a_batch_what_they_say_of_its_clips_alone(tmp_path, wavefo
     assert not softened.requires_grad
 
 
+def save_kind(name: str, folder, task: Task, **preparation) -> str:
+    """A tiny model on another kind of encoder, as train_avb.py writes it."""
+    STOCK[name].build().save_pretrained(folder / "encoder")
+    loss = "ce" if task.kind == "classification" else "ccc"
+    model = load(folder / "encoder", STOCK[name].kind, num_labels=task.num_labels, id2label=task.id2label, loss=loss)
+    save_hub_folder(model, VocalBurstFeatureExtractor(**preparation), folder / "model")
+    return str(folder / "model")
+
+
+def save_egemaps(folder) -> str:
+    model, feature_extractor = BASELINES["egemaps_mlp"](MOOD, preparation=AudioPreparation(peak_db=-3.0))
+    save_hub_folder(stir(model), feature_extractor, folder)
+    return str(folder)
+
+
+RAW = {"do_normalize": False, "peak_db": -3.0}  # as a kind is trained whose pre-training heard levels
+
+
+@pytest.mark.parametrize("teacher", ["whisper", "wav2vec2-bert", "data2vec-audio", "log_mel_cnn", "egemaps_mlp"])
+@pytest.mark.parametrize("student", [HEARD, VocalBurstFeatureExtractor(**RAW)], ids=["normalised", "level"])
+def test_a_teacher_of_another_input_hears_what_it_was_trained_to_hear(teacher, student, tmp_path, waveforms):
+    if teacher in STOCK:
+        own = RAW if STOCK[teacher].kind != "data2vec-audio" else {"peak_db": None}
+        name = save_kind(teacher, tmp_path, MOOD, **own)
+    elif teacher == "egemaps_mlp":
+        pytest.importorskip("opensmile")
+        name = save_egemaps(tmp_path)
+    else:
+        name = save_model(tmp_path, MOOD, peak_db=-6.0)
+    clips = [set_peak(clip - clip.mean(), -3.0) for clip in (waveforms[-1].numpy(), waveforms[-2].numpy())]
+    batch = BurstCollator(student)([{"input_values": clip, "labels": [0.0, 1.0, 0.0]} for clip in clips])
+    heard = [set_peak(clip, -6.0) if teacher == "log_mel_cnn" else clip for clip in clips]
+    for views in (1, 3) if teacher == "whisper" else (1,):
+        softened = ModelTeachers([name], MOOD, student, 1.0, CPU, views).soften(batch)
+        expected = score_waveforms(*load_model(name, "cpu"), heard, views=views)
+        np.testing.assert_allclose(softened, expected, atol=1e-4 if teacher == "egemaps_mlp" else 1e-5)
+    assert np.ptp(expected, axis=0).max() > 1e-4
+
+
 def save_folds(folder, task: Task, fold_of: dict[str, int]) -> str:
     """A run with folds, as train_avb.py leaves it: a model in each, and which clip is in which."""
     for fold in sorted(set(fold_of.values())):
@@ -149,7 +191,7 @@ def test_teachers_are_models_or_tables():
     ("task", "settings", "message"),
     [
         (MOOD, {"trim_top_db": 30.0}, "it was trained with trim_top_db 30.0, and here that is None"),
-        (MOOD, {"do_normalize": False}, "it was trained with do_normalize False, and here that is True"),
+        (MOOD, {"do_normalize": False, "peak_db": None}, "it hears clips at the level they were recorded at"),
         (Task("mood", "classification", ("calm", "sad", "glad")), {}, "its labels are calm, sad, glad, not those of"),
     ],
 )
@@ -188,6 +230,28 @@ def test_a_model_teaches_by_the_real_command(sample, tmp_path):
     plain = [row["loss"] for row in history if "loss" in row]
     np.testing.assert_allclose(losses[0], plain, rtol=1e-5)
     assert np.abs(np.subtract(losses[1], plain)).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_from_whisper_to_wav2vec_to_a_cnn(sample, tmp_path):
+    """Teachers whose input is not the student's, and a teacher asked at several speeds, by the real command."""
+    whisper = save_kind("whisper", tmp_path / "whisper", TASKS["two"], **RAW)
+    common = ["--corpus", "hume_vb", "--data_dir", str(sample), "--task", "two", "--save_strategy", "no"]
+    common += ["--load_best_model_at_end", "false", "--max_steps", "1", "--logging_steps", "1", "--logging_strategy"]
+    common += ["steps", "--teacher_weight", "1", "--per_device_train_batch_size", "4", "--cache_dir"]
+    common += [str(tmp_path / "cache")]
+    tiny = ["--encoder", "recipes/encoders/tiny.yaml", "--freeze", "none", "--encoder_layer", "1", "--rnn_layers", "0"]
+    losses = set()
+    for student, teacher, more in (
+        (tiny, whisper, []),
+        (tiny, whisper, ["--teacher_views", "3"]),
+        (["--model", "log_mel_cnn"], str(tmp_path / "0"), []),
+    ):
+        folder = tmp_path / str(len(losses))
+        assert train_avb.main([*common, *student, *more, "--teachers", teacher, "--output_dir", str(folder)]) == 0
+        history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        losses |= {row["loss"] for row in history if "loss" in row}
+    assert len(losses) == 3
 
 
 @pytest.mark.slow

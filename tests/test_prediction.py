@@ -6,20 +6,24 @@ import json
 import os
 import shutil
 
+import librosa
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+import torch
 from conftest import ROOT
 from tiny import save_model
 from transformers import Wav2Vec2FeatureExtractor
 
 import avb
 import predict_avb
+from audio_avb import AudioPreparation
 from avb.arguments import DataArguments, ModelArguments
 from avb.cards.hub_folder import save_hub_folder
 from avb.corpora import submission
 from avb.errors import AvbError
+from avb.events.finding import as_scorer
 from avb.inference import scorer
 from avb.inference.load import load_model
 from avb.inference.score import model_key, score_waveforms
@@ -81,6 +85,34 @@ def test_scores_are_the_models_own(model, clips, tmp_path):
         waveform, _ = sf.read(row["id"], dtype="float32")
         alone = score_waveforms(loaded, feature_extractor, [waveform])[0]  # the level does not matter: normalised
         assert [row["Valence"], row["Arousal"]] == pytest.approx(alone.tolist(), abs=2e-5)
+
+
+@torch.inference_mode()
+def test_several_views_are_averaged_whoever_asks(model, clips, tmp_path):
+    """Table, pipeline and windows give the mean of the scores at several speeds, which a plain loop finds too."""
+    path, output = str(clips / "deep" / "d.wav"), tmp_path / "scores.csv"
+    loaded, feature_extractor = load_model(str(model), "cpu")
+    waveform = AudioPreparation.of(feature_extractor).apply(sf.read(path, dtype="float32")[0])
+    played = [librosa.resample(waveform, orig_sr=16_000 * speed, target_sr=16_000) for speed in (1 / 1.14, 1, 1.14)]
+    each = [loaded(**feature_extractor(view, sampling_rate=16_000, return_tensors="pt")).logits for view in played]
+    expected = torch.cat(each).mean(0).tolist()
+    assert np.ptp(torch.cat(each).numpy(), axis=0).min() > 1e-3
+
+    command = [str(model), path, str(clips / "b.wav"), "--output", str(output)]
+    assert predict_avb.main([*command, "--views", "3"]) == 0
+    row = read_csv(output)[0]
+    assert [float(row["Valence"]), float(row["Arousal"])] == pytest.approx(expected, abs=2e-3)  # of another resampler
+    pipe = avb.load(str(model), "cpu", views=3)
+    for answer in (pipe(path), pipe(path, window_seconds=9)[0]["scores"], pipe([path, path], batch_size=4)[1]):
+        assert [entry["score"] for entry in answer] == pytest.approx([float(row[name]) for name in row if name != "id"])
+    assert pipe(path, views=1) == avb.load(str(model), "cpu")(path) != pipe(path)
+    windows = tmp_path / "windows.csv"
+    argv = [str(model), path, "--output", str(windows), "--window_seconds", "9", "--views", "3"]
+    assert predict_avb.main(argv) == 0
+    assert float(read_csv(windows)[0]["Arousal"]) == pytest.approx(float(row["Arousal"]), abs=1e-5)
+    assert as_scorer(pipe).views == 3
+    with pytest.raises(ValueError, match="views=0 is not legal: it must be 1 to 15"):
+        pipe(path, views=0)
 
 
 def test_bad_clips_are_skipped_counted_and_reported(model, clips, tmp_path, capsys):

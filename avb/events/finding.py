@@ -64,7 +64,7 @@ class Finder:
 def score_stretches(scorer: Scorer, waveforms: list[np.ndarray]) -> np.ndarray:
     """Scores (stretches, labels), not calibrated yet, of parts of a recording, prepared as the model's clips are."""
     prepared = list(map(AudioPreparation.of(scorer.feature_extractor).apply, waveforms))
-    return score_waveforms(scorer.model, scorer.feature_extractor, prepared, scorer.batch_seconds)
+    return score_waveforms(scorer.model, scorer.feature_extractor, prepared, scorer.batch_seconds, scorer.views)
 
 
 def as_scorer(model: str | VocalBurstPipeline, device: str = "auto") -> Scorer:
@@ -72,7 +72,8 @@ def as_scorer(model: str | VocalBurstPipeline, device: str = "auto") -> Scorer:
     if isinstance(model, str):
         return Scorer.load(model, device)
     calibrated = Calibrated(model.model.config, model.calibration)
-    return Scorer(model.model, model.feature_extractor, calibrated=calibrated)
+    views = model._preprocess_params.get("views", 1)  # as `avb.load(..., views=3)` was asked for
+    return Scorer(model.model, model.feature_extractor, calibrated=calibrated, views=views)
 
 
 def find(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from audio_avb import MAX_SECONDS, AudioPreparation
+from audio_avb import FASTEST_VIEW, MAX_SECONDS, AudioPreparation, speed_views
 from avb.collator import BurstCollator, length_batches
 from avb.errors import AudioError
 from avb.inference.clips import Clip
@@ -70,18 +70,20 @@ def _classifications(config: PreTrainedConfig) -> list[tuple[str, slice]]:
 
 
 def score_waveforms(
-    model, feature_extractor, waveforms: list[np.ndarray], batch_seconds: float | None = None
+    model, feature_extractor, waveforms: list[np.ndarray], batch_seconds: float | None = None, views: int = 1
 ) -> np.ndarray:
     """Scores (clips, labels) of 16 kHz waveforms that were trimmed and levelled when they were decoded.
 
     Batches hold clips of like length, and at most `batch_seconds` of audio, padding included; None is 24 s on a CPU and
-    64 s elsewhere.
+    64 s elsewhere. Of several `views` of each clip (`audio_avb.speed_views`) it is the mean of their scores.
     """
     with _batch_workers(model) as run_all:
-        return _score_batches(model, feature_extractor, waveforms, batch_seconds, run_all)
+        return _score_batches(model, feature_extractor, waveforms, batch_seconds, views, run_all)
 
 
-def _score_batches(model, feature_extractor, waveforms, batch_seconds, run_all: Callable) -> np.ndarray:
+def _score_batches(model, feature_extractor, waveforms, batch_seconds, views: int, run_all: Callable) -> np.ndarray:
+    clips = len(waveforms)
+    waveforms = [view for waveform in waveforms for view in speed_views(waveform, views)]
     if batch_seconds is None:
         batch_seconds = CPU_BATCH_SECONDS if model.device.type == "cpu" else GPU_BATCH_SECONDS
     collate = BurstCollator(feature_extractor)
@@ -96,7 +98,7 @@ def _score_batches(model, feature_extractor, waveforms, batch_seconds, run_all: 
         scores[indices] = scores_from_logits(logits, model.config)
 
     run_all(score, length_batches([len(waveform) for waveform in waveforms], budget))
-    return scores
+    return scores.reshape(clips, views, scores.shape[1]).mean(1) if views > 1 else scores
 
 
 @contextmanager
@@ -136,9 +138,9 @@ def _memory_trimmer() -> Callable[[], object]:
     return lambda: trim(0)
 
 
-def limit_key(max_seconds: float) -> str:
-    """What another limit than the usual one adds to a model's key: which clips are too long depends on it."""
-    return "" if max_seconds == MAX_SECONDS else f" {max_seconds:g} s"
+def settings_key(max_seconds: float, views: int) -> str:
+    """What another limit than the usual one, by which clips are too long, and several views add to a model's key."""
+    return ("" if max_seconds == MAX_SECONDS else f" {max_seconds:g} s") + (f" {views} views" if views > 1 else "")
 
 
 def decode_threads(model) -> int:
@@ -154,15 +156,17 @@ def score_clips(
     batch_seconds: float | None = None,
     num_workers: int | None = None,
     max_seconds: float = MAX_SECONDS,
+    views: int = 1,
 ) -> Iterator[tuple[Clip, np.ndarray | AudioError]]:
     """Each clip with its scores (labels,), or with the error that kept it from being read; in the order given.
 
     Audio is prepared as the feature extractor says (level, trimming); a clip longer than `max_seconds` is an error. One
-    chunk is decoded while the one before it is scored, by `num_workers` threads (None: `decode_threads`).
+    chunk is decoded while the one before it is scored, by `num_workers` threads (None: `decode_threads`). `views` as in
+    `score_waveforms`.
     """
     num_workers = num_workers or decode_threads(model)
     if isinstance(model, ExportedModel):  # too long for it is one clip's error, not the end of the others' scores
-        max_seconds = min(max_seconds, EXPORT_MAX_SECONDS)
+        max_seconds = min(max_seconds, EXPORT_MAX_SECONDS / (FASTEST_VIEW if views > 1 else 1))
     preparation = AudioPreparation.of(feature_extractor, max_seconds)
 
     def decode(clip: Clip) -> np.ndarray | AudioError:
@@ -183,7 +187,7 @@ def score_clips(
             following = submit()
             decoded = [(clip, future.result()) for clip, future in chunk]
             readable = [waveform for _, waveform in decoded if not isinstance(waveform, AudioError)]
-            scores = iter(_score_batches(model, feature_extractor, readable, batch_seconds, run_all))
+            scores = iter(_score_batches(model, feature_extractor, readable, batch_seconds, views, run_all))
             for clip, waveform in decoded:
                 yield clip, waveform if isinstance(waveform, AudioError) else next(scores)
             chunk = following

@@ -13,7 +13,7 @@ from avb.errors import AudioError
 from avb.inference.calibrated import Calibrated
 from avb.inference.clips import Clips
 from avb.inference.load import load_model
-from avb.inference.score import limit_key, model_key, score_clips, score_columns, score_row
+from avb.inference.score import model_key, score_clips, score_columns, score_row, settings_key
 
 
 def is_unreadable(row: dict) -> bool:
@@ -27,7 +27,7 @@ class Scorer:
 
     Attributes:
         model, feature_extractor: see `avb.inference.load.load_model`.
-        batch_seconds, num_workers, max_seconds: see `avb.inference.score.score_clips`.
+        batch_seconds, num_workers, max_seconds, views: see `avb.inference.score.score_clips`.
         calibrated: what the model's calibration makes of its scores; None leaves them as they are.
     """
 
@@ -37,6 +37,7 @@ class Scorer:
     num_workers: int | None = None
     max_seconds: float = MAX_SECONDS
     calibrated: Calibrated | None = None
+    views: int = 1
 
     @classmethod
     def load(
@@ -49,6 +50,7 @@ class Scorer:
         max_seconds: float = MAX_SECONDS,
         coverage: float | None = None,
         false_alarms_per_hour: float | None = None,
+        views: int = 1,
     ) -> "Scorer":
         """Arguments and errors as `load_model`, `score_clips` and `Calibrated.of`."""
         # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
@@ -56,7 +58,7 @@ class Scorer:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         model, feature_extractor = load_model(name, device, dtype)
         calibrated = Calibrated.of(name, model, coverage, false_alarms_per_hour)
-        return cls(model, feature_extractor, batch_seconds, num_workers, max_seconds, calibrated)
+        return cls(model, feature_extractor, batch_seconds, num_workers, max_seconds, calibrated, views)
 
     @property
     def config(self):
@@ -66,7 +68,7 @@ class Scorer:
     def key(self) -> str:
         """What scores depend on beside the clips."""
         calibrated = self.calibrated.key if self.calibrated else ""
-        return model_key(self.model, self.feature_extractor) + limit_key(self.max_seconds) + calibrated
+        return model_key(self.model, self.feature_extractor) + settings_key(self.max_seconds, self.views) + calibrated
 
     @property
     def columns(self) -> dict[str, type]:
@@ -79,7 +81,7 @@ class Scorer:
         Raises:
             AudioError: `strict`, and a clip cannot be read.
         """
-        settings = (self.batch_seconds, self.num_workers, self.max_seconds)
+        settings = (self.batch_seconds, self.num_workers, self.max_seconds, self.views)
         for clip, scores in score_clips(self.model, self.feature_extractor, clips.clips(), *settings):
             if isinstance(scores, AudioError):
                 if strict:

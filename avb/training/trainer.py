@@ -32,10 +32,10 @@ from avb.tasks import MultiTask, Task, task_of_config
 from avb.training.augmentation import AugmentedClips
 from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
-from avb.training.distillation import FOLDS_COLUMN, ModelTeachers
 from avb.training.frozen import FrameCollator
 from avb.training.lengths import MAX_LENGTHS, choose_lengths
 from avb.training.progress import ProgressLines
+from avb.training.teachers import FOLDS_COLUMN, ModelTeachers
 from avb.training.timing import expected_seconds
 from configuration_avb import MULTITASK
 from feature_extraction_avb import VocalBurstFeatureExtractor

@@ -1,0 +1,194 @@
+"""Models that teach while a student is trained: each judges every train batch, as changed by chance as it is.
+
+    python train_avb.py RECIPE --data_dir ROOT --teachers runs/teacher emogator-cnn --teacher_weight 0.7
+
+They hear just what the student hears, its random changes included ("function matching", Beyer et al. 2022,
+arXiv:2106.05237), but each in its own way: at the level of its own training, normalised or not, and as whatever it
+makes of a waveform, be it a log mel spectrum or openSMILE's functionals. So a Whisper may teach a wav2vec 2.0, and that
+one a small CNN. A run with `--folds` teaches by all of its models: each clip is judged by the one that never heard its
+speaker. What a model says of clips that it was trained on is too sure, and tells a student little that the labels do
+not.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from audio_avb import MAX_VIEWS, SAMPLING_RATE, set_peak, speed_views
+from avb.corpora.folds import assign_folds
+from avb.errors import AvbError
+from avb.inference.load import load_model
+from avb.run_files import FOLDS, FOLDS_TABLE
+from avb.tasks import MultiTask, Task
+from avb.training.distillation import blend, check_weight
+from feature_extraction_avb import VocalBurstFeatureExtractor
+
+FOLDS_COLUMN = "folds"  # of train rows and batches, (teachers,) each
+
+
+class Teacher:
+    """One model, and how it hears what a student hears.
+
+    Where both were trained alike it reads the student's batch as it is. Else each clip is set to the teacher's own
+    peak level, and goes through its own feature extractor. (A student that normalises has taken the mean off, which a
+    recording's offset of zero changes by next to nothing.)
+
+    Args:
+        name: a model in torch: a folder, a shipped model or a name on the Hub.
+        task: of the student; the teacher must have the same labels.
+        heard: the student's feature extractor.
+        device: where it runs.
+
+    Raises:
+        AvbError: no such model, other labels, or an input that cannot be made of the student's: ends that only one of
+            them cuts, or a level that only the teacher knows.
+    """
+
+    def __init__(self, name: str, task: Task | MultiTask, heard, device: torch.device):
+        self.model, self.own = load_model(name, str(device))
+        _check_labels(name, self.model, task)
+        way = "have it score the train split (predict_avb.py --split train) and give the table"
+        if not isinstance(heard, VocalBurstFeatureExtractor):
+            raise AvbError(
+                f"--teachers {name}: this student reads features, of which no teacher can hear a clip; {way}"
+            )
+        if self.own.trim_top_db != heard.trim_top_db:
+            raise AvbError(
+                f"--teachers {name}: it was trained with trim_top_db {self.own.trim_top_db}, and here that is "
+                f"{heard.trim_top_db}: change it, or {way}"
+            )
+        reads_waveforms = isinstance(self.own, VocalBurstFeatureExtractor)
+        normalises = reads_waveforms and self.own.do_normalize
+        self.is_like_student = (
+            reads_waveforms and normalises == heard.do_normalize and self.own.peak_db == heard.peak_db
+        )
+        has_level = heard.peak_db is None and not heard.do_normalize
+        if self.own.peak_db is None and not (normalises or has_level):
+            raise AvbError(
+                f"--teachers {name}: it hears clips at the level they were recorded at (peak_db none), which this "
+                f"student's are no longer at: add --peak_db none --waveform_normalization none, or {way}"
+            )
+
+    def scores(self, inputs: Mapping[str, torch.Tensor], views: int) -> torch.Tensor:
+        """(batch, labels) of a batch of the student's `input_values` and `attention_mask`, both (batch, samples).
+
+        Of several `views` (`audio_avb.speed_views`) it is the mean.
+        """
+        if self.is_like_student and views == 1:
+            return self._scores(inputs)
+        waveforms = inputs["input_values"].float().cpu().numpy()
+        counts = inputs["attention_mask"].sum(1).tolist()
+        clips = [waveform[:count] for waveform, count in zip(waveforms, counts, strict=True)]
+        if not self.is_like_student and self.own.peak_db is not None:
+            clips = [set_peak(clip, self.own.peak_db) for clip in clips]
+        by_view = zip(*(speed_views(clip, views) for clip in clips), strict=True)
+        return torch.stack([self._scores(self._read(list(view))) for view in by_view]).mean(0)
+
+    def _read(self, clips: list[np.ndarray]) -> Mapping[str, torch.Tensor]:
+        settings = {"padding": True, "return_attention_mask": True, "return_tensors": "pt", "prepared": True}
+        return self.own(clips, sampling_rate=SAMPLING_RATE, **settings).to(self.model.device)
+
+    def _scores(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        logits = self.model(**inputs).logits.float()
+        return logits.softmax(-1) if self.model.config.loss == "ce" else logits
+
+
+class ModelTeachers:
+    """Models that say what the labels of each train batch are.
+
+    Args:
+        names: models in torch: folders, shipped models or names on the Hub.
+        task: of the student, and of each of them.
+        feature_extractor: the student's.
+        weight: of the teachers in a label, in [0, 1].
+        device: where they run.
+        views: of each clip, whose scores are averaged; see `audio_avb.speed_views`.
+
+    Raises:
+        AvbError: a weight or a number of views out of range, or what `Teacher` says.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        task: Task | MultiTask,
+        feature_extractor,
+        weight: float,
+        device: torch.device,
+        views: int = 1,
+    ):
+        check_weight(weight)
+        if not 1 <= views <= MAX_VIEWS:
+            raise AvbError(f"--teacher_views {views} is not legal: give 1 to {MAX_VIEWS}")
+        self.weight, self.views = weight, views
+        self.teachers = [_load_teachers(name, task, feature_extractor, device) for name in names]
+
+    @torch.no_grad()
+    def soften(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The labels (batch, labels) of a batch of waveforms that has `labels`, as `soften` makes them of rows.
+
+        With teachers of folds it has `folds` (batch, teachers) too, see `with_folds`.
+        """
+        inputs = {name: values for name, values in batch.items() if name not in ("labels", FOLDS_COLUMN)}
+        scores = torch.stack([self._judge(position, inputs, batch) for position in range(len(self.teachers))]).mean(0)
+        return blend(batch["labels"], scores, self.weight)
+
+    def _judge(self, position: int, inputs: dict, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        models = self.teachers[position]
+        if None in models:
+            return models[None].scores(inputs, self.views)
+        folds = batch[FOLDS_COLUMN][:, position]
+        scores = torch.empty_like(batch["labels"])
+        for fold in folds.unique().tolist():
+            rows = folds == fold
+            scores[rows] = models[fold].scores({name: values[rows] for name, values in inputs.items()}, self.views)
+        return scores
+
+
+def with_folds(train: Dataset, teachers: Sequence[str]) -> Dataset:
+    """Rows with `folds`: for each teacher the fold of the clip, -1 of one that is no run with folds.
+
+    Raises:
+        CorpusError: a clip is in no fold of such a run.
+    """
+    if not any(map(_has_folds, teachers)):
+        return train
+    columns = [
+        assign_folds(train, str(Path(teacher) / FOLDS_TABLE), teacher)
+        if _has_folds(teacher)
+        else np.full(len(train), -1)
+        for teacher in teachers
+    ]
+    return datasets.concatenate_datasets(
+        [train, Dataset.from_dict({FOLDS_COLUMN: np.stack(columns, axis=1).tolist()})], axis=1
+    ).with_format("numpy", columns=["input_values"], output_all_columns=True)
+
+
+def _has_folds(name: str) -> bool:
+    return (Path(name) / FOLDS_TABLE).is_file() and (Path(name) / FOLDS).is_dir()
+
+
+def _load_teachers(
+    name: str, task: Task | MultiTask, feature_extractor, device: torch.device
+) -> dict[int | None, Teacher]:
+    """The model of each fold of a run; of any other teacher one, under None."""
+    if not _has_folds(name):
+        return {None: Teacher(name, task, feature_extractor, device)}
+    folders = {int(path.name): path for path in (Path(name) / FOLDS).iterdir() if path.name.isdecimal()}
+    return {fold: Teacher(str(path), task, feature_extractor, device) for fold, path in sorted(folders.items())}
+
+
+def _check_labels(name: str, model, task: Task | MultiTask):
+    if not isinstance(model, PreTrainedModel):
+        raise AvbError(f"--teachers {name}: an export cannot teach; give the model that it was made of")
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if labels != list(task.labels):
+        raise AvbError(
+            f"--teachers {name}: its labels are {', '.join(labels):.200}, not those of task {task.name!r} "
+            f"({', '.join(task.labels):.200})"
+        )
