@@ -11,7 +11,7 @@ import numpy as np
 
 from audio_avb import AUDIO_SUFFIXES, is_shadow
 from avb.corpora.grouping import make_splits
-from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
+from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpus_arguments import TABLE_SUFFIXES
@@ -41,8 +41,7 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
     if shadows:
         logger.warning("%s: %d hidden files and shadows of a file system (._*, __MACOSX) skipped", root, shadows)
     ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
-    names = [without_suffix(clip_id) for clip_id in ids]
-    class_of = read_classes(names, patterns.label, str(root)) if patterns.label else [name for _, name, _ in clips]
+    class_of = read_classes(ids, patterns.label, str(root)) if patterns.label else [name for _, name, _ in clips]
     classes = sorted(set(class_of))
     if len(classes) < 2 and not patterns.label:
         raise CorpusError(
@@ -58,8 +57,8 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))
     labels = np.array([classes.index(name) for name in class_of])
     found = {
-        "speaker": read_speakers(names, patterns.speaker, str(root)) if patterns.speaker else None,
-        "group": read_groups(names, patterns.group, str(root)) if patterns.group else None,
+        "speaker": read_speakers(ids, patterns.speaker, str(root)) if patterns.speaker else None,
+        "group": read_groups(ids, patterns.group, str(root)) if patterns.group else None,
     }
     known = {name: values for name, values in found.items() if values is not None}
     split_of = (

@@ -23,7 +23,7 @@ import pandas as pd
 from datasets import DatasetDict
 
 from avb.corpora import shards
-from avb.corpora.labels import regression_labels
+from avb.corpora.cells import regression_labels
 from avb.corpora.rows import Corpus, add_labels, build_splits
 from avb.corpora.splits import hashed_split
 from avb.corpora.tables import read_table, require_column

@@ -31,13 +31,20 @@ import numpy as np
 
 from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
-from avb.corpora.files import find_files
+from avb.corpora.cells import (
+    MISSING_CELLS,
+    blank_withheld,
+    find_files,
+    find_segment_columns,
+    is_numeric,
+    read_labels,
+    read_segments,
+    warn_of_parted_files,
+)
 from avb.corpora.grouping import make_splits
-from avb.corpora.labels import MISSING_CELLS, blank_withheld, read_labels
-from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, without_suffix
+from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers
 from avb.corpora.questions import (
     class_question,
-    is_numeric,
     label_question,
     names_audio,
     path_question,
@@ -45,7 +52,6 @@ from avb.corpora.questions import (
 )
 from avb.corpora.raters import Pooled, pool_raters
 from avb.corpora.rows import Corpus, build_splits
-from avb.corpora.segments import find_segment_columns, read_segments, warn_of_parted_files
 from avb.corpora.splits import SPLITS, parse_split
 from avb.corpora.tables import (
     Table,
@@ -147,7 +153,7 @@ def load(
         is_test = np.array([parse_split(cell) == "test" for cell in table.cells[columns.split]])
         blank_withheld(table, [name for name in table.cells.columns if name not in columns], is_test)
     segments = read_segments(table, (columns.start, columns.end) if columns.start and columns.end else None)
-    paths = [without_suffix(name) for name in table.cells[columns.path]]
+    paths = list(table.cells[columns.path])
     if label_pattern:
         table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
         label_columns, kind = [_CLASS_OF_NAME], kind or "classification"

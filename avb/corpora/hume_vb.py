@@ -19,7 +19,7 @@ import numpy as np
 
 from audio_avb import AUDIO_SUFFIXES
 from avb.corpora import shards
-from avb.corpora.labels import blank_withheld, read_labels
+from avb.corpora.cells import blank_withheld, read_labels
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import Table, find_column, read_table, refuse_duplicates, require_column

@@ -130,7 +130,7 @@ def read_speakers(names: Sequence[str], pattern: str, where: str) -> list[str]:
     """The speaker of each clip.
 
     Args:
-        names: paths below the corpus's folder, with `/` and without suffix.
+        names: paths below the corpus's folder; what is searched is `without_suffix` of each.
         pattern: a key of `PATTERNS`, or a regular expression with one group.
         where: the corpus, for messages.
 
@@ -179,6 +179,7 @@ def _read(names: Sequence[str], expression: str, given: str, option: str, where:
     if compiled.groups != 1:
         hint = did_you_mean(given, PATTERNS, "Ready ones")
         raise CorpusError(f"--{option} {given}: it needs one group, such as ^([^/]+)/ for the first folder{hint}")
+    names = [without_suffix(name) for name in names]
     matches = [compiled.search(name) for name in names]
     unfit = [name for name, match in zip(names, matches, strict=True) if not (match and match[1])]
     if unfit:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from audio_avb import AUDIO_SUFFIXES
-from avb.corpora.labels import MISSING_CELLS, parse_numbers
+from avb.corpora.cells import MISSING_CELLS, is_numeric, parse_numbers
 from avb.corpora.tables import Table
 from avb.errors import fold
 
@@ -65,12 +65,6 @@ def speaker_question(usual: Sequence[str]) -> str:
         f"who speaks? No column is called {', '.join(usual[::2])}; give speaker_column=... (--speaker_column) if one "
         "says it, else one person may be in several splits"
     )
-
-
-def is_numeric(table: Table, column: str) -> bool:
-    """Whether no cell is text: a stray word among numbers is left for the check of the labels to report."""
-    numbers, missing = parse_numbers(table, column)
-    return bool((~np.isnan(numbers)).sum() > (np.isnan(numbers) & ~missing).sum())
 
 
 def names_audio(table: Table, column: str) -> bool:

@@ -41,7 +41,7 @@ def pool_raters(
         table: for messages, and for what must not differ.
         clips: each row's clip.
         raters: each row's rater.
-        labels: each row's label, as `avb.corpora.labels.read_labels` gives it.
+        labels: each row's label, as `avb.corpora.cells.read_labels` gives it.
         task: what the labels mean.
         same: columns of which a clip has one value, such as its speaker and its split.
 

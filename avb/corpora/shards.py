@@ -22,7 +22,7 @@ import soundfile as sf
 from datasets import Dataset, DatasetDict, Features, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from avb.corpora.labels import read_labels
+from avb.corpora.cells import read_labels
 from avb.corpora.rows import AUDIO_FEATURE, AUDIO_TYPE, Corpus, add_labels
 from avb.corpora.splits import SPLITS
 from avb.corpora.tables import Table
