@@ -24,7 +24,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.corpora.folds import assign_folds, check_folds, cut_fold, write_folds
-from avb.corpora.run_splits import write_run_splits
+from avb.corpora.rows import write_run_splits
 from avb.errors import AvbError
 from avb.files import make_folder, write_table
 from avb.metrics import defined_metric

@@ -50,9 +50,8 @@ from avb.training.distillation import are_models, soften
 from avb.training.frozen import training_inputs
 from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.scoring import score_split, summary
-from avb.training.start import class_lines, corpus_lines, lacking_lines, model_lines
+from avb.training.start import class_lines, corpus_lines, describe_clips, lacking_lines, model_lines
 from avb.training.teachers import ModelTeachers, with_folds
-from avb.training.train_set import describe_clips
 from avb.training.trainer import BurstTrainer, batch_dependence
 from avb.training.versions import versions
 

@@ -18,7 +18,7 @@ from avb.metrics import evaluate_predictions
 from avb.run_files import RECIPE as RECIPE_FILE
 from avb.run_files import TRAIN_SET, VERSIONS, Metrics, describe_tasks, write_metrics
 from avb.tasks import TASKS, MultiTask, Task
-from avb.training.train_set import describe_clips
+from avb.training.start import describe_clips
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst

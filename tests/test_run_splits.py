@@ -11,7 +11,7 @@ import yaml
 import predict_avb
 from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.corpora import load_bursts
-from avb.corpora.run_splits import as_in_run, read_run_splits, write_run_splits
+from avb.corpora.rows import as_in_run, read_run_splits, write_run_splits
 from avb.corpus_arguments import OPTIONS, CorpusArguments
 from avb.errors import AvbError, CorpusError
 from avb.inference.run_corpus import corpus_of_run

@@ -14,7 +14,7 @@ from avb.cards.card import build_card
 from avb.cards.run import read_run
 from avb.run_files import TRAIN_SET
 from avb.tasks import MISSING_CLASS, TASKS, MultiTask
-from avb.training.train_set import describe_clips
+from avb.training.start import describe_clips
 
 SECONDS = [0.5, 1.0, 2.0, 4.5]
 

@@ -17,13 +17,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from avb.cards.evaluations import write_evaluations
 from avb.cards.hub_folder import REPO_PLACEHOLDER
-from avb.cards.run import Run, find_row, read_run
+from avb.cards.run import Run, read_run
 from avb.cards.tables import label_table, model_table, score_table, seeds_table, train_tables
 from avb.encoders.names import EXTRACTORS
 from avb.errors import AvbError
 from avb.files import make_folder, write_text
 from avb.inference.load import load
 from avb.reports.markdown import number
+from avb.reports.results import find_row
 from avb.reports.run_table import read_results
 from avb.run_files import CARD, CROSS_VALIDATION
 from pipeline_avb import TASK
@@ -74,7 +75,7 @@ def build_card(
     if grams_per_kwh is not None and watts is None:
         raise AvbError("--grams_per_kwh needs --watts too: carbon is energy times intensity")
     rows = [row for path in results for row in read_results(path)]
-    row = find_row(run, rows, results) if results else None
+    row = find_row(run.metrics, rows, results) if results else None
     seconds = run.metrics.train_seconds
     kwh = None if watts is None or seconds is None else seconds * watts / 3.6e6
     grams = None if kwh is None or grams_per_kwh is None else kwh * grams_per_kwh

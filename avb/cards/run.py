@@ -4,7 +4,6 @@ Nothing here is guessed. A file that is not there leaves its facts unknown, whic
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from avb.corpora.release import corpus_name, is_release
 from avb.errors import AvbError
 from avb.inference.load import model_class
 from avb.recipes import SUFFIXES, read_yaml
-from avb.reports.results import Result
 from avb.run_files import CONFIG, METRICS, RECIPE, TRAIN_SET, VERSIONS, Metrics, TaskScores, read_facts, read_metrics
 from configuration_avb import MULTITASK, SUFFIX
 
@@ -149,30 +147,6 @@ def read_run(folder: str | Path) -> Run:
 
 def _corpus(recipe: dict) -> dict:
     return {name: recipe.get(name, _DEFAULTS[name]) for name in ("corpus", "data_dir")}
-
-
-def find_row(run: Run, rows: Iterable[Result], tables: Sequence[str | Path]) -> Result:
-    """The last of the rows that a run wrote when it finished.
-
-    Raises:
-        AvbError: there is none.
-    """
-    metrics, found = run.metrics, None
-    for row in rows:
-        if row.score is None or row.task != metrics.task:
-            continue
-        if row.run_id == metrics.run_id and (row.run_id or _is_alike(metrics, row)):
-            found = row
-    if found is None:
-        raise AvbError(f"{', '.join(map(str, tables))}: no row is of this run; leave --results out, or give its table")
-    return found
-
-
-def _is_alike(metrics: Metrics, row: Result) -> bool:
-    """Whether a row of a run without an id is that run's: by seed, seconds and score."""
-    score = metrics.splits.get(row.split, {}).get(metrics.metric)
-    # An undefined score is NaN in both, which equals nothing.
-    return (row.seed, row.seconds, str(row.score)) == (metrics.seed, metrics.train_seconds, str(score))
 
 
 def _without_folders(value):

@@ -72,7 +72,7 @@ def label_table(scores: dict) -> str:
 
 
 def train_tables(train_set: dict) -> dict[str, str]:
-    """Task name to what it was trained on, label by label; see `avb.training.train_set.describe_clips`."""
+    """Task name to what it was trained on, label by label; see `avb.training.start.describe_clips`."""
     return {task: _train_table(labels) for task, labels in train_set.get("tasks", {}).items()}
 
 

@@ -67,7 +67,7 @@ class CorpusClips:
         split: train, validation or test.
         options: of the corpus's `load` function, names and values.
         run_splits: a run's `splits.csv`, which says what was in which split; None for the corpus's own splits.
-        is_same: whether it is that run's own corpus, see `avb.corpora.run_splits.as_in_run`.
+        is_same: whether it is that run's own corpus, see `avb.corpora.rows.as_in_run`.
         rows: numbers of its rows, one after the other; None is all of them.
     """
 
@@ -151,7 +151,7 @@ def scores_key(model: str, ids: Iterable[str]) -> str:
 @lru_cache(maxsize=1)
 def _open_split(clips: CorpusClips):
     from avb.corpora import load_bursts  # files and folders are scored without the packages that corpora need
-    from avb.corpora.run_splits import as_in_run
+    from avb.corpora.rows import as_in_run
 
     task, splits = load_bursts(clips.corpus, clips.data_dir, clips.task, **dict(clips.options))
     if clips.run_splits:

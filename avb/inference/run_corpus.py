@@ -16,7 +16,7 @@ def corpus_of_run(
     """A split of a corpus, read as the run of `model` read it.
 
     On the corpus of the run, options that are not given are the run's. Made splits are the run's too, see
-    `avb.corpora.run_splits.as_in_run`; `split_column`, where given, overrules them.
+    `avb.corpora.rows.as_in_run`; `split_column`, where given, overrules them.
 
     Args:
         model: a run's folder; any other model has no options and no splits.

@@ -14,6 +14,7 @@ clustered data", JRSS B 69(3), 369-390 (resampling whole clusters).
 """
 
 from avb.metrics.agreement import rater_agreement
+from avb.metrics.bootstrap import Units, resampling_units, units_of_clips
 from avb.metrics.classification import (
     accuracy,
     confusion_matrix,
@@ -32,7 +33,6 @@ from avb.metrics.evaluation import (
     resampled_scores,
 )
 from avb.metrics.regression import ccc, official_ccc, pearson
-from avb.metrics.units import Units, resampling_units, units_of_clips
 
 __all__ = [
     "Units",

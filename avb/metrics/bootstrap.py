@@ -1,15 +1,54 @@
 """Bootstrap by unit: a resample is a row of counts times each unit's sums, so no clip is ever copied.
 
 Whole speakers are drawn where they are known, because clips of one speaker are not independent (Field & Welsh, 2007,
-"Bootstrapping clustered data", JRSS B 69(3), 369-390).
+"Bootstrapping clustered data", JRSS B 69(3), 369-390); else what the names of files keep together, else clips.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 INTERVAL_PERCENTILES = (2.5, 97.5)  # a 95 % interval
 RESAMPLED_COUNTS_AT_ONCE = 2**22  # float64: 32 MiB, however many resamples are asked for
+
+Unit = Literal["speaker", "group", "clip"]
+
+
+class Units(NamedTuple):
+    """The unit of each clip; `names` is None where each clip is its own."""
+
+    kind: Unit
+    names: list[str] | None
+
+
+BY_CLIP = Units("clip", None)
+
+
+def resampling_units(
+    ids: Sequence[str], speakers: Sequence[str] | None = None, groups: Sequence[str] | None = None
+) -> Units:
+    """Speakers, or the groups of `--group_pattern` where no speaker is known; a clip without one is its own.
+
+    Args:
+        ids: of the clips.
+        speakers: each clip's, "" where it is unknown.
+        groups: likewise.
+    """
+    known: list[tuple[Unit, Sequence[str] | None]] = [("speaker", speakers), ("group", groups)]
+    for kind, names in known:
+        if names is not None and any(names):
+            return Units(kind, [name or clip for name, clip in zip(names, ids, strict=True)])
+    return BY_CLIP
+
+
+def units_of_clips(clips: "Dataset") -> Units:
+    """Those of decoded rows."""
+    known = {name: clips[name][:] if name in clips.column_names else None for name in ("speaker", "group")}
+    return resampling_units(clips["id"][:], known["speaker"], known["group"])
 
 
 def unit_indices(groups: Sequence | np.ndarray | None, has_label: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from avb.metrics.bootstrap import interval, resampled_sums, unit_indices
+from avb.metrics.bootstrap import Unit, interval, resampled_sums, unit_indices
 from avb.metrics.classification import (
     accuracy,
     class_indices,
@@ -30,7 +30,6 @@ from avb.metrics.regression import (
     pearson_of_moments,
     quiet,
 )
-from avb.metrics.units import Unit
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 if TYPE_CHECKING:

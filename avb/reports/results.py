@@ -6,11 +6,13 @@ command line changed in it: `paper/high-lv60k` run with `--max_steps 5` is not t
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from avb.errors import AvbError
 from avb.recipes import SUFFIXES
 from avb.run_files import Metrics
 
@@ -151,6 +153,30 @@ def failed_run(recipe: str, changes: str, reason: str, **known) -> Result:
     known = {name: value for name, value in known.items() if value is not None}
     reason = (reason.strip().splitlines() or ["no reason given"])[0]
     return Result(recipe=recipe, changes=changes, date=_now(), note=f"failed: {reason}", **known)
+
+
+def find_row(metrics: Metrics, rows: Iterable[Result], tables: Sequence[str | Path]) -> Result:
+    """The last of the rows that a run, with what it measured, wrote when it finished.
+
+    Raises:
+        AvbError: there is none.
+    """
+    found = None
+    for row in rows:
+        if row.score is None or row.task != metrics.task:
+            continue
+        if row.run_id == metrics.run_id and (row.run_id or _is_alike(metrics, row)):
+            found = row
+    if found is None:
+        raise AvbError(f"{', '.join(map(str, tables))}: no row is of this run; leave --results out, or give its table")
+    return found
+
+
+def _is_alike(metrics: Metrics, row: Result) -> bool:
+    """Whether a row of a run without an id is that run's: by seed, seconds and score."""
+    score = metrics.splits.get(row.split, {}).get(metrics.metric)
+    # An undefined score is NaN in both, which equals nothing.
+    return (row.seed, row.seconds, str(row.score)) == (metrics.seed, metrics.train_seconds, str(score))
 
 
 def _encoder_name(encoder: str) -> str:

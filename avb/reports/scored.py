@@ -10,7 +10,7 @@ import numpy as np
 
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions, has_label, resampling_units
-from avb.metrics.units import Unit
+from avb.metrics.bootstrap import Unit
 from avb.run_files import METRICS, Metrics, predictions_path, read_metrics
 from avb.tasks import MISSING_CLASS, Task
 

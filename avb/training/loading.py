@@ -9,7 +9,7 @@ from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.corpora import Corpus, load_bursts, require_split
 from avb.corpora.decode import BadClip, decode_splits
 from avb.corpora.folds import hold_out_fold
-from avb.corpora.run_splits import as_in_run, write_run_splits
+from avb.corpora.rows import as_in_run, write_run_splits
 from avb.errors import AvbError
 from avb.run_files import SPLITS
 from avb.tasks import MultiTask, Task, refuse_own_columns

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from avb.corpora.tables import read_table, require_column
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions, has_label
-from avb.metrics.units import BY_CLIP, Units
+from avb.metrics.bootstrap import BY_CLIP, Units
 from avb.reports.audit.changes import CHANGES, Change
 from avb.reports.audit.verdicts import Finding, judge_change, judge_groups
 from avb.reports.markdown import bounds, markdown_table, number
