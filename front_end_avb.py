@@ -17,6 +17,11 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 )
 
 
+def floor_divide(samples, by: int) -> torch.Tensor:
+    """Whole numbers divided and rounded down, as by `//`, whose ONNX operation OpenVINO rounds to the nearest."""
+    return torch.div(samples, by, rounding_mode="floor")
+
+
 def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """(batch,) → (batch, size), True in the first `lengths` places of each row."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
@@ -101,7 +106,7 @@ class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
             hidden_states.requires_grad = True  # as the reentrant kind needs
         for index, layer in enumerate(self.conv_layers):
             if index == 0 and self.masked_group_norm and lengths is not None:
-                frames = torch.div(lengths - layer.conv.kernel_size[0], layer.conv.stride[0], rounding_mode="floor") + 1
+                frames = floor_divide(lengths - layer.conv.kernel_size[0], layer.conv.stride[0]) + 1
                 hidden_states = layer(hidden_states, frames)
             else:
                 hidden_states = layer(hidden_states)

@@ -13,12 +13,12 @@ from transformers.models.sew.modeling_sew import SEWModel, SEWPreTrainedModel
 try:  # as remote code from the Hub, and as a module of the installed project
     from .configuration_avb import VocalBurstConfig
     from .encoder_avb import WaveformEncoder, layers_to_run
-    from .front_end_avb import length_mask
+    from .front_end_avb import floor_divide, length_mask
     from .modeling_avb import VocalBurstModel
 except ImportError:
     from configuration_avb import VocalBurstConfig
     from encoder_avb import WaveformEncoder, layers_to_run
-    from front_end_avb import length_mask
+    from front_end_avb import floor_divide, length_mask
     from modeling_avb import VocalBurstModel
 
 
@@ -53,11 +53,11 @@ class SEWVocalBurstEncoder(WaveformEncoder, SEWModel):
         return self.feature_dropout(hidden_states), features
 
     def count_frames(self, samples):
-        return self.count_features(samples) // self.config.squeeze_factor
+        return floor_divide(self.count_features(samples), self.config.squeeze_factor)
 
     def output_mask(self, mask):
         factor = self.config.squeeze_factor
-        return length_mask(mask.sum(-1) // factor, mask.shape[1] // factor)
+        return length_mask(floor_divide(mask.sum(-1), factor), mask.shape[1] // factor)
 
     def encode_frames(self, hidden_states, mask, **kwargs):
         """(batch, features, hidden) and their mask → (batch, frames, hidden), squeezed."""

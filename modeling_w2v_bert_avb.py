@@ -12,13 +12,13 @@ from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2Ber
 try:  # as remote code from the Hub, and as a module of the installed project
     from .configuration_avb import VocalBurstConfig, require_legal
     from .encoder_avb import WaveformEncoder
-    from .front_end_avb import length_mask
+    from .front_end_avb import floor_divide, length_mask
     from .modeling_avb import VocalBurstModel
     from .spectrum_avb import HOP, WIDTH, kaldi_filters, power_spectrum
 except ImportError:
     from configuration_avb import VocalBurstConfig, require_legal
     from encoder_avb import WaveformEncoder
-    from front_end_avb import length_mask
+    from front_end_avb import floor_divide, length_mask
     from modeling_avb import VocalBurstModel
     from spectrum_avb import HOP, WIDTH, kaldi_filters, power_spectrum
 
@@ -64,7 +64,7 @@ class Wav2Vec2BertVocalBurstEncoder(WaveformEncoder, Wav2Vec2BertModel):
         if lengths is None:
             valid = torch.ones_like(energies[..., :1])
         else:
-            valid = length_mask((lengths - WIDTH) // HOP + 1, energies.shape[1])[..., None].float()
+            valid = length_mask(floor_divide(lengths - WIDTH, HOP) + 1, energies.shape[1])[..., None].float()
         count = valid.sum(1, keepdim=True)  # (batch, 1, 1)
         centred = (energies - (energies * valid).sum(1, keepdim=True) / count) * valid
         deviation = (centred.square().sum(1, keepdim=True) / (count - 1) + 1e-7).sqrt()
@@ -73,7 +73,7 @@ class Wav2Vec2BertVocalBurstEncoder(WaveformEncoder, Wav2Vec2BertModel):
         return features.to(self.feature_projection.projection.weight.dtype)
 
     def count_features(self, samples):
-        return ((samples - WIDTH) // HOP + 1) // STACKED
+        return floor_divide(floor_divide(samples - WIDTH, HOP) + 1, STACKED)
 
     def encode_frames(self, hidden_states, mask, **kwargs):
         return super().encode_frames(hidden_states, mask, **kwargs)

@@ -15,11 +15,13 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder, Whisper
 try:  # as remote code from the Hub, and as a module of the installed project
     from .configuration_avb import VocalBurstConfig, require_legal
     from .encoder_avb import WaveformEncoder
+    from .front_end_avb import floor_divide
     from .modeling_avb import VocalBurstModel
     from .spectrum_avb import HOP, WIDTH, power_spectrum, whisper_filters
 except ImportError:
     from configuration_avb import VocalBurstConfig, require_legal
     from encoder_avb import WaveformEncoder
+    from front_end_avb import floor_divide
     from modeling_avb import VocalBurstModel
     from spectrum_avb import HOP, WIDTH, power_spectrum, whisper_filters
 
@@ -113,7 +115,7 @@ class WhisperVocalBurstEncoder(WaveformEncoder, WhisperEncoder):
         return hidden_states
 
     def count_frames(self, samples):
-        return (samples + STRIDE - 1) // STRIDE
+        return floor_divide(samples + STRIDE - 1, STRIDE)
 
     def finish(self, hidden_states, input_values):
         """(batch × windows, positions, hidden) → (batch, frames, hidden), those made of the waveforms."""

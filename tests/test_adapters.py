@@ -7,23 +7,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import transformers
-from conftest import TINY, stir
+from conftest import stir
 from safetensors.torch import load_file
+from tiny_kinds import STOCK, load
 from trainings import is_same
 
 import avb
 import train_avb
 from avb.arguments import DataArguments, ModelArguments
-from avb.encoders.adapters import HEAD, MARK, add_adapters, has_adapters, merge_adapters
+from avb.encoders.adapters import HEAD, MARK, add_adapters, has_adapters, merge_adapters, save_adapters
 from avb.encoders.kinds import all_classes
 from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.tasks import TASKS
 from avb.training.build import build_model
 from avb.training.trainer import BurstTrainer
+from feature_extraction_avb import VocalBurstFeatureExtractor
 
 pytest.importorskip("peft")
+KINDS = sorted({stock.kind for stock in STOCK.values()}, key=lambda kind: (kind != "wavlm", kind))
 NARROW = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "conv_dim": (16,) * 7}
 NARROW |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 4}
 WHISPER = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64}
@@ -74,19 +76,46 @@ def test_adapters_change_what_a_model_says_and_merging_does_not(model_class):
     torch.testing.assert_close(model(clip).logits, unmerged, rtol=0, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """A plain WavLM checkpoint."""
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    stir(transformers.WavLMModel(transformers.WavLMConfig(**TINY, num_hidden_layers=2))).save_pretrained(folder)
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_adapters_holds_no_encoder_and_is_loaded_with_it(kind, tmp_path, monkeypatch):
+    """As `--merge_lora false` writes it: on every kind, merged when it is loaded; without peft one line."""
+    STOCK[kind].build().save_pretrained(tmp_path / "encoder")
+    model = load(tmp_path / "encoder", kind, pooling="attention", use_weighted_layer_sum=True)
+    clip = torch.randn(1, 16_000)
+    base = model(clip).logits
+    add_adapters(model, 4)
+    for name, parameter in model.named_parameters():
+        if MARK in name:
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    unmerged = model(clip).logits
+    assert (unmerged - base).abs().max() > 1e-3
+    folder = tmp_path / "run"
+    save_adapters(model, VocalBurstFeatureExtractor(peak_db=None), str(tmp_path / "encoder"), folder)
+    assert {path.name for path in folder.rglob("*.safetensors")} == {"adapter_model.safetensors", HEAD}
+    assert not [key for key in load_file(folder / HEAD) if key.startswith(f"{model.base_model_prefix}.")]
+    loaded, _ = load_model(str(folder), "cpu")
+    assert not has_adapters(loaded)
+    torch.testing.assert_close(loaded(clip).logits, unmerged, rtol=0, atol=1e-5)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(AvbError, match=r"need the package peft, which is missing"):
+        load_model(str(folder))
+
+
+@pytest.fixture(
+    scope="module", params=["wavlm", *(pytest.param(kind, marks=pytest.mark.nightly) for kind in KINDS[1:])]
+)
+def encoder(request, tmp_path_factory):
+    """A plain checkpoint; of WavLM every day."""
+    folder = tmp_path_factory.mktemp(request.param)
+    STOCK[request.param].build().save_pretrained(folder)
     return folder
 
 
 def arguments(sample, encoder, output, *more: str) -> list[str]:
     settings = {
         "data_dir": sample, "task": "two", "encoder": encoder, "output_dir": output, "lora_rank": 4, "rnn_layers": 0,
-        "pooling": "avg",
+        "pooling": "avg", "encoder_layer": 2,
         "use_weighted_layer_sum": True, "per_device_train_batch_size": 4, "max_steps": 4, "hidden_dropout": 0.2,
         "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 3,
         "encoder_learning_rate": 0.01, "learning_rate": 0.01, "disable_tqdm": True, "cache_dir": sample / "cache",
@@ -104,9 +133,11 @@ def test_a_run_holds_adapters_in_its_checkpoints_resumes_to_the_bit_and_merges(s
     assert train_avb.main(arguments(sample, encoder, tmp_path / "run")) == 0
     merged = load_file(tmp_path / "run" / "model.safetensors")
     assert not [key for key in merged if MARK in key] and "layer_weights" in merged
-    base = load_file(encoder / "model.safetensors")
-    changed = {key for key, value in base.items() if not torch.equal(merged.get(f"wavlm.{key}", value), value)}
-    assert changed == {f"encoder.layers.{layer}.attention.{name}_proj.weight" for layer in (0, 1) for name in "qv"}
+    kind = json.loads((encoder / "config.json").read_text())["model_type"]
+    base = load(encoder, kind, encoder_layer=2, rnn_layers=0, pooling="avg", use_weighted_layer_sum=True, num_labels=2)
+    changed = {key for key, value in base.state_dict().items() if not torch.equal(merged[key], value)}
+    changed -= {"layer_weights", "head.weight", "head.bias"}
+    assert {key.split(".")[-2] for key in changed} == set(base.lora_targets) and len(changed) == 2 * 2
 
     kept = load_file(tmp_path / "run" / "checkpoint-2" / "model.safetensors")
     assert {key for key in kept if MARK not in key} == {"layer_weights", "head.weight", "head.bias"}
@@ -145,7 +176,7 @@ def test_a_folder_without_the_encoder_is_loaded_with_peft_and_told_of_without_it
         ({"encoder": "encoders/small.yaml", "freeze": "none", "lora_rank": 8}, "would keep random weights"),
         ({"lora_rank": 0}, "--lora_rank 0 is not legal"),
         ({"lora_rank": 8, "freeze": "encoder"}, "leave --freeze and --freeze_layers out"),
-        ({"freeze_layers": 2}, "give 0 to 1, or --freeze encoder"),
+        ({"freeze_layers": 3}, "give 0 to 2, or --freeze encoder"),
     ],
 )
 def test_what_cannot_be_is_told(fields, message, encoder):

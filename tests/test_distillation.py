@@ -2,16 +2,15 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, stir
+from conftest import stir
 from datasets import Dataset
 from tiny_kinds import STOCK, load
 
+import predict_avb
 import train_avb
 from audio_avb import AudioPreparation, set_peak
 from avb.baselines import BASELINES
@@ -262,8 +261,7 @@ def test_from_teacher_to_student_by_the_real_commands(sample, tmp_path, capsys):
     teacher_argv = ["--model", "log_mel_cnn", "--max_steps", "3", "--output_dir", str(tmp_path / "teacher")]
     assert train_avb.main([*common, *teacher_argv]) == 0
     table = tmp_path / "says.csv"
-    command = [sys.executable, "predict_avb.py", str(tmp_path / "teacher"), *corpus, "--split", "train"]
-    subprocess.run([*command, "--output", str(table)], cwd=ROOT, check=True, capture_output=True)
+    assert predict_avb.main([str(tmp_path / "teacher"), *corpus, "--split", "train", "--output", str(table)]) == 0
     student_argv = ["--encoder", "recipes/encoders/tiny.yaml", "--freeze", "none", "--encoder_layer", "1"]
     student_argv += ["--rnn_layers", "0", "--augment", "mixup", "--max_steps", "2", "--logging_steps", "1"]
     student_argv += ["--teachers", str(table), "--teacher_weight", "0.5", "--logging_strategy", "steps"]

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from avb.inference.load import load_model
 from avb.inference.score import score_waveforms
 from configuration_avb import POOLINGS, Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
+from front_end_avb import floor_divide
 from modeling_avb import Wav2Vec2ForVocalBurst
 from predict_avb import main as predict
 
@@ -229,6 +231,29 @@ def test_openvino_predicts_as_the_torch_model(tmp_path, waveforms, precision):
     torch.testing.assert_close(
         exported(**inputs).logits, expected, atol={"fp32": 2e-5, "bf16": BF16_TOLERANCE}[precision], rtol=0
     )
+
+
+class Halves(torch.nn.Module):
+    def forward(self, mask):
+        return floor_divide(mask.sum(1) - 1, 2)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_lengths_are_rounded_down_by_every_engine(engine, tmp_path):
+    """As by `//`, whose integer division OpenVINO 2026.4 rounds to the nearest: frames of padding would be heard."""
+    pytest.importorskip(engine)
+    path = tmp_path / "halves.onnx"
+    axes = {"mask": {0: "batch", 1: "samples"}}
+    torch.onnx.export(
+        Halves(), torch.ones(2, 50, dtype=torch.long), path, dynamo=False, input_names=["mask"], dynamic_axes=axes
+    )
+    if engine == "openvino":
+        run = pytest.importorskip("openvino").Core().compile_model(path, "CPU")
+    else:
+        session = pytest.importorskip("onnxruntime").InferenceSession(path)
+        run = partial(session.run, None)
+    mask = np.tril(np.ones((40, 40), np.int64))
+    np.testing.assert_array_equal(run({"mask": mask})[0], np.arange(40) // 2)
 
 
 # ---- refused -------------------------------------------------------------------------------------------------------

@@ -100,9 +100,11 @@ def test_every_weight_learns(name, folders, waveforms):
 READER = """
 import json, sys
 import torch
-from transformers import AutoModel, AutoModelForAudioClassification
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 answers = {}
 for folder in json.loads(sys.argv[1]):
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    assert type(config).__module__.startswith("transformers_modules."), type(config)
     for auto in (AutoModel, AutoModelForAudioClassification)[: 1 if answers else 2]:
         model = auto.from_pretrained(folder, trust_remote_code=True).eval()
         assert type(model).__module__.startswith("transformers_modules."), type(model)

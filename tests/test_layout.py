@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from avb.encoders.kinds import MODELS
 
 # What each module may import of the project. A folder stands for all that is in it.
 LAYERS = {
@@ -29,7 +32,7 @@ LAYERS = {
     "modeling_unispeech_sat_avb": {"configuration_avb", "encoder_avb", "modeling_avb"},
     "modeling_w2v_bert_avb": {"configuration_avb", "encoder_avb", "front_end_avb", "modeling_avb", "spectrum_avb"},
     "modeling_wavlm_avb": {"configuration_avb", "encoder_avb", "modeling_avb"},
-    "modeling_whisper_avb": {"configuration_avb", "encoder_avb", "modeling_avb", "spectrum_avb"},
+    "modeling_whisper_avb": {"configuration_avb", "encoder_avb", "front_end_avb", "modeling_avb", "spectrum_avb"},
     "containers_avb": set(),
     "decoders_avb": set(),
     "recording_avb": {"containers_avb", "decoders_avb"},
@@ -251,10 +254,17 @@ def test_nothing_binary_and_no_recording_is_tracked():
 
 @pytest.mark.slow
 def test_model_is_found_by_the_auto_classes_once_avb_is_imported(tmp_path):
-    """In a process of its own: registration there is what a user's script does."""
+    """In a process of its own: registration there is what a user's script does. AutoConfig finds each kind alone."""
+    types = [f"{kind}-vocal-burst" for kind in MODELS if kind != "hubert"]
+    for model_type in types:
+        (tmp_path / model_type).mkdir()
+        (tmp_path / model_type / "config.json").write_text(json.dumps({"model_type": model_type}))
     script = (
         "import avb\n"
-        "from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification\n"
+        "from transformers import AutoConfig\n"
+        f"for name in {types}:\n"
+        "    print(AutoConfig.from_pretrained(name).model_type)\n"
+        "from transformers import AutoModel, AutoModelForAudioClassification\n"
         "config = AutoConfig.for_model('wav2vec2-vocal-burst', num_hidden_layers=1, encoder_layer=1, hidden_size=16,\n"
         "    num_attention_heads=2, intermediate_size=16, conv_dim=[8] * 7, num_conv_pos_embeddings=8,\n"
         "    num_conv_pos_embedding_groups=2, rnn_hidden_size=8)\n"
@@ -265,7 +275,7 @@ def test_model_is_found_by_the_auto_classes_once_avb_is_imported(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["Wav2Vec2ForVocalBurst"] * 2, done.stderr
+    assert done.stdout.split() == [*types, *["Wav2Vec2ForVocalBurst"] * 2], done.stderr
 
 
 @pytest.mark.slow

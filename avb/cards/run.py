@@ -9,6 +9,7 @@ from pathlib import Path
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, names_with
 from avb.corpora.release import corpus_name, is_release
+from avb.encoders.kinds import trained_class
 from avb.errors import AvbError
 from avb.inference.load import model_class
 from avb.recipes import SUFFIXES, read_yaml
@@ -77,6 +78,12 @@ class Run:
     def encoder(self) -> str | None:
         """As the recipe names it; of a path the last part."""
         return self.setting("encoder") if self.has_encoder else None
+
+    @property
+    def encoder_kind(self) -> str | None:
+        """`WavLM`, say; None where there is no encoder."""
+        found = trained_class(self.config["model_type"])
+        return found.config_class.kind if found else None
 
     @property
     def encoder_is_random(self) -> bool:

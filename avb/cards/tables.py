@@ -32,10 +32,17 @@ def model_table(run: Run) -> str:
             if config["rnn_layers"]
             else "none"
         )
+        last = config["encoder_layer"]
+        is_weighed = config.get("use_weighted_layer_sum", False)  # folders of older versions do not say
+        rank = run.setting("lora_rank")
         rows += [
+            ("kind of encoder", run.encoder_kind),
             ("encoder", run.encoder or "not on file"),
             *([("licence of its weights", run.metrics.encoder_licence)] if run.metrics.encoder_licence else []),
-            ("transformer layer that feeds the head", str(config["encoder_layer"])),
+            ("transformer layers that feed the head", f"0 to {last}, weighed")
+            if is_weighed
+            else ("transformer layer that feeds the head", str(last)),
+            *([("trained of the encoder", f"adapters of rank {rank} (LoRA)")] if rank else []),
             ("LSTM", lstm),
             ("pooling", config["pooling"]),
         ]

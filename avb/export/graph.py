@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from encoder_avb import WaveformEncoder
-from front_end_avb import VocalBurstFeatureEncoder, length_mask
+from front_end_avb import VocalBurstFeatureEncoder, floor_divide, length_mask
 from modeling_avb import VocalBurstModel
 
 MASKED = -1e9  # added to attention scores of padding: its exponential is 0, and bf16 can hold it
@@ -128,7 +128,7 @@ class ChannelsLastConv(nn.Module):
 
     def count_frames(self, samples):
         """Frames made of so many; for a number or a tensor."""
-        return (samples - self.kernel) // self.stride + 1
+        return floor_divide(samples - self.kernel, self.stride) + 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, frames, channels in) → (batch, fewer frames, channels out)."""
