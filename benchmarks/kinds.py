@@ -2,8 +2,8 @@
 
     python benchmarks/kinds.py
 
-Differences are the largest absolute ones: of hidden states for a layer, of scores in [0, 1] elsewhere; saved folders are
-read by one process that cannot import this project. Step time is a forward and backward pass of the same layers,
+Differences are the largest absolute ones: of hidden states for a layer, of scores in [0, 1] elsewhere; saved folders
+are read by one process that cannot import this project. Step time is a forward and backward pass of the same layers,
 two clips of 2.2 s and 3 s padded, ours and the stock class (which hears the features that its stock extractor made
 before) in turn, `REPEATS` times: the median of the ratios, which a busy machine moves less than times. Needs the extras
 test and openvino.

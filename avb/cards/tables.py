@@ -36,7 +36,7 @@ def model_table(run: Run) -> str:
         is_weighed = config.get("use_weighted_layer_sum", False)  # folders of older versions do not say
         rank = run.setting("lora_rank")
         rows += [
-            ("kind of encoder", run.encoder_kind),
+            ("kind of encoder", run.encoder_kind or "unknown"),
             ("encoder", run.encoder or "not on file"),
             *([("licence of its weights", run.metrics.encoder_licence)] if run.metrics.encoder_licence else []),
             ("transformer layers that feed the head", f"0 to {last}, weighed")
