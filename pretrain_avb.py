@@ -40,12 +40,14 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     from avb.pretraining.build import PretrainingTrainer, build_model, check_enough, first_batches, long_enough
     from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
     from avb.training.loading import load_clips
+    from avb.training.packages import check_packages
     from avb.training.start import corpus_lines, model_lines
 
     if args.push_to_hub:
         raise AvbError("--push_to_hub is for train_avb.py: an encoder is not pushed")
     if data_args.folds is not None:
         raise AvbError("--folds is for train_avb.py: an encoder is not scored; --fold_file and --fold hold a fold out")
+    check_packages(args)
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):

@@ -10,6 +10,8 @@ help says `auto` was not given, a training fills in what fits its encoder and cl
 
 import dataclasses
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -363,6 +365,11 @@ class AvbTrainingArguments(TrainingArguments):
         # Unless it is told so, accelerate does not join processes on a machine without an accelerator: each would train
         # alone and overwrite the other's files.
         self.use_cpu: bool = self.use_cpu or not torch.accelerator.is_available()
+        self._check_numbers()
+        if self.deepspeed and find_spec("deepspeed") is None:
+            raise AvbError("--deepspeed needs the package deepspeed: `pip install deepspeed`, or leave it out")
+        if isinstance(self.deepspeed, str) and not Path(self.deepspeed).is_file() and "{" not in self.deepspeed:
+            raise AvbError(f"--deepspeed {self.deepspeed}: no such file; recipes/accelerate/ needs none")
         if self.hub_token:
             raise AvbError("--hub_token would end up in recipe.yaml: log in by `hf auth login`, or set HF_TOKEN")
         if self.label_smoothing_factor:
@@ -388,6 +395,15 @@ class AvbTrainingArguments(TrainingArguments):
         if self.push_to_hub and not self.hub_model_id:
             raise AvbError("--push_to_hub true needs --hub_model_id ORG/NAME")
         super().__post_init__()
+
+    def _check_numbers(self):
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise AvbError(f"--{name} {getattr(self, name)} is not legal: 1 or more")
+        if self.num_train_epochs <= 0:
+            raise AvbError(f"--num_train_epochs {self.num_train_epochs:g} trains nothing: give more than 0")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise AvbError(f"--max_steps {self.max_steps} is not legal: 1 or more, or -1 for --num_train_epochs")
 
 
 # The stock Trainer's arguments of which something is to be said. Any other changes a result: what touches a number, be

@@ -94,6 +94,8 @@ class AvbArgumentParser(HfArgumentParser):
     def error(self, message: str):
         if message.endswith("expected one argument"):
             message += "; a value that begins with - is given as --NAME=VALUE"
+        if message.startswith("argument --ddp_backend"):
+            message += "; left out, it is the device's own"
         if not self.exits:
             raise AvbError(" ".join(message.split()))
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")

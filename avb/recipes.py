@@ -191,7 +191,7 @@ def recipe_arguments(recipe: dict, known) -> list[str]:
             arguments.append(f"--{key}={value}")
             continue
         arguments.append(f"--{key}")
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list | tuple) else [value]
         for item in values:
             if isinstance(item, (list, set, tuple)) or (isinstance(item, dict) and item is not value):
                 raise RecipeError(f"{key} in the recipe: {item!r:.60} is no word or number; a list holds only these")

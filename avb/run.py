@@ -49,8 +49,9 @@ from avb.training.checkpoints import clear, discard_all, is_finished, starting_p
 from avb.training.distillation import are_models, soften
 from avb.training.frozen import training_inputs
 from avb.training.loading import Clips, limit_clips, load_clips
+from avb.training.packages import check_packages
 from avb.training.scoring import score_split, summary
-from avb.training.start import class_lines, corpus_lines, describe_clips, lacking_lines, model_lines
+from avb.training.start import class_lines, corpus_lines, describe_clips, lacking_lines, model_lines, wrapped
 from avb.training.teachers import ModelTeachers, with_folds
 from avb.training.trainer import BurstTrainer, batch_dependence
 from avb.training.versions import versions
@@ -75,6 +76,7 @@ def run(
     args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
     is_main_process = args.process_index == 0
     check_arguments(data_args, pushes=repo_id is not None)
+    check_packages(args)
     if args.resume and not args.overwrite and is_finished(args.output_dir):
         if is_main_process:
             print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains anew)")
@@ -101,7 +103,8 @@ def run(
         return None
     if bad:
         write_table(Path(args.output_dir) / BAD_CLIPS, (clip._asdict() for clip in bad), list(BadClip._fields))
-    print(summary(metrics, len(bad), Path(args.output_dir)))
+    has_model = data_args.folds is None or data_args.final_model  # else it is in the folders of the folds
+    print(summary(metrics, len(bad), Path(args.output_dir), has_model))
     try:
         rows = run_results(command.name, command.changes, metrics, epochs=epochs, versions=made_by, **facts)
         write_results(Path(args.output_dir) / RESULTS, rows)
@@ -110,7 +113,7 @@ def run(
             for row in rows:
                 append_result(args.results, row)
         name = repo_id.rpartition("/")[2] if repo_id else None
-        if data_args.folds is None or data_args.final_model:  # else there is no model in this folder
+        if has_model:
             write_card(args.output_dir, name, [args.results] if args.results and metrics.scored_splits else [])
         if repo_id:
             push_folder(args.output_dir, repo_id, args.hub_private_repo)
@@ -194,7 +197,7 @@ def fit(
             lines += class_lines(clips.task, clips.splits)
         else:  # the clips of all folds were described before the first one
             lines = lacking_lines(clips.task, {"train": clips.splits["train"]})
-        _say([*lines, chosen], said)
+        _say([*lines, *wrapped(chosen)], said)
     trainer, feature_extractor, splits = _build(model_args, data_args, args, clips)
     longest = max(max(split["num_samples"][:]) for split in clips.splits.values())
     device_defaults.fill_in_evaluation(args, recipe, longest, batch_dependence(trainer.model))
@@ -255,7 +258,10 @@ def _source(model_args: ModelArguments) -> str:
         return f"{model_args.model}, from random weights"
     random = ", random weights" if Path(model_args.encoder).suffix in SUFFIXES else ""
     frozen = {"encoder": ", all of it frozen", "feature_encoder": ", its convolutions frozen"}
-    return f"encoder {model_args.encoder}{random}{frozen.get(model_args.freeze, '')}"
+    encoder = Path(model_args.encoder)  # a recipe's own path is whole
+    is_below = encoder.is_absolute() and encoder.is_relative_to(Path.cwd())
+    name = encoder.relative_to(Path.cwd()) if is_below else model_args.encoder
+    return f"encoder {name}{random}{frozen.get(model_args.freeze, '')}"
 
 
 def _rates(trainer: BurstTrainer) -> dict[str, float]:

@@ -39,8 +39,13 @@ def test_classes_are_counted_and_those_that_a_split_lacks_are_named():
     assert lacking_lines(KINDS, {"test": split([0, 0])}) == [
         "  test has no clip of laugh, sob: its UAR will be over the others"
     ]
+    enough = split([0, 1, 2] * 5)
+    assert class_lines(KINDS, {"train": enough, "test": split([0, 1] * 5 + [2])})[1:] == [
+        "  test has fewer than 5 clips of sob: --folds 5 scores every clip instead"
+    ]
     many = Task("many", "classification", tuple(f"class number {number}" for number in range(30)))
-    assert max(map(len, class_lines(many, {"train": split(list(range(30)))}))) <= 110
+    lines = class_lines(many, {"train": split(list(range(30)))})
+    assert max(map(len, lines)) <= 110 and all(line.endswith((" 1,", " 1")) for line in lines)  # no count is parted
     assert class_lines(Task("x", "regression", ("joy",)), {"train": split([[0.5]])}) == []
 
 

@@ -15,8 +15,9 @@ Rules, each with an option to overrule it:
 - columns `start` and `end` (s) make each row a segment of its file, a clip with the id `path#start-end`; all segments
   of a file are in one split.
 - a folder whose sub-folders train, validation, test have a `metadata.csv` or `.jsonl` each is read as one table.
-- splits come from the column called split (train, val, dev, test, ...), or else are made, 80/10/10, deterministic, by
-  speaker where a column speaker, subject, participant or actor is there: no speaker is on two sides.
+- splits come from the column called split (train, val, dev, test, ...), or from the paths where the first folder of
+  each is called so (`train/1.wav`), or else are made, 80/10/10, deterministic, by speaker where a column speaker,
+  subject, participant or actor is there: no speaker is on two sides.
 - `speaker_pattern`, `label_pattern` and `group_pattern` read speakers, classes and groups from the paths of the clips
   instead, without suffix: see `avb.corpora.patterns`.
 """
@@ -69,7 +70,7 @@ PATH_COLUMNS = ("file", "path", "filename", "filepath", "audio", "audio_path", "
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "participant", "participant_id", "actor", "group")
 SPLIT_COLUMNS = ("split", "partition", "subset")
 
-_FOLDER_OF_SPLIT = "folder of the split"  # the column that tables in folders of splits make
+_FOLDER_OF_SPLIT = "folder of the split"  # the column that tables of folders of splits, or in them, make
 _CLASS_OF_NAME = "label_pattern"  # the column that the classes in file names make
 
 
@@ -149,6 +150,9 @@ def load(
     are_labels_given = bool(task or label_columns or label_pattern or kind)
     is_speaker_given = speaker_column is not None or bool(speaker_pattern)
     _refuse_unclear(table, columns, are_labels_given, is_speaker_given, label_range)
+    if columns.split is None and (found_splits := _splits_of_paths(table.cells[columns.path])):
+        table.cells[_FOLDER_OF_SPLIT] = found_splits
+        columns = columns._replace(split=_FOLDER_OF_SPLIT)
     if columns.split:
         is_test = np.array([parse_split(cell) == "test" for cell in table.cells[columns.split]])
         blank_withheld(table, [name for name in table.cells.columns if name not in columns], is_test)
@@ -290,6 +294,13 @@ def _choose_columns(
         start=segment[0],
         end=segment[1],
     )
+
+
+def _splits_of_paths(paths: Sequence[str]) -> list[str]:
+    """`train/1.wav`, `test/2.wav`, ... to train, test; nothing where a first folder is no split, or all are one."""
+    folders = [path.replace("\\", "/").removeprefix("./").partition("/") for path in paths]
+    splits = [parse_split(first) or "" if slash else "" for first, slash, _ in folders]
+    return splits if "train" in splits and len(set(splits)) > 1 and "" not in splits else []
 
 
 def _path_column(table: Table, given: str | None) -> str:

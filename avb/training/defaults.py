@@ -90,7 +90,7 @@ def describe(model_args: ModelArguments) -> str:
 
 
 def summary(chosen: dict[str, Any], model_args: ModelArguments, clips: int) -> str:
-    """One line of what was chosen, and why; empty where everything was given."""
+    """A line of what was chosen, and why; empty where everything was given."""
     values = ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}".lower() for name, value in chosen.items()
     )

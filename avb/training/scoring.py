@@ -1,5 +1,6 @@
 """What a trained model says of a split: predictions on disk, metrics with intervals, and a summary for the terminal."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,8 @@ def _true_labels(task: Task | MultiTask, truth) -> dict:
     return {f"true_{label}": None if np.isnan(value) else round(float(value), 6) for label, value in pairs}
 
 
-def summary(metrics: Metrics, num_bad_clips: int, output_dir: Path) -> str:
-    """What a reader of the terminal wants to know: scores with intervals, and where everything is."""
+def summary(metrics: Metrics, num_bad_clips: int, output_dir: Path, has_model: bool) -> str:
+    """What a reader of the terminal wants to know: scores with intervals, where everything is, what to type next."""
     lines = [""]
     for name, scores in metrics.scored_splits.items():
         if metrics.tasks:
@@ -82,8 +83,20 @@ def summary(metrics: Metrics, num_bad_clips: int, output_dir: Path) -> str:
             lines += _summarize(f"{name}, {part.task.name}" if metrics.tasks else name, part.task, part.scores)
     if num_bad_clips:
         lines.append(f"{num_bad_clips} clip{'s' * (num_bad_clips != 1)} could not be read: {output_dir / BAD_CLIPS}")
-    lines.append(f"model, metrics and predictions: {output_dir}")
-    return "\n".join(lines)
+    lines.append(f"{'model, ' * has_model}metrics and predictions: {output_dir}")
+    return "\n".join(lines + _next_commands(str(output_dir), has_model))
+
+
+def _next_commands(folder: str, has_model: bool) -> list[str]:
+    """As they work in the folder where this one was typed: the project's own, or any other where it is installed."""
+    is_own_folder, folder = Path("predict_avb.py").is_file(), shlex.quote(folder)
+    commands = [f"python -m avb.reports analyse {folder}"]
+    if has_model:
+        predict = "python predict_avb.py" if is_own_folder else "avb-predict"
+        commands = [f"{predict} {folder} CLIPS --output scores.csv", *commands]
+    if has_model and is_own_folder:
+        commands.append(f"python demo/app.py --models {folder}")
+    return [f"{'next:' if command is commands[0] else '':<5} {command}" for command in commands]
 
 
 def _summarize(name: str, task: Task, scores: dict) -> list[str]:
@@ -91,13 +104,12 @@ def _summarize(name: str, task: Task, scores: dict) -> list[str]:
         return [f"{name}: {scores['note']}"]
     metric = defined_metric(scores, task.metric)
     low, high = scores[f"{metric}_low"], scores[f"{metric}_high"]
-    per_label = "ccc" if task.kind == "regression" else "recall"
     width = max(map(len, task.labels))
     bounds = "too few for an interval" if np.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
     lines = [
         f"{name}: {task.metric.upper()} {scores[metric]:.3f}, {bounds} by {scores['interval_unit']}, chance "
         f"{scores['chance']:.3f} ({scores['num_clips']} clips)",
-        *(f"  {label:<{width}}  {scores['per_label'][label][per_label]:.3f}" for label in task.labels),
+        *(f"  {label:<{width}}  {_of_label(scores['per_label'][label], task)}" for label in task.labels),
     ]
     if "rater_agreement" in scores:
         lines.append(f"  raters agree with each other: {task.metric.upper()} {scores['rater_agreement']:.3f}")
@@ -110,3 +122,9 @@ def _summarize(name: str, task: Task, scores: dict) -> list[str]:
             "(--class_weights balanced, more epochs or higher rates)"
         )
     return lines
+
+
+def _of_label(scores: dict, task: Task) -> str:
+    if task.kind == "regression":
+        return f"{scores['ccc']:.3f}"
+    return f"recall {scores['recall']:.3f} of {scores['count']} clip{'s' * (scores['count'] != 1)}"

@@ -17,6 +17,7 @@ from audio_avb import SAMPLING_RATE
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 WIDTH = 110  # columns of a terminal
+FEW_CLIPS = 5  # of a class, below which its recall moves by a quarter or more with each of them
 
 
 def corpus_lines(data_dir: str, splits: Mapping[str, Dataset], has_made_splits: bool = False) -> list[str]:
@@ -56,8 +57,8 @@ def class_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[s
             for index, label in enumerate(part.labels)
         )
         of_task = f" of {part.name}" if isinstance(task, MultiTask) else ""
-        lines += textwrap.wrap(f"classes{of_task} ({names}): {cells}", WIDTH, subsequent_indent="  ")
-    return lines + lacking_lines(task, splits)
+        lines += wrapped(f"classes{of_task} ({names}): {cells}")
+    return lines + lacking_lines(task, splits) + _few_lines(task, splits)
 
 
 def lacking_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
@@ -70,6 +71,13 @@ def lacking_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list
                 what = "it cannot be learned" if name == "train" else "its UAR will be over the others"
                 lines.append(f"  {name} has no clip of {', '.join(lacking)}: {what}")
     return lines
+
+
+def wrapped(line: str) -> list[str]:
+    """A line that lists things, broken after commas."""
+    unbroken = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in line.split(", "))
+    lines = textwrap.wrap(unbroken, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [part.replace("\N{NO-BREAK SPACE}", " ") for part in lines]
 
 
 def model_lines(model: nn.Module, source: str, args: TrainingArguments, rates: Mapping[str, float]) -> list[str]:
@@ -90,6 +98,19 @@ def model_lines(model: nn.Module, source: str, args: TrainingArguments, rates: M
         f"model: {source}; {trained / 1e6:.2f} of {sum(sizes) / 1e6:.2f} million weights are trained, on {devices}",
         f"learning rates: {rated}, {schedule}; {args.train_batch_size} clips per step and device",
     ]
+
+
+def _few_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
+    """Says of which classes the last split that scores has a handful, where the clips could be scored in folds."""
+    lines = []
+    for part, counts in _counts(task, splits):
+        name, found = list(counts.items())[-1]
+        few = [label for label, count in zip(part.labels, found, strict=True) if 0 < count < FEW_CLIPS]
+        if few and "train" in counts and name != "train":
+            lines += wrapped(
+                f"  {name} has fewer than {FEW_CLIPS} clips of {', '.join(few)}: --folds 5 scores every clip instead"
+            )
+    return lines
 
 
 def _made(splits: Mapping[str, Dataset], has_made_splits: bool) -> str:

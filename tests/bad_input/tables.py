@@ -153,6 +153,20 @@ def segments(*rows: tuple, header: tuple = ("file", "start", "end", "joy")) -> C
     return build
 
 
+def table_of_folders(*folders: str) -> Callable[[Path], tuple]:
+    """One table above the folders that its paths begin with."""
+
+    def build(root: Path) -> tuple:
+        rows = []
+        for folder in folders:
+            clips(root / folder, [f"{number}.wav" for number in range(4)])
+            rows += [[f"{folder}/{number}.wav", "ab"[number % 2]] for number in range(4)]
+        (root / "metadata.csv").write_text(text(rows, ["file_name", "emotion"]))
+        return ("folder", root, None), {}
+
+    return build
+
+
 def tables_of_splits(*names: str, **files: str) -> Callable[[Path], tuple]:
     """A folder per split, with clips and a table of the given name."""
 
@@ -287,6 +301,8 @@ CASES = [
     Case(
         "metadata.jsonl in each split's folder", tables_of_splits(*["metadata.jsonl"] * 3), "loaded: 2 train, 2 valid"
     ),
+    Case("one metadata.csv of train/ and test/", table_of_folders("train", "test"), "loaded: 4 train, 4 test"),
+    Case("one metadata.csv of train/ and more/", table_of_folders("train", "more"), "loaded: 4 train, 2 validation"),
     Case(
         "metadata.csv of another split with other columns",
         tables_of_splits(*["metadata.csv"] * 3, test="file_name,mood\ntest0.wav,a\n"),
