@@ -66,6 +66,7 @@ def test_errors_are_raised(table, tmp_path):
         ({"list_recipes": True}, "unknown argument 'list_recipes'"),
         ({"encoder": "emogator_small"}, "did you mean 'emogator-small'"),
         ({"recipe": "paper/high-lv60"}, "no such recipe"),
+        ({"label_range": (1, 9)}, "clips.csv: no such file or folder"),  # a tuple is a list too
         ({"push_to_hub": True}, "--push_to_hub true needs --hub_model_id"),
     ]:
         with pytest.raises(AvbError, match=message):
