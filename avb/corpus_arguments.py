@@ -87,6 +87,13 @@ class CorpusArguments:
             "theirs, or what most say, and training learns from all of them."
         },
     )
+    rater_targets: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder: what is learned from several raters. spread: of each score the spread too, as the label "
+            "NAME_spread; majority: of a class what most say, not the share of each. Default: mean and shares."
+        },
+    )
     kind: str | None = field(
         default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
     )

@@ -20,6 +20,7 @@ from avb.cards.hub_folder import save_hub_folder
 from avb.cards.push import open_repository, push_folder
 from avb.command_line import OFF, Command
 from avb.corpora.decode import BadClip
+from avb.corpora.raters import MAJORITY
 from avb.corpora.release import corpus_name
 from avb.cross_validation import check_arguments, cross_validate
 from avb.encoders.adapters import has_adapters, merge_adapters, save_adapters
@@ -315,6 +316,8 @@ def _build(
         model_teachers = ModelTeachers(teachers, task, feature_extractor, *settings)
     elif data_args.teacher_views != 1:
         raise AvbError("--teacher_views goes with --teachers that are models; predict_avb.py --views makes tables")
+    if data_args.rater_targets == MAJORITY and "ratings" in splits["train"].column_names:
+        splits["train"] = splits["train"].remove_columns("ratings")  # what most say is the label, as it stands there
     has_raters = "ratings" in splits["train"].column_names and task.kind == "classification"
     if teachers or has_raters or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
         tables = [] if model_teachers else teachers

@@ -1,6 +1,7 @@
 """Tables with a row per rater: what becomes one clip, what training learns from, and how far raters agree."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile as sf
 import avb
 from avb.corpora import load_bursts
 from avb.corpora.prepare import prepare
+from avb.corpora.raters import Pooled, with_spreads
 from avb.errors import CorpusError
 from avb.metrics import ccc, rater_agreement, uar
 from avb.run_files import read_metrics
@@ -91,6 +93,68 @@ def test_a_run_scores_by_the_majority_and_says_how_far_raters_agree(folder, tabl
     assert scores["num_clips"] == 4 and -1 <= scores["rater_agreement"] <= 1
     assert "raters agree with each other" in capsys.readouterr().out
     assert run.metrics
+
+
+def test_the_spread_of_raters_is_a_label_of_its_own(folder, tmp_path):
+    options = {"rater_column": "who", "rater_targets": "spread", "label_range": (0.0, 2.0)}
+    task, splits = load_bursts("folder", folder / "scores.csv", **options)
+    assert task.labels == ("x", "y", "x_spread", "y_spread")
+    for row in (row for split in splits.values() for row in split):
+        ratings = np.array(row["ratings"], float)
+        expected = [*ratings.mean(axis=0), *(2 * ratings.std(axis=0))]
+        if row["id"] == "0.wav":
+            assert np.isnan([row["labels"][0], row["labels"][2]]).all() and row["labels"][3] == 0  # all gave y a half
+        else:
+            np.testing.assert_allclose(row["labels"], expected, atol=1e-6)
+    # Half say the lowest, half the highest: the whole range, wherever it lies.
+    clips = Pooled([0], np.full((1, 1), 4, np.float32), [np.array([[1.0], [7.0]])])
+    assert with_spreads(Task("one", "regression", ("x",), (1, 7)), clips)[1].labels.tolist() == [[4, 7]]
+
+    run = avb.train(
+        folder / "scores.csv", rater_column="who", rater_targets="spread", encoder="emogator-small", max_steps=1,
+        output_dir=tmp_path / "run", per_device_train_batch_size=2, cache_dir=tmp_path / "cache", use_cpu=True,
+        dataloader_num_workers=0,
+    )  # fmt: skip
+    assert [entry["label"] for entry in run.score((np.ones(8_000), 16_000))] == list(task.labels)
+    assert read_metrics(tmp_path / "run").splits["test"]["per_label"].keys() == set(task.labels)
+
+
+def test_what_most_raters_say_may_be_all_that_is_learned(folder, tmp_path):
+    """The loss is that of the same clips in a table with one row each, and not that of the raters' shares."""
+    rows = [
+        [f"{n}.wav", f"s{n // 2}", ("train", "validation", "test")[n // 2 % 3], KINDS.labels[n % 3]] for n in range(12)
+    ]
+    table = write(folder / "majority.csv", ["file", "speaker", "split", "kind"], rows)
+    losses = []
+    for name, options in (
+        (folder / "kinds.csv", {"rater_column": "who", "rater_targets": "majority"}),
+        (table, {}),
+        (folder / "kinds.csv", {"rater_column": "who"}),
+    ):
+        output = tmp_path / str(len(losses))
+        avb.train(
+            name, **options, encoder="emogator-small", output_dir=output, max_steps=1, use_cpu=True, logging_steps=1,
+            per_device_train_batch_size=4, cache_dir=tmp_path / "cache", dataloader_num_workers=0,
+            logging_strategy="steps",
+        )  # fmt: skip
+        history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+        losses += [row["loss"] for row in history if "loss" in row]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] != pytest.approx(losses[2], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        ("scores", {"rater_targets": "spread"}, "needs --rater_column"),
+        ("scores", {"rater_targets": "spraed", "rater_column": "who"}, "did you mean 'spread'"),
+        ("scores", {"rater_targets": "majority", "rater_column": "who"}, "is for a classification, and this is a reg"),
+        ("kinds", {"rater_targets": "spread", "rater_column": "who"}, "is for a regression, and this is a class"),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(table, options, message, folder):
+    options |= {"label_columns": ["kind"] if table == "kinds" else ["x", "y"]}
+    with pytest.raises(CorpusError, match=message):
+        load_bursts("folder", folder / f"{table}.csv", **options)
 
 
 def test_prepared_shards_keep_the_ratings(folder, tmp_path):

@@ -51,7 +51,7 @@ from avb.corpora.questions import (
     path_question,
     speaker_question,
 )
-from avb.corpora.raters import Pooled, pool_raters
+from avb.corpora.raters import SPREAD, Pooled, check_targets, pool_raters, with_spreads
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import SPLITS, parse_split
 from avb.corpora.tables import (
@@ -85,6 +85,7 @@ def load(
     split_column: str | None = None,
     speaker_column: str | None = None,
     rater_column: str | None = None,
+    rater_targets: str | None = None,
     speaker_pattern: str | None = None,
     label_pattern: str | None = None,
     group_pattern: str | None = None,
@@ -105,6 +106,8 @@ def load(
         split_column: column of the splits.
         speaker_column: column of the speaker (or another group); "" has splits made clip by clip.
         rater_column: column of raters, in a table with a row per rater: see `avb.corpora.raters`.
+        rater_targets: `spread` makes labels of the raters' spread too, see `avb.corpora.raters.with_spreads`;
+            `majority` is training's affair.
         speaker_pattern: reads speakers from the names of files.
         label_pattern: reads classes from the names of files; a folder's tables and sub-folders then say nothing.
         group_pattern: reads from the names of files what splits and folds must not part, beside a speaker's clips.
@@ -127,7 +130,7 @@ def load(
     of_tables: dict[str, object] = {
         "task": task, "path_column": path_column, "label_columns": label_columns, "kind": kind,
         "split_column": split_column, "speaker_column": speaker_column, "audio_root": audio_root,
-        "rater_column": rater_column,
+        "rater_column": rater_column, "rater_targets": rater_targets,
         "label_range": None if tuple(label_range) == (0, 1) else label_range,
     }  # fmt: skip
     if root.is_dir() and shards.is_prepared(root):
@@ -162,6 +165,8 @@ def load(
         table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
         label_columns, kind = [_CLASS_OF_NAME], kind or "classification"
     the_task, of_labels = _make_task(table, task, label_columns, label_range, kind, columns)
+    if rater_targets is not None:
+        check_targets(rater_targets, rater_column, the_task)
 
     names = list(table.cells[columns.id or columns.path])
     if columns.id is None:
@@ -172,6 +177,8 @@ def load(
     files = find_files(table, columns.path, Path(audio_root) if audio_root else own_root, skip_missing)
     found = [f"{file}{segment}" if file else None for file, segment in zip(files, segments, strict=True)]
     clips = _one_row_per_clip(table, columns, names, found, read_labels(table, of_labels, the_task, names), the_task)
+    if rater_targets == SPREAD:
+        the_task, clips = with_spreads(the_task, clips)
 
     there = [clip for clip, row in enumerate(clips.positions) if files[row]]
     if not there:

@@ -1,13 +1,15 @@
 """Tables with a row per rater: one clip of them, its ratings kept beside the label that they make together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from avb.corpora.tables import Table
-from avb.errors import CorpusError
+from avb.errors import CorpusError, did_you_mean
 from avb.tasks import Task, majority_class
+
+SPREAD, MAJORITY = TARGETS = ("spread", "majority")  # of --rater_targets
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,31 @@ def pool_raters(
             means = [np.where(has, clip, 0).sum(0) / has.sum(0) for clip, has in zip(ratings, known, strict=True)]
         joined = np.array(means, np.float32)
     return Pooled([rows[0] for rows in rows_of.values()], joined, ratings)
+
+
+def check_targets(targets: str, rater_column: str | None, task: Task):
+    """Raises a CorpusError where `--rater_targets` is unknown or does not fit."""
+    if targets not in TARGETS:
+        raise CorpusError(f"--rater_targets {targets!r} is unknown{did_you_mean(targets, TARGETS, 'Legal')}")
+    if rater_column is None:
+        raise CorpusError(f"--rater_targets {targets} needs --rater_column, which tells the raters apart")
+    fitting = "regression" if targets == SPREAD else "classification"
+    if task.kind != fitting:
+        raise CorpusError(f"--rater_targets {targets} is for a {fitting}, and this is a {task.kind}: leave it out")
+
+
+def with_spreads(task: Task, clips: Pooled) -> tuple[Task, Pooled]:
+    """A regression whose labels are followed by `NAME_spread` for each: how far a clip's raters differ.
+
+    The spread is 2 σ above the lowest score, σ the standard deviation over the clip's raters (of the population): the
+    whole range of the label from "all say the same" to "half say the lowest, half the highest". Missing where fewer
+    than two gave a score.
+    """
+    low, high = task.label_range
+    spreads = np.full_like(clips.labels, np.nan)
+    for row, ratings in zip(spreads, clips.ratings or [], strict=True):
+        has_two = (~np.isnan(ratings)).sum(0) > 1
+        row[has_two] = np.clip(low + 2 * np.nanstd(ratings[:, has_two], axis=0), low, high)
+    labels = np.concatenate([clips.labels, spreads], axis=1)
+    names = (*task.labels, *(f"{label}_spread" for label in task.labels))
+    return replace(task, labels=names), replace(clips, labels=labels)
