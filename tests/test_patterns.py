@@ -1,8 +1,13 @@
 """Speakers and classes from file names, on names made up after each corpus's description of its own."""
 
+import re
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile as sf
+from conftest import ROOT
 
 from avb.arguments import AvbTrainingArguments, DataArguments
 from avb.command_line import parse_arguments
@@ -113,6 +118,53 @@ def test_the_tree_of_each_corpus(corpus, tmp_path):
     found = {name: set(rows["speaker"][:]) for name, rows in splits.items()}
     assert sorted(sum(map(list, found.values()), [])) == sorted(speakers.split())  # none is in two splits
     assert splits.num_rows == {"train": 4, "validation": 2, "test": 2}
+
+
+NONSPEECH7K = "Filename,File ID,Duration in ms,Class ID,Classname,augmentation id,Augmentation type,source"
+
+
+@pytest.fixture
+def corpora(tmp_path):
+    """Trees of made-up clips by the names that docs/training.md gives them."""
+    tones = iter(range(1, 999))
+    for corpus, folder in (("vivae", "VIVAE"), ("asvp-esd", "ASVP_ESD"), ("vocalsound", "VOCALSOUND")):
+        template, speakers, codes = TREES[corpus]
+        for name in (template.format(speaker, code) for speaker in speakers.split() for code in codes.split()):
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sf.write(path, 0.1 * np.sin(np.arange(800) * 0.01 * next(tones)), 16_000)
+    (tmp_path / "NONSPEECH7K" / "train").mkdir(parents=True)
+    rows = [NONSPEECH7K]
+    for number in range(24):
+        name, label = f"{number}.wav", ("breath", "yawn")[number % 2]
+        sf.write(tmp_path / "NONSPEECH7K" / "train" / name, 0.1 * np.sin(np.arange(800) * 0.01 * next(tones)), 16_000)
+        rows.append(f"{name},recording-{number // 4},50,{number % 2},{label},0,none,freesound")
+    (tmp_path / "NONSPEECH7K" / "metadata of train set .csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_the_commands_of_public_corpora_find_their_clips(corpora, monkeypatch):
+    commands = re.findall("`python (train_avb.py corpora/.+?)`", (ROOT / "docs" / "training.md").read_text())
+    assert {shlex.split(command)[1] for command in commands} == {
+        f"corpora/{path.stem}" for path in (ROOT / "recipes" / "corpora").glob("*.yaml")
+    }
+    monkeypatch.chdir(corpora)
+    found = {}
+    for command in commands:
+        _, recipe, *rest = shlex.split(command)
+        _, data_args, args, _ = parse_arguments([recipe, *rest, "--cache_dir", "cache", "--output_dir", recipe])
+        Path(recipe).mkdir(parents=True)
+        clips = load_clips(data_args, args)
+        splits = clips.splits.values()
+        speakers = [set(split["speaker"][:]) for split in splits]
+        assert sum(map(len, speakers)) == len(set().union(*speakers)) and not clips.bad
+        found[recipe] = clips.task.labels, sum(map(len, splits)), data_args.folds
+    assert found == {
+        "corpora/vivae": (("fear", "pain"), 8, "5"),
+        "corpora/asvp-esd": (("fear", "happiness"), 8, None),
+        "corpora/vocalsound": (("cough", "throatclearing"), 8, None),
+        "corpora/nonspeech7k": (("breath", "yawn"), 24, None),
+    }
 
 
 def test_patterns_in_training_on_clips_without_folders(tmp_path, caplog):
