@@ -267,10 +267,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips and speakers (default: 0)")
     arguments = parser.parse_args()
     try:
-        out = make_sample(arguments.out, arguments.clips, arguments.seed)
+        make_sample(arguments.out, arguments.clips, arguments.seed)
     except (OSError, ValueError) as error:
         sys.exit(f"make_sample: {error}")
-    print(f"{arguments.clips} synthetic clips in {out}")
+    print(f"{arguments.clips} synthetic clips in {arguments.out}")
 
 
 if __name__ == "__main__":

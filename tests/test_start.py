@@ -60,6 +60,6 @@ def test_what_is_trained():
     model[0].requires_grad_(False)
     args = SimpleNamespace(world_size=2, device=torch.device("cpu"), lr_scheduler_type="cosine", train_batch_size=16)
     assert model_lines(model, "encoder x", args, {"head": 3e-3}) == [
-        "model: encoder x; 0.01 of 0.01 million weights are trained, on 2 × cpu",
+        "model: encoder x; 5,000 of 15,000 weights are trained, on 2 × cpu",
         "learning rates: head 0.003, cosine; 16 clips per step and device",
     ]

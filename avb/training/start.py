@@ -95,7 +95,7 @@ def model_lines(model: nn.Module, source: str, args: TrainingArguments, rates: M
     rated = ", ".join(f"{part} {rate:g}" for part, rate in rates.items())
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     return [
-        f"model: {source}; {trained / 1e6:.2f} of {sum(sizes) / 1e6:.2f} million weights are trained, on {devices}",
+        f"model: {source}; {_number(trained)} of {_number(sum(sizes))} weights are trained, on {devices}",
         f"learning rates: {rated}, {schedule}; {args.train_batch_size} clips per step and device",
     ]
 
@@ -111,6 +111,10 @@ def _few_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[st
                 f"  {name} has fewer than {FEW_CLIPS} clips of {', '.join(few)}: --folds 5 scores every clip instead"
             )
     return lines
+
+
+def _number(weights: int) -> str:
+    return f"{weights:,}" if weights < 1e5 else f"{weights / 1e6:.2f} million"
 
 
 def _made(splits: Mapping[str, Dataset], has_made_splits: bool) -> str:
