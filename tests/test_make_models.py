@@ -1,8 +1,10 @@
 """The path from recordings to a shipped model, each of its commands in this process, with one step of each training."""
 
+import json
 import re
 import shlex
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -10,13 +12,22 @@ import pytest
 from conftest import ROOT
 
 import avb.calibration.command
+import avb.cards.command
+import avb.events.command
+import avb.export.command
 import avb.reports.command
 import train_avb
+from avb.cards.checking import check_release
+from avb.inference.engines import HUB_FILES
 from avb.run_files import read_metrics
 from avb.training.queue import output_dir, read_runs
 
 SCRIPT = ROOT / "recipes/emogator/make_models.sh"
-MODULES = {"avb.calibration": avb.calibration.command, "avb.reports": avb.reports.command}
+MODULES = {
+    "avb.calibration": avb.calibration.command, "avb.reports": avb.reports.command, "avb.cards": avb.cards.command,
+    "avb.events": avb.events.command, "avb.export": avb.export.command,
+}  # fmt: skip
+FEW = {"audit": ["--max_clips", "12"], "reject": ["--windows", "40", "--clips", "40"]}
 TRIAL = ["--max_steps", "1", "--per_device_train_batch_size", "8", "--instances", "1", "--use_cpu", "true"]
 
 
@@ -33,14 +44,31 @@ def few_speakers(emogator, tmp_path_factory):
 
 def commands() -> list[list[str]]:
     """The commands of the script, without those in comments."""
-    lines = SCRIPT.read_text().replace('"$data"', "DATA").splitlines()
-    return [shlex.split(line) for line in lines if line.startswith("python ")]
+    lines = SCRIPT.read_text().replace('"$data"', "DATA").replace('"$POOL"', "POOL").splitlines()
+    return [shlex.split(line) for line in lines if line.strip().startswith("python ")]
+
+
+def write_pool(folder):
+    """Noise that comes and goes, and chords, as `python -m avb.events prepare` leaves what is no burst."""
+    folder.mkdir()
+    time, rng = np.arange(16_000 * 9) / 16_000, np.random.default_rng(0)
+    sounds = {
+        "speech": rng.normal(0, 0.3, len(time)) * (np.sin(20 * time) > 0),
+        "music": sum(np.sin(2 * np.pi * tone * time) for tone in (220, 277, 330)) / 3,
+    }
+    for side in ("train", "test"):
+        pcm = [(wave * 20_000).clip(-32_768, 32_767).astype(np.int16) for wave in sounds.values()]
+        np.concatenate(pcm).tofile(folder / f"pool_{side}.pcm")
+        rows = [f"{kind},{kind},,{n * len(time)},{(n + 1) * len(time)}" for n, kind in enumerate(sounds)]
+        (folder / f"pool_{side}.csv").write_text("\n".join(["kind,group,label,start,stop", *rows]) + "\n")
+    return folder
 
 
 @pytest.mark.slow
 def test_the_whole_path_works(few_speakers, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    pool = write_pool(tmp_path / "pool")
     queue, *others = commands()
     assert queue[:4] == ["python", "-m", "avb.training.queue", "recipes/emogator/models.txt"]
     for run in read_runs(ROOT / "recipes/emogator/models.txt"):
@@ -48,11 +76,22 @@ def test_the_whole_path_works(few_speakers, tmp_path, monkeypatch):
     teacher = read_metrics("runs/emogator/teacher")
     assert teacher.splits["cross_validation"]["num_clips"] == 120
     for words in others:
-        argv = [str(few_speakers) if word == "DATA" else word for word in words[3:]]
-        if "audit" in argv:
-            argv += ["--max_clips", "12"]
-        assert MODULES[words[2]].main(argv) == 0, words
+        argv = [{"DATA": str(few_speakers), "POOL": str(pool)}.get(word, word) for word in words[3:]]
+        argv += FEW.get(words[3], [])
+        if words[3] == "check":
+            assert check_release(argv[1])  # what a good release of a model of one step lacks
+            continue
+        assert MODULES[words[2]].main(argv) in (0, None), words
     student = tmp_path / "runs/emogator/student"
+    calibration = json.loads((student / "calibration.json").read_text())
+    assert len(calibration["burst"]["thresholds"]) == 6 and calibration["tasks"]
+    assert {path.name for path in (student / "onnx").glob("*.onnx")} == set(HUB_FILES.values())
+    card = (student / "README.md").read_text()
+    assert "# emogator-small" in card and "cross_validation" not in card
+    noise = (np.random.default_rng(0).normal(size=16_000), 16_000)
+    for name in ("torch", "onnx"):
+        answer = avb.load(str(student), "cpu", engine=name)(noise, coverage=0.9, false_alarms_per_hour=60)
+        assert {"label", "score", "in_set", "burst_score", "is_burst"} == answer[0].keys()
     assert (student / "calibration.json").is_file() and (tmp_path / "runs/emogator/audit/audit.md").is_file()
     assert re.search(r"^teachers:", (student / "recipe.yaml").read_text(), flags=re.MULTILINE)
 

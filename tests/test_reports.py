@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
+from avb.command_line import parse_arguments
 from avb.errors import AvbError
 from avb.metrics import evaluate_predictions
 from avb.reports.command import main
@@ -340,6 +342,32 @@ def test_tables_of_another_encoder(tmp_path, capsys):
         assert main([*argv, typed]) == 1
         error = capsys.readouterr().err
         assert said in error and error.startswith(f"avb.reports: error: --changes {typed}: ")
+
+
+def test_runs_on_another_kind_of_encoder_stand_where_those_of_the_large_one_do(tmp_path, capsys):
+    """Named as training names them, with what docs/encoders.md says to type behind each recipe."""
+    path, task_of = tmp_path / "runs.csv", {}
+    recipes = sorted(f"kinds/{path.stem}" for path in (ROOT / "recipes" / "kinds").glob("*.yaml"))
+    typed = {task: ["--task", task] for task in ("high", "two", "culture")}
+    typed["type"] = ["--task", "type", "--loss", "ce", "--head_norm", "none"]
+    for number, (recipe, preset) in enumerate(
+        [(name, []) for name in recipes] + [(recipes[0], ["presets/recommended"])]
+    ):
+        for task in typed if recipe == recipes[0] else ("high",):
+            command = parse_arguments([recipe, *preset, *typed[task], "--data_dir", "x", "--output_dir", "y"])[3]
+            run = replace(RELEASE, recipe=command.name, changes=command.changes, task=task, metric=TASKS[task].metric)
+            append_result(path, replace(run, score=0.4 + number / 100))
+            task_of.setdefault(recipe, set()).add(task)
+    append_result(path, replace(RELEASE, recipe=recipes[0], changes="--max_steps 5 --task high", score=0.1))
+    for number, recipe in enumerate(recipes):
+        compared, _ = compare_with_paper(read_paper_rows(), read_results(path), recipe)
+        ours = [row for row in compared if row["ours"] is not None]
+        assert {(row["extractor"], row["task"]) for row in ours} == {("LARGE-LV60K", task) for task in task_of[recipe]}
+        assert [row["ours"] for row in ours] == pytest.approx([40 + number] * len(ours))
+        if recipe == recipes[0]:
+            assert [row["recommended"] for row in ours] == pytest.approx([40 + len(recipes)] * len(ours))
+    assert main(["paper", "--results", str(path), "--changes", recipes[0]]) == 0
+    assert f"Ours are the recipes changed by `{recipes[0]}`." in capsys.readouterr().out
 
 
 def test_runs_of_other_recipes_are_no_matter_of_the_paper():

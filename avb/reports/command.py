@@ -22,8 +22,9 @@ from avb.corpus_arguments import OPTIONS, given_options
 from avb.corpus_arguments import add_arguments as add_corpus_arguments
 from avb.errors import AvbError
 from avb.files import make_folder, write_table, write_text
+from avb.recipes import FOLDER
 from avb.reports import comparison
-from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
+from avb.reports.paper import KINDS, compare_with_paper, paper_report, read_paper_rows
 from avb.reports.run_table import add_runs, read_results
 from avb.reports.summaries import Summary, runs_table, summarize
 from avb.run_files import SCORED_SPLITS
@@ -49,7 +50,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                 default="",
                 metavar='"--NAME VALUE ..."',
                 help="the tables of the runs that changed every recipe so, such as "
-                '"--encoder facebook/wav2vec2-xls-r-300m"; --output is then none',
+                '"--encoder facebook/wav2vec2-xls-r-300m"; or of a recipe such as kinds/wavlm; --output is then none',
             )
     command = commands.add_parser("add", help="finished runs into the table, where --results was left out")
     command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run")
@@ -164,7 +165,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _normalize_changes(typed: str) -> str:
-    """Arguments behind a recipe, in any order, as `Result.changes` has them."""
+    """Arguments behind a recipe, in any order, as `Result.changes` has them; a recipe of another kind as it is."""
+    if typed.startswith(KINDS) and (FOLDER / f"{typed}.yaml").is_file():
+        return typed
     try:
         argv = shlex.split(typed)
     except ValueError as error:

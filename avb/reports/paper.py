@@ -21,6 +21,10 @@ from avb.reports.summaries import Summary, interval, runs_table, summarize
 PAPER_ROWS = FOLDER / "paper" / "rows.csv"
 RECOMMENDED = "+presets/recommended"  # what a recipe's name gets from the preset after it
 
+KINDS = "kinds/"  # recipes of Table I's setting on other kinds of encoder
+# What is typed behind such a recipe, by task: docs/encoders.md.
+_KIND_CHANGES = {task: f"--task {task}" for task in ("high", "two", "culture")}
+_KIND_CHANGES["type"] = "--head_norm none --loss ce --task type"
 _SPLITS = {"val": "validation", "test": "test"}
 _TABLES = {  # caption, and the columns in which rows differ
     "I": ("Extractors: validation, last pooling, CCC loss (TYPE: CE)", ("extractor", "task")),
@@ -57,12 +61,15 @@ def compare_with_paper(
     Args:
         rows: as `read_paper_rows` returns them.
         results: all runs.
-        changes: what was changed in every recipe, as `Result.changes` has it: the tables again with another encoder.
+        changes: what was changed in every recipe, as `Result.changes` has it: the tables again with another encoder. Or
+            a recipe of another kind, `kinds/wavlm`: its runs stand where those of LARGE-LV60K do.
 
     Returns:
         The rows, each with paper, ours, delta, low, high, sd, recommended, recommended_delta (percent, None where
         nothing was measured), num_seeds, note and recommended_note (why nothing was) besides what it had.
     """
+    if changes.startswith(KINDS):
+        results = [_in_place_of_lv60k(result, changes) for result in results]
     recipes = {row["recipe"] for row in rows}
     counted: list[Result] = []
     others: list[Result] = []
@@ -101,6 +108,15 @@ def compare_with_paper(
             }
         )
     return compared, others
+
+
+def _in_place_of_lv60k(result: Result, recipe: str) -> Result:
+    """A run of a kind's recipe as if it were a change of the paper's; any other as it is."""
+    own = result.recipe.removesuffix(RECOMMENDED)
+    if own != recipe or result.changes != _KIND_CHANGES.get(result.task):
+        return result
+    preset = result.recipe.removeprefix(own)
+    return replace(result, recipe=f"paper/{result.task}-lv60k{preset}", changes=recipe)
 
 
 def paper_report(compared: list[dict], others: Iterable[Result], changes: str = "") -> str:
