@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from conftest import ENCODER_SHAPES, TINY, stir
+from conftest import ENCODER_SHAPES, TINY
 from datasets import Dataset
+from tiny import LOSSES, tiny_model
 
 from avb.baselines import BASELINES
 from avb.cards.hub_folder import save_hub_folder
@@ -19,12 +20,9 @@ from avb.run_files import RECIPE as RECIPE_FILE
 from avb.run_files import TRAIN_SET, VERSIONS, Metrics, describe_tasks, write_metrics
 from avb.tasks import TASKS, MultiTask, Task
 from avb.training.start import describe_clips
-from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from modeling_avb import Wav2Vec2ForVocalBurst
 
 RECIPE = {"corpus": "emogator", "data_dir": "/home/anna/secret/emogator", "encoder": "BASE", "freeze": "encoder"}
-LOSSES = {"regression": "ccc", "classification": "ce", "multitask": "multitask"}
 # What a run leaves beside its model, and what must never leave the machine.
 STAY_AT_HOME = ("checkpoint-7/optimizer.pt", "checkpoint-7/model.safetensors", "training_args.bin", "notes.txt")
 
@@ -43,21 +41,11 @@ def make_run(
     if baseline:
         model, feature_extractor = BASELINES[baseline](task)
     else:
-        config = Wav2Vec2VocalBurstConfig(
-            **TINY,
-            **ENCODER_SHAPES["BASE"] | {"num_hidden_layers": 2},
-            encoder_layer=2,
-            rnn_hidden_size=8,
-            loss=LOSSES[task.kind],
-            tasks=[
-                {"name": part.name, "loss": LOSSES[part.kind], "num_labels": part.num_labels}
-                for part in (task.parts if isinstance(task, MultiTask) else ())
-            ]
-            or None,
-            id2label=task.id2label,
-            label2id=task.label2id,
-        )
-        model, feature_extractor = stir(Wav2Vec2ForVocalBurst(config)), VocalBurstFeatureExtractor(peak_db=-3.0)
+        parts = task.parts if isinstance(task, MultiTask) else ()
+        tasks = [{"name": part.name, "loss": LOSSES[part.kind], "num_labels": part.num_labels} for part in parts]
+        shape = {**TINY, **ENCODER_SHAPES["BASE"], "num_hidden_layers": 2, "encoder_layer": 2, "rnn_hidden_size": 8}
+        model = tiny_model(task, shape, seed=seed, tasks=tasks or None)
+        feature_extractor = VocalBurstFeatureExtractor(peak_db=-3.0)
     save_hub_folder(model, feature_extractor, folder)
     metrics = Metrics(
         task=task.name,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scaled_run import make_trainer
-from trainings import EVERY_STEP, NOISY, difference, is_same, log, scaled_runs, weights
+from trainings import EVERY_STEP, NOISY, difference, is_same, log, weights
 
 from avb.arguments import AvbTrainingArguments
 from avb.errors import AvbError
@@ -112,16 +112,6 @@ def test_a_resumed_run_is_the_undisturbed_one(accumulation, tmp_path):
         resumed.train(str(tmp_path / f"checkpoint-{step}"))
         assert is_same(weights(undisturbed), weights(resumed)), step
         assert log(undisturbed.state.log_history) == log(resumed.state.log_history), step
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    """In float64; one process cuts its steps in two, as the two processes do."""
-    common = {**CLIPS, "double": True, "max_steps": 8, "dataloader_drop_last": False}
-    (one,) = scaled_runs(tmp_path, 1, {**common, "gradient_accumulation_steps": 2})
-    (two,) = scaled_runs(tmp_path, 2, common)
-    assert difference(one.weights, one.start) > 1e-3 and difference(one.weights, two.weights) < 1e-11
-    assert two.seen["losses"] == pytest.approx(one.seen["losses"], abs=1e-12)
 
 
 @pytest.mark.parametrize(

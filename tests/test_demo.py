@@ -17,19 +17,17 @@ import make_space
 import numpy as np
 import pytest
 import soundfile as sf
-import torch
 from answers import Answer, load_models, score_recording, score_recordings, table, write_csv
-from conftest import ROOT, TINY, stir
+from conftest import ROOT
 from examples import write_examples
 from huggingface_hub import metadata_load
+from tiny import tiny_model
 
 import avb
 from avb.cards.hub_folder import save_hub_folder
 from avb.errors import AudioError, AvbError
 from avb.tasks import TASKS
-from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from modeling_avb import Wav2Vec2ForVocalBurst
 
 DEMO = ROOT / "demo"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -45,13 +43,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
     saved = {}
     for name in ("high", "two", "type"):
         task = TASKS[name]
-        torch.manual_seed(0)
-        config = Wav2Vec2VocalBurstConfig(
-            **TINY, num_hidden_layers=1, encoder_layer=1, rnn_hidden_size=16, pooling="avg",
-            loss="ce" if task.kind == "classification" else "ccc", id2label=task.id2label, label2id=task.label2id,
-        )  # fmt: skip
-        model = stir(Wav2Vec2ForVocalBurst(config))
-        model.head.weight.data *= 30
+        model = tiny_model(task, head_scale=30, pooling="avg")
         saved[name] = str(save_hub_folder(model, VocalBurstFeatureExtractor(peak_db=-3.0), root / name))
     return saved
 

@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import ENCODER_SHAPES, ROOT, TINY, stir
+from conftest import ENCODER_SHAPES, ROOT, TINY
+from tiny import tiny_model
 
 import avb
 from avb.cards.hub_folder import save_hub_folder
@@ -23,10 +24,9 @@ from avb.export.graph import ChannelsLastConv
 from avb.inference import engines as runtime
 from avb.inference.load import load_model
 from avb.inference.score import score_waveforms
-from configuration_avb import POOLINGS, Wav2Vec2VocalBurstConfig
+from configuration_avb import POOLINGS
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from front_end_avb import floor_divide
-from modeling_avb import Wav2Vec2ForVocalBurst
 from predict_avb import main as predict
 
 pytest.importorskip("onnxruntime")
@@ -71,13 +71,9 @@ def marks(shape: str, head: str) -> list:
 
 def make_model(folder, shape: str = "BASE", **settings):
     """A folder of a tiny model whose predictions differ from clip to clip."""
-    torch.manual_seed(0)
     sizes = {**TINY, **ENCODER_SHAPES[shape], "num_hidden_layers": 2, "encoder_layer": 2, "rnn_hidden_size": 24}
-    config = Wav2Vec2VocalBurstConfig(**{**sizes, "num_labels": 10, "rnn_layers": 2, **settings})
-    model = stir(Wav2Vec2ForVocalBurst(config)).eval()
-    with torch.no_grad():
-        model.head.weight.mul_(8)
-    is_each = config.waveform_normalization == "clip"
+    model = tiny_model(shape=sizes, head_scale=8, **{"num_labels": 10, "rnn_layers": 2, **settings}).eval()
+    is_each = model.config.waveform_normalization == "clip"
     save_hub_folder(model, VocalBurstFeatureExtractor(peak_db=-3.0, do_normalize=is_each), folder)
     return folder
 

@@ -6,16 +6,16 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import LAYER_NORM, TINY, stir
+from conftest import LAYER_NORM
 from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
+from tiny import tiny_model
 
 import train_avb
 from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.training import frozen as features
 from avb.training.frozen import FrameCollator, encoder_frames, fingerprint, reason_against, training_inputs
-from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
@@ -23,9 +23,7 @@ NO_DROPOUT = {f"{part}_dropout": 0.0 for part in ("feat_proj", "attention", "hid
 
 
 def make_model(**changes) -> Wav2Vec2ForVocalBurst:
-    torch.manual_seed(0)
-    shape = {**TINY, **LAYER_NORM, "num_hidden_layers": 2, "encoder_layer": 2, "num_labels": 3, "rnn_hidden_size": 16}
-    model = stir(Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**{**shape, **changes})))
+    model = tiny_model(**{**LAYER_NORM, "num_hidden_layers": 2, "encoder_layer": 2, "num_labels": 3, **changes})
     model.freeze_encoder()
     return model
 

@@ -5,14 +5,14 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import GROUP_NORM, LAYER_NORM, TINY, stir
+from conftest import GROUP_NORM, LAYER_NORM
 from datasets import Dataset, DatasetDict
+from tiny import tiny_model
 
 from avb.collator import BurstCollator
 from avb.training import frozen
 from avb.training.frozen import FrameCollator, fingerprint, frozen_frames, training_inputs
 from avb.training.frozen_parts import front_end, frozen_part
-from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
@@ -20,9 +20,7 @@ SPEC_AUGMENT = {"mask_time_prob": 0.5, "mask_time_length": 2, "mask_feature_prob
 
 
 def make_model(**changes) -> Wav2Vec2ForVocalBurst:
-    torch.manual_seed(0)
-    shape = {**TINY, **LAYER_NORM, "num_hidden_layers": 2, "encoder_layer": 2, "num_labels": 3, "rnn_hidden_size": 16}
-    model = stir(Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**{**shape, **changes})))
+    model = tiny_model(**{**LAYER_NORM, "num_hidden_layers": 2, "encoder_layer": 2, "num_labels": 3, **changes})
     model.freeze_feature_encoder()
     return model
 

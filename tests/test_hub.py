@@ -4,9 +4,8 @@ import json
 import shutil
 
 import pytest
-import torch
-from conftest import TINY
 from safetensors.torch import load_file
+from tiny import tiny_model
 
 import avb
 import train_avb
@@ -15,7 +14,6 @@ from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.tasks import TASKS
-from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import Wav2Vec2ForVocalBurst
 
@@ -39,12 +37,7 @@ MODEL_CODE = ("configuration_avb.py", "encoder_avb.py", "front_end_avb.py", "mod
 
 @pytest.fixture
 def folder(tmp_path):
-    task = TASKS["two"]
-    torch.manual_seed(0)
-    config = Wav2Vec2VocalBurstConfig(
-        **TINY, num_hidden_layers=1, encoder_layer=1, rnn_hidden_size=16, id2label=task.id2label, label2id=task.label2id
-    )
-    return save_hub_folder(Wav2Vec2ForVocalBurst(config), VocalBurstFeatureExtractor(trim_top_db=30.0), tmp_path / "m")
+    return save_hub_folder(tiny_model(TASKS["two"]), VocalBurstFeatureExtractor(trim_top_db=30.0), tmp_path / "m")
 
 
 def names(folder) -> set[str]:

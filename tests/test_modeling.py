@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from conftest import ENCODER_SHAPES, GROUP_NORM, LAYER_NORM, TINY, stir
 from transformers import HubertConfig, HubertForCTC, HubertModel, Wav2Vec2ForCTC, Wav2Vec2ForPreTraining, Wav2Vec2Model
@@ -10,14 +11,12 @@ from configuration_avb import POOLINGS, Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst, pool
 
 
-def tiny_model(shape=None, **fields) -> Wav2Vec2ForVocalBurst:
-    torch.manual_seed(0)
-    fields = {"rnn_hidden_size": 24, **(shape or {**TINY, **ENCODER_SHAPES["BASE"]}), **fields}
+def make_model(shape=None, **fields) -> Wav2Vec2ForVocalBurst:
+    """Clips differ by more than the tolerance of what is compared."""
     if "id2label" not in fields:
         fields.setdefault("num_labels", 10)
-    model = stir(Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**fields))).eval()
-    model.head.weight.data *= 10  # so that clips differ by more than the tolerance of what is compared
-    return model
+    shape = {"rnn_hidden_size": 24, **(shape or {**TINY, **ENCODER_SHAPES["BASE"]})}
+    return tiny.tiny_model(shape=shape, head_scale=10, **fields).eval()
 
 
 def pad(waveforms, extra: int = 0, value: float = 0.0):
@@ -84,7 +83,7 @@ def test_every_kind_of_plain_checkpoint_loads(checkpoints, tmp_path, model_class
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_prediction_does_not_depend_on_the_batch(encoder_shape, waveforms, pooling):
-    model = tiny_model(encoder_shape, pooling=pooling)
+    model = make_model(encoder_shape, pooling=pooling)
     with torch.inference_mode():
         alone = torch.cat([model(waveform[None]).logits for waveform in waveforms])
         for extra, value in ((0, 0.0), (5000, 0.0), (321, 7.0)):
@@ -94,7 +93,7 @@ def test_prediction_does_not_depend_on_the_batch(encoder_shape, waveforms, pooli
 
 
 def test_prediction_does_not_depend_on_the_batch_without_rnn_and_as_classes(waveforms):
-    model = tiny_model(rnn_layers=0, loss="ce", pooling="avg")
+    model = make_model(rnn_layers=0, loss="ce", pooling="avg")
     with torch.inference_mode():
         alone = torch.cat([model(waveform[None]).logits for waveform in waveforms])
         together = model(*pad(waveforms)).logits
@@ -109,7 +108,7 @@ def test_prediction_does_not_depend_on_the_batch_without_rnn_and_as_classes(wave
 @pytest.mark.parametrize("group_norm", [True, False])
 def test_short_clips_train_under_spec_augment(samples, group_norm):
     shape = {**TINY, **ENCODER_SHAPES["BASE" if group_norm else "LARGE-LV60K"]}
-    model = tiny_model(shape, mask_time_prob=0.5, mask_feature_prob=0.3, encoder_layer=2).train()
+    model = make_model(shape, mask_time_prob=0.5, mask_feature_prob=0.3, encoder_layer=2).train()
     batch, mask = pad([torch.randn(samples), torch.randn(max(1, samples // 2))])
     for _ in range(5):
         loss = model(batch, mask, labels=torch.rand(2, 10)).loss
@@ -131,7 +130,7 @@ def test_spec_augment_masks_about_what_it_is_asked_to_and_nothing_of_the_padding
 
 
 def test_a_minute_of_audio_is_predicted():
-    model = tiny_model(encoder_layer=1)
+    model = make_model(encoder_layer=1)
     with torch.inference_mode():
         assert model(torch.randn(1, 60 * 16_000)).logits.isfinite().all()
 
@@ -162,7 +161,7 @@ def test_pooling_against_loops():
 
 def test_head_order_is_rnn_then_linear_then_pooling():
     """Section III-B: predictions are made for each frame, and pooled."""
-    model = tiny_model(pooling="avg", label_range=[1, 7], encoder_layer=2)
+    model = make_model(pooling="avg", label_range=[1, 7], encoder_layer=2)
     audio = torch.randn(2, 8000)
     with torch.inference_mode():
         hidden = model.wav2vec2(audio).last_hidden_state
@@ -188,7 +187,7 @@ def test_the_layer_is_the_papers_or_the_last_of_a_smaller_encoder(layers, expect
 
 
 def test_frames_of_the_encoder_go_in_place_of_the_waveforms(waveforms):
-    model = tiny_model(pooling="attention")
+    model = make_model(pooling="attention")
     batch, mask = pad(waveforms)
     with torch.inference_mode():
         outputs, frame_mask = model.encode(batch, mask)
@@ -201,14 +200,14 @@ def test_batch_normalization_of_waveforms_takes_the_padding_along(waveforms):
     scaled = (batch - batch.mean()) / torch.sqrt(batch.var(correction=0) + 1e-5)
     shape = {**TINY, **ENCODER_SHAPES["LARGE-LV60K"]}  # whose front end hears how loud a clip is
     with torch.inference_mode():
-        found = tiny_model(shape, waveform_normalization="batch")(batch).logits
-        assert torch.allclose(found, tiny_model(shape)(scaled).logits, atol=1e-5)
-        assert not torch.allclose(found, tiny_model(shape)(batch).logits, atol=1e-4)
+        found = make_model(shape, waveform_normalization="batch")(batch).logits
+        assert torch.allclose(found, make_model(shape)(scaled).logits, atol=1e-5)
+        assert not torch.allclose(found, make_model(shape)(batch).logits, atol=1e-4)
 
 
 def test_head_norm_is_over_all_frames_of_the_batch_and_the_padding_can_be_pooled(waveforms):
     """The authors' head: its sigmoid follows a batch norm, and its average counts frames of silence."""
-    model = tiny_model(head_norm="batch", rnn_layers=0, head_dropout=0.0, masked_pooling=False, pooling="avg")
+    model = make_model(head_norm="batch", rnn_layers=0, head_dropout=0.0, masked_pooling=False, pooling="avg")
     batch, mask = pad(waveforms[-2:])
     model.wav2vec2.eval()
     model.head_norm.train()
@@ -224,14 +223,14 @@ def test_head_norm_is_over_all_frames_of_the_batch_and_the_padding_can_be_pooled
 def test_the_authors_masked_average_sums_padding_and_divides_by_the_clip(waveforms):
     """It can exceed 1; with `masked_pooling` it is the average over valid frames."""
     batch, mask = pad([waveforms[3], waveforms[-1]])
-    model = tiny_model(pooling="maskavg", masked_pooling=False, rnn_layers=0)
+    model = make_model(pooling="maskavg", masked_pooling=False, rnn_layers=0)
     with torch.inference_mode():
         outputs, frame_mask = model.encode(batch, mask)
         scores = model.head(outputs.last_hidden_state).sigmoid()
         expected = scores.sum(1) / frame_mask.sum(1, keepdim=True)
         assert torch.allclose(model(batch, mask).logits, expected, atol=1e-5) and expected.max() > 1
-        masked = tiny_model(pooling="maskavg", rnn_layers=0)(batch, mask).logits
-        assert torch.equal(masked, tiny_model(pooling="avg", rnn_layers=0)(batch, mask).logits)
+        masked = make_model(pooling="maskavg", rnn_layers=0)(batch, mask).logits
+        assert torch.equal(masked, make_model(pooling="avg", rnn_layers=0)(batch, mask).logits)
 
 
 @pytest.mark.parametrize("loss", ["ccc", "ce"])
@@ -239,7 +238,7 @@ def test_the_authors_older_model_without_rnn(waveforms, loss):
     """Sum over all frames / valid ones → linear → batch norm over clips (CCC) → sigmoid, before cross entropy too."""
     fields = {"pooling": "maskavg", "masked_pooling": False, "pool_before_head": True, "rnn_layers": 0, "loss": loss}
     fields |= {"head_norm": "batch_clips"} if loss == "ccc" else {"ce_sigmoid": True}
-    model = tiny_model(**fields).train()
+    model = make_model(**fields).train()
     model.wav2vec2.eval()
     batch, mask = pad(waveforms[-3:])
     with torch.no_grad():
@@ -253,11 +252,11 @@ def test_the_authors_older_model_without_rnn(waveforms, loss):
         assert torch.allclose(model(batch, mask).logits, expected.sigmoid(), atol=1e-4)
     for wrong in ({"head_norm": "batch"}, {"loss": "mse", "head_norm": None, "ce_sigmoid": True}):
         with pytest.raises(ValueError, match="is not legal"):
-            tiny_model(**fields | wrong)
+            make_model(**fields | wrong)
 
 
 def test_logits_and_loss_are_fp32_under_autocast():
-    model = tiny_model(encoder_layer=2).train()
+    model = make_model(encoder_layer=2).train()
     with torch.autocast("cpu", torch.bfloat16):
         output = model(torch.randn(4, 8000), labels=torch.rand(4, 10))
     assert output.logits.dtype == output.loss.dtype == torch.float32
@@ -269,7 +268,7 @@ def test_logits_and_loss_are_fp32_under_autocast():
 
 
 def test_gradients_reach_every_parameter():
-    model = tiny_model(pooling="attention", mask_time_prob=0.9, encoder_layer=2).train()
+    model = make_model(pooling="attention", mask_time_prob=0.9, encoder_layer=2).train()
     model(torch.randn(4, 16_000), labels=torch.rand(4, 10)).loss.backward()
     without = [
         name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
@@ -282,7 +281,7 @@ def test_gradients_reach_every_parameter():
 def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
     gradients = []
     for checkpointing in (False, True):
-        model = tiny_model(encoder_layer=3, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0).train()
+        model = make_model(encoder_layer=3, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0).train()
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
         batch, mask = pad([torch.randn(9000, generator=torch.Generator().manual_seed(2)), torch.ones(4000)])
@@ -293,7 +292,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
 
 
 def test_frozen_encoder_stays_as_it_is_and_has_no_dropout():
-    model = tiny_model(hidden_dropout=0.5, encoder_layer=2)
+    model = make_model(hidden_dropout=0.5, encoder_layer=2)
     model.freeze_encoder()
     model.train()
     audio = torch.randn(2, 8000)
@@ -304,7 +303,7 @@ def test_frozen_encoder_stays_as_it_is_and_has_no_dropout():
 
 
 def test_frozen_front_end_leaves_the_transformer_trainable():
-    model = tiny_model(encoder_layer=2).train()
+    model = make_model(encoder_layer=2).train()
     model.freeze_feature_encoder()
     model(torch.randn(2, 8000), labels=torch.rand(2, 10)).loss.backward()
     assert all(parameter.grad is None for parameter in model.wav2vec2.feature_extractor.parameters())
@@ -313,8 +312,8 @@ def test_frozen_front_end_leaves_the_transformer_trainable():
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_attention_implementations_agree(waveforms, attention):
-    reference = tiny_model(encoder_layer=2)
-    model = tiny_model(encoder_layer=2, attn_implementation=attention)
+    reference = make_model(encoder_layer=2)
+    model = make_model(encoder_layer=2, attn_implementation=attention)
     batch = pad(waveforms)
     with torch.inference_mode():
         assert torch.allclose(model(*batch).logits, reference(*batch).logits, atol=1e-5)
@@ -343,7 +342,7 @@ def test_a_hubert_encoder_is_read_as_it_is(kind, shape, tmp_path):
 
 
 def test_saved_model_is_the_model(encoder_shape, tmp_path):
-    model = tiny_model(encoder_shape, pooling="attention", label_range=[-1, 1], id2label={0: "Valence", 1: "Arousal"})
+    model = make_model(encoder_shape, pooling="attention", label_range=[-1, 1], id2label={0: "Valence", 1: "Arousal"})
     model.save_pretrained(tmp_path)
     # No pickle; code too, where `import avb` has asked for it (tests/test_hub.py).
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {"config.json", "model.safetensors"}
@@ -356,7 +355,7 @@ def test_saved_model_is_the_model(encoder_shape, tmp_path):
 
 
 def test_hidden_states_and_tuples_as_everywhere_in_transformers():
-    model = tiny_model(encoder_layer=3)
+    model = make_model(encoder_layer=3)
     with torch.inference_mode():
         output = model(torch.randn(1, 8000), output_hidden_states=True)
         logits, hidden_states = model(torch.randn(1, 8000), output_hidden_states=True, return_dict=False)
@@ -406,5 +405,5 @@ def test_other_architectures_are_refused(tmp_path):
 def test_receptive_field_is_one_frame():
     config = Wav2Vec2VocalBurstConfig()
     assert config.receptive_field == 400
-    model = tiny_model()
+    model = make_model()
     assert model._get_feat_extract_output_lengths(torch.tensor([399, 400])).tolist() == [0, 1]

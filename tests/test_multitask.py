@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import LAYER_NORM, ROOT, TINY, stir
+from conftest import LAYER_NORM, ROOT
 from datasets import Dataset, DatasetDict
+from tiny import tiny_model
 
 import predict_avb
 import train_avb
@@ -31,10 +32,7 @@ TWO_TASKS = [
 
 
 def make_model(**changes) -> Wav2Vec2ForVocalBurst:
-    torch.manual_seed(0)
-    shape = {**TINY, **LAYER_NORM, "num_hidden_layers": 1, "encoder_layer": 1, "rnn_hidden_size": 16, "num_labels": 11}
-    config = Wav2Vec2VocalBurstConfig(**shape, loss="multitask", tasks=TWO_TASKS, **changes)
-    return stir(Wav2Vec2ForVocalBurst(config))
+    return tiny_model(**LAYER_NORM, num_labels=11, loss="multitask", tasks=TWO_TASKS, **changes)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from conftest import TINY, stir
 from datasets import Audio, Dataset
+from tiny import tiny_model
 from transformers import AutoModelForAudioClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -22,21 +22,15 @@ from avb.inference.score import score_clips
 from avb.tasks import TASKS
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from modeling_avb import Wav2Vec2ForVocalBurst
 from pipeline_avb import TASK, VocalBurstPipeline, scores_from_logits, window_spans
 
 AUDIO = {"peak_db": -3.0, "trim_top_db": 30.0}
 
 
 def save(folder, task_name: str):
-    task = TASKS[task_name]
-    torch.manual_seed(0)
-    loss = "ce" if task.kind == "classification" else "ccc"
-    config = Wav2Vec2VocalBurstConfig(
-        **TINY, num_hidden_layers=1, encoder_layer=1, rnn_hidden_size=16, pooling="avg",
-        loss=loss, id2label=task.id2label, label2id=task.label2id,
-    )  # fmt: skip
-    return str(save_hub_folder(stir(Wav2Vec2ForVocalBurst(config)), VocalBurstFeatureExtractor(**AUDIO), folder))
+    return str(
+        save_hub_folder(tiny_model(TASKS[task_name], pooling="avg"), VocalBurstFeatureExtractor(**AUDIO), folder)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,8 @@
 """The same training on one device, on several, and cut into micro-batches: gradients, weights, and what is scored."""
 
+from itertools import chain, islice
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -154,32 +157,100 @@ def test_steps_hold_the_same_clips_on_any_number_of_devices(strategy, num_clips,
 # ---- several devices ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_two_and_three_processes_train_as_one(tmp_path):
-    """Twenty steps in float64, five an epoch, the last of 5 clips: 2 + 3, or 2 + 2 + 1."""
+# The trainings of several tests are run by the same processes: starting those takes longer than ten steps.
+ORDER_STEPS = 2  # an epoch of 48 clips: each device has half of every step, in batches of 12
+
+
+def runs_to_compare(processes: int) -> dict[str, list[dict]]:
+    """Ten steps, five an epoch, the last of 5 clips: 2 + 3, or 2 + 2 + 1."""
+    common = {"num_clips": 53, "missing": 5, "max_steps": 10, "dataloader_drop_last": False}
     models = {"two": {}, "type": {}, "two+type": {"task_weighting": "uncertainty"}}
-    common = {"double": True, "num_clips": 53, "missing": 5, "max_steps": 20, "dataloader_drop_last": False}
+    return {
+        f"{12 // (processes * accumulation)} x {accumulation}": [
+            {
+                "task": task, "model": model, "per_device_train_batch_size": 12 // (processes * accumulation),
+                "gradient_accumulation_steps": accumulation, **common,
+            }
+            for task, model in models.items()
+        ]
+        for accumulation in ((1, 2) if processes == 2 else (1,))
+    }  # fmt: skip
 
-    def train(processes: int, accumulation: int) -> list[dict]:
-        size = {"per_device_train_batch_size": 12 // (processes * accumulation)}
-        size["gradient_accumulation_steps"] = accumulation
-        return [{"task": task, "model": model, **size, **common} for task, model in models.items()]
 
-    one = scaled_runs(tmp_path, 1, *train(1, 1))
+def runs_to_score(processes: int) -> list[dict]:
+    """2 or 21 clips: the last batch of evaluation is filled up on several devices."""
+    common = {"num_clips": 21, "missing": 0, "max_steps": 1, "per_device_eval_batch_size": 4}
+    common |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "dataloader_drop_last": False}
+    return [{"num_scored": count, "per_device_train_batch_size": 6 // processes, **common} for count in (2, 21)]
+
+
+def run_with_dropout(processes: int) -> list[dict]:
+    """Three epochs; dropout draws more numbers on the device with the longer clips."""
+    settings = {"model": {"hidden_dropout": 0.2, "mask_time_prob": 0.3}, "num_clips": 48, "missing": 0}
+    settings |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "weight_decay": 0.0, "optim": "sgd"}
+    settings |= {"per_device_train_batch_size": 12, "max_steps": 3 * ORDER_STEPS, "log_ids": True}
+    return [settings] if processes == 2 else []
+
+
+def run_by_seconds(processes: int) -> list[dict]:
+    """Steps of so many seconds; one process cuts them in two, as the two processes do."""
+    settings = {"num_clips": 40, "missing": 4, "batch_seconds": 1.2, "max_steps": 8, "dataloader_drop_last": False}
+    return [] if processes == 3 else [settings | {"gradient_accumulation_steps": 2 // processes}]
+
+
+class InDouble(NamedTuple):
+    """What float64 trainings on so many devices left."""
+
+    compared: dict[str, list[Scaled]]
+    scored: list[Scaled]
+    by_seconds: list[Scaled]
+    with_dropout: list[Scaled]
+
+
+@pytest.fixture(scope="module")
+def in_double(tmp_path_factory) -> dict[int, InDouble]:
+    done = {}
+    for processes in (1, 2, 3):
+        compared, scored = runs_to_compare(processes), runs_to_score(processes)
+        by_seconds = run_by_seconds(processes)
+        settings = [*chain(*compared.values()), *scored, *by_seconds, *run_with_dropout(processes)]
+        runs = iter(
+            scaled_runs(tmp_path_factory.mktemp("double"), processes, *({**s, "double": True} for s in settings))
+        )
+        done[processes] = InDouble(
+            {name: list(islice(runs, len(group))) for name, group in compared.items()},
+            list(islice(runs, len(scored))),
+            list(islice(runs, len(by_seconds))),
+            list(runs),
+        )
+    return done
+
+
+@pytest.mark.slow
+def test_two_and_three_processes_train_as_one(in_double):
+    (one,) = in_double[1].compared.values()
     for run in one:
-        assert difference(run.weights, run.start) > 5e-3 and len(run.seen["losses"]) == 20
-    for processes, accumulations in ((2, (1, 2)), (3, (1,))):
-        runs = scaled_runs(tmp_path, processes, *(run for number in accumulations for run in train(processes, number)))
-        for expected, run in zip(one * len(accumulations), runs, strict=True):
-            assert difference(expected.weights, run.weights) < 1e-11
-            assert run.seen["losses"] == pytest.approx(expected.seen["losses"], abs=1e-12)
+        assert difference(run.weights, run.start) > 5e-3 and len(run.seen["losses"]) == 10
+    assert [list(in_double[processes].compared) for processes in (2, 3)] == [["6 x 1", "3 x 2"], ["4 x 1"]]
+    for processes in (2, 3):
+        for runs in in_double[processes].compared.values():
+            for expected, run in zip(one, runs, strict=True):
+                assert difference(expected.weights, run.weights) < 1e-11
+                assert run.seen["losses"] == pytest.approx(expected.seen["losses"], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_on_batches_by_seconds(in_double):
+    (one,), (two,) = (in_double[processes].by_seconds for processes in (1, 2))
+    assert difference(one.weights, one.start) > 1e-3 and difference(one.weights, two.weights) < 1e-11
+    assert two.seen["losses"] == pytest.approx(one.seen["losses"], abs=1e-12)
 
 
 @pytest.mark.slow
 def test_single_precision_differs_by_rounding_only(tmp_path):
     """Plain gradient descent: Adam divides rounding errors by themselves where a gradient is zero (key biases)."""
     common = {"optim": "sgd", "learning_rate": 1e-2, "encoder_learning_rate": 1e-2, "num_clips": 53}
-    common |= {"max_steps": 20, "dataloader_drop_last": False}
+    common |= {"max_steps": 10, "dataloader_drop_last": False}
 
     def train(processes: int, *accumulations: int) -> list[Scaled]:
         sizes = [(number, 12 // (processes * number)) for number in accumulations]
@@ -188,38 +259,27 @@ def test_single_precision_differs_by_rounding_only(tmp_path):
 
     one, *cut_up = train(1, 1, 2, 4)
     assert difference(one.weights, one.start) > 5e-3
-    for run in (*cut_up, *train(2, 1), *train(3, 1)):
+    for run in (*cut_up, *train(2, 1)):
         assert difference(one.weights, run.weights) <= 1e-6
 
 
 @pytest.mark.slow
-def test_processes_draw_one_order_although_their_random_numbers_differ(tmp_path):
-    """Dropout draws more numbers on the device with the longer clips: the stock sampler's next epoch then differs."""
-    settings = {"double": True, "model": {"hidden_dropout": 0.2, "mask_time_prob": 0.3}, "num_clips": 48, "missing": 0}
-    settings |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "weight_decay": 0.0, "optim": "sgd"}
-    settings |= {"per_device_train_batch_size": 12, "max_steps": 6, "log_ids": True}
-    ((_, _, seen),) = scaled_runs(tmp_path, 2, settings)
+def test_processes_draw_one_order_although_their_random_numbers_differ(in_double):
+    """With the stock sampler the next epoch would then differ."""
+    ((_, _, seen),) = in_double[2].with_dropout
     for epoch in range(3):
-        clips = [clip for rank in seen["ids"] for step in rank[2 * epoch : 2 * epoch + 2] for clip in step]
+        steps = slice(ORDER_STEPS * epoch, ORDER_STEPS * (epoch + 1))
+        clips = [clip for rank in seen["ids"] for step in rank[steps] for clip in step]
         assert sorted(clips) == list(range(48))
 
 
 @pytest.mark.slow
-def test_every_clip_is_scored_once(tmp_path):
-    """The last batch of evaluation is filled up on several devices: what is filled up is not scored."""
-    common = {"num_clips": 21, "missing": 0, "max_steps": 1, "per_device_eval_batch_size": 4}
-    common |= {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "double": True, "dataloader_drop_last": False}
-    counts = (2, 21)
-
-    def score(processes: int) -> list[dict]:
-        size = {"per_device_train_batch_size": 6 // processes}
-        return [
-            r.seen for r in scaled_runs(tmp_path, processes, *({"num_scored": n, **size, **common} for n in counts))
-        ]
-
-    one = score(1)
+def test_every_clip_is_scored_once(in_double):
+    """What a batch is filled up with is not scored."""
+    one = [run.seen for run in in_double[1].scored]
     for processes in (2, 3):
-        for count, expected, seen in zip(counts, one, score(processes), strict=True):
+        scored = [run.seen for run in in_double[processes].scored]
+        for count, expected, seen in zip((2, 21), one, scored, strict=True):
             assert seen["num_scored"] == count and seen["labels"] == expected["labels"]
             assert np.abs(np.array(seen["predictions"]) - np.array(expected["predictions"])).max() < 1e-12
             metrics = {k: value for k, value in expected["metrics"].items() if "runtime" not in k and "time" not in k}

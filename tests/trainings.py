@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import scaled_run
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
@@ -41,22 +42,30 @@ class Scaled(NamedTuple):
 
 
 def scaled_runs(folder: Path, processes: int, *runs: dict) -> list[Scaled]:
-    """Trainings with these settings, one after the other in the same processes: to start them takes longer."""
+    """Trainings with these settings, one after the other in the same processes: starting them takes longer.
+
+    A single one in single precision needs no process of its own; float64 is the default of a whole process.
+    """
     folders = [folder / f"{processes}-{number}" for number in range(len(runs))]
+    if processes == 1 and not any(run.get("double") for run in runs):
+        for path, run in zip(folders, runs, strict=True):
+            scaled_run.run(str(path), dict(run))
+        return [_read(path) for path in folders]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     settings = json.dumps({str(path): run for path, run in zip(folders, runs, strict=True)})
     command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    return [
-        Scaled(
-            load_file(path / "weights.safetensors"),
-            load_file(path / "start.safetensors"),
-            json.loads((path / "run.json").read_text()),
-        )
-        for path in folders
-    ]
+    return [_read(path) for path in folders]
+
+
+def _read(folder: Path) -> Scaled:
+    return Scaled(
+        load_file(folder / "weights.safetensors"),
+        load_file(folder / "start.safetensors"),
+        json.loads((folder / "run.json").read_text()),
+    )
 
 
 def difference(first: dict, second: dict) -> float:
