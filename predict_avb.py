@@ -61,12 +61,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "paths", metavar="PATH", nargs="*", help="audio files, folders, globs; - reads paths from stdin"
     )
-    parser.add_argument("--output", help="table to write: .csv, .jsonl or .parquet; without suffix: folder of shards")
+    parser.add_argument(
+        "--output", help="table to write (.csv, .jsonl or .parquet); without a suffix, a folder of shards"
+    )
     parser.add_argument(
         "--submission",
         nargs=2,
         metavar=("TEAM", "N"),
-        help="with --corpus hume_vb: also write the challenge's CSV, beside OUTPUT or in the current folder",
+        help="with --corpus hume_vb: also write the challenge's CSV, next to OUTPUT or in the current folder",
     )
     corpus = parser.add_argument_group(
         "a split of a corpus instead of PATHs",
@@ -76,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     corpus.add_argument("--split", default="test", help="split of the corpus (default: test)")
     add_arguments(corpus, OPTIONS)
     parser.add_argument(
-        "--batch_seconds", type=float, help="audio that a batch may hold, in s (default: 24 on a CPU, else 64)"
+        "--batch_seconds", type=float, help="seconds of audio per batch (default: 24 on a CPU, otherwise 64)"
     )
     parser.add_argument(
         "--dtype",
@@ -85,40 +87,44 @@ def make_parser() -> argparse.ArgumentParser:
         help="bfloat16: about 1.4 times as fast on a GPU or a CPU with avx512_bf16; scores differ by some thousandths",
     )
     parser.add_argument(
-        "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip that is scored, in s (default: 600)"
+        "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip to score, in seconds (default: 600)"
     )
     parser.add_argument(
         "--false_alarms_per_hour",
         type=float,
         metavar="RATE",
-        help="adds burst_score and is_burst, which holds for so many windows of an hour without bursts: 5, 10, 20, 60, "
+        help="add burst_score and is_burst; this many windows per hour without bursts pass as bursts: 5, 10, 20, 60, "
         "180 or 360",
     )
     parser.add_argument(
         "--coverage",
         type=float,
         metavar="SHARE",
-        help="with a calibrated model: label sets that hold the true label of so many clips, or intervals of scores; "
+        help="with a calibrated model: add label sets or score intervals that hold the truth for this share of clips; "
         "0.9 is 90 %%. See python -m avb.calibration",
     )
     parser.add_argument(
         "--views",
         type=int,
         default=1,
-        help="score each clip at so many speeds, 0.88 to 1.14, and give the mean: as many times the work (default: 1)",
+        help="score each clip at this many speeds from 0.88 to 1.14 and average; costs that many times as much (default: 1)",
     )
     recordings = parser.add_argument_group("recordings of any length instead of clips: a row per event or window")
     recordings.add_argument("--events", action="store_true", help="find the bursts: columns start, end, detection")
-    recordings.add_argument("--detector", metavar="NAME", help=f"of --events (default: {DETECTOR})")
-    recordings.add_argument("--threshold", type=float, help="of --events: a probability (default: the detector's own)")
+    recordings.add_argument("--detector", metavar="NAME", help=f"detector for --events (default: {DETECTOR})")
+    recordings.add_argument("--threshold", type=float, help="for --events: a probability (default: the detector's own)")
     recordings.add_argument(
         "--events_format",
         choices=("rttm", "audacity", "textgrid", "json"),
-        help="also a file per recording, in OUTPUT.FORMAT/",
+        help="also write one file per recording to OUTPUT.FORMAT/",
     )
-    recordings.add_argument("--window_seconds", type=float, help="score windows of this length: columns start, end")
-    recordings.add_argument("--hop_seconds", type=float, help="from window to window (default: side by side)")
-    parser.add_argument("--num_workers", type=int, help="threads that decode audio (default: 2; beside a GPU up to 8)")
+    recordings.add_argument(
+        "--window_seconds", type=float, help="score windows of this many seconds; adds columns start, end"
+    )
+    recordings.add_argument(
+        "--hop_seconds", type=float, help="seconds from one window to the next (default: no overlap)"
+    )
+    parser.add_argument("--num_workers", type=int, help="threads that decode audio (default: 2; up to 8 with a GPU)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
@@ -129,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="score on a Ray cluster: HOST:PORT; without ADDRESS that of RAY_ADDRESS or one on this machine",
+        help="score on the Ray cluster at HOST:PORT; without ADDRESS, at RAY_ADDRESS or on this machine",
     )
     shards.add_argument("--ray_workers", type=int, help="processes of --ray (default: one per GPU, or per CPU)")
     return parser

@@ -95,13 +95,11 @@ class ModelArguments:
     frozen_encoder_dropout: bool = _of_model("frozen_encoder_dropout")
     freeze: str = field(
         default="feature_encoder",
-        metadata={
-            "help": "What stays as loaded: 'feature_encoder' (the convolutions), 'encoder' (all of it) or 'none'."
-        },
+        metadata={"help": "What is frozen: 'feature_encoder' (the convolutions), 'encoder' (all of it) or 'none'."},
     )
     freeze_layers: int = field(
         default=0,
-        metadata={"help": "So many of the lowest transformer layers stay as loaded, and all in front of them."},
+        metadata={"help": "Freeze this many of the lowest transformer layers, and everything before them."},
     )
     use_weighted_layer_sum: bool = _of_model("use_weighted_layer_sum")
     lora_rank: int | None = field(
@@ -113,12 +111,12 @@ class ModelArguments:
     )
     merge_lora: bool = field(
         default=True,
-        metadata={"help": "False: the model's folder holds adapters and head, and the name of the encoder."},
+        metadata={"help": "If false, the model's folder holds only the adapters, the head and the encoder's name."},
     )
-    mask_time_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of frames masked in training."})
-    mask_feature_prob: float = field(default=0.0, metadata={"help": "SpecAugment: share of channels masked."})
+    mask_time_prob: float = field(default=0.0, metadata={"help": "SpecAugment: fraction of frames masked in training."})
+    mask_feature_prob: float = field(default=0.0, metadata={"help": "SpecAugment: fraction of channels masked."})
     feat_proj_dropout: float | None = field(
-        default=None, metadata={"help": "Dropout behind the encoder's feature projection. Default: the checkpoint's."}
+        default=None, metadata={"help": "Dropout after the encoder's feature projection. Default: the checkpoint's."}
     )
     hidden_dropout: float | None = field(
         default=None, metadata={"help": "Dropout of the encoder's hidden states. Default: the checkpoint's."}
@@ -152,10 +150,12 @@ class PretrainingArguments:
             "layer_clusters (of a layer of --encoder FOLDER), or contrastive (wav2vec 2.0's own loss)."
         },
     )
-    num_mel_bins: int = field(default=64, metadata={"help": "Bands of the spectra that targets are made of."})
-    mask_time_prob: float = field(default=0.5, metadata={"help": "Share of frames hidden from the encoder."})
+    num_mel_bins: int = field(
+        default=64, metadata={"help": "Mel bands of the spectra from which targets are computed."}
+    )
+    mask_time_prob: float = field(default=0.5, metadata={"help": "Fraction of frames masked for the encoder."})
     mask_time_length: int = field(
-        default=8, metadata={"help": "Length of a hidden span, in frames (usually of 20 ms)."}
+        default=8, metadata={"help": "Length of a masked span, in frames (usually 20 ms each)."}
     )
 
 
@@ -191,10 +191,13 @@ class DataArguments(CorpusArguments):
     )
     teachers: list[str] | None = field(
         default=None,
-        metadata={"help": "Distillation: models, or tables of predict_avb.py that they made of the train clips."},
+        metadata={
+            "help": "Distillation: teacher models, or tables that predict_avb.py wrote with them for the train clips."
+        },
     )
     teacher_weight: float = field(
-        default=0.5, metadata={"help": "Weight of the teachers in a train label; the rest is the clip's own label."}
+        default=0.5,
+        metadata={"help": "Weight of the teachers in each training label; the clip's own label has the rest."},
     )
     teacher_views: int = field(
         default=1,
@@ -203,35 +206,35 @@ class DataArguments(CorpusArguments):
     fold_file: str | None = field(
         default=None,
         metadata={
-            "help": "Table of the columns speaker and fold, e.g. recipes/emogator/folds.csv. The train speakers of "
+            "help": "Table with columns speaker and fold, e.g. recipes/emogator/folds.csv. The train speakers of "
             "--fold become the validation split; the corpus's own validation and test splits are left out."
         },
     )
-    fold: int | None = field(default=None, metadata={"help": "Which fold of fold_file is held out."})
+    fold: int | None = field(default=None, metadata={"help": "Fold of fold_file to hold out."})
     folds: str | None = field(
         default=None,
         metadata={
-            "help": "Cross-validation: a number of folds, e.g. 5; 'speakers', each a fold of its own; or a table of "
-            "the columns id (or speaker) and fold. Of a corpus with splits the train split is cut."
+            "help": "Cross-validation: a number of folds, e.g. 5; 'speakers' for one fold per speaker; or a table with "
+            "columns id (or speaker) and fold. If the corpus has splits, its train split is divided."
         },
     )
     final_model: bool = field(
-        default=False, metadata={"help": "With folds: train one more model at the end, of all clips."}
+        default=False, metadata={"help": "With folds: finally train one more model on all clips."}
     )
     max_train_clips: int | None = field(default=None, metadata={"help": "Shuffle the train clips and keep this many."})
     max_seconds: float = field(
-        default=AudioPreparation.max_seconds, metadata={"help": "Longest clip that is decoded, in seconds."}
+        default=AudioPreparation.max_seconds, metadata={"help": "Longest clip to decode, in seconds."}
     )
     num_decode_workers: int = field(
         default=1, metadata={"help": "Processes that decode audio into the cache.", **NO_CHANGE}
     )
     cache_dir: str | None = field(
         default=None,
-        metadata={"help": "Where decoded audio is kept. Default: the cache of datasets.", **PRIVATE},
+        metadata={"help": "Folder for decoded audio. Default: the cache of datasets.", **PRIVATE},
     )
     strict: bool = field(
         default=False,
-        metadata={"help": "Stop at the first clip that cannot be read; else it is skipped.", **NO_CHANGE},
+        metadata={"help": "Stop at the first clip that cannot be read instead of skipping it.", **NO_CHANGE},
     )
 
     def preparation(self) -> AudioPreparation:
@@ -252,8 +255,8 @@ class AvbTrainingArguments(TrainingArguments):
     batch_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "Instead of per_device_train_batch_size: audio per step and device, in s, padding included. Clips "
-            "of like length share a step; a longer clip is a batch of its own."
+            "help": "Instead of per_device_train_batch_size: seconds of audio per step and device, including padding. "
+            "Clips of similar length share a step; a longer clip is a batch of its own."
         },
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Clips per step and device in evaluation."})
@@ -264,48 +267,53 @@ class AvbTrainingArguments(TrainingArguments):
     learning_rate: float = field(
         default=1e-4,
         metadata={
-            "help": "Learning rate of the head, and of all that has no rate of its own. Default: auto, by encoder."
+            "help": "Learning rate of the head and of everything without its own rate. Default: auto, by encoder."
         },
     )
     encoder_learning_rate: float = field(
         default=1e-5,
         metadata={
-            "help": "Learning rate of the encoder, unless it is frozen (the paper has 1e-4 for all). Default: auto."
+            "help": "Learning rate of the encoder unless it is frozen (paper: 1e-4 for everything). Default: auto."
         },
     )
     layer_lr_decay: float = field(
         default=1.0,
         metadata={
-            "help": "The encoder's learning rate times this for each layer below the highest one kept; what stands in "
-            "front of the layers has that of one layer lower. E.g. 0.9."
+            "help": "Factor on the encoder's learning rate for each layer below the highest one kept, e.g. 0.9; the "
+            "part before the layers counts as one layer further down."
         },
     )
     weight_decay: float = field(
         default=0.0625, metadata={"help": "Weight decay of AdamW (section IV-B: 1 / batch size)."}
     )
     decay_biases: bool = field(
-        default=False, metadata={"help": "True: weight decay on biases and norms too, as the authors'."}
+        default=False, metadata={"help": "Apply weight decay to biases and norms too, as the authors do."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: a share of all steps below 1, else steps."})
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "Warm-up: a fraction of all steps if below 1, otherwise a number of steps."}
+    )
     eval_strategy: str = field(default="epoch", metadata={"help": "When the validation split is scored."})
     save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})
     logging_strategy: str = field(default="epoch", metadata={"help": "When the training loss is logged.", **NO_CHANGE})
     save_total_limit: int | None = field(
-        default=1, metadata={"help": "Checkpoints kept, beside the best one.", **NO_CHANGE}
+        default=1, metadata={"help": "Number of checkpoints to keep besides the best one.", **NO_CHANGE}
     )
     keep_checkpoints: bool = field(
         default=False,
-        metadata={"help": "Keep them at the end: weights and optimiser, to train on from.", **NO_CHANGE},
+        metadata={"help": "Keep the checkpoints (weights and optimiser) after training.", **NO_CHANGE},
     )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the epoch that is best on validation."})
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Keep the epoch with the best validation score."}
+    )
     best_on_tie: str = field(
-        default="first", metadata={"help": "Of epochs with the same best score: the first, or the last (the authors')."}
+        default="first",
+        metadata={"help": "Which epoch to keep if several share the best score: first, or last (as the authors do)."},
     )
     ema_decay: float | None = field(
         default=None,
         metadata={
-            "help": "Score and keep a moving average of the weights, which moves by 1 - ema_decay per step; e.g. 0.998."
+            "help": "Score and keep an exponential moving average of the weights with this decay per step, e.g. 0.998."
         },
     )
     early_stopping_patience: int | None = field(
@@ -313,10 +321,12 @@ class AvbTrainingArguments(TrainingArguments):
     )
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "random or group_by_length."})
     length_column_name: str = field(default="num_samples", metadata={"help": "Leave as it is.", "left_alone": True})
-    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop a last, smaller batch in training."})
+    dataloader_drop_last: bool = field(
+        default=True, metadata={"help": "Drop the last batch of an epoch if it is smaller."}
+    )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available,
-        metadata={"help": "Faster copies to a GPU; off where there is none.", **NO_CHANGE},
+        metadata={"help": "Faster copies to a GPU; off without one.", **NO_CHANGE},
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
     # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
@@ -330,15 +340,15 @@ class AvbTrainingArguments(TrainingArguments):
     )
     hub_model_id: str | None = field(
         default=None,
-        metadata={"help": "ORG/NAME to push to; made before training if it is not there.", **PRIVATE},
+        metadata={"help": "ORG/NAME to push to; created before training if it does not exist.", **PRIVATE},
     )
     hub_private_repo: bool = field(
         default=True,
-        metadata={"help": "False: a repository made here is public.", **PRIVATE},
+        metadata={"help": "If false, a newly created repository is public.", **PRIVATE},
     )
     hub_token: str | None = field(
         default=None,
-        metadata={"help": "Not here: log in by `hf auth login`, or HF_TOKEN.", **PRIVATE},
+        metadata={"help": "Not accepted here: log in with `hf auth login`, or set HF_TOKEN.", **PRIVATE},
     )
     hub_strategy: str = field(
         default="end",
@@ -350,7 +360,7 @@ class AvbTrainingArguments(TrainingArguments):
     )
     results: str | None = field(
         default=None,
-        metadata={"help": "File that gets one row for each scored split, e.g. results/runs.csv.", **PRIVATE},
+        metadata={"help": "CSV file to append one row per scored split to, e.g. results/runs.csv.", **PRIVATE},
     )
     resume: bool = field(
         default=False,
@@ -358,7 +368,7 @@ class AvbTrainingArguments(TrainingArguments):
     )
     overwrite: bool = field(
         default=False,
-        metadata={"help": "Train again into a folder that holds a finished model.", **PRIVATE},
+        metadata={"help": "Replace the finished model in output_dir.", **PRIVATE},
     )
 
     def __post_init__(self):

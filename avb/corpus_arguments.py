@@ -39,7 +39,7 @@ class CorpusArguments:
         },
     )
     label_columns: list[str] | None = field(
-        default=None, metadata={"help": "folder: the columns to predict. Default: those left."}
+        default=None, metadata={"help": "folder: the columns to predict. Default: all remaining columns."}
     )
     label_range: list[float] | None = field(
         default=None, metadata={"help": "folder: lowest and highest score of the labels, e.g. 1 7. Default: 0 1."}
@@ -53,25 +53,25 @@ class CorpusArguments:
     split_column: str | None = field(
         default=None,
         metadata={
-            "help": "folder: the column of train / validation / test. Default: split; without it splits are made."
+            "help": "folder: the column with train / validation / test. Default: split; without one, splits are made."
         },
     )
     speaker_column: str | None = field(
         default=None,
         metadata={
-            "help": "folder: the column of speakers, by whom splits and intervals go. Default: speaker, subject, ..."
+            "help": "folder: the column of speakers, by which splits and intervals are made. Default: speaker, ..."
         },
     )
     speaker_pattern: str | None = field(
         default=None,
         metadata={
-            "help": "folder: speakers read from file names, by a regular expression with one group ('^([^/]+)/': the "
+            "help": "folder: read speakers from file names with a regular expression that has one group ('^([^/]+)/': the "
             "first folder) or a corpus's name: asvp-esd, crema-d, emodb, emogator, ravdess, savee, tess, vivae, "
             "vocalsound."
         },
     )
     label_pattern: str | None = field(
-        default=None, metadata={"help": "folder: classes read from file names, as speaker_pattern reads speakers."}
+        default=None, metadata={"help": "folder: read classes from file names, as speaker_pattern does speakers."}
     )
     group_pattern: str | None = field(
         default=None,
@@ -95,22 +95,20 @@ class CorpusArguments:
         },
     )
     kind: str | None = field(
-        default=None, metadata={"help": "folder: regression or classification, where the columns leave it open."}
+        default=None, metadata={"help": "folder: regression or classification, if the columns do not tell."}
     )
     audio_root: str | None = field(
         default=None,
-        metadata={"help": "folder: where the paths start from. Default: the table's own folder.", **PRIVATE},
+        metadata={"help": "folder: folder that paths are relative to. Default: the table's own folder.", **PRIVATE},
     )
     audio_dir: str | None = field(
         default=None, metadata={"help": "hume_vb: where the wavs are. Default: audio/wav.", **PRIVATE}
     )
-    skip_missing: bool = field(
-        default=False, metadata={"help": "Leave rows without an audio file out, and say how many."}
-    )
+    skip_missing: bool = field(default=False, metadata={"help": "Skip rows without an audio file, and say how many."})
     norms: str | None = field(
         default=None, metadata={"help": "emogator, task two: table of valence and arousal norms.", "private": True}
     )
-    instances: list[int] | None = field(default=None, metadata={"help": "emogator: which of the takes 1, 2, 3."})
+    instances: list[int] | None = field(default=None, metadata={"help": "emogator: which takes to use, of 1, 2 and 3."})
 
     def corpus_options(self) -> dict[str, Any]:
         """What `avb.corpora.load_bursts` needs beyond corpus, root and task: the options that were given."""

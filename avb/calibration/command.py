@@ -26,7 +26,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", default="validation", help="validation or test; default: validation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--num_decode_workers", type=int, default=2, metavar="N", help="threads; default: 2")
-    parser.add_argument("--strict", action="store_true", help="stop at a clip that cannot be read")
+    parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
     add_corpus_arguments(parser, ["corpus", "task", *OPTIONS])
     return parser.parse_args(argv)
 

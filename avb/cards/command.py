@@ -29,37 +29,41 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="tables with this run's rows (train_avb.py --results); the card then shows the recipe's other seeds",
+        help="tables with this run's rows (train_avb.py --results); the card also shows the recipe's other seeds then",
     )
     write.add_argument(
         "--watts",
         type=float,
-        help="mean power of the machine while it trained, W, if you know it; with it the card states energy",
+        help="mean power of the machine during training, in W, if known; the card then states the energy",
     )
     write.add_argument("--grams_per_kwh", type=float, help="carbon intensity of its electricity, g CO2e per kWh")
     write.add_argument(
-        "--example", nargs="+", default=[], metavar="CLIP", help="clips to show with their scores; you publish them"
+        "--example", nargs="+", default=[], metavar="CLIP", help="clips to show with their scores; they are published"
     )
     write.add_argument(
-        "--dataset", nargs="+", default=[], metavar="ORG/NAME", help="the train data on the Hub, if there"
+        "--dataset", nargs="+", default=[], metavar="ORG/NAME", help="the training data on the Hub, if it is there"
     )
     write.add_argument(
-        "--benchmark", metavar="ORG/DATASET:TASK", help="registered on the Hub: the test score goes to .eval_results/"
+        "--benchmark",
+        metavar="ORG/DATASET:TASK",
+        help="benchmark registered on the Hub; the test score goes to .eval_results/",
     )
     check = commands.add_parser(
-        "check", help="list what a good release of DIR still lacks; exit code 1 if it must not go"
+        "check", help="list what a good release of DIR still lacks; exit code 1 if it must not be published"
     )
     check.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
     push = commands.add_parser("push", help="upload a finished folder to the Hub, in one commit")
     push.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
-    push.add_argument("repo", metavar="REPO", help="ORG/NAME; made if it is not there, private")
-    push.add_argument("--public", action="store_true", help="for everyone to see; default: private")
+    push.add_argument("repo", metavar="REPO", help="ORG/NAME; created as private if it does not exist")
+    push.add_argument("--public", action="store_true", help="create it as public; default: private")
     push.add_argument("--yes", action="store_true", help="do not ask before uploading")
     push.add_argument("--dry_run", action="store_true", help="only list what would be uploaded")
-    push.add_argument("--web_space", metavar="ORG/NAME", help="a static Space too, in which it runs in the browser")
-    push.add_argument("--ort_dir", help="folder with that page's runtime; without it npm fetches it")
-    ship = commands.add_parser("ship", help="make it one of the models that come with the project, in half precision")
-    ship.add_argument("folder", metavar="DIR", help="folder that train_avb.py has finished")
+    push.add_argument(
+        "--web_space", metavar="ORG/NAME", help="also push a static Space that runs the model in the browser"
+    )
+    push.add_argument("--ort_dir", help="folder with that page's runtime; default: npm fetches it")
+    ship = commands.add_parser("ship", help="add it to the models that come with the project, in half precision")
+    ship.add_argument("folder", metavar="DIR", help="folder of a finished train_avb.py run")
     ship.add_argument("name", metavar="NAME", help="name of the shipped model: avb.load(NAME)")
     return parser.parse_args(argv)
 

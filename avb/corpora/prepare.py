@@ -233,38 +233,43 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("corpus", choices=CORPORA, help="what ROOT is; see data/README.md")
+    parser.add_argument("corpus", choices=CORPORA, help="kind of corpus in ROOT; see data/README.md")
     parser.add_argument(
-        "root", metavar="ROOT", type=Path, help="where the corpus lies; for folder a table, or a folder of classes"
+        "root",
+        metavar="ROOT",
+        type=Path,
+        help="location of the corpus; for 'folder', a table or a folder of class folders",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
-    parser.add_argument("--tasks", nargs="+", help="whose labels are written (all)")
+    parser.add_argument("--tasks", nargs="+", help="tasks whose labels are written (default: all)")
     parser.add_argument(
         "--sampling-rate",
         "--sampling_rate",
         type=int,
         default=AudioPreparation.sampling_rate,
-        help="of the clips written, Hz (16000)",
+        help="sampling rate of the clips written, in Hz (default: 16000)",
     )
     parser.add_argument(
         "--peak-db",
         "--peak_db",
         type=_number_or_none,
         default=AudioPreparation.peak_db,
-        help="peak level, dBFS, or none (-3)",
+        help="peak level in dBFS, or none (default: -3)",
     )
     parser.add_argument(
-        "--trim-top-db", "--trim_top_db", type=_number_or_none, help="cut the ends this far below the loudest frame, dB"
+        "--trim-top-db", "--trim_top_db", type=_number_or_none, help="trim ends this many dB below the loudest frame"
     )
     parser.add_argument(
         "--max-seconds",
         "--max_seconds",
         type=float,
         default=AudioPreparation.max_seconds,
-        help="longest clip that is decoded, s (600)",
+        help="longest clip to decode, in seconds (default: 600)",
     )
-    parser.add_argument("--num-workers", "--num_workers", type=int, help="processes that decode (1)")
-    parser.add_argument("--shard-rows", "--shard_rows", type=int, default=8000, help="clips per shard, at most (8000)")
+    parser.add_argument("--num-workers", "--num_workers", type=int, help="processes that decode audio (default: 1)")
+    parser.add_argument(
+        "--shard-rows", "--shard_rows", type=int, default=8000, help="maximum clips per shard (default: 8000)"
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be decoded")
     add_arguments(parser.add_argument_group("of the corpus"), OPTIONS)
     parser.add_argument(
@@ -273,7 +278,7 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default=[],
         type=_option,
         metavar="NAME=VALUE",
-        help="an option of the corpus, its value as JSON or text; may be repeated",
+        help="an option of the corpus, with its value as JSON or text; can be repeated",
     )
     return parser.parse_args(arguments)
 

@@ -13,21 +13,21 @@ class TrainingArguments:
 
     pool: str = field(metadata={"help": "folder that python -m avb.events prepare wrote"})
     output_dir: str = field(metadata={"help": "where the model goes"})
-    channels: int = field(default=128, metadata={"help": "of the blocks"})
-    dropout: float = field(default=0.1, metadata={"help": "in each block"})
+    channels: int = field(default=128, metadata={"help": "channels of each block"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout in each block"})
     scene_seconds: float = field(default=10.24, metadata={"help": "length of a training scene"})
     batch_size: int = field(default=16, metadata={"help": "scenes per step"})
-    max_steps: int = field(default=2400, metadata={"help": "steps"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "highest one; it falls along a cosine"})
-    warmup_steps: int = field(default=100, metadata={"help": "over which it rises"})
-    weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
-    max_minutes: float = field(default=0.0, metadata={"help": "stop here, the cosine stretched to fit; 0: never"})
-    start_from: str = field(default="", metadata={"help": "detector whose weights training goes on from"})
-    most_alarms: float = field(
-        default=1.0, metadata={"help": "false alarms per hour that the threshold may let through"}
+    max_steps: int = field(default=2400, metadata={"help": "training steps"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of a cosine schedule"})
+    warmup_steps: int = field(default=100, metadata={"help": "steps of warm-up"})
+    weight_decay: float = field(default=0.01, metadata={"help": "weight decay of AdamW"})
+    max_minutes: float = field(
+        default=0.0, metadata={"help": "stop after this many minutes and stretch the cosine to fit; 0: no limit"}
     )
-    threshold_scenes: int = field(default=60, metadata={"help": "of a minute, on which the threshold is fixed"})
-    seed: int = field(default=1, metadata={"help": "of weights and scenes"})
+    start_from: str = field(default="", metadata={"help": "detector to start from"})
+    most_alarms: float = field(default=1.0, metadata={"help": "false alarms per hour that the threshold allows"})
+    threshold_scenes: int = field(default=60, metadata={"help": "one-minute scenes on which the threshold is set"})
+    seed: int = field(default=1, metadata={"help": "random seed of weights and scenes"})
 
 
 def read_arguments(recipe: str | Path | None, given: dict) -> TrainingArguments:

@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch", help="download the free recordings that the table of sources names")
-    fetch.add_argument("folder", metavar="DIR", help="a folder per package goes there; those that are there are kept")
+    fetch.add_argument("folder", metavar="DIR", help="one folder per package is written here; existing ones are kept")
     fetch.set_defaults(run=run_fetch)
 
     prepare = commands.add_parser("prepare", help="decode bursts and recordings into the pools of both sides")
@@ -45,16 +45,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     prepare.set_defaults(run=run_prepare)
 
-    scenes = commands.add_parser("scenes", help="write scenes: SCENE.wav, and the bursts of all in events.csv")
-    scenes.add_argument("output", metavar="DIR", help="where they go")
+    scenes = commands.add_parser("scenes", help="write scenes: SCENE.wav, and the bursts of all of them in events.csv")
+    scenes.add_argument("output", metavar="DIR", help="folder to write")
     scenes.add_argument("--pool", required=True, help="what prepare wrote")
     scenes.add_argument("--side", default="test", choices=("train", "test"), help="default: test")
     scenes.add_argument("--scenes", type=int, default=10, help="how many (default: 10)")
-    scenes.add_argument("--seconds", type=float, default=60.0, help="of each (default: 60)")
-    scenes.add_argument("--seed", type=int, default=1000, help="another seed, other scenes (default: 1000)")
+    scenes.add_argument("--seconds", type=float, default=60.0, help="length of each (default: 60)")
+    scenes.add_argument("--seed", type=int, default=1000, help="random seed (default: 1000)")
     scenes.set_defaults(run=run_scenes)
 
-    train = commands.add_parser("train", help="train a detector and fix its threshold")
+    train = commands.add_parser("train", help="train a detector and set its threshold")
     train.add_argument("recipe", metavar="RECIPE", nargs="?", help="YAML file of the arguments below")
     from avb.events.arguments import TrainingArguments
 
@@ -63,27 +63,29 @@ def make_parser() -> argparse.ArgumentParser:
         train.add_argument(f"--{known.name}", type=kind, help=known.metadata["help"])
     train.set_defaults(run=run_train)
 
-    evaluate = commands.add_parser("evaluate", help="scores on speakers, languages and packages never trained on")
+    evaluate = commands.add_parser(
+        "evaluate", help="score it on speakers, languages and packages it was not trained on"
+    )
     evaluate.add_argument("model", metavar="MODEL", help="a detector")
     evaluate.add_argument("--pool", required=True, help="what prepare wrote")
-    evaluate.add_argument("--scenes", type=int, default=120, help="of a minute (default: 120)")
-    evaluate.add_argument("--noise_minutes", type=float, default=60.0, help="of generated noise (default: 60)")
+    evaluate.add_argument("--scenes", type=int, default=120, help="number of one-minute scenes (default: 120)")
+    evaluate.add_argument("--noise_minutes", type=float, default=60.0, help="minutes of generated noise (default: 60)")
     evaluate.add_argument("--output", help="JSON file to write")
     evaluate.set_defaults(run=run_evaluate)
 
-    reject = commands.add_parser("reject", help="fit an emotion model's rejection of what is no burst")
+    reject = commands.add_parser("reject", help="fit an emotion model's rejection of sounds that are not bursts")
     reject.add_argument("model", metavar="MODEL", help="folder of an emotion model; calibration.json goes there")
     reject.add_argument("--pool", required=True, help="what prepare wrote")
     reject.add_argument("--data_dir", required=True, help="EmoGator's shards")
-    reject.add_argument("--windows", type=int, default=1200, help="of each side (default: 1200)")
-    reject.add_argument("--clips", type=int, default=900, help="of bursts (default: 900)")
+    reject.add_argument("--windows", type=int, default=1200, help="windows of each side (default: 1200)")
+    reject.add_argument("--clips", type=int, default=900, help="burst clips (default: 900)")
     reject.set_defaults(run=run_reject)
 
-    ship = commands.add_parser("ship", help="make an evaluated run the detector that comes with the project")
+    ship = commands.add_parser("ship", help="turn an evaluated run into the detector that comes with the project")
     ship.add_argument("run_folder", metavar="RUN", help="folder of train, with evaluation.json")
     ship.set_defaults(run=run_ship)
 
-    export = commands.add_parser("export", help="write a detector as ONNX, checked against the original")
+    export = commands.add_parser("export", help="export a detector to ONNX and check it against the original")
     export.add_argument("model", metavar="MODEL", help="a detector")
     export.add_argument("output", metavar="FILE", help="the .onnx file")
     export.set_defaults(run=run_export)

@@ -65,14 +65,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--precision",
         choices=TOLERANCES,
-        help="fp16: weights of half the size; int8 with onnx, bf16 with openvino (default: fp32)",
+        help="fp16: weights half the size; int8 with onnx, bf16 with openvino (default: fp32)",
     )
-    parser.add_argument("--hub", action="store_true", help="the Hub's layout: OUT/onnx/ with fp32, fp16 and int8")
+    parser.add_argument("--hub", action="store_true", help="write the Hub's layout: OUT/onnx/ with fp32, fp16 and int8")
     parser.add_argument(
-        "--tolerance", type=float, help="largest difference of a score (default: 0.0001 for fp32, 0.01 for the others)"
+        "--tolerance",
+        type=float,
+        help="largest score difference allowed (default: 0.0001 for fp32, 0.01 for the others)",
     )
     parser.add_argument(
-        "--clips", nargs="+", metavar="PATH", default=[], help="audio files, folders, globs to compare on"
+        "--clips", nargs="+", metavar="PATH", default=[], help="audio files, folders or globs to compare scores on"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is an export")
     return parser.parse_args(argv)

@@ -49,16 +49,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                 "--changes",
                 default="",
                 metavar='"--NAME VALUE ..."',
-                help="the tables of the runs that changed every recipe so, such as "
-                '"--encoder facebook/wav2vec2-xls-r-300m"; or of a recipe such as kinds/wavlm; --output is then none',
+                help="tables of the runs that changed every recipe in this way, such as "
+                '"--encoder facebook/wav2vec2-xls-r-300m", or of a recipe such as kinds/wavlm; --output is then none',
             )
-    command = commands.add_parser("add", help="finished runs into the table, where --results was left out")
+    command = commands.add_parser("add", help="add finished runs to the table, if --results was left out")
     command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run")
     command.add_argument("--results", default="results/runs.csv", help="table of runs; default: results/runs.csv")
     command = commands.add_parser("analyse", help="figures and a page about a run: errors, calibration, speakers, …")
-    command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run; others are set beside it")
     command.add_argument(
-        "--split", choices=SCORED_SPLITS, help="default: test where it was scored, else cross_validation or validation"
+        "runs", metavar="RUN", nargs="+", help="folder of a finished run; further ones are compared with it"
+    )
+    command.add_argument(
+        "--split",
+        choices=SCORED_SPLITS,
+        help="default: test if it was scored, otherwise cross_validation or validation",
     )
     command.add_argument("--results", help="table of runs, for the ablation of recipes/emogator/frozen")
     command.add_argument("--output", help="folder of the report; default: RUN/analysis")
@@ -76,7 +80,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _add_transfer(commands: argparse._SubParsersAction):
     command = commands.add_parser(
-        "transfer", help="what a model's frames are worth on other corpora, beside openSMILE: a linear model by folds"
+        "transfer",
+        help="compare a model's frames with openSMILE features on other corpora: a linear model, cross-validated",
     )
     command.add_argument("model", metavar="MODEL", help="as predict_avb.py takes it")
     command.add_argument("tables", metavar="TABLE", nargs="+", help="tables or folders of clips, as --data_dir takes")
@@ -85,23 +90,28 @@ def _add_transfer(commands: argparse._SubParsersAction):
         nargs="*",
         default=["eGeMAPSv02", "ComParE_2016"],
         metavar="NAME",
-        help="openSMILE's to compare with; nothing behind it: none. Default: eGeMAPSv02 ComParE_2016",
+        help="openSMILE feature sets to compare with; none if empty. Default: eGeMAPSv02 ComParE_2016",
     )
     command.add_argument("--folds", type=int, default=5, metavar="N", help="folds of speakers; default: 5")
-    command.add_argument("--layer", type=int, metavar="N", help="of the encoder; default: the one that the head reads")
+    command.add_argument("--layer", type=int, metavar="N", help="encoder layer; default: the one that the head reads")
     _add_common(command, "transfer")
 
 
 def _add_audit(commands: argparse._SubParsersAction):
     command = commands.add_parser(
-        "audit", help="what noise, codecs, rooms, clipping, ... do to a model, and whether it hears all groups alike"
+        "audit",
+        help="measure what noise, codecs, rooms, clipping, ... do to a model, and whether it treats all groups alike",
     )
     command.add_argument("model", metavar="MODEL", help="as predict_avb.py takes it")
     command.add_argument("data_dir", metavar="DATA", help="a labelled corpus, as --data_dir takes it")
     command.add_argument("--split", default="test", help="train, validation or test; default: test")
-    command.add_argument("--groups", metavar="TABLE", help="columns speaker, and sex, age, language, ...: one row each")
-    command.add_argument("--background", metavar="FOLDER", help="of speech, a sub-folder per language, to lay behind")
-    command.add_argument("--max_clips", type=int, metavar="N", help="that many, drawn at random; default: all")
+    command.add_argument(
+        "--groups", metavar="TABLE", help="table with a row per speaker and columns such as sex, age, language"
+    )
+    command.add_argument(
+        "--background", metavar="FOLDER", help="background speech to mix in, one sub-folder per language"
+    )
+    command.add_argument("--max_clips", type=int, metavar="N", help="draw this many clips at random; default: all")
     _add_common(command, "audit")
 
 
@@ -109,7 +119,7 @@ def _add_common(command: argparse.ArgumentParser, name: str):
     """Options of the reports that run a model on a corpus."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     command.add_argument("--num_decode_workers", type=int, metavar="N", help="processes; default: 1")
-    command.add_argument("--cache_dir", metavar="FOLDER", help="of what is decoded and computed once")
+    command.add_argument("--cache_dir", metavar="FOLDER", help="folder for decoded audio and computed features")
     command.add_argument("--strict", action="store_true", help="stop at a clip that cannot be read")
     command.add_argument("--output", metavar="FOLDER", help=f"where {name}.csv and {name}.md go; default: none")
     add_corpus_arguments(command, ["corpus", "task", *OPTIONS])

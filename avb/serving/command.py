@@ -50,7 +50,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     parser.add_argument("--detector", default=DETECTOR, help=f"default: {DETECTOR}")
     parser.add_argument("--threshold", type=float, help="a probability (default: the detector's own)")
-    parser.add_argument("--origins", nargs="*", default=[], help="of other pages that may ask: https://example.org")
+    parser.add_argument(
+        "--origins", nargs="*", default=[], help="other web origins allowed to connect, e.g. https://example.org"
+    )
     limits = parser.add_argument_group("limits")
     for limit in fields(Limits):
         kind = int if limit.type is int else float

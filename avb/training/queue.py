@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, common = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     parser = argparse.ArgumentParser(prog="python -m avb.training.queue", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", type=Path, help="file of one run per line: arguments of train_avb.py; # is a comment")
-    parser.add_argument("--state", type=Path, default=Path("queue"), help="folder of logs and of the file PAUSE")
+    parser.add_argument("--state", type=Path, default=Path("queue"), help="folder for logs and the file PAUSE")
     args = parser.parse_args(own)
     try:
         return work_off(read_runs(args.runs), make_folder(args.state), common)
