@@ -176,7 +176,7 @@ def waveform_from_array(
     if array.ndim != 1 and not (array.ndim == 2 and min(array.shape) <= MAX_CHANNELS < max(array.shape)):
         raise AudioError(f"<array>: its shape is {array.shape}; give (samples,), or (samples, channels)")
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-        raise AudioError(f"<array>: sampling_rate={rate!r} is no number of Hz")
+        raise AudioError(f"<array>: sampling_rate={rate!r} is not a number of Hz")
     if not LEGAL_RATES[0] <= rate <= LEGAL_RATES[1]:
         raise AudioError(f"<array>: sampling_rate={rate!r} is not legal: it must be 1,000 to 384,000 (Hz)")
     if not array.size:
@@ -262,7 +262,7 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment
     if segment is not None:
         path = os.fsencode(file_path)
         if segment.end is not None and not segment.start < segment.end:
-            raise AudioError(f"{name}: the segment's end is not behind its start; correct them, or leave it out")
+            raise AudioError(f"{name}: the segment ends before it starts; correct it, or leave it out")
     if not os.path.exists(path):
         raise AudioError(f"{name}: no such file; check the path, or where the table's paths start from")
     if not os.path.isfile(path):  # a pipe would block for ever

@@ -306,7 +306,7 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
         source = source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
         warnings.warn(
-            f"an array without its rate is taken for one at {sampling_rate:,} Hz; give (array, rate)", stacklevel=2
+            f"array given without a sampling rate; assuming {sampling_rate:,} Hz: give (array, rate)", stacklevel=2
         )
         source = {"array": source, "sampling_rate": sampling_rate}
     if is_audio_decoder(source):

@@ -107,7 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--views",
         type=int,
         default=1,
-        help="score each clip at this many speeds from 0.88 to 1.14 and average; costs that many times as much (default: 1)",
+        help="average scores over this many speeds, 0.88 to 1.14; costs as many times the work (default: 1)",
     )
     recordings = parser.add_argument_group("recordings of any length instead of clips: a row per event or window")
     recordings.add_argument("--events", action="store_true", help="find the bursts: columns start, end, detection")

@@ -54,8 +54,8 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
         raise AvbError(f"{output_dir} holds an encoder: choose another --output_dir, or --overwrite true")
     if args.resume and not args.overwrite and is_finished(output_dir):
         if args.process_index == 0:
-            print(f"{output_dir} holds a finished encoder: nothing to resume (--overwrite true trains anew)")
-        return read_json(output_dir / METRICS, "--overwrite true trains anew")["validation_loss"]
+            print(f"{output_dir} holds a finished encoder: nothing to resume (--overwrite true trains again)")
+        return read_json(output_dir / METRICS, "--overwrite true trains again")["validation_loss"]
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     set_seed(args.seed)
     clips = load_clips(data_args, args, reads_labels=False)

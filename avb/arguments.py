@@ -389,7 +389,7 @@ class AvbTrainingArguments(TrainingArguments):
                 raise AvbError(f"--batch_seconds {self.batch_seconds:g} must be positive, in seconds of audio")
             if self.train_sampling_strategy != "group_by_length":
                 raise AvbError(
-                    f"--batch_seconds puts clips of like length together, which --train_sampling_strategy "
+                    f"--batch_seconds puts clips of similar length together, which --train_sampling_strategy "
                     f"{self.train_sampling_strategy} does not: leave one of them out"
                 )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

@@ -65,7 +65,7 @@ class CorpusArguments:
     speaker_pattern: str | None = field(
         default=None,
         metadata={
-            "help": "folder: read speakers from file names with a regular expression that has one group ('^([^/]+)/': the "
+            "help": "folder: read speakers from file names with a regular expression of one group ('^([^/]+)/': the "
             "first folder) or a corpus's name: asvp-esd, crema-d, emodb, emogator, ravdess, savee, tess, vivae, "
             "vocalsound."
         },

@@ -145,7 +145,7 @@ def _prepare(root: Path, args: AvbTrainingArguments):
     make_folder(root)
     starting_point(root, args.resume, args.overwrite)  # raises where it is finished
     if (root / FOLDS).exists() and not (args.resume or args.overwrite):
-        raise AvbError(f"{root} holds an unfinished run: --resume true continues, --overwrite true starts anew")
+        raise AvbError(f"{root} holds an unfinished run: --resume true continues, --overwrite true starts over")
     if args.process_index == 0 and args.overwrite:
         clear(root)
         shutil.rmtree(root / FOLDS, ignore_errors=True)

@@ -194,7 +194,7 @@ def recipe_arguments(recipe: dict, known) -> list[str]:
         values = value if isinstance(value, list | tuple) else [value]
         for item in values:
             if isinstance(item, (list, set, tuple)) or (isinstance(item, dict) and item is not value):
-                raise RecipeError(f"{key} in the recipe: {item!r:.60} is no word or number; a list holds only these")
+                raise RecipeError(f"{key} in the recipe: {item!r:.60} is not a word or number; a list holds only these")
         try:
             arguments += [json.dumps(item) if isinstance(item, dict) else str(item) for item in values]
         except TypeError as error:

@@ -80,7 +80,7 @@ def run(
     check_packages(args)
     if args.resume and not args.overwrite and is_finished(args.output_dir):
         if is_main_process:
-            print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains anew)")
+            print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains again)")
         return read_metrics(args.output_dir)
     if args.results and is_main_process:
         check_table(args.results)
@@ -182,7 +182,7 @@ def fit(
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     if args.resume and checkpoint is None and args.process_index == 0:
-        print(f"{output_dir} holds no checkpoint to resume from: training starts anew")
+        print(f"{output_dir} holds no checkpoint to resume from: training starts over")
     logging.disable_progress_bar()  # of files of weights, which are read and written in no time
     set_seed(args.seed)  # before the model: its head starts from random weights
 

@@ -380,7 +380,7 @@ def test_withheld_labels_and_other_runs_files(classes, values, tmp_path, capsys)
         read_predictions(run, "validation")
     path = other / "predictions_validation.csv"
     path.write_text(path.read_text().replace(",joy\n", ",bliss\n"))
-    with pytest.raises(AvbError, match="'bliss' is no class of the run"):
+    with pytest.raises(AvbError, match="'bliss' is not a class of the run"):
         read_predictions(other, "validation")
 
 

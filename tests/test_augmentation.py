@@ -142,7 +142,7 @@ def test_illegal_settings_are_refused():
     split = rows(tone(0.1))
     with pytest.raises(AvbError, match="did you mean 'pitch'"):
         AugmentedClips(split, ["ptich"])
-    with pytest.raises(AvbError, match="no probability"):
+    with pytest.raises(AvbError, match="not a probability"):
         AugmentedClips(split, ["gain"], prob=1.5)
     for wrong in ("gain:", "gain:2", "gain:often", "gain:nan"):
         with pytest.raises(AvbError, match=f"'{wrong}'.* as in gain:0.3"):

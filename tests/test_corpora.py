@@ -122,14 +122,17 @@ def test_bad_columns(tmp_path):
         ),
         ({"Valence": [0.1, "-inf", 0.3, "", 0]}, "line 3, clip '[00023]', column 'Valence': '-inf' is outside"),
         ({"Arousal": [0.1, 0.2, "high", "", 0]}, "line 4, clip '[40001]', column 'Arousal': 'high' is not a number"),
-        ({"Split": ["Train", "Train", "Vall", "Test", "Train"]}, "line 4, column 'Split': 'Vall' is no split"),
+        ({"Split": ["Train", "Train", "Vall", "Test", "Train"]}, "line 4, column 'Split': 'Vall' is not a split"),
         (
             {"File_ID": ["[1]", "[5]", "[10119]", "[05]", "[99999]"]},
             "line 5: File_ID '[05]' was already in line 3 ('[5]')",
         ),
         ({"File_ID": ["[1]", "[2]", "[3]", "[5]", "[99999]"]}, "3 of 5 File_IDs have no audio file in"),
-        ({"File_ID": ["[../5]", "[2]", "[3]", "[5]", "[99999]"]}, "line 2, column 'File_ID': '[../5]' is no File_ID"),
-        ({"File_ID": ["[]", "[2]", "[3]", "[5]", "[99999]"]}, "line 2, column 'File_ID': '[]' is no File_ID"),
+        (
+            {"File_ID": ["[../5]", "[2]", "[3]", "[5]", "[99999]"]},
+            "line 2, column 'File_ID': '[../5]' is not a File_ID",
+        ),
+        ({"File_ID": ["[]", "[2]", "[3]", "[5]", "[99999]"]}, "line 2, column 'File_ID': '[]' is not a File_ID"),
     ],
 )
 def test_bad_cells(tmp_path, cells, said):
@@ -140,7 +143,8 @@ def test_bad_cells(tmp_path, cells, said):
 def test_unknown_class(tmp_path):
     text = message("hume_vb", write_release(tmp_path, "type", Voc_Type=["Gasp", "laugh", "Laughs", "", "Pant"]), "type")
     assert (
-        "line 4, clip '[40001]', column 'Voc_Type': 'Laughs' is no class of task 'type'; did you mean 'Laugh'?" in text
+        "line 4, clip '[40001]', column 'Voc_Type': 'Laughs' is not a class of task 'type'; did you mean 'Laugh'?"
+        in text
     )
     assert "Gasp, Laugh, Cry, Scream, Grunt, Groan, Pant, Other" in text
 
@@ -374,8 +378,9 @@ def test_splits_by_column(tmp_path):
     path = write_table(tmp_path, joy=[0.5] * 10, Partition=["Train"] * 7 + ["devel", "VAL", " test"])
     assert load_bursts("folder", path).splits.num_rows == {"train": 7, "validation": 2, "test": 1}
     path = write_table(tmp_path, joy=[0.5] * 10, Partition=["Train"] * 9 + ["holdout"])
-    assert "line 11, column 'Partition': 'holdout' is no split; legal: train, validation (val, dev), test" in message(
-        "folder", path
+    assert (
+        "line 11, column 'Partition': 'holdout' is not a split; legal: train, validation (val, dev), test"
+        in message("folder", path)
     )
     assert "no column 'fold' (split_column)" in message("folder", path, split_column="fold")
 

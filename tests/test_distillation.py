@@ -70,7 +70,7 @@ def test_without_teachers_classes_become_probabilities():
     ("scores", "weight", "message"),
     [
         ({"c0": [1, 0, 0]}, 0.5, "no scores of 1 of 2 train clips, such as 'c1'"),
-        ({"c0": [1, 0, 0], "c1": ["", 0, 1]}, 0.5, "a score of clip 'c1' is no number"),
+        ({"c0": [1, 0, 0], "c1": ["", 0, 1]}, 0.5, "a score of clip 'c1' is not a number"),
         ({"c0": [1, 0, 0], "c1": [1, 0, 0]}, 1.5, "--teacher_weight 1.5 is out of range"),
     ],
 )

@@ -287,7 +287,7 @@ def test_command_says_in_one_line_what_is_wrong(trained, exported, tmp_path, cap
     assert "more than the tolerance of 0;" in error(trained, tmp_path / "out", "--tolerance", "0")
     assert "precision 'bf16' with backend 'onnx' is not made" in error(trained, tmp_path / "out", "--precision", "bf16")
     assert "exists: give another name, or --overwrite" in error(trained, exported)
-    assert "is no exported model" in error(trained, trained, "--overwrite")
+    assert "is not an exported model" in error(trained, trained, "--overwrite")
     assert "no such model" in error(tmp_path / "none", tmp_path / "out")
     assert "this is a ExportedModel" in error(exported, tmp_path / "out")
     assert "no audio there" in error(trained, tmp_path / "out", "--clips", trained)

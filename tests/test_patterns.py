@@ -73,7 +73,7 @@ def test_what_is_said_of_a_pattern_that_does_not_fit(pattern, message):
 
 
 def test_a_code_that_the_corpus_does_not_know():
-    with pytest.raises(CorpusError, match="'09' is no class of ravdess: 01, 02"):
+    with pytest.raises(CorpusError, match="'09' is not a class of ravdess: 01, 02"):
         read_classes(["03-01-09-01-02-01-12"], "ravdess", "here")
 
 

@@ -146,7 +146,7 @@ def test_what_people_have_at_hand(pipe, clip, wav):
 
 
 def test_an_array_without_its_rate_is_read_with_a_warning(pipe, clip, wav):
-    with pytest.warns(UserWarning, match=r"taken for one at 16,000 Hz; give \(array, rate\)"):
+    with pytest.warns(UserWarning, match=r"assuming 16,000 Hz: give \(array, rate\)"):
         assert numbers(pipe(clip)) == numbers(pipe(str(wav)))
 
 
@@ -346,7 +346,7 @@ def wav_bytes(waveform: np.ndarray) -> bytes:
         (io.StringIO("text"), "opened as text; open it for bytes"),
         (np.array(["a"]), "<array>: its type is <U1; give floats"),
         ({"array": np.zeros(9)}, "<array>: its rate is unknown"),
-        ({"array": np.zeros(9), "sampling_rate": None}, "sampling_rate=None is no number of Hz"),
+        ({"array": np.zeros(9), "sampling_rate": None}, "sampling_rate=None is not a number of Hz"),
         ({"array": np.zeros(9), "sampling_rate": 3}, "sampling_rate=3 is not legal"),
         (np.zeros(16_000 * 601, np.float32), "<array>: longer than 600 seconds"),
         (wav_bytes(np.zeros(16_000 * 601, np.float32)), "longer than 600 seconds"),

@@ -155,7 +155,7 @@ def test_what_goes_wrong_is_one_clear_line(folder, hub, tmp_path):  # noqa: F811
         "404": ([str(folder), "org/missing", "--yes"], token, "no such repository or organisation: correct ORG/NAME"),
         "403": ([str(folder), "others/x", "--yes"], token, "the token may not write to others/x"),
         "403 of the upload": ([str(folder), "org/lfs-403", "--yes"], token, "the token may not write to org/lfs-403"),
-        "no name": ([str(folder), "a/b/c", "--yes"], token, "'a/b/c' is no name of a repository: give ORG/NAME"),
+        "no name": ([str(folder), "a/b/c", "--yes"], token, "'a/b/c' is not the name of a repository: give ORG/NAME"),
         "public": ([str(folder), "org/is-public", "--yes"], token, "org/is-public is public: push with --public"),
         "refused card": ([str(refused), REPO, "--yes"], token, "the Hub refuses its metadata: license 'nonsense'"),
         "not asked": ([str(folder), REPO], token, "nothing was uploaded: answer y, or add --yes"),
@@ -216,7 +216,7 @@ def test_an_example_that_is_not_in_the_folder_is_refused(folder, src):
     (folder.parent / "outside.wav").write_bytes(b"RIFF")
     card = (folder / "README.md").read_text()
     (folder / "README.md").write_text(card.replace("---\n", f"---\nwidget:\n- src: {src}\n", 1))
-    with pytest.raises(AvbError, match="no file of this folder"):
+    with pytest.raises(AvbError, match="not a file of this folder"):
         files_to_push(folder)
 
 

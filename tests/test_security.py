@@ -162,7 +162,7 @@ def test_an_encoder_that_is_a_pickle_runs_no_code(tmp_path):
 def test_weights_are_not_read_outside_the_folder(tmp_path):
     folder = checkpoints.save_model(tmp_path / "model")
     checkpoints.outside_shards(folder)
-    with pytest.raises(AvbError, match=r"names '\.\./secret.safetensors', which is no safetensors file beside it"):
+    with pytest.raises(AvbError, match=r"names '\.\./secret.safetensors', which is not a safetensors file next to it"):
         avb.load(str(folder))
     index = folder / "model.safetensors.index.json"
     index.write_text(index.read_text().replace("../secret", "inside"))

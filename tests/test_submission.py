@@ -165,7 +165,7 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"ids": ["10119", *IDS[1:]]}, "no File_ID"),
+        ({"ids": ["10119", *IDS[1:]]}, "not a File_ID"),
         ({"ids": [IDS[0], *IDS[:3]]}, "already in line 2"),
         ({"predictions": SCORES["high"] + 1}, "scores, not logits"),
         ({"predictions": SCORES["high"] * np.nan}, "Awe is NaN"),

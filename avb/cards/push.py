@@ -146,7 +146,7 @@ def files_to_push(folder: Path) -> list[str]:
     for name in files:
         path = folder / name
         if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
-            raise AvbError(f"{path}: the card shows it as an example, and it is no file of this folder")
+            raise AvbError(f"{path}: the card shows it as an example, but it is not a file of this folder")
         if looks_like_pickle(path):
             raise AvbError(f"{path} looks like a pickle, which can run code when it is loaded: it is not uploaded")
     return files
@@ -179,7 +179,7 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
             "no token of the Hub: `hf auth login`, or set HF_TOKEN, with write access (huggingface.co/settings/tokens)"
         ) from error
     except HFValidationError as error:
-        raise AvbError(f"{repo_id!r} is no name of a repository: give ORG/NAME ({_first_line(error)})") from error
+        raise AvbError(f"{repo_id!r} is not the name of a repository: give ORG/NAME ({_first_line(error)})") from error
     except OfflineModeIsEnabled as error:
         raise AvbError("the Hub's client is offline: unset HF_HUB_OFFLINE to push") from error
     except HfHubHTTPError as error:

@@ -138,8 +138,8 @@ def read_segments(table: Table, columns: tuple[str, str] | None) -> list[str]:
     for position, (start, end) in enumerate(zip(np.nan_to_num(starts), ends, strict=True)):
         if start < 0 or end <= start:
             raise CorpusError(
-                f"{table.where(position)}: the segment from {start:g} to {end:g} s is none: {columns[0]!r} must be at "
-                f"least 0, and {columns[1]!r} behind it"
+                f"{table.where(position)}: the segment from {start:g} to {end:g} s is not valid: {columns[0]!r} must "
+                f"be at least 0, and {columns[1]!r} greater"
             )
         is_open = np.isnan(end)
         segments.append(
@@ -184,8 +184,8 @@ def _read_seconds(table: Table, column: str) -> np.ndarray:
     if len(unreadable):
         first = int(unreadable[0])
         raise CorpusError(
-            f"{table.where(first)}, column {column!r}: {cells.iloc[first]!r} is no time: give seconds from the file's "
-            "start, or 0 days 00:00:01.5"
+            f"{table.where(first)}, column {column!r}: {cells.iloc[first]!r} is not a time: give seconds from the "
+            "file's start, or 0 days 00:00:01.5"
         )
     return numbers
 
@@ -213,7 +213,7 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
         float32 of shape (clips, labels), NaN where a cell is missing.
 
     Raises:
-        CorpusError: a cell is no number, or outside the task's range.
+        CorpusError: a cell is not a number, or outside the task's range.
     """
     low, high = task.label_range
     slack = _ROUNDING * (high - low)
@@ -275,7 +275,7 @@ def class_labels(table: Table, column: str, task: Task, ids: Sequence[str]) -> n
     unknown = np.flatnonzero(labels.isna())
     if len(unknown):
         near = did_you_mean(table.cells[column].iloc[unknown[0]], task.labels, "Classes")
-        raise CorpusError(f"{_cell(table, unknown, column, ids)} is no class of task {task.name!r}{near}")
+        raise CorpusError(f"{_cell(table, unknown, column, ids)} is not a class of task {task.name!r}{near}")
     return labels.to_numpy(np.int64)
 
 
@@ -300,5 +300,5 @@ def _range_hint(task: Task, lowest: float, highest: float) -> str:
         ]
     if lowest == -1:
         hints.append("if -1 stands for a missing label, leave its cell empty")
-    hints.append("if this is no label, name the labels in label_columns=[...] (--label_columns)")
+    hints.append("if this is not a label, name the labels in label_columns=[...] (--label_columns)")
     return "; " + "; ".join(hints)

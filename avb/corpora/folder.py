@@ -304,7 +304,7 @@ def _choose_columns(
 
 
 def _splits_of_paths(paths: Sequence[str]) -> list[str]:
-    """`train/1.wav`, `test/2.wav`, ... to train, test; nothing where a first folder is no split, or all are one."""
+    """`train/1.wav`, `test/2.wav`, ... to train, test; nothing where a first folder is not a split, or all are one."""
     folders = [path.replace("\\", "/").removeprefix("./").partition("/") for path in paths]
     splits = [parse_split(first) or "" if slash else "" for first, slash, _ in folders]
     return splits if "train" in splits and len(set(splits)) > 1 and "" not in splits else []
@@ -398,8 +398,8 @@ def _label_candidates(table: Table, given: Sequence[str] | None, special: Sequen
     left = [name for name in table.cells.columns if name not in special]
     if not left:
         raise CorpusError(
-            f"{table.path}: no label columns: beside {', '.join(name for name in special if name)} there are none; add "
-            "them, or name them in label_columns=[...] (--label_columns)"
+            f"{table.path}: no label columns besides {', '.join(name for name in special if name)}; add them, "
+            "or name them in label_columns=[...] (--label_columns)"
         )
     return left
 
@@ -424,8 +424,8 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
         raise CorpusError(f"{table.path}, column {column!r}: {len(classes)} class ({classes}); two are needed")
     if len(classes) == len(cells) > 2:
         raise CorpusError(
-            f"{table.path}, column {column!r}: every row has a class of its own, such as {classes[0]!r}; if it is no "
-            "label, name the label in label_columns=[...] (--label_columns)"
+            f"{table.path}, column {column!r}: every row has a class of its own, such as {classes[0]!r}; if it is not "
+            "a label, name the label in label_columns=[...] (--label_columns)"
         )
     return tuple(classes)
 
@@ -438,7 +438,7 @@ def _split_of_row(table: Table, column: str, position: int) -> str:
     split = parse_split(text)
     if split is None:
         raise CorpusError(
-            f"{table.where(position)}, column {column!r}: {text!r} is no split; legal: train, validation (val, dev), "
-            "test"
+            f"{table.where(position)}, column {column!r}: {text!r} is not a split; legal: train, validation (val, "
+            "dev), test"
         )
     return split

@@ -130,7 +130,7 @@ def read_folds(path: str | Path) -> dict[str, int]:
         path: table of the columns `speaker` and `fold` (0, 1, ...), a row per speaker.
 
     Raises:
-        CorpusError: the table cannot be read, lacks a column, has a speaker twice, or a fold that is no number.
+        CorpusError: the table cannot be read, lacks a column, has a speaker twice, or a fold that is not a number.
     """
     return _read_column(read_table(Path(path)), "speaker")
 
@@ -141,7 +141,7 @@ def _read_column(table: Table, column: str) -> dict[str, int]:
     fold_of: dict[str, int] = {}
     for position, (name, fold) in enumerate(zip(names, table.cells[require_column(table, "fold")], strict=True)):
         if not fold.isdecimal():
-            raise CorpusError(f"{table.where(position)}: fold {fold!r} is no number; give 0, 1, ...")
+            raise CorpusError(f"{table.where(position)}: fold {fold!r} is not a number; give 0, 1, ...")
         if name in fold_of:
             raise CorpusError(f"{table.where(position)}: {column} {name!r} is there twice; remove one of the rows")
         fold_of[name] = int(fold)

@@ -124,7 +124,7 @@ def _find_labels(root: Path, task: str) -> Path:
 def _split_of_row(table: Table, position: int, text: str) -> str:
     split = parse_split(text)
     if split is None:
-        raise CorpusError(f"{table.where(position)}, column 'Split': {text!r} is no split; legal: Train, Val, Test")
+        raise CorpusError(f"{table.where(position)}, column 'Split': {text!r} is not a split; legal: Train, Val, Test")
     return split
 
 
@@ -146,8 +146,8 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
         name = _bare(clip_id)
         if not name or "/" in name or "\\" in name or ".." in name:
             raise CorpusError(
-                f"{table.where(position)}, column {id_column!r}: {clip_id!r} is no File_ID; ids look like [10119] and "
-                "name a file, never a path"
+                f"{table.where(position)}, column {id_column!r}: {clip_id!r} is not a File_ID; ids look like [10119] "
+                "and name a file, never a path"
             )
         files.append(file_of.get(_file_key(clip_id)))
         if files[-1] is None:

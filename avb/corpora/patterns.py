@@ -149,7 +149,7 @@ def read_classes(names: Sequence[str], pattern: str, where: str) -> list[str]:
         return found
     for name, code in zip(names, found, strict=True):
         if code not in ready.classes:
-            raise CorpusError(f"{where}: {name}: {code!r} is no class of {pattern}: {', '.join(ready.classes)}")
+            raise CorpusError(f"{where}: {name}: {code!r} is not a class of {pattern}: {', '.join(ready.classes)}")
     return [ready.classes[code] for code in found]
 
 

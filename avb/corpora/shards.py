@@ -125,7 +125,7 @@ def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) ->
     """
     files = find_shards(root)
     if not files:
-        raise CorpusError(f"{root}: no shards (train-*.parquet, ...) beside {TASKS_FILE}; prepare the corpus again")
+        raise CorpusError(f"{root}: no shards (train-*.parquet, ...) next to {TASKS_FILE}; prepare the corpus again")
     if not (root / TASKS_FILE).is_file():
         raise CorpusError(
             f"{root}: no {TASKS_FILE}; if these shards were prepared from EmoGator, load them as 'emogator'"

@@ -247,7 +247,7 @@ def _check_rows(rows: list[tuple[int, list[str]]], task: Task, expected_ids: Ite
             problems.append(Problem("unknown-id", f"{clip_id} is no clip of the Test split: remove the line", line))
         elif not _FILE_ID.fullmatch(clip_id) and (expected is None or clip_id not in expected):
             problems.append(
-                Problem("file-id", f"{clip_id!r} is no File_ID: write it as the release does, [10119]", line)
+                Problem("file-id", f"{clip_id!r} is not a File_ID: write it as the release does, [10119]", line)
             )
         if clip_id in line_of_id:
             message = f"{clip_id} was already in line {line_of_id[clip_id]}: keep one line a clip"

@@ -76,7 +76,7 @@ def _read_csv(path: Path) -> Table:
     with path.open(newline="", encoding=encoding) as file:
         first_line = file.readline(MAX_LINE)
         if len(first_line) == MAX_LINE:
-            raise CorpusError(f"{path}: its first line is longer than {MAX_LINE:,} characters; it is no label table")
+            raise CorpusError(f"{path}: its first line is longer than {MAX_LINE:,} characters; it is not a label table")
         # The first line of a spreadsheet's file may say what separates the fields: `sep=;`.
         announced = re.fullmatch(r'"?sep=([,;|\t])"?\r?\n?', first_line)
         if announced:

@@ -30,7 +30,7 @@ LFS_HEAD, LFS_BYTES = b"version https://git-lfs", 1024
 
 
 def check_weights(name: str, config: PreTrainedConfig):
-    """Refuses a model whose weights are no safetensors, lie elsewhere, or are far too few for its configuration.
+    """Refuses a model whose weights are not safetensors, lie elsewhere, or are far too few for its configuration.
 
     Args:
         name: a folder or a name on the Hub.
@@ -111,7 +111,7 @@ def _shards(index: str) -> list[str]:
     for shard in shards:
         # Transformers would follow `../../other.safetensors` out of the folder.
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise AvbError(f"{index}: names {shard!r}, which is no safetensors file beside it; it is not loaded")
+            raise AvbError(f"{index}: names {shard!r}, which is not a safetensors file next to it; it is not loaded")
     return sorted(shards)
 
 

@@ -99,7 +99,7 @@ def find(
 
     Raises:
         AudioError: the recording cannot be read.
-        AvbError: there is no such model or detector, or the threshold is no probability.
+        AvbError: there is no such model or detector, or the threshold is not a probability.
     """
     found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
     finder = Finder(found, as_scorer(model, device), threshold)

@@ -146,7 +146,7 @@ def check_out(out: Path, overwrite: bool):
     if not os.path.lexists(out):
         return
     if not (out / REPORT_FILE).is_file():
-        raise AvbError(f"{out} exists, and is no exported model: give another name")
+        raise AvbError(f"{out} exists, and is not an exported model: give another name")
     if not overwrite:
         raise AvbError(f"{out} exists: give another name, or --overwrite")
 

@@ -134,7 +134,7 @@ def check_out(out: Path, is_own: bool, overwrite: bool):
     """Raises an AvbError where `out` is neither new nor the model's own folder, or has an export already."""
     has_export = (out / HUB_FOLDER / REPORT_FILE).is_file()
     if os.path.lexists(out / HUB_FOLDER) and not has_export:
-        raise AvbError(f"{out / HUB_FOLDER} exists, and is no export: move it away")
+        raise AvbError(f"{out / HUB_FOLDER} exists, and is not an export: move it away")
     if has_export and not overwrite:
         raise AvbError(f"{out / HUB_FOLDER} exists: give another OUT, or --overwrite")
     if os.path.lexists(out) and not is_own and not has_export:

@@ -50,7 +50,7 @@ def load_model(
 
     Raises:
         AvbError: there is no such device or model, it has no files for this engine, it does not run in this `dtype`,
-            its files are damaged or do not fit together, its weights are no safetensors, or it is an encoder without a
+            its files are damaged or do not fit together, its weights are not safetensors, or it is an encoder without a
             trained head, whose scores would be noise.
     """
     place = find_device(device)

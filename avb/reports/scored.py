@@ -131,7 +131,7 @@ def _predictions(task: Task, columns: dict, split: str, rows: list[dict]) -> Pre
 
 def _class(index: dict[str, int], label: str) -> int:
     if label not in index:
-        raise ValueError(f"{label!r} is no class of the run")
+        raise ValueError(f"{label!r} is not a class of the run")
     return index[label]
 
 

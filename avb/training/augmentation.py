@@ -107,7 +107,7 @@ class AugmentedClips(torch.utils.data.Dataset):
 
     def __init__(self, rows: Dataset, names: Sequence[str], prob: float = 0.5, seed: int = 42):
         if not 0 <= prob <= 1:
-            raise AvbError(f"--augment_prob {prob} is no probability: give 0 to 1")
+            raise AvbError(f"--augment_prob {prob} is not a probability: give 0 to 1")
         probs = read_augmentations(names, prob)
         if "input_values" not in rows.column_names:
             raise AvbError("--augment changes waveforms, and this model is trained on features of them: leave it out")
@@ -163,7 +163,7 @@ def read_augmentations(names: Sequence[str], prob: float) -> dict[str, float]:
         except ValueError:
             probs[name] = -1.0
         if not 0 <= probs[name] <= 1:
-            raise AvbError(f"--augment {item!r}: {own!r} is no probability: give 0 to 1, as in {name}:0.3")
+            raise AvbError(f"--augment {item!r}: {own!r} is not a probability: give 0 to 1, as in {name}:0.3")
     return probs
 
 

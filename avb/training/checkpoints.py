@@ -34,13 +34,13 @@ def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str
         AvbError: the folder holds a finished or an unfinished run, and it was not said what is to become of it.
     """
     if resume and overwrite:
-        raise AvbError("--resume true continues and --overwrite true starts anew: give one of them")
+        raise AvbError("--resume true continues and --overwrite true starts over: give one of them")
     if resume:
         return last_checkpoint(output_dir)
     if not overwrite and is_finished(output_dir):
         raise AvbError(f"{output_dir} holds a finished model: choose another --output_dir, or --overwrite true")
     if not overwrite and sort_checkpoints(str(output_dir)):
-        raise AvbError(f"{output_dir} holds an unfinished run: --resume true continues, --overwrite true starts anew")
+        raise AvbError(f"{output_dir} holds an unfinished run: --resume true continues, --overwrite true starts over")
     return None
 
 

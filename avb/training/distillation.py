@@ -114,5 +114,5 @@ def _read_scores(path: Path, ids: Sequence[str], task: Task) -> np.ndarray:
         )
     scores = cells.loc[list(ids), list(task.labels)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     if np.isnan(scores).any():
-        raise AvbError(f"{path}: a score of clip {ids[int(np.isnan(scores).any(1).argmax())]!r} is no number")
+        raise AvbError(f"{path}: a score of clip {ids[int(np.isnan(scores).any(1).argmax())]!r} is not a number")
     return scores

@@ -157,7 +157,7 @@ class CheckpointTrainer(Trainer):
         if best.is_dir():  # perhaps the folder was moved
             self.state.best_model_checkpoint = str(best)
         elif self.args.load_best_model_at_end and self.state.best_global_step:
-            raise AvbError(f"{best}, the best checkpoint so far, is gone: train anew, by --overwrite true")
+            raise AvbError(f"{best}, the best checkpoint so far, is gone: train again, by --overwrite true")
         has_stopped_early = any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
             for callback in self.callback_handler.callbacks

@@ -195,7 +195,7 @@ CASES = [
         model(evil_code, fields(PREPARATION, feature_extractor_type="Evil")),
         "error: contains custom code",
     ),
-    Case("an index of weights outside the folder", model(outside_shards), "error: no safetensors file beside it"),
+    Case("an index of weights outside the folder", model(outside_shards), "error: not a safetensors file next to it"),
     Case("config.json is no JSON", model(content(CONFIG, b"{")), "error: is not a valid JSON file"),
     Case("config.json is a list", model(content(CONFIG, b"[]")), "error: do not fit together"),
     Case("config.json of 100,000 brackets", model(content(CONFIG, b"[" * 100_000)), "error: RecursionError"),

@@ -42,11 +42,13 @@ CASES = [
         recipe("poolling: avg"),
         "error: unknown argument 'poolling' in the recipe; did you mean 'pooling'",
     ),
-    Case("a key that is no word", recipe("1: avg"), "error: 1 is not the name of an argument, but a int"),
+    Case("a key that is not a word", recipe("1: avg"), "error: 1 is not the name of an argument, but a int"),
     Case("a word for a number", recipe("rnn_layers: two"), "error: invalid int value: 'two'"),
     Case("a list for a number", recipe("rnn_layers: [1, 2]"), "error: unknown argument '2'"),
     Case("a mapping for a number", recipe("rnn_layers: {a: 1}"), "error: invalid int value"),
-    Case("lists in lists", recipe("label_columns: [[a], b]"), "error: label_columns in the recipe: ['a'] is no word"),
+    Case(
+        "lists in lists", recipe("label_columns: [[a], b]"), "error: label_columns in the recipe: ['a'] is not a word"
+    ),
     Case("an illegal choice", recipe("lr_scheduler_type: sideways"), "error: sideways is not a valid"),
     Case("a token of the Hub", recipe("hub_token: hf_x"), "error: --hub_token would end up in recipe.yaml"),
     Case("a list, not a mapping", recipe("- pooling\n- avg"), "error: not a list"),

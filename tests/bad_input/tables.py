@@ -212,7 +212,7 @@ CASES = [
     Case("every cell quoted", table(text([[f'"{c}"' for c in row] for row in ROWS])), "loaded: 8 train"),
     Case("a quote that is never closed", table(cell(3, 1, '"0.3')), "error: line"),
     Case("cells of 200,000 signs", table(cell(3, 1, "1" * 200_000)), "error: field larger than field limit"),
-    Case("a header of two million signs", table("x" * 2_000_000), "error: it is no label table"),
+    Case("a header of two million signs", table("x" * 2_000_000), "error: it is not a label table"),
     Case("zero bytes among the text", table(cell(3, 1, "0\0.3")), "error: line 5, clip 'c3.wav', column 'joy'"),
     Case("0 bytes", table(""), "error: the file is empty"),
     Case("a header alone", table(text([])), "error: a header but no rows"),
@@ -234,7 +234,9 @@ CASES = [
     Case("a label of 300 digits", table(cell(3, 1, "9" * 300)), "error: is outside the label range 0 to 1"),
     Case("a word among numbers", table(cell(3, 1, "high")), "error: 'high' is not a number"),
     Case(
-        "an unknown split", table(text([(*r, "Vall") for r in ROWS], (*HEADER, "split"))), "error: 'Vall' is no split"
+        "an unknown split",
+        table(text([(*r, "Vall") for r in ROWS], (*HEADER, "split"))),
+        "error: 'Vall' is not a split",
     ),
     Case("two clips", table(text(ROWS[:2])), "error: they need at least 3 speakers (or clips), there are 2"),
     Case("a clip that is not there", table(path_cell("gone.wav")), "error: 1 of 10 audio files are not in"),
@@ -263,7 +265,9 @@ CASES = [
     Case("a segment of no length", segments(*HALVES, ("c0.wav", 1, 1, 0)), "error: line 14: the segment from 1 to 1 s"),
     Case("a segment before the start", segments(*HALVES, ("c0.wav", -1, 1, 0)), "error: line 14: the segment from -1"),
     Case(
-        "a segment from a word", segments(*HALVES, ("c0.wav", "x", 1, 0)), "error: line 14, column 'start': 'x' is no"
+        "a segment from a word",
+        segments(*HALVES, ("c0.wav", "x", 1, 0)),
+        "error: line 14, column 'start': 'x' is not a",
     ),
     Case("a segment twice", segments(*HALVES, HALVES[0]), "error: line 14: the clip 'c0.wav#0-1' was already in"),
     Case(
@@ -340,9 +344,9 @@ CASES = [
     Case(
         "HUME-VB, File_ID with ../",
         release(instead(0, "[../00001],Train,0.1,0.2")),
-        "error: '[../00001]' is no File_ID",
+        "error: '[../00001]' is not a File_ID",
     ),
-    Case("HUME-VB, File_ID absolute", release(instead(0, "/etc/passwd,Train,0.1,0.2")), "error: is no File_ID"),
+    Case("HUME-VB, File_ID absolute", release(instead(0, "/etc/passwd,Train,0.1,0.2")), "error: is not a File_ID"),
     Case(
         "HUME-VB, File_ID twice",
         release([*GOOD, "[1],Train,0,0"]),
