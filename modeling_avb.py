@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput, Wav2Vec2BaseModelOutput
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
@@ -95,15 +94,19 @@ def ce_loss(
         label_smoothing: in [0, 1).
     """
     logits = logits.float()
-    weight = logits.new_ones(logits.shape[-1]) if class_weights is None else logits.new_tensor(class_weights)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    if class_weights is None:
+        weight = logits.new_ones(len(classes))
+    else:  # written there number by number: to copy a list, the host would wait for the device
+        weight = torch.cat([logits.new_full((1,), value) for value in class_weights])
     if targets.ndim == 1:
         present = targets != IGNORE_INDEX
-        targets = F.one_hot(targets.masked_fill(~present, 0), len(weight))
+        targets = targets[:, None] == classes
     else:
         present = ~targets.isnan().any(-1)
     targets = targets.masked_fill(~present[:, None], 0).float()  # (batch, classes)
     # A clip weighs what its class does, and so does its smoothed loss: as torch.nn.functional.cross_entropy has it.
-    counts = targets @ weight
+    counts = (targets * weight).sum(-1)  # no matrix product, which autocast would round
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / len(weight) * present[:, None]
     loss = -(targets * weight * logits.log_softmax(-1)).sum()
@@ -336,7 +339,7 @@ class VocalBurstModel(PreTrainedModel):
         if self.log_variances is not None:
             return (losses * torch.exp(-self.log_variances) + self.log_variances).sum()
         weights = self.config.task_weights or [1.0] * len(losses)
-        return (losses * losses.new_tensor(weights)).sum()
+        return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
 
     def encode(
         self,

@@ -328,6 +328,12 @@ class AvbTrainingArguments(TrainingArguments):
         default_factory=torch.cuda.is_available,
         metadata={"help": "Faster copies to a GPU; off without one.", **NO_CHANGE},
     )
+    cuda_graphs: str = field(
+        default="auto",
+        metadata={
+            "help": "Steps as CUDA graphs: auto (on one GPU, where batches have few lengths), true or false.",
+        },
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
     # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
     average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
@@ -394,6 +400,9 @@ class AvbTrainingArguments(TrainingArguments):
                 )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise AvbError(f"--ema_decay {self.ema_decay:g} is not legal: between 0 and 1, such as 0.998")
+        self.cuda_graphs = str(self.cuda_graphs).lower()  # YAML has a word for it
+        if self.cuda_graphs not in ("auto", "true", "false"):
+            raise AvbError(f"--cuda_graphs {self.cuda_graphs!r} is not legal: it must be auto, true or false")
         if self.best_on_tie not in ("first", "last"):
             raise AvbError(f"--best_on_tie {self.best_on_tie!r} is not legal: it must be first or last")
         scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value

@@ -209,7 +209,7 @@ def fit(
         run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
         lines = model_lines(trainer.model, _source(model_args), args, _rates(trainer))
-        _say([*lines, device_defaults.summary(args, len(trainer.lengths))], said)
+        _say([*lines, device_defaults.summary(args, len(trainer.lengths), trainer.graphed is not None)], said)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started

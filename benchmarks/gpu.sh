@@ -22,13 +22,15 @@ run() {
     { echo "gpu.sh: failed: $*" >&2; failed=1; }
 }
 
-step() { run train_step.py --rounds "$rounds" --bf16 "$@"; }
+graph=(); [[ "$device" == cuda* ]] && graph=(--graph)
+step() { run train_step.py --rounds "$rounds" --bf16 "${graph[@]}" "$@"; }
 
 step --batch_size "$batch" --masks                                         # wanted: 4.5 times the peer
 step --batch_size "$batch" --masks --front_end kept                        # 6 times
 step --batch_size "$large_batch" --masks --alone                           # 40 % of a matrix product
 run train_command.py --rounds 1 --clips "$clips" --epochs "$epochs"        # 4 times
 step --batch_size "$large_batch" --masks --alone --front_end kept
+run train_step.py --rounds "$rounds" --bf16 --batch_size "$batch" --masks --alone    # eager, for comparison
 run score_folder.py --rounds 1 --clips "$clips" --ours torch-bf16
 run frozen_epochs.py --rounds 1 --epochs "$epochs" --clips "$((clips / 4))"
 python benchmarks/table.py "$results"

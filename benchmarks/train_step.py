@@ -30,24 +30,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--masks", action="store_true", help="clips of mixed lengths, padded, with their mask")
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 autocast")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
+    parser.add_argument("--graph", action="store_true", help="ours as a CUDA graph, as training has it on a GPU")
     parser.add_argument("--alone", action="store_true", help="ours only: for a batch that the peer has no memory for")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args(argv)
+    if args.graph and (args.compile or not args.device.startswith("cuda")):
+        parser.error("--graph needs --device cuda, and no --compile")
     row = prepare(args)
     row.benchmark = "train_step"
     row.setting = (
         f"{args.shape}, batch {args.batch_size} x {args.seconds:g} s{' at most' if args.masks else ''}, "
         f"front end {args.front_end}, "
         f"{'bf16' if args.bf16 else 'fp32'}{', compiled' if args.compile else ''}"
+        f"{', as a CUDA graph' if args.graph else ''}"
     )
     row.peer = "" if args.alone else "stock Transformers, all layers, fp32, eager, Adam on every parameter"
     with TemporaryDirectory() as folder:
         Worker(setup_folder, folder=folder, shape=args.shape).close()
         work = {"folder": folder, "shape": args.shape, "batch_size": args.batch_size, "seconds": args.seconds}
         work |= {"device": args.device, "masks": args.masks}
-        ours = Worker(setup_ours, front_end=args.front_end, bf16=args.bf16, compile_model=args.compile, **work)
+        own = {"front_end": args.front_end, "bf16": args.bf16, "compile_model": args.compile, "graph": args.graph}
+        ours = Worker(setup_ours, **own, **work)
+        warmup = 5 if args.graph else 2 if args.compile else 1  # three eager steps and one more precede a replay
         sides = [ours] if args.alone else [ours, Worker(setup_peer, **work)]
-        compared(row, *alternate(*sides, rounds=args.rounds, warmup=2 if args.compile else 1))
+        compared(row, *alternate(*sides, rounds=args.rounds, warmup=warmup))
     operations = ours.times.value["operations"]
     row.gflops = operations / row.ours_s / 1e9
     row.limit_gflops = limit_gflops(dtype="bfloat16" if args.bf16 else "float32", device=args.device)
@@ -74,6 +80,7 @@ def setup_ours(
     front_end: str,
     bf16: bool,
     compile_model: bool,
+    graph: bool,
 ) -> Callable[[], dict]:
     """A step of ours; it returns the loss, and how many floating-point operations a step is."""
     import torch
@@ -92,11 +99,25 @@ def setup_ours(
     if compile_model:
         model.compile()
 
-    def loss_of():
+    def loss_of(inputs: dict) -> torch.Tensor:
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-            return model(**batch).loss
+            return model(**inputs).loss
 
-    return _step(loss_of, optimizer, parameters, device)
+    def loss_and_gradients(inputs):
+        loss = loss_of(inputs)
+        return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    def compute() -> torch.Tensor:
+        loss = loss_of(batch)
+        loss.backward()
+        return loss
+
+    if graph:
+        from avb.training.graphs import CudaCapture, GraphedSteps
+
+        steps = GraphedSteps(loss_and_gradients, parameters, CudaCapture(torch.device(device)))
+        return _step(lambda: steps(batch), optimizer, parameters, device)
+    return _step(compute, optimizer, parameters, device)
 
 
 def setup_peer(
@@ -112,7 +133,13 @@ def setup_peer(
     optimizer = torch.optim.Adam(parameters, lr=1e-5)
     batch = make_batch(batch_size, seconds, masks, device)
     labels = batch.pop("labels")
-    return _step(lambda: ccc_loss(model(**batch), labels), optimizer, parameters, device)
+
+    def compute() -> torch.Tensor:
+        loss = ccc_loss(model(**batch), labels)
+        loss.backward()
+        return loss
+
+    return _step(compute, optimizer, parameters, device)
 
 
 def make_batch(batch_size: int, seconds: float, masks: bool, device: str) -> dict:
@@ -130,16 +157,12 @@ def make_batch(batch_size: int, seconds: float, masks: bool, device: str) -> dic
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _step(loss_of: Callable, optimizer, parameters: list, device: str):
+def _step(compute: Callable, optimizer, parameters: list, device: str):
+    """A step: `compute` gives the loss and leaves the gradients."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     answer = {"device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device}
-
-    def compute():
-        loss = loss_of()
-        loss.backward()
-        return loss
 
     def step() -> dict:
         optimizer.zero_grad()

@@ -53,6 +53,9 @@ def fill_in(
     if "tf32" in chosen:
         args.tf32 = chosen["tf32"]
         enable_tf32(args.tf32)
+    if "logging_nan_inf_filter" not in given:
+        args.logging_nan_inf_filter = False  # to look at each step's loss, the host would wait for the device
+    args.accelerator_config.non_blocking = args.dataloader_pin_memory
     if "dataloader_num_workers" not in given:
         args.dataloader_num_workers = loader_workers(args.world_size)
     if args.dataloader_num_workers > 0:
@@ -85,12 +88,13 @@ def fill_in_evaluation(args: AvbTrainingArguments, given: Container[str], longes
         args.per_device_eval_batch_size = evaluation_batch_size(longest_samples, free)
 
 
-def summary(args: AvbTrainingArguments, lengths: int) -> str:
+def summary(args: AvbTrainingArguments, lengths: int, has_graphs: bool = False) -> str:
     """One line of how the device is used.
 
     Args:
         args: of the run.
         lengths: that batches are padded to; 0 where each is as long as its longest clip.
+        has_graphs: whether steps are captured as CUDA graphs.
     """
     name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "TF32" if args.tf32 else "fp32"
@@ -98,4 +102,6 @@ def summary(args: AvbTrainingArguments, lengths: int) -> str:
     loading = f"{workers} loader workers" if workers else "clips loaded in this process"
     kept = ", kept between epochs" if workers and args.dataloader_persistent_workers else ""
     padded = f"; batches padded to {lengths} lengths" if lengths else ""
-    return f"on {name}: {precision}, {loading}{kept}, evaluation of {args.per_device_eval_batch_size} clips{padded}"
+    graphs = "; steps as CUDA graphs" if has_graphs else ""
+    evaluation = f"evaluation of {args.per_device_eval_batch_size} clips"
+    return f"on {name}: {precision}, {loading}{kept}, {evaluation}{padded}{graphs}"

@@ -8,6 +8,7 @@ gradient for the outputs, and again, with the same random numbers, to back-propa
 once.
 """
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from avb.training.augmentation import AugmentedClips
 from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
 from avb.training.frozen import FrameCollator
+from avb.training.graphs import Capture, CudaCapture, GraphedSteps, reason_against
 from avb.training.lengths import MAX_LENGTHS, choose_lengths
 from avb.training.progress import ProgressLines
 from avb.training.teachers import FOLDS_COLUMN, ModelTeachers
@@ -40,6 +42,8 @@ from avb.training.timing import expected_seconds
 from configuration_avb import MULTITASK
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import VocalBurstModel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -116,6 +120,30 @@ class BurstTrainer(AveragingTrainer):
             self.add_callback(ProgressLines(best_metric(task), partial(expected_seconds, self)))
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
+        self.graphed = self._capture_steps(is_cut_up)
+
+    def _capture_steps(self, is_cut_up: bool) -> GraphedSteps | None:
+        """Steps as CUDA graphs, where they are asked for and can be had."""
+        args, mode = self.args, self.args.cuda_graphs
+        # Without few lengths almost every batch has one of its own: nothing would be replayed.
+        if mode == "false" or (mode == "auto" and not self.lengths):
+            return None
+        if reason := reason_against(args, self.model, is_cut_up):
+            if mode == "true":
+                logger.warning("--cuda_graphs true has no effect: %s", reason)
+            return None
+        return self.graph_steps(CudaCapture(args.device))
+
+    def graph_steps(self, capture: Capture) -> GraphedSteps:
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+        def loss_and_gradients(inputs):
+            with self.compute_loss_context_manager():
+                logits = self.model_wrapped(**_without_labels(inputs)).logits
+                loss = self.accelerator.unwrap_model(self.model).compute_loss(logits, inputs["labels"])
+            return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        return GraphedSteps(loss_and_gradients, parameters, capture)
 
     @staticmethod
     def _few_lengths(model, args: AvbTrainingArguments, data_collator, train_clips) -> list[int]:
@@ -213,6 +241,9 @@ class BurstTrainer(AveragingTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Back-propagates one micro-batch; returns the step's loss with the first one, zero with the others."""
         step = self._step
+        if self.graphed is not None:
+            model.train()
+            return self.graphed(self._prepare_inputs(inputs))
         if step.position == 0 and len(step.micro_batches) > 1:
             model.train()
             self._run_without_gradient(model, step)

@@ -1,0 +1,207 @@
+"""Forward, loss and backward of a step as CUDA graphs: one launch instead of some thousands of kernels.
+
+At a batch of 16 clips a GPU works faster than a processor can launch what it is to do. A captured step is launched at
+once. Each shape of a batch (its length and number of clips) is one graph, replayed from static inputs into static
+gradients; clipping, optimiser and learning rate stay outside.
+
+Unusual:
+- A shape is run eagerly the first time it comes, which is its warm-up and a step like any other; captured the second
+  time. A capture runs nothing, so the random numbers are those of an eager training: torch advances its generator by as
+  much per replay as per eager step.
+- All graphs share one pool of memory and leave nothing in it, so that together they need as much as the largest one.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainingArguments
+
+from avb.training.lengths import MAX_LENGTHS
+
+MAX_GRAPHS = 2 * MAX_LENGTHS  # each holds its kernels' arguments, some MB, beside the memory that they share
+FIRST_STEPS = 3  # eager ones before any capture: libraries choose and load their kernels in them
+_HOST_FILTERS = ("wav2vec2-bert", "whisper")  # beginnings of model types: `spectrum_avb` copies filters per batch
+_HOST_LENGTHS = ("log-mel-cnn", "se-resnet")
+
+Inputs = Mapping[str, torch.Tensor]
+LossAndGradients = Callable[[Inputs], tuple[torch.Tensor, Sequence[torch.Tensor | None]]]
+
+logger = logging.getLogger(__name__)
+
+
+class Capture(Protocol):
+    """How a function without arguments or results, which works on static tensors, becomes one that can be replayed."""
+
+    def warm_up(self, function: Callable):
+        """Runs the function where it will be captured, and returns what it returns."""
+
+    def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Captures the function without running it. Raises a RuntimeError, after which nothing is changed."""
+
+
+class CudaCapture:
+    """Capture as CUDA graphs on a stream of their own, as `torch.cuda.graph` asks."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, function: Callable):
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            outputs = function()
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        return outputs
+
+    def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
+        state, graph = torch.cuda.get_rng_state(self.device), torch.cuda.CUDAGraph()
+        try:
+            # Of this thread alone: the loader's, which pins memory, must not break a capture.
+            mode = "thread_local"
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode):
+                function()
+        except RuntimeError:
+            # The generator would still take itself for one that is captured, and refuse to draw.
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            generator = torch.cuda.default_generators[index]
+            generator.graphsafe_set_state(generator.clone_state())
+            torch.cuda.set_rng_state(state, self.device)
+            raise
+        return graph.replay
+
+
+class _Graph(NamedTuple):
+    inputs: dict[str, torch.Tensor]
+    replay: Callable[[], None]
+
+
+class GraphedSteps:
+    """Steps of one model: called with a batch, returns its loss and leaves the gradients in the parameters.
+
+    Args:
+        function: a batch → its loss, a scalar, and the gradient of each parameter, None where it has none. Nothing that
+            the host does may depend on what is in the batch.
+        parameters: those of the gradients.
+        capture: how a step is captured.
+        limit: of the number of graphs; further shapes run eagerly.
+    """
+
+    def __init__(
+        self,
+        function: LossAndGradients,
+        parameters: Sequence[nn.Parameter],
+        capture: Capture,
+        limit: int = MAX_GRAPHS,
+    ):
+        self.function, self.parameters, self.capture, self.limit = function, list(parameters), capture, limit
+        self.graphs: dict[tuple, _Graph] = {}
+        self.is_on = True
+        self._seen: set[tuple] = set()
+        self._eager_steps = 0
+        self._loss: torch.Tensor | None = None
+        self._gradients: list[torch.Tensor | None] = []  # static, of each parameter that has one
+
+    def __call__(self, inputs: Inputs) -> torch.Tensor:
+        """The loss of a batch, a scalar; every parameter's `grad` is set anew."""
+        key = tuple((name, tensor.shape, tensor.dtype) for name, tensor in sorted(inputs.items()))
+        is_due = key in self._seen and self._eager_steps >= FIRST_STEPS and len(self.graphs) < self.limit
+        if self.is_on and key not in self.graphs and is_due:
+            self._add(key, inputs)
+        if key not in self.graphs:
+            return self._run_eagerly(key, inputs)
+        graph = self.graphs[key]
+        for name, static in graph.inputs.items():
+            static.copy_(inputs[name], non_blocking=True)
+        graph.replay()
+        self._set_gradients(self._gradients)
+        assert self._loss is not None  # there is a graph
+        return self._loss.clone()
+
+    def _run_eagerly(self, key: tuple, inputs: Inputs) -> torch.Tensor:
+        if not self.is_on:
+            loss, gradients = self.function(inputs)
+        else:
+            loss, gradients = self.capture.warm_up(lambda: self.function(inputs))
+            self._seen.add(key)
+            self._eager_steps += 1
+            self._reserve(loss, gradients)
+        pairs = zip(self.parameters, gradients, strict=True)
+        self._set_gradients([None if own is None else _laid_out_as(parameter, own) for parameter, own in pairs])
+        return loss
+
+    def _reserve(self, loss: torch.Tensor, gradients: Sequence[torch.Tensor | None]):
+        """Static tensors for the results of all graphs, outside their pool."""
+        if self._loss is None:
+            self._loss = torch.empty_like(loss)
+            pairs = zip(self.parameters, gradients, strict=True)
+            self._gradients = [None if own is None else torch.empty_like(parameter) for parameter, own in pairs]
+
+    def _add(self, key: tuple, inputs: Inputs):
+        static = {name: tensor.clone() for name, tensor in inputs.items()}
+
+        def step():
+            loss, gradients = self.function(static)
+            if [gradient is None for gradient in gradients] != [gradient is None for gradient in self._gradients]:
+                raise RuntimeError("other parameters have a gradient than in the step before")
+            assert self._loss is not None  # an eager step came before
+            self._loss.copy_(loss)
+            own = [gradient for gradient in self._gradients if gradient is not None]
+            torch._foreach_copy_(own, [gradient for gradient in gradients if gradient is not None])
+
+        state = torch.get_rng_state()
+        try:
+            self.graphs[key] = _Graph(static, self.capture(step))
+        except RuntimeError as error:
+            logger.warning(
+                "CUDA graphs: this model's step cannot be captured (%s); training goes on without them, at the same "
+                "numbers", " ".join(str(error).split())[:200],
+            )  # fmt: skip
+            self.is_on = False
+            self.graphs.clear()
+            self._loss, self._gradients = None, []
+        finally:
+            torch.set_rng_state(state)
+
+    def _set_gradients(self, gradients: Sequence[torch.Tensor | None]):
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+
+def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
+    """As `backward` leaves it: fused optimisers read both in the order in which they lie in memory."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def reason_against(args: TrainingArguments, model: PreTrainedModel, is_cut_up: bool) -> str | None:
+    """Why the steps of a training cannot be captured; None where they can.
+
+    Args:
+        args: of the run.
+        model: as it will be trained.
+        is_cut_up: whether a step has several micro-batches or devices.
+    """
+    optimizer = str(getattr(args.optim, "value", args.optim))
+    config = model.config
+    drops_layers = getattr(config, "layerdrop", 0) and any(
+        parameter.requires_grad for parameter in model.base_model.parameters()
+    )
+    reasons = {
+        f"the device is {args.device.type}": args.device.type != "cuda",
+        "a step has several micro-batches or devices": is_cut_up or args.n_gpu > 1,
+        "--torch_compile captures its own": args.torch_compile,
+        "--fp16 scales the loss by what came of it": args.fp16,
+        "--gradient_checkpointing runs parts twice": args.gradient_checkpointing,
+        "--deepspeed or --fsdp keep their own gradients": bool(args.deepspeed or args.fsdp),
+        f"--optim {optimizer} takes gradients away while they come": optimizer.endswith(("layerwise", "lomo")),
+        f"--optim {optimizer} has a training mode of its own": optimizer.startswith("schedule_free"),
+        "--layerdrop draws on the processor": bool(drops_layers),
+        "its spectra are made with filters that lie in the host's memory": config.model_type.startswith(_HOST_FILTERS),
+        "its mask is as long as the longest clip, which the processor looks up": config.model_type in _HOST_LENGTHS,
+        "flash_attention_2 looks for padding on the processor": config._attn_implementation == "flash_attention_2",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
