@@ -189,7 +189,7 @@ def fit(
     check_model(model_args)  # before clips are decoded
     clips = read_clips()
     clips.splits["train"] = limit_clips(clips.splits["train"], data_args, args.seed)
-    recipe, chosen = _fill_in_defaults(model_args, args, clips, recipe, output_dir)
+    recipe, chosen = _fill_in_defaults(model_args, data_args, args, clips, recipe, output_dir)
     _refuse_few_clips(args, len(clips.splits["train"]))
     train_set = describe_clips(clips.task, clips.splits["train"])
     if args.process_index == 0:
@@ -283,13 +283,18 @@ def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, mad
 
 
 def _fill_in_defaults(
-    model_args: ModelArguments, args: AvbTrainingArguments, clips: Clips, recipe: dict, output_dir: Path
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AvbTrainingArguments,
+    clips: Clips,
+    recipe: dict,
+    output_dir: Path,
 ) -> tuple[dict, str]:
     """Sets what was not given; returns the recipe with it, and a line about it. A stopped run's own recipe wins."""
     path, labels = output_dir / RECIPE, clips.splits["train"]["labels"]
     known = read_yaml(path) if args.resume and path.is_file() else {}
     known = {name: None if value == OFF else value for name, value in known.items()}
-    chosen = defaults.fill_in(model_args, args, clips.task, labels, given=recipe, known=known)
+    chosen = defaults.fill_in(model_args, data_args, args, clips.task, labels, given=recipe, known=known)
     said = defaults.summary(chosen, model_args, len(labels))
     chosen |= device_defaults.fill_in(model_args, args, given=recipe, known=known)
     return recipe | {name: OFF if value is None else value for name, value in chosen.items()}, said

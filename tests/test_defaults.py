@@ -14,11 +14,13 @@ TRIO = Task("trio", "classification", ("a", "b", "c"))
 SNAPSHOT = Path(__file__).with_name("paper_recipes.json")
 AUTOMATIC = ("encoder_learning_rate", "learning_rate", "num_train_epochs", "per_device_train_batch_size", "pooling")
 AUTOMATIC += ("rnn_layers", "class_weights")
+OF_CLASSES = ("augment", "label_smoothing", "head_dropout", "weight_decay")  # with a small encoder
 
 
 def filled(*argv, task=TRIO, labels=(0, 1, 2) * 100, known=None):
-    model_args, _, args, command = parse_arguments([*argv, "--data_dir", "x"])
-    chosen = fill_in(model_args, args, task, list(labels), command.recipe, known)
+    model_args, data_args, args, command = parse_arguments([*argv, "--data_dir", "x"])
+    chosen = fill_in(model_args, data_args, args, task, list(labels), command.recipe, known)
+    assert data_args.augment == chosen.get("augment")
     return model_args, args, chosen
 
 
@@ -26,9 +28,36 @@ def test_a_small_encoder_that_comes_with_the_project():
     model_args, args, chosen = filled("--encoder", "emogator-small")
     assert (args.encoder_learning_rate, args.learning_rate, args.num_train_epochs) == (3e-4, 3e-3, 20)
     assert (model_args.pooling, model_args.rnn_layers, model_args.class_weights) == ("attention", 0, None)
-    assert chosen.keys() == set(AUTOMATIC)
+    assert chosen.keys() == {*AUTOMATIC, *OF_CLASSES}
     said = summary(chosen, model_args, 300)
     assert said.startswith("chosen for a small encoder and 300 train clips: ") and "learning_rate 0.003" in said
+    assert "augment shift mixup" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "task", "labels", "chosen_too"),
+    [
+        (("--encoder", "emogator-small"), TASKS["two"], [[0.1, 0.2]] * 90, ()),  # scores: not measured
+        (("--encoder", "emogator-small", "--freeze", "encoder"), TRIO, [0, 1, 2] * 30, ()),  # its frames are kept
+        (
+            ("--encoder", "emogator-small", "--teachers", "t"),
+            TRIO,
+            [0, 1, 2] * 30,
+            set(OF_CLASSES) - {"label_smoothing"},
+        ),
+        (("--encoder", "encoders/tiny.yaml", "--freeze", "none"), TRIO, [0, 1, 2] * 30, ()),
+        (("presets/recommended", "--encoder", "emogator-small"), TRIO, [0, 1, 2] * 30, ()),
+        (("--encoder", "emogator-small", "--augment", "none"), TRIO, [0, 1, 2] * 30, set(OF_CLASSES) - {"augment"}),
+    ],
+)
+def test_only_a_small_encoder_is_kept_from_learning_its_clips_by_heart(argv, task, labels, chosen_too):
+    *_, chosen = filled(*argv, task=task, labels=labels)
+    assert chosen.keys() & set(OF_CLASSES) == set(chosen_too)
+
+
+def test_a_run_that_began_without_goes_on_without():
+    *_, chosen = filled("--encoder", "emogator-small", known={"num_train_epochs": 7})
+    assert chosen == {"num_train_epochs": 7}
 
 
 @pytest.mark.parametrize(("clips", "epochs"), [(30, 60), (100, 60), (300, 20), (1_000, 10), (24_000, 10)])
@@ -90,7 +119,7 @@ def test_recipes_pin_what_is_automatic():
         *_, command = parse_arguments([str(path), "--data_dir", "x"])
         wav2vec2 = "emo18" not in path.stem
         pinned = set(AUTOMATIC) - {"encoder_learning_rate"} if wav2vec2 else {"learning_rate", "num_train_epochs"}
-        pinned |= {"per_device_train_batch_size", "class_weights"}
+        pinned |= {"per_device_train_batch_size", "class_weights", *(OF_CLASSES if wav2vec2 else ())}
         assert pinned <= command.recipe.keys(), path.name
     for name in ("multitask", "sample"):
         *_, command = parse_arguments([name, "--data_dir", "x"])
