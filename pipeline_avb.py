@@ -297,6 +297,9 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
     Raises:
         AudioError: it cannot be read, downloaded or used.
     """
+    if is_audio_decoder(source):
+        samples = source.get_all_samples()
+        source = {"array": samples.data.mean(0).numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         source = {"bytes": download(source), "path": source}
     if is_array_with_rate(source):
@@ -309,9 +312,6 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
             f"array given without a sampling rate; assuming {sampling_rate:,} Hz: give (array, rate)", stacklevel=2
         )
         source = {"array": source, "sampling_rate": sampling_rate}
-    if is_audio_decoder(source):
-        samples = source.get_all_samples()
-        source = {"array": samples.data.mean(0).numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(source, dict) and source.keys() & {"array", "raw"}:
         if "sampling_rate" not in source:
             raise AudioError('<array>: its rate is unknown; give {"array": ..., "sampling_rate": ...}')
