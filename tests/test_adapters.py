@@ -116,11 +116,13 @@ def arguments(sample, encoder, output, *more: str) -> list[str]:
     settings = {
         "data_dir": sample, "task": "two", "encoder": encoder, "output_dir": output, "lora_rank": 4, "rnn_layers": 0,
         "pooling": "avg", "encoder_layer": 2,
-        "use_weighted_layer_sum": True, "per_device_train_batch_size": 4, "max_steps": 4, "hidden_dropout": 0.2,
+        "use_weighted_layer_sum": True, "per_device_train_batch_size": 4, "max_steps": 4, "head_dropout": 0.2,
         "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 3,
         "encoder_learning_rate": 0.01, "learning_rate": 0.01, "disable_tqdm": True, "cache_dir": sample / "cache",
         "num_train_epochs": 1, "keep_checkpoints": True,
     }  # fmt: skip
+    if json.loads((encoder / "config.json").read_text())["model_type"] != "whisper":  # whose dropout is its own
+        settings["hidden_dropout"] = 0.2
     return [
         "recipes/sample.yaml",
         *(text for key, value in settings.items() for text in (f"--{key}", str(value))),
