@@ -4,19 +4,44 @@ A recording no longer than the window is scored as one clip, with the numbers of
 scored window by window, and its mean over windows stands for it.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile as sf
 
 import avb
+from audio_avb import SAMPLING_RATE
 from avb.errors import AudioError, AvbError
-from pipeline_avb import VocalBurstPipeline
+from calibration_avb import RATES
+from pipeline_avb import VocalBurstPipeline, read_audio
 
+FALSE_ALARMS_PER_HOUR = RATES[-1]  # "probably no burst" is to be said of few bursts
+MARGIN_SECONDS = 0.1  # of audio on both sides of an event that is played
 HOP_SHARE = 0.5  # of a window, from one window's start to the next one's
 COLUMNS = ("file", "seconds", "error")  # of the table, before those of the labels
+
+
+@dataclass(frozen=True)
+class Event:
+    """A vocal burst of a recording.
+
+    Args:
+        start: seconds.
+        end: seconds.
+        label: with the highest score.
+        score: of the label.
+        wav: its sound, as a file's bytes.
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float
+    wav: bytes
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,8 @@ class Answer:
         spans: start and end of each window, seconds.
         score_range: lowest and highest score the model can give.
         is_classifier: scores are probabilities of classes, and sum to 1 over labels.
+        events: of a recording that is longer than a window; None of one that is not.
+        is_burst: of one window, where the model's calibration tells bursts from other sounds; else None.
     """
 
     labels: tuple[str, ...]
@@ -36,6 +63,8 @@ class Answer:
     spans: tuple[tuple[float, float], ...]
     score_range: tuple[float, float]
     is_classifier: bool
+    events: tuple[Event, ...] | None = None
+    is_burst: bool | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -73,24 +102,32 @@ def label_names(pipe: VocalBurstPipeline) -> tuple[str, ...]:
     return tuple(config.id2label[index] for index in range(config.num_labels))
 
 
-def score_recording(pipe: VocalBurstPipeline, path: str | Path, window_seconds: float, max_seconds: float) -> Answer:
+def score_recording(
+    pipe: VocalBurstPipeline, path: str | Path, window_seconds: float, max_seconds: float, with_events: bool = False
+) -> Answer:
     """One file's scores.
 
     Args:
+        pipe: the model.
         path: of an audio file.
         window_seconds: a longer recording is cut into windows of this length, half a window apart.
         max_seconds: longest recording that is accepted.
+        with_events: find the events of one that is longer than a window.
 
     Raises:
         AudioError: it cannot be read or used; the message has the file's name, and not where the server keeps it.
     """
     path = Path(path)
+    recording = {"bytes": path.read_bytes(), "path": path.name}
+    can_reject = pipe.calibration is not None and pipe.calibration.burst is not None
     windows = pipe(
-        {"bytes": path.read_bytes(), "path": path.name},
+        dict(recording),
         window_seconds=window_seconds,
         hop_seconds=window_seconds * HOP_SHARE,
         max_seconds=max_seconds,
+        **({"false_alarms_per_hour": FALSE_ALARMS_PER_HOUR} if can_reject else {}),
     )
+    is_whole = len(windows) == 1
     config = pipe.model.config
     is_classifier = config.problem_type != "regression"
     return Answer(
@@ -99,7 +136,24 @@ def score_recording(pipe: VocalBurstPipeline, path: str | Path, window_seconds: 
         spans=tuple((window["start"], window["end"]) for window in windows),
         score_range=(0.0, 1.0) if is_classifier else tuple(config.label_range),
         is_classifier=is_classifier,
+        events=tuple(find_events(pipe, recording)) if with_events and not is_whole else None,
+        is_burst=windows[0]["scores"][0]["is_burst"] if can_reject and is_whole else None,
     )
+
+
+def find_events(pipe: VocalBurstPipeline, recording: dict) -> Iterator[Event]:
+    """The events of a recording, {"bytes": ..., "path": name}, in their order."""
+    found = avb.find(dict(recording), pipe)
+    waveform = read_audio(dict(recording), SAMPLING_RATE, float("inf")) if len(found) else None
+    for row in found.to_dict("records"):
+        scores = {label: row[label] for label in label_names(pipe)}
+        label = max(scores, key=scores.__getitem__)
+        first, last = (
+            round(max(0.0, at) * SAMPLING_RATE) for at in (row["start"] - MARGIN_SECONDS, row["end"] + MARGIN_SECONDS)
+        )
+        wav = io.BytesIO()
+        sf.write(wav, waveform[first:last], SAMPLING_RATE, format="WAV")
+        yield Event(row["start"], row["end"], label, scores[label], wav.getvalue())
 
 
 def score_recordings(

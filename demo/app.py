@@ -142,7 +142,9 @@ def build_one(pipes: dict[str, VocalBurstPipeline], names: list[str], folder: Pa
             return [figures.error("No model is chosen: tick one."), *no_lines]
         try:
             answers = {
-                name: score_recording(pipes[name], path, window_seconds, MAX_SECONDS) for name in names if name in shown
+                name: score_recording(pipes[name], path, window_seconds, MAX_SECONDS, with_events=True)
+                for name in names
+                if name in shown
             }
         except AudioError as error:
             return [figures.error(str(error)), *no_lines]

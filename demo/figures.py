@@ -4,11 +4,13 @@ Bars and plane are HTML and SVG: every label has its bar, in the task's order, a
 drawn chart would hide from screen readers, from the clipboard and from tests. Colours are those of Gradio's theme.
 """
 
+from base64 import b64encode
 from html import escape
 
 import pandas as pd
 from answers import Answer
 
+MOST_PLAYED = 40  # events with their sound; the others are listed
 TIMELINE_LABELS = 6  # more lines cannot be told apart, nor named in one row
 
 CSS = """
@@ -25,6 +27,8 @@ CSS = """
 .avb-peak { position: absolute; top: -.1rem; bottom: -.1rem; width: 2px; background: var(--body-text-color); }
 .avb-value { font-variant-numeric: tabular-nums; text-align: right; }
 .avb-best { font-weight: 700; }
+.avb-events { list-style: none; margin: .2rem 0 .8rem; padding: 0; font-size: .9rem; }
+.avb-events audio { display: block; width: 100%; height: 2rem; margin: .15rem 0 .4rem; }
 .avb-plane { display: block; width: 100%; max-width: 18rem; margin: .9rem auto 0; color: var(--body-text-color); }
 .avb-plane text { font-size: 11px; fill: currentColor; } .avb-plane .axis { font-weight: 600; }
 .avb-plane .area { fill: none; stroke: var(--border-color-primary); } .avb-plane .quadrant { opacity: .6; }
@@ -54,8 +58,29 @@ def card(name: str, answer: Answer) -> str:
     plane_svg = plane(answer) if has_plane(answer) else ""
     return (
         f'<section class="avb-card" data-model="{escape(name)}"><h3>{escape(name)}</h3>'
-        f"<p>{scored}; {kind}</p>{bars(answer)}{plane_svg}</section>"
+        f"<p>{scored}; {kind}</p>{rejection(answer)}{events(answer)}{bars(answer)}{plane_svg}</section>"
     )
+
+
+def rejection(answer: Answer) -> str:
+    """Says where a clip is probably no burst; nothing where it is, or where that is unknown."""
+    if answer.is_burst is not False:
+        return ""
+    return error("Probably not a vocal burst: the scores mean nothing.")
+
+
+def events(answer: Answer) -> str:
+    """The events of a longer recording, each with its sound; nothing of a clip."""
+    if answer.events is None:
+        return ""
+    items = []
+    for number, event in enumerate(answer.events):
+        said = f"{event.start:.2f} to {event.end:.2f} s: {escape(event.label.replace('_', ' '))} {event.score:.3f}"
+        source = f"data:audio/wav;base64,{b64encode(event.wav).decode()}"
+        player = f'<audio controls preload="none" aria-label="{said}" src="{source}"></audio>'
+        items.append(f"<li>{said}{player if number < MOST_PLAYED else ''}</li>")
+    title = f"Events: {len(items)}" if items else "No vocal burst was found"
+    return f'<h4>{title}</h4><ol class="avb-events">{"".join(items)}</ol>'
 
 
 def bars(answer: Answer) -> str:

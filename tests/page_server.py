@@ -14,11 +14,13 @@ class PageServer:
         headers: sent with every file.
 
     Attributes:
+        folder: what it serves.
         address: of the folder's index.html.
         sent: bytes by path.
     """
 
     def __init__(self, folder: Path, headers: dict[str, str]):
+        self.folder = folder
         self.sent: dict[str, int] = {}
         server = self
 

@@ -1,6 +1,7 @@
 """The demo: what it computes equals the pipeline's numbers; and the real app in a real browser, as a Space has it."""
 
 import csv
+import io
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import answers
@@ -408,3 +410,23 @@ def test_many_files_become_a_table_and_a_csv(page, pipes, clip, clips, tmp_path)
     assert [row["file"] for row in rows] == [row[0] for row in cells]
     assert list(rows[0])[: len(answers.COLUMNS)] == list(answers.COLUMNS)
     assert [float(rows[0][label]) for label in TASKS["high"].labels] == pytest.approx(expected, abs=2e-6)
+
+
+def test_events_of_a_longer_recording_are_played_and_a_clip_may_be_rejected(tmp_path):
+    several = write_examples(tmp_path)["several in a row"]
+    pipe = avb.load("emogator-cnn")
+    answer = score_recording(pipe, several, 5, 120, with_events=True)
+    found = avb.find(str(several), "emogator-cnn")
+    assert [(event.start, event.end) for event in answer.events] == list(zip(found["start"], found["end"], strict=True))
+    shown = figures.card("m", answer)
+    assert len(answer.events) >= 2 and shown.count("<audio controls") == len(answer.events) and "Events: " in shown
+    for event in answer.events:
+        samples, rate = sf.read(io.BytesIO(event.wav))
+        assert len(samples) / rate == pytest.approx(event.end - event.start + 0.2, abs=0.11)
+        assert event.score == found.iloc[answer.events.index(event), 3:].max() and f" s: {event.label} " in shown
+    sf.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(32_000), 16_000)
+    noise = score_recording(pipe, tmp_path / "noise.wav", 5, 120, with_events=True)
+    expected = pipe(str(tmp_path / "noise.wav"), false_alarms_per_hour=360)[0]
+    assert noise.events is None and noise.is_burst is expected["is_burst"]
+    assert ("Probably not a vocal burst" in figures.card("m", noise)) is not noise.is_burst
+    assert "Probably not" in figures.card("m", replace(noise, is_burst=False))

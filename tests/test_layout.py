@@ -93,7 +93,8 @@ LAYERS = {
         "configuration_avb", "encoder_avb", "front_end_avb", "modeling_avb",
     },
     "avb/export": {
-        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/files", "avb/inference", "avb/models",
+        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/events", "avb/files", "avb/inference",
+        "avb/models",
         "calibration_avb", "encoder_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/cards": {

@@ -38,6 +38,10 @@ def test_a_fit_tells_bursts_and_its_thresholds_name_their_alarms(drawn):
     for rate in RATES:  # windows of an hour, one per second
         assert (alarms >= check.threshold(rate)).mean() * 3600 == pytest.approx(rate, abs=2)
         assert found[f"kept_at_{rate}"] == pytest.approx((kept >= check.threshold(rate)).mean(), abs=1e-4)
+    true = bursts.argmax(-1)
+    true[burst_scores(check, bursts) < check.threshold(60)] += 1  # every burst that is not kept is heard wrongly
+    with_classes = measure(check, bursts, others, true % 30)
+    assert with_classes["uar_kept_at_60"] == 1 > with_classes["uar"] and found.items() < with_classes.items()
     assert found["kept_at_5"] <= found["kept_at_60"] <= found["kept_at_360"]
     with pytest.raises(ValueError, match="false_alarms_per_hour=7: legal are 5, 10, 20"):
         check.threshold(7)

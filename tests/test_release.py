@@ -124,6 +124,7 @@ def test_check_says_what_a_release_lacks_and_what_it_must_not_lack(folder, capsy
     assert code == 0 and "ok      a card" in lines and not [line for line in lines if line.startswith("MISSING")]
     assert [line for line in lines if line.startswith("lacks   onnx/") and line.endswith(f"{folder} {folder} --hub")]
     assert [line for line in lines if line.startswith("lacks   a score on test")]
+    assert [line for line in lines if line.startswith("lacks   rejection of what is no burst: python -m avb.events")]
     metrics = json.loads((folder / METRICS).read_text())
     metrics["splits"]["validation"]["ccc"] += 0.1
     (folder / METRICS).write_text(json.dumps(metrics))

@@ -12,6 +12,8 @@ from finished_run import make_run, random_clips
 
 from avb.cards.card import build_card
 from avb.cards.run import read_run
+from avb.cards.tables import rejection_table
+from avb.models import FOLDER
 from avb.run_files import TRAIN_SET
 from avb.tasks import MISSING_CLASS, TASKS, MultiTask
 from avb.training.start import describe_clips
@@ -72,6 +74,16 @@ def test_the_card_shows_it_and_an_older_run_has_none(tmp_path):
     (folder / TRAIN_SET).unlink()
     card = str(build_card(read_run(folder), "x"))
     assert "Clips trained on: 230.\n" in card and "train clips" not in card
+
+
+@pytest.mark.parametrize("model", ["emogator-small", "emogator-cnn"])
+def test_the_cards_of_the_shipped_models_say_what_their_rejection_is_worth(model):
+    rejection = read_run(FOLDER / model).rejection
+    for card in ((ROOT / "model_cards" / f"{model}.md").read_text(), str(build_card(read_run(FOLDER / model), model))):
+        assert (
+            rejection_table(rejection) in card and f"{rejection['auroc']:.3f}, on {rejection['bursts']} bursts" in card
+        )
+    assert rejection["uar_kept_at_60"] >= rejection["uar"]
 
 
 @pytest.mark.parametrize("model", ["emogator-small", "emogator-cnn"])

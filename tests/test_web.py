@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import soxr
+from examples import write_examples
 from page_server import PageServer
 from tiny import save_model
 
@@ -39,6 +40,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.01}  # of scores, on WAV files of 16 kHz
 OTHER_RATES, LOSSY = 1e-3, 0.01
 CLIPS = 10
+FRAME = 0.04 + 1e-6  # of the detector, seconds
 LARGEST, SMALLEST = "emogator-small", "emogator-cnn"
 
 
@@ -122,8 +124,13 @@ def clips(tmp_path_factory):
         frame.sample_rate = 48_000
         container.mux([*stream.encode(frame), *stream.encode(None)])
     sf.write(folder / "long.wav", np.resize(waveforms[0], 16_000 * 12), 16_000)
-    heard = np.resize(waveforms[1] / np.abs(waveforms[1]).max(), 16_000 * 4)
-    sf.write(folder / "microphone.wav", soxr.resample(0.5 * heard, 16_000, 48_000), 48_000)
+    sounds, scene = write_examples(folder), 0.002 * np.random.default_rng(0).standard_normal(16_000 * 34)
+    several, rate = sf.read(sounds["several in a row"])
+    sf.write(folder / "microphone.wav", soxr.resample(several, rate, 48_000), 48_000)
+    for number, burst in enumerate([soxr.resample(several, rate, 16_000), *waveforms[:3]]):  # around 30 s, a seam, too
+        start = 16_000 * (0, 15, 22, 29)[number]
+        scene[start : start + len(burst)] += burst[: len(scene) - start]
+    sf.write(folder / "scene.wav", scene, 16_000, subtype="FLOAT")
     (folder / "notes.txt").write_text("Wednesday: laughed twice")
     return folder
 
@@ -250,6 +257,57 @@ def test_a_long_recording_is_scored_by_windows_and_drawn_over_time(page, clips):
     assert f"{len(windows)} windows" in page.locator("#status").inner_text()
 
 
+def test_events_are_those_of_avb_find_and_are_played(page, clips):
+    choose(page, LARGEST, "fp32")
+    hear(page, clips / "scene.wav")
+    here = page.locator(".event-list li").evaluate_all("items => items.map((item) => ({ ...item.dataset }))")
+    there = avb.find(str(clips / "scene.wav"), LARGEST, device="cpu")
+    assert len(here) == len(there) >= 3
+    for found, (_, expected) in zip(here, there.iterrows(), strict=True):
+        for edge in ("start", "end"):
+            assert float(found[edge]) == pytest.approx(expected[edge], abs=FRAME), edge
+        assert float(found["detection"]) == pytest.approx(expected["detection"], abs=1e-4)
+        scores = [float(score) for score in found["scores"].split(",")]
+        np.testing.assert_allclose(scores, expected.iloc[3:].to_numpy(), atol=1e-4)
+    assert f"{len(there)} events" in page.locator("#status").inner_text()
+    assert page.get_by_role("img", name=f"{len(there)} events from 0.0 to 34.0 s").is_visible()
+    print("ms of events in 34 s:", page.locator("#result").get_attribute("data-event-milliseconds"))
+    second = page.get_by_role("button", name=re.compile("^Play ")).nth(1)
+    second.press("Enter")
+    start, end = there["start"][1], there["end"][1]
+    page.wait_for_function("start => document.querySelector('#player').currentTime > start", arg=start)
+    page.wait_for_function("() => document.querySelector('#player').paused")
+    assert end - 0.1 <= page.locator("#player").evaluate("player => player.currentTime") < end + 1
+
+
+def test_what_is_probably_no_burst_is_said_as_in_python(page, clips):
+    choose(page, LARGEST, "fp32")
+    rng = np.random.default_rng(0)
+    sf.write(clips / "noise.wav", 0.1 * rng.standard_normal(32_000), 16_000)
+    model, verdicts = avb.load(LARGEST, device="cpu"), {}
+    for name in ("0.wav", "1.wav", "noise.wav"):
+        hear(page, clips / name)
+        note, expected = page.locator(".burst"), model(str(clips / name), false_alarms_per_hour=360)[0]
+        assert float(note.get_attribute("data-burst")) == pytest.approx(expected["burst_score"], abs=1e-4)
+        verdicts[name] = note.inner_text().startswith("Probably not") is not expected["is_burst"]
+        assert f"burst score {expected['burst_score']:.2f}"[:16] in note.inner_text()
+    assert all(verdicts.values()), verdicts
+    assert "Probably not a vocal burst" in note.inner_text()  # of noise
+
+
+def test_a_page_without_a_detector_has_no_events(browser, server, clips):
+    plain = browser.new_page()
+    described = json.loads((server.folder / "models.json").read_text()) | {"detector": None}
+    plain.route("**/models.json", lambda route: route.fulfill(json=described))
+    plain.goto(server.address)
+    wait(plain, "ready")
+    assert hear(plain, clips / "0.wav") and not plain.locator(".events").count()
+    sf.write(clips / "two minutes.wav", np.zeros(1000 * 121), 1000)
+    assert not hear(plain, clips / "two minutes.wav")
+    assert "longer than 120 seconds" in plain.get_by_role("alert").inner_text()
+    plain.close()
+
+
 def test_what_is_no_audio_is_said_and_the_page_goes_on(page, clips):
     assert not hear(page, clips / "notes.txt")
     said = page.get_by_role("alert").inner_text()
@@ -258,6 +316,7 @@ def test_what_is_no_audio_is_said_and_the_page_goes_on(page, clips):
 
 
 def test_the_microphone_is_recorded_as_it_is_and_heard_live(page, tmp_path):
+    choose(page, SMALLEST, "fp32")
     record = page.get_by_role("button", name="Record")
     record.focus()
     page.keyboard.press("Enter")
@@ -279,7 +338,9 @@ def test_the_microphone_is_recorded_as_it_is_and_heard_live(page, tmp_path):
     page.get_by_role("button", name="Listen live").click()
     page.locator("#result[data-hops='3']").wait_for()
     print("ms per hop:", page.locator("#result").get_attribute("data-milliseconds"))
-    assert page.locator(".timeline").count() and sum(shown(page).values()) == pytest.approx(1, abs=1e-4)
+    page.locator(".timeline").wait_for()  # two windows that were not quiet
+    assert sum(shown(page).values()) == pytest.approx(1, abs=1e-4)
+    page.locator(".event-list li").first.wait_for()  # found while it listens
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped listening.").wait_for()
 

@@ -110,3 +110,9 @@ def test_windows_are_the_pipelines(heard):
     _, said = heard
     spans = [(5, 2, 2, 1), (32_000, 16_000, 1, 0.5), (33_001, 16_000, 1, 0.5), (160, 16_000, 1, 0.5)]
     assert said["spans"] == [[list(pair) for pair in window_spans(*span)] for span in spans]
+
+
+def test_a_stream_is_resampled_as_a_whole_recording_is(heard):
+    _, said = heard
+    for stream in said["streams"]:
+        assert stream["wrong"] == 0 and 0 <= stream["late"] <= 160, stream  # 10 ms

@@ -25,4 +25,14 @@ for (const name of readdirSync(folder)) {
 }
 const spans = [[5, 2, 2, 1], [32000, 16000, 1, 0.5], [33001, 16000, 1, 0.5], [160, 16000, 1, 0.5]];
 said.spans = spans.map((span) => windowSpans(...span));
+const { resample, ResampleStream } = await import(`${page}/audio/resample.js`);
+const sound = Float32Array.from({ length: 30000 }, (_, place) => Math.sin(place * place * 1e-5));
+said.streams = [16000, 44100, 48000, 37811].map((rate) => {
+  const stream = new ResampleStream(rate, 16000);
+  const heard = [];
+  for (let start = 0; start < sound.length; start += 1024) heard.push(...stream.push(sound.slice(start, start + 1024)));
+  const whole = resample(sound, rate, 16000);
+  const wrong = heard.map((sample, place) => Math.abs(sample - whole[place]));
+  return { late: whole.length - heard.length, wrong: Math.max(...wrong) };
+});
 console.log(JSON.stringify(said));

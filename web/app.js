@@ -1,22 +1,28 @@
 /* The page: buttons and choices to recordings and models, and answers onto the screen. */
 
-import { drawAnswer, hasPlane, ranking, shown } from "./draw.js";
+import { drawAnswer } from "./draw.js";
+import { burstNote, eventsSection, heardIn } from "./draw_events.js";
 import { Engine, webGpuAdapter } from "./engine.js";
 import { Ear, HEARD_SECONDS, HOP_SECONDS } from "./live.js";
 import { joinBlocks, peakOf, startMicrophone } from "./microphone.js";
-import { droppedFiles, listModels, modelOfFiles } from "./models.js";
+import { droppedFiles, modelOfFiles, readPage } from "./models.js";
+import { playSpan } from "./player.js";
 import { readRecording } from "./recording.js";
 import { meanOf, tasksOf } from "./scores.js";
 import { encodeWav } from "./audio/wav.js";
 
 const [MAX_SECONDS, LONGEST_WHOLE] = [120, 10]; // of a recording, and of one that is scored in one piece
+const MAX_SECONDS_OF_EVENTS = 600; // of a recording where the page finds events
 const WINDOW_SECONDS = 5;
 const PROVIDERS = { wasm: "processor (WebAssembly)", webgpu: "graphics card (WebGPU)" };
 
 const $ = (id) => document.getElementById(id);
 const engine = new Engine();
 let models = [];
+let detector = null; // of events, where the page has one
+let rejection = null;
 let tasks = null; // of the open model; null while none is
+let check = null; // whether a sound is a burst, where the model's calibration says so: { threshold }
 let opening = Promise.resolve();
 let source = null; // of the last recording: a function that reads it anew, since a worker keeps what it is given
 let microphone = null;
@@ -26,7 +32,8 @@ async function start() {
   const adapter = await webGpuAdapter();
   $("provider").value = adapter === "card" ? "webgpu" : "wasm";
   $("provider").querySelector("[value=webgpu]").disabled = !adapter;
-  models = await listModels();
+  ({ models, detector, rejection } = await readPage());
+  if (detector) engine.useDetector(await detector.read());
   $("model").append(...models.map(({ name }, index) => new Option(name, index)));
   listPrecisions();
   await openModel();
@@ -54,6 +61,9 @@ function openModel() {
       });
       const { threads } = await engine.open(provider, files);
       tasks = tasksOf(files.config, files.calibration);
+      const thresholds = files.calibration?.burst?.thresholds ?? [];
+      const place = rejection.rates.indexOf(rejection.false_alarms_per_hour);
+      check = place in thresholds ? { threshold: thresholds[place] } : null;
       $("result").dataset.model = `${model.name} ${precision} ${provider}`;
       const threading = provider === "wasm" && threads > 1 ? `, ${threads} threads` : "";
       show("ready", `${model.name} is ready, on the ${PROVIDERS[provider]}${threading}. Record, or choose a file.`);
@@ -112,22 +122,25 @@ async function scoreRecording() {
   }
 }
 
-function score(recording, whole = LONGEST_WHOLE) {
-  const windows = { windowSeconds: WINDOW_SECONDS, hopSeconds: WINDOW_SECONDS / 2, longestWhole: whole };
-  return engine.score({ recording, maxSeconds: MAX_SECONDS, ...windows });
+function score(recording, isLive = false) {
+  const windows = { windowSeconds: WINDOW_SECONDS, hopSeconds: WINDOW_SECONDS / 2 };
+  const longestWhole = isLive ? Infinity : LONGEST_WHOLE;
+  const maxSeconds = detector ? MAX_SECONDS_OF_EVENTS : MAX_SECONDS;
+  return engine.score({ recording, maxSeconds, longestWhole, withEvents: !isLive, ...windows });
 }
 
-function showAnswer(name, { rows, spans, seconds, milliseconds }) {
+function showAnswer(name, { rows, spans, bursts, events, seconds, milliseconds }) {
   const mean = meanOf(rows);
-  drawAnswer($("answer"), tasks, { mean, rows, spans });
-  const heard = tasks.map((task) => {
-    const ranked = ranking(task, mean.subarray(task.start, task.end)).slice(0, hasPlane(task) ? 2 : 1);
-    return ranked.map(({ label, score }) => `${shown(label)} ${score.toFixed(2)}`).join(", ");
-  });
+  const first = check && rows.length === 1 ? [burstNote(bursts[0], check)] : []; // a recording has its events'
+  const play = ({ start, end }) => playSpan($("player"), start, end);
+  if (events) first.push(eventsSection(tasks, events, [0, seconds], check, play));
+  drawAnswer($("answer"), tasks, { mean, rows, spans }, first);
+  const found = events ? `, ${events.length} ${events.length === 1 ? "event" : "events"}` : "";
   const windows = rows.length > 1 ? `, ${rows.length} windows` : "";
-  const took = `${seconds.toFixed(2)} s${windows}, in ${Math.round(milliseconds.all)} ms`;
-  show("scored", `${name}: ${heard.join(", ")}. ${took}.`);
-  Object.assign($("result").dataset, { milliseconds: milliseconds.all, seconds, name });
+  const took = `${seconds.toFixed(2)} s${windows}${found}, in ${Math.round(milliseconds.all)} ms`;
+  show("scored", `${name}: ${heardIn(tasks, mean)}. ${took}.`);
+  const times = { milliseconds: milliseconds.all, eventMilliseconds: milliseconds.events };
+  Object.assign($("result").dataset, { ...times, seconds, name });
 }
 
 // ---- microphone -----------------------------------------------------------------------------------------------------
@@ -182,11 +195,15 @@ async function beginListening() {
   source = null;
   const ear = new Ear({
     isReady: () => Boolean(tasks),
-    score: (recording) => score(recording, Infinity),
+    score: (recording) => score(recording, true),
+    detect: (request) => (detector ? engine.detect(request) : []),
     onQuiet: () => show("listening", "Listening: nothing is to be heard."),
     onError: (error) => fail(error.message),
-    onAnswer: ({ rows, spans, milliseconds }) => {
-      drawAnswer($("answer"), tasks, { mean: rows.at(-1), rows, spans });
+    onAnswer: ({ rows, spans, burst, events, span, milliseconds }) => {
+      const first = check && burst !== null ? [burstNote(burst, check)] : [];
+      if (detector) first.push(eventsSection(tasks, events, span, check, null));
+      if (rows.length) drawAnswer($("answer"), tasks, { mean: rows.at(-1), rows, spans }, first);
+      else $("answer").replaceChildren(...first);
       Object.assign($("result").dataset, { milliseconds, hops: Number($("result").dataset.hops ?? 0) + 1 });
       show("listening", `Listening: the last ${HEARD_SECONDS} s, every ${HOP_SECONDS} s.`);
     },
@@ -197,8 +214,8 @@ async function beginListening() {
   });
   show("listening", "Listening…");
   const finish = async () => {
-    ear.close();
     await stop(opened, $("listen"));
+    await ear.close();
     show("ready", "Stopped listening.");
   };
   return { finish };

@@ -5,9 +5,9 @@ const MOST_LINES = 6; // more cannot be told apart
 const TOP = 3;
 const QUADRANTS = [["tense", 0.25, 0.06], ["elated", 0.75, 0.06], ["gloomy", 0.25, 0.97], ["calm", 0.75, 0.97]];
 
-/** Everything that is said of one answer, put into `place`. */
-export function drawAnswer(place, tasks, { mean, rows, spans }) {
-  const parts = [];
+/** Everything that is said of one answer, put into `place` behind the elements `first`. */
+export function drawAnswer(place, tasks, { mean, rows, spans }, first = []) {
+  const parts = [...first];
   for (const task of tasks) {
     const scores = mean.subarray(task.start, task.end);
     const peaks = rows.length > 1 ? highestOf(task, rows) : null;
@@ -160,17 +160,17 @@ export function timeline(task, rows, spans) {
   return figure;
 }
 
-function element(name, properties = {}) {
+export function element(name, properties = {}) {
   return Object.assign(document.createElement(name), properties);
 }
 
-function drawn(name, attributes) {
+export function drawn(name, attributes) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;
 }
 
-function words(text, attributes) {
+export function words(text, attributes) {
   const made = drawn("text", { "text-anchor": "middle", ...attributes });
   made.textContent = text;
   return made;

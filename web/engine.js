@@ -5,6 +5,12 @@ export class Engine {
   #provider = null;
   #waiting = new Map();
   #last = 0;
+  #detector = null; // the files of it, which every new worker gets
+
+  /** Has every worker find events: { graph, rule }, null for none. */
+  useDetector(files) {
+    this.#detector = files;
+  }
 
   /** Opens a model's files: `open` of worker.js. A worker has one runtime, so another provider gets another worker. */
   async open(provider, files) {
@@ -16,6 +22,7 @@ export class Engine {
       this.#worker.addEventListener("message", ({ data }) => this.#answer(data));
       this.#worker.addEventListener("error", (event) => this.#fail(event.message || "its file cannot be loaded"));
       this.#provider = provider;
+      if (this.#detector) await this.#call({ type: "openDetector", provider, ...this.#detector }, []);
     }
     return this.#call({ type: "open", provider, ...files }, [files.graph]);
   }
@@ -24,6 +31,11 @@ export class Engine {
   score(request) {
     const { bytes, channels } = request.recording;
     return this.#call({ type: "score", ...request }, bytes ? [bytes] : channels.map((channel) => channel.buffer));
+  }
+
+  /** See `detect` of worker.js. */
+  detect(request) {
+    return this.#call({ type: "detect", ...request }, [request.samples.buffer]);
   }
 
   #call(message, transferred) {

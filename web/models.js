@@ -4,9 +4,22 @@ export const PRECISIONS = { fp32: "model.onnx", fp16: "model_fp16.onnx", int8: "
 const SETTINGS = ["config.json", "preprocessor_config.json"];
 const [CALIBRATION, REPORT] = ["calibration.json", "export.json"];
 
-/** Models of models.json: [{ name, precisions: { fp32: { bytes, max_difference }, … }, read(precision) }]. */
-export async function listModels() {
-  const { models } = await (await fetchFile("models.json")).json();
+/** What models.json says: { models, detector, rejection }.
+ *
+ * `models` are [{ name, precisions: { fp32: { bytes, max_difference }, … }, read(precision) }]; `detector` is of events,
+ * { name, seconds, read() }, or null; `rejection` says which of calibration.json's thresholds holds.
+ */
+export async function readPage() {
+  const { models, detector, rejection } = await (await fetchFile("models.json")).json();
+  const read = async () => {
+    const files = ["events.onnx", "events.json"].map((file) => fetchFile(`${detector.folder}/${file}`));
+    const [graph, rule] = await Promise.all(files);
+    return { graph: await graph.arrayBuffer(), rule: await rule.json() };
+  };
+  return { models: listModels(models), detector: detector ? { ...detector, read } : null, rejection };
+}
+
+function listModels(models) {
   return models.map(({ name, folder, files, is_calibrated: isCalibrated }) => ({
     name,
     precisions: Object.fromEntries(files.map((file) => [file.precision, file])),

@@ -31,6 +31,14 @@ export function scoresOf(logits, tasks) {
   return scores;
 }
 
+/** One row of logits → how likely it is a burst, as `burst_scores` of calibration_avb; null without a `check`. */
+export function burstScore(logits, tasks, check) {
+  if (!check) return null;
+  const raw = scoresOf(logits, tasks.map((task) => ({ ...task, temperature: 1 })));
+  const sum = check.weights.reduce((so, weight, index) => so + weight * Math.log(Math.max(raw[index], 1e-6)), check.bias);
+  return 1 / (1 + Math.exp(-Math.min(60, Math.max(-60, sum))));
+}
+
 function softmax(logits, temperature) {
   const highest = logits.reduce((one, other) => Math.max(one, other), -Infinity);
   const powers = Float64Array.from(logits, (logit) => Math.exp((logit - highest) / temperature));

@@ -6,16 +6,21 @@
 
 import { decodeWav, isWav } from "./audio/wav.js";
 import { prepare, toMono, windowSpans } from "./audio/prepare.js";
-import { scoresOf, tasksOf } from "./scores.js";
+import { ResampleStream } from "./audio/resample.js";
+import { EventStream } from "./events.js";
+import { burstScore, scoresOf, tasksOf } from "./scores.js";
 
 const RUNTIMES = {
   wasm: { module: "ort.wasm.bundle.min.mjs", wasm: "ort-wasm-simd-threaded.wasm" },
   webgpu: { module: "ort.webgpu.bundle.min.mjs", wasm: "ort-wasm-simd-threaded.asyncify.wasm" },
 };
 const MOST_THREADS = 4; // as many as these small models gain from
+const PIECE_SECONDS = 30; // that go through the detector at once
 
 let ort = null; // of the provider that was loaded first: two runtimes in one worker would share their settings
 let model = null;
+let detector = null; // { session, rule }
+let ear = null; // of live listening: { resampler, events, origin in seconds }
 
 /** Opens { graph, config, preprocessor, calibration } with the provider "wasm" or "webgpu". */
 async function open({ provider, graph, config, preprocessor, calibration }) {
@@ -24,11 +29,21 @@ async function open({ provider, graph, config, preprocessor, calibration }) {
     executionProviders: [provider],
     logSeverityLevel: 3,
   });
-  const opened = { session, tasks: tasksOf(config, calibration), preprocessor };
+  const opened = { session, tasks: tasksOf(config, calibration), preprocessor, check: calibration?.burst ?? null };
   await run(opened, new Float32Array(1600)); // a graph that cannot run says so now, not with the first clip
   await model?.session.release();
   model = opened;
   return { threads: ort.env.wasm.numThreads };
+}
+
+/** Opens a detector, { graph, rule }: it is small, and always the processor's. */
+async function openDetector({ provider, graph, rule }) {
+  ort ??= await loadRuntime(provider);
+  const session = await ort.InferenceSession.create(new Uint8Array(graph), {
+    executionProviders: ["wasm"],
+    logSeverityLevel: 3,
+  });
+  detector = { session, rule };
 }
 
 async function loadRuntime(provider) {
@@ -41,26 +56,79 @@ async function loadRuntime(provider) {
   return loaded;
 }
 
-/** Scores a recording, { bytes } of a WAV or { rate, channels }, window by window. */
-async function score({ recording, windowSeconds, hopSeconds, maxSeconds, longestWhole }) {
-  const { tasks, preprocessor } = model;
+/** Scores a recording, { bytes } of a WAV or { rate, channels }, window by window; and its events, if asked for. */
+async function score({ recording, windowSeconds, hopSeconds, maxSeconds, longestWhole, withEvents }) {
+  const { preprocessor } = model;
   const started = performance.now();
   const rate = preprocessor.sampling_rate;
   const waveform = toMono(recording.bytes ? decodeWav(recording.bytes) : recording, rate, maxSeconds);
   const isWhole = waveform.length <= longestWhole * rate;
   const spans = windowSpans(waveform.length, rate, isWhole ? null : windowSeconds, hopSeconds);
   const prepared = performance.now();
-  const rows = [];
-  for (const [start, end] of spans) {
-    const logits = await run(model, prepare(waveform.slice(start, end), preprocessor));
-    rows.push(scoresOf(logits, tasks));
-  }
+  const heard = [];
+  for (const [start, end] of spans) heard.push(await scoresOfPart(waveform.slice(start, end)));
+  const scored = performance.now();
+  const events = detector && withEvents ? await eventsOf(waveform) : null;
   return {
-    rows,
+    rows: heard.map(({ scores }) => scores),
+    bursts: heard.map(({ burst }) => burst),
+    events,
     spans: spans.map((span) => span.map((sample) => sample / rate)),
     seconds: waveform.length / rate,
-    milliseconds: { preparing: prepared - started, all: performance.now() - started },
+    milliseconds: {
+      preparing: prepared - started,
+      events: performance.now() - scored,
+      all: performance.now() - started,
+    },
   };
+}
+
+async function scoresOfPart(waveform) {
+  const { tasks, preprocessor, check } = model;
+  const logits = await run(model, prepare(waveform, preprocessor));
+  return { scores: scoresOf(logits, tasks), burst: burstScore(logits, tasks, check) };
+}
+
+function makeEventStream() {
+  const runDetector = async (waveform) => {
+    const feeds = { input_values: new ort.Tensor("float32", waveform, [1, waveform.length]) };
+    return (await detector.session.run(feeds)).logits.data;
+  };
+  return new EventStream(runDetector, detector.rule);
+}
+
+async function eventsOf(waveform) {
+  const stream = makeEventStream();
+  const step = PIECE_SECONDS * detector.rule.sampling_rate;
+  const found = [];
+  for (let start = 0; start < waveform.length; start += step) {
+    found.push(...(await stream.push(waveform.subarray(start, start + step))));
+  }
+  return scoredEvents([...found, ...(await stream.finish())]);
+}
+
+/** [{ start, end } in seconds, detection, scores, burst }] */
+async function scoredEvents(found, origin = 0) {
+  const events = [];
+  for (const { start, stop, probability, audio } of found) {
+    const [from, to] = [start, stop].map((position) => origin + position / detector.rule.sampling_rate);
+    events.push({ start: from, end: to, detection: probability, ...(await scoresOfPart(audio)) });
+  }
+  return events;
+}
+
+/** What the microphone heard since the last call, { rate, samples }, from `origin` seconds on: the events that are over.
+ */
+async function detect({ rate, samples, origin, isFirst, isLast }) {
+  if (!detector || !model) return [];
+  if (isFirst || !ear) {
+    ear = { resampler: new ResampleStream(rate, detector.rule.sampling_rate), events: makeEventStream(), origin };
+  }
+  const found = await ear.events.push(ear.resampler.push(samples));
+  if (isLast) found.push(...(await ear.events.finish()));
+  const events = await scoredEvents(found, ear.origin);
+  if (isLast) ear = null;
+  return events;
 }
 
 async function run({ session }, waveform) {
@@ -78,7 +146,7 @@ let queue = Promise.resolve(); // one message at a time: a session holds one cli
 self.addEventListener("message", ({ data }) => {
   queue = queue.then(async () => {
     try {
-      const result = await { open, score }[data.type](data);
+      const result = await { open, openDetector, score, detect }[data.type](data);
       self.postMessage({ id: data.id, result });
     } catch (error) {
       self.postMessage({ id: data.id, error: String(error?.message ?? error) });

@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from avb.cards.evaluations import write_evaluations
 from avb.cards.hub_folder import REPO_PLACEHOLDER
 from avb.cards.run import Run, read_run
-from avb.cards.tables import label_table, model_table, score_table, seeds_table, train_tables
+from avb.cards.tables import label_table, model_table, rejection_table, score_table, seeds_table, train_tables
 from avb.encoders.names import EXTRACTORS
 from avb.errors import AvbError
 from avb.files import make_folder, write_text
@@ -111,6 +111,8 @@ def build_card(
             if run.metrics.tasks
         },
         withheld=run.withheld,
+        rejection=run.rejection,
+        rejection_table=rejection_table(run.rejection),
         seeds_table=seeds_table(row, rows) if row else "",
         corpus=run.corpus,
         is_release=run.is_release,

@@ -81,6 +81,8 @@ def _points(folder: Path, run: Run) -> Iterator[Point]:
     yield Point("energy of the training", "kWh" in text, f"{write} --watts W, if you know them")
     calibrated = (folder / CALIBRATION_FILE).is_file()
     yield Point("calibrated probabilities", calibrated, f"python -m avb.calibration {folder} DATA")
+    fit = f"python -m avb.events reject {folder} --pool POOL --data_dir EMOGATOR (its --help says how POOL is made)"
+    yield Point("rejection of what is no burst", bool(run.rejection), fit)
     exported = (folder / HUB_FOLDER / "model.onnx").is_file()
     yield Point(f"{HUB_FOLDER}/ for other engines", exported, f"python -m avb.export {folder} {folder} --hub")
 

@@ -4,7 +4,7 @@ Nothing here is guessed. A file that is not there leaves its facts unknown, whic
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments, names_with
@@ -14,12 +14,13 @@ from avb.errors import AvbError
 from avb.inference.load import model_class
 from avb.recipes import SUFFIXES, read_yaml
 from avb.run_files import CONFIG, METRICS, RECIPE, TRAIN_SET, VERSIONS, Metrics, TaskScores, read_facts, read_metrics
+from calibration_avb import CALIBRATION_FILE, Calibration
 from configuration_avb import MULTITASK, SUFFIX
 
 _DEFAULTS = {
-    field.name: field.default
+    known.name: known.default
     for arguments in (ModelArguments, DataArguments, AvbTrainingArguments)
-    for field in dataclasses.fields(arguments)
+    for known in dataclasses.fields(arguments)
 }
 
 
@@ -33,6 +34,7 @@ class Run:
         recipe: of recipe.yaml, without paths: of those that matter the last part is kept.
         versions: of versions.json; empty where there is none, as the two around it.
         train_set: of train_set.json.
+        rejection: how well calibration.json tells bursts from other sounds, as it was measured; empty where it was not.
         corpus: hume_vb, emogator, folder, or sample for the synthetic one; None where it is unknown.
     """
 
@@ -42,6 +44,7 @@ class Run:
     versions: dict
     train_set: dict
     corpus: str | None
+    rejection: dict = field(default_factory=dict)
 
     @property
     def has_encoder(self) -> bool:
@@ -149,7 +152,16 @@ def read_run(folder: str | Path) -> Run:
     }
     if Path(str(recipe.get("encoder"))).is_dir():  # runs/encoder looks like a name on the Hub
         kept["encoder"] = Path(recipe["encoder"]).name
-    return Run(config, metrics, kept, versions, train_set, corpus)
+    return Run(config, metrics, kept, versions, train_set, corpus, _rejection(folder))
+
+
+def _rejection(folder: Path) -> dict:
+    path = folder / CALIBRATION_FILE
+    try:
+        burst = Calibration.from_json(path.read_text(encoding="utf-8")).burst if path.is_file() else None
+    except ValueError as error:
+        raise AvbError(f"{path}: damaged ({error}); fit it again, or delete it") from error
+    return dict(burst.measured) if burst else {}
 
 
 def _corpus(recipe: dict) -> dict:

@@ -62,6 +62,20 @@ def score_table(scores: dict) -> str:
     return "\n".join(markdown_table(header, rows))
 
 
+def rejection_table(measured: dict) -> str:
+    """What a rejection keeps and lets through at each operating point; empty where nothing was measured."""
+    rates = [int(key.removeprefix("kept_at_")) for key in measured if key.startswith("kept_at_")]
+    if not rates:
+        return ""
+    header = ["false alarms per hour, by its threshold", "counted", "bursts that are kept"]
+    rows = [[str(rate), f"{measured[f'alarms_at_{rate}']:g}", number(measured[f"kept_at_{rate}"])] for rate in rates]
+    if "uar" in measured:
+        header.append(f"UAR of what is kept (of all: {number(measured['uar'])})")
+        for rate, row in zip(rates, rows, strict=True):
+            row.append(number(measured.get(f"uar_kept_at_{rate}", float("nan"))))
+    return "\n".join(markdown_table(header, rows))
+
+
 def label_table(scores: dict) -> str:
     """One split's scores label by label."""
     per_label = scores["per_label"]

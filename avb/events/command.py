@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     reject.add_argument("--pool", required=True, help="what prepare wrote")
     reject.add_argument("--data_dir", required=True, help="EmoGator's shards")
     reject.add_argument("--windows", type=int, default=1200, help="windows of each side (default: 1200)")
-    reject.add_argument("--clips", type=int, default=900, help="burst clips (default: 900)")
+    reject.add_argument("--clips", type=int, default=2700, help="burst clips (default: 2700)")
     reject.set_defaults(run=run_reject)
 
     ship = commands.add_parser("ship", help="turn an evaluated run into the detector that comes with the project")

@@ -6,9 +6,9 @@ after the other. `EventStream` joins both and gives each event with its audio. P
 since the start, which stay exact however long a stream runs.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Detection:
         return self.stop / SAMPLING_RATE
 
 
-def load_detector(name: str | Path = DETECTOR) -> BurstEventsModel:
+def load_detector(name: str | os.PathLike = DETECTOR) -> BurstEventsModel:
     """A detector in evaluation mode, by the name of one that comes with the project, a folder, or a name on the Hub.
 
     Raises:
@@ -70,6 +70,22 @@ def load_detector(name: str | Path = DETECTOR) -> BurstEventsModel:
     if info["missing_keys"]:
         raise AvbError(f"{name}: the weights lack {', '.join(sorted(info['missing_keys'])[:3])}; copy it again")
     return model.eval()
+
+
+def decoding_rule(model: BurstEventsModel) -> dict[str, float]:
+    """What makes events of a detector's logits, as numbers: an export carries them to readers in other languages."""
+    return {
+        "threshold": model.config.threshold,
+        "low_share": LOW_SHARE,
+        "merge_seconds": MERGE_SECONDS,
+        "shortest_seconds": SHORTEST_SECONDS,
+        "longest_seconds": LONGEST_SECONDS,
+        "margin_seconds": MARGIN_SECONDS,
+        "sampling_rate": SAMPLING_RATE,
+        "frame_samples": FRAME_SAMPLES,
+        "left_samples": model.left_samples,
+        "right_samples": model.right_samples,
+    }
 
 
 class FrameStream:

@@ -1,4 +1,7 @@
-"""A detector as ONNX: `input_values` (batch, samples) → `logits` (batch, frames, 1), any length and batch."""
+"""A detector as ONNX: `input_values` (batch, samples) → `logits` (batch, frames, 1), any length and batch.
+
+Beside FILE.onnx, FILE.json has the numbers of the rule that makes events of logits: `decoding_rule` of detection.py.
+"""
 
 import warnings
 from pathlib import Path
@@ -8,7 +11,8 @@ import torch
 from torch import nn
 
 from avb.errors import AvbError
-from avb.files import make_folder
+from avb.events.detection import decoding_rule
+from avb.files import make_folder, write_json
 from modeling_events_avb import SAMPLING_RATE, BurstEventsModel
 
 OPSET = 17
@@ -55,4 +59,5 @@ def export(model: BurstEventsModel, output: str | Path) -> Path:
         difference = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
         if not difference <= TOLERANCE:
             raise AvbError(f"{output}: its logits differ by {difference:.3g} from the original's; do not use it")
+    write_json(output.with_suffix(".json"), decoding_rule(model))
     return output

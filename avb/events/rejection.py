@@ -6,7 +6,7 @@ of the training side (`recipes/events/sources.csv`), of noise and of silence; wh
 half and on the testing side: other speakers, languages and packages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from avb.events.sources import SIDES
 from avb.files import write_text
 from avb.inference.calibrated import find_calibration
 from avb.inference.scorer import Scorer
+from avb.metrics.classification import uar
 from avb.models import locate
 from calibration_avb import CALIBRATION_FILE, RATES, BurstCheck, Calibration, burst_scores, log_scores
 
@@ -31,7 +32,7 @@ CHUNK = 64
 
 
 def fit_rejection(
-    model: str, data_dir: str | Path, pool: str | Path, windows: int = 1200, clips: int = 900
+    model: str, data_dir: str | Path, pool: str | Path, windows: int = 1200, clips: int = 2700
 ) -> BurstCheck:
     """Fits a model's rejection, and writes it into the calibration.json of its folder, beside what is there.
 
@@ -49,14 +50,15 @@ def fit_rejection(
     if not folder.is_dir():
         raise AvbError(f"{model}: give the model's folder, in which {CALIBRATION_FILE} is to be written")
     scorer = replace(Scorer.load(str(folder)), calibrated=None)
-    halves = _bursts(data_dir, clips)
+    labels = [scorer.config.id2label[index] for index in range(scorer.config.num_labels)]
+    halves = _bursts(data_dir, clips, labels if scorer.config.loss == "ce" else None)
     features: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for side, bursts in zip(SIDES, halves, strict=True):
+    for side, (bursts, _) in zip(SIDES, halves, strict=True):
         others = list(_windows(Pool.load(pool, side), windows, seed=SIDES.index(side)))
         scores = [_scored(scorer, part) for part in (bursts, others)]
         features[side] = (log_scores(scores[0]), log_scores(scores[1]))
     check = fit(*features["train"])
-    check = replace(check, measured=measure(check, *features["test"]))
+    check = replace(check, measured=measure(check, *features["test"], halves[1][1]))
     weights = scorer.model.trained_weights
     found = find_calibration(str(folder), weights) or Calibration(weights, {})
     write_text(folder / CALIBRATION_FILE, replace(found, burst=check).to_json())
@@ -78,8 +80,21 @@ def fit(bursts: np.ndarray, others: np.ndarray) -> BurstCheck:
     return replace(check, thresholds=tuple(float(value) for value in np.quantile(alarms, 1 - per_window)))
 
 
-def measure(check: BurstCheck, bursts: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    """The area under the ROC curve; and at each of `RATES` what is kept of bursts, and the alarms that were counted."""
+def measure(
+    check: BurstCheck, bursts: np.ndarray, others: np.ndarray, true: Sequence[int] | None = None
+) -> dict[str, float]:
+    """What a check is worth, of `log_scores`, (clips, labels) each.
+
+    Args:
+        check: fitted on others.
+        bursts: of bursts.
+        others: of windows without bursts.
+        true: each burst's class; None where the model is of other labels.
+
+    Returns:
+        The area under the ROC curve, and at each of `RATES` what is kept of bursts, and the alarms that were counted;
+        with classes the unweighted average recall of all bursts, and of those that are kept.
+    """
     from sklearn.metrics import roc_auc_score
 
     kept, alarms = burst_scores(check, bursts), burst_scores(check, others)
@@ -92,22 +107,35 @@ def measure(check: BurstCheck, bursts: np.ndarray, others: np.ndarray) -> dict[s
     for rate, threshold in zip(RATES, check.thresholds, strict=True):
         found[f"kept_at_{rate}"] = round(float((kept >= threshold).mean()), 4)
         found[f"alarms_at_{rate}"] = round(float((alarms >= threshold).mean() * 3600 / HOP_SECONDS), 1)
+    if true is not None:
+        classes, heard = np.asarray(true), bursts.argmax(-1)
+        found["uar"] = round(uar(classes, heard), 4)
+        for rate, threshold in zip(RATES, check.thresholds, strict=True):
+            is_kept = kept >= threshold
+            if is_kept.any():
+                found[f"uar_kept_at_{rate}"] = round(uar(classes[is_kept], heard[is_kept]), 4)
     return found
 
 
-def _bursts(data_dir: str | Path, most: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of each half of the validation speakers, float32 (samples,) each."""
-    _, splits = load_bursts("emogator", data_dir, "emotion")
+def _bursts(
+    data_dir: str | Path, most: int, labels: list[str] | None
+) -> list[tuple[list[np.ndarray], list[int] | None]]:
+    """Of each half of the validation speakers, float32 (samples,) each, and each one's place in `labels`, if it has."""
+    task, splits = load_bursts("emogator", data_dir, "emotion")
     rows = splits["validation"]
+    known = labels is not None and set(labels) == set(task.labels)
     speakers = sorted(set(rows["speaker"][:]))
     chosen = np.random.default_rng(0).permutation(len(rows))[:most]
-    halves: tuple[list, list] = ([], [])
+    waveforms: tuple[list, list] = ([], [])
+    classes: tuple[list, list] = ([], [])
     for row in rows.select(np.sort(chosen)):
+        half = speakers.index(row["speaker"]) % 2
         try:
-            halves[speakers.index(row["speaker"]) % 2].append(load_audio(row["audio"], peak_db=None))
+            waveforms[half].append(load_audio(row["audio"], peak_db=None))
         except AudioError:  # one burst less
             continue
-    return halves
+        classes[half].append(labels.index(task.labels[int(row["labels"])]) if labels and known else 0)
+    return [(waveforms[half], classes[half] if known else None) for half in (0, 1)]
 
 
 def _windows(pool: Pool, most: int, seed: int) -> Iterator[np.ndarray]:

@@ -24,17 +24,21 @@ import yaml
 from transformers.utils import logging
 
 from avb.errors import AvbError
+from avb.events.detection import load_detector
+from avb.events.export import export as export_detector
 from avb.export.exporting import copy_calibration, move_folder
 from avb.export.hub import WEIGHTS, HubFile, export_hub
 from avb.files import make_folder, read_json, write_json, write_text
 from avb.inference.engines import HUB_FOLDER, REPORT_FILE, import_package
-from avb.models import FOLDER, names
-from calibration_avb import CALIBRATION_FILE
+from avb.models import DETECTOR, FOLDER, names
+from calibration_avb import CALIBRATION_FILE, RATES
 
 _INSTALLED = Path(__file__).resolve().parents[1] / "web_files"
 PAGE = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "web"
 NOT_SERVED = ("package.json", "package-lock.json", ".npmrc", "space.md")
 MODELS_FILE = "models.json"
+EVENTS_FILE = "events.onnx"  # and events.json, which web/models.js reads too
+REJECTION = {"rates": RATES, "false_alarms_per_hour": RATES[-1]}  # "probably not a burst" wants few bursts refused
 # By WebAssembly, and by WebGPU; a visitor loads one pair of them.
 RUNTIME_FILES = (
     "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
@@ -72,11 +76,17 @@ def main(argv: list[str] | None = None) -> int:
         "models", metavar="MODEL", nargs="*", help=f"models to show (default: {' and '.join(shipped())})"
     )
     parser.add_argument("--ort_dir", help=f"folder with {', '.join(RUNTIME_FILES)}; without it npm fetches them")
+    parser.add_argument(
+        "--detector", default=DETECTOR, help=f"of events: a name or folder, or none (default: {DETECTOR})"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is such a page")
     args = parser.parse_args(argv)
     logging.disable_progress_bar()
     try:
-        models = build_page(args.out, args.models or shipped(), ort_dir=args.ort_dir, overwrite=args.overwrite)
+        detector = None if args.detector == "none" else args.detector
+        models = build_page(
+            args.out, args.models or shipped(), ort_dir=args.ort_dir, detector=detector, overwrite=args.overwrite
+        )
     except AvbError as error:
         print(f"avb.export.page: error: {error}", file=sys.stderr)
         return 1
@@ -97,6 +107,7 @@ def build_page(
     models: Sequence[str | os.PathLike],
     *,
     ort_dir: str | os.PathLike | None = None,
+    detector: str | os.PathLike | None = DETECTOR,
     links: dict[str, str] | None = None,
     title: str = "Emotion in vocal bursts",
     overwrite: bool = False,
@@ -107,6 +118,7 @@ def build_page(
         out: the folder; it appears once it is whole.
         models: folders, shipped models or names on the Hub. Of a folder that has an export of its own weights, that.
         ort_dir: where the runtime's files are; None has npm fetch them.
+        detector: of events; None is a page without them.
         links: by model as given, its name on the Hub.
         title: of the Space.
         overwrite: replace `out` if it is such a page.
@@ -123,7 +135,9 @@ def build_page(
         shutil.copytree(PAGE, page, ignore=shutil.ignore_patterns(*NOT_SERVED, "node_modules", "__pycache__"))
         copy_runtime(page / "ort", ort_dir)  # first: it fails within seconds
         made = [_add_model(page, model, (links or {}).get(str(model))) for model in models]
-        write_json(page / MODELS_FILE, {"models": [model.entry() for model in made]})
+        entries = [model.entry() for model in made]
+        found = None if detector is None else _add_detector(page, detector)
+        write_json(page / MODELS_FILE, {"models": entries, "detector": found, "rejection": REJECTION})
         write_text(page / "README.md", space_card(made, title))
         move_folder(page, out)
     return made
@@ -148,6 +162,13 @@ def _add_model(page: Path, source: str | os.PathLike, link: str | None) -> PageM
             path.unlink()
     is_calibrated = (folder / CALIBRATION_FILE).is_file()
     return PageModel(name, folder.relative_to(page).as_posix(), files, is_calibrated, link)
+
+
+def _add_detector(page: Path, source: str | os.PathLike) -> dict:
+    """Exports a detector into the page's folder; its entry of models.json."""
+    name = Path(source).name
+    path = export_detector(load_detector(source), page / "detectors" / name / EVENTS_FILE)
+    return {"name": name, "folder": path.parent.relative_to(page).as_posix(), "bytes": path.stat().st_size}
 
 
 def copy_runtime(folder: Path, ort_dir: str | os.PathLike | None = None):

@@ -16,28 +16,60 @@ const TABLE_STEPS = 2048; // per input sample
 /** Resamples float samples; the result has ceil(samples · to / from) of them, as librosa and soxr have it. */
 export function resample(samples, from, to) {
   if (from === to) return samples;
+  const { at } = makeResampler(from, to);
+  const output = new Float32Array(Math.ceil((samples.length * to) / from));
+  const heard = Math.round((samples.length * to) / from); // soxr gives as many; the place behind stays silent
+  for (let index = 0; index < heard; index++) output[index] = at(index, samples, 0);
+  return output;
+}
+
+/** `resample` of what never ends, block by block: the same samples, some 10 ms late. */
+export class ResampleStream {
+  #resampler;
+  #buffer = new Float32Array(0);
+  #begin = 0; // position of the buffer's first sample
+  #next = 0; // place of the next sample of the output
+
+  constructor(from, to) {
+    this.#resampler = from === to ? null : makeResampler(from, to);
+  }
+
+  push(samples) {
+    if (!this.#resampler) return samples;
+    const { startOf, taps, at } = this.#resampler;
+    const both = new Float32Array(this.#buffer.length + samples.length);
+    both.set(this.#buffer);
+    both.set(samples, this.#buffer.length);
+    const output = [];
+    for (; startOf(this.#next) + taps <= this.#begin + both.length; this.#next++) {
+      output.push(at(this.#next, both, this.#begin));
+    }
+    const keep = Math.max(this.#begin, startOf(this.#next));
+    this.#buffer = both.slice(keep - this.#begin);
+    this.#begin = keep;
+    return Float32Array.from(output);
+  }
+}
+
+/** → { startOf, taps, at }: which input samples a sample of the output is made of, how many, and its value. */
+function makeResampler(from, to) {
   const divisor = gcd(from, to);
   const up = to / divisor; // phases: a step of the output is down / up samples of the input
   const down = from / divisor;
-  const length = Math.ceil((samples.length * to) / from);
-  const heard = Math.round((samples.length * to) / from); // soxr gives as many; the place behind stays silent
   const shape = up > 4 ? COMMON_PHASES : down > 3 ? STEEP : SIMPLE;
   const kernel = makeKernel(Math.min(1, to / from), shape);
   const taps = 2 * kernel.reach;
   const coefficients = up <= MOST_PHASES ? phaseTable(kernel, up) : interpolated(kernel);
-  const output = new Float32Array(length);
-  for (let index = 0; index < heard; index++) {
-    const numerator = index * down;
-    const phase = numerator % up;
-    const start = (numerator - phase) / up - kernel.reach + 1;
-    const row = coefficients(phase, up);
-    let sum = 0;
-    const first = Math.max(0, -start);
+  const startOf = (index) => Math.floor((index * down) / up) - kernel.reach + 1;
+  const at = (index, samples, begin) => {
+    const start = startOf(index) - begin;
+    const row = coefficients((index * down) % up, up);
     const end = Math.min(taps, samples.length - start); // silence around the clip
-    for (let tap = first; tap < end; tap++) sum += samples[start + tap] * row[tap];
-    output[index] = sum;
-  }
-  return output;
+    let sum = 0;
+    for (let tap = Math.max(0, -start); tap < end; tap++) sum += samples[start + tap] * row[tap];
+    return sum;
+  };
+  return { startOf, taps, at };
 }
 
 /** The filter of a bandwidth, a share of the input's Nyquist frequency: its value at a distance in input samples. */
