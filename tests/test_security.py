@@ -306,12 +306,12 @@ def test_the_demo_serves_none_of_the_machines_files(server):
 
 
 @pytest.mark.slow
-def test_the_demo_bounds_concurrency_and_waiting():
+def test_the_demo_bounds_concurrency_and_waiting(tmp_path):
     """Read from the app that is built, not from its constants."""
     pytest.importorskip("gradio", reason="the extra demo is not installed")
     import app
 
-    blocks = app.build({"model": None}, Path("unused"))
+    blocks = app.build({"model": None}, tmp_path)
     scoring = [function for function in blocks.fns.values() if function.api_name in ("score", "score_files")]
     assert len(scoring) == 2 and {function.concurrency_id for function in scoring} == {"models"}
     assert blocks._queue.default_concurrency_limit == app.CONCURRENCY == 1
