@@ -262,7 +262,7 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment
     if segment is not None:
         path = os.fsencode(file_path)
         if segment.end is not None and not segment.start < segment.end:
-            raise AudioError(f"{name}: the segment ends before it starts; correct it, or leave it out")
+            raise AudioError(f"{name}: the segment does not end after it starts; correct it, or leave it out")
     if not os.path.exists(path):
         raise AudioError(f"{name}: no such file; check the path, or where the table's paths start from")
     if not os.path.isfile(path):  # a pipe would block for ever

@@ -340,7 +340,7 @@ def test_segments_that_are_not_there(tmp_path):
     sf.write(path := tmp_path / "a.wav", sine(2.0), 16_000)
     for segment in ("2-3", "1.5-2.5", "5-"):
         assert f"a.wav#{segment}: the segment lies beyond the end" in message(f"{path}#{segment}")
-    assert "not behind its start" in message(f"{path}#1-1") and "no such file" in message(f"{path}#x-y")
+    assert "does not end after it starts" in message(f"{path}#1-1") and "no such file" in message(f"{path}#x-y")
     assert "longer than 1 seconds" in message(f"{path}#0-1.5", max_seconds=1)
     assert len(load_audio(f"{path}#0.5-1", max_seconds=1)) == 8_000, "the segment is what may be no longer"
     sf.write(tmp_path / "b.wav#0-1", sine(2.0), 16_000, format="WAV")

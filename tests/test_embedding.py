@@ -58,7 +58,7 @@ def test_files_one_clip_and_none(tmp_path, clips):
     one = (path, Path(path), content, io.BytesIO(content), clips[2], (stereo, 16_000))
     for source in (*one, [path], (clip for clip in [path])):
         np.testing.assert_allclose(avb.embed(source), expected, atol=2e-5)
-    with open(path, "rb") as file, pytest.warns(UserWarning, match="an array without its rate"):
+    with open(path, "rb") as file, pytest.warns(UserWarning, match="array given without a sampling rate"):
         np.testing.assert_allclose(avb.embed([file, clips[2][0]]), np.repeat(expected, 2, 0), atol=2e-5)
     assert avb.embed([]).shape == (0, 256)
 

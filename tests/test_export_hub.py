@@ -42,7 +42,7 @@ def test_into_a_runs_own_folder_by_the_command_and_what_is_refused(tmp_path, cap
     config = (own / "config.json").read_bytes()
     (own / "onnx").mkdir()
     (own / "onnx" / "notes.txt").write_text("mine")
-    assert "exists, and is no export" in run(own, own, "--hub")[1]
+    assert "exists, and is not an export" in run(own, own, "--hub")[1]
     (own / "onnx" / "export.json").write_text("{}")
     assert run(own, own, "--hub")[1].endswith("onnx exists: give another OUT, or --overwrite\n")
     code, said = run(own, own, "--hub", "--overwrite")
