@@ -173,7 +173,8 @@ class VocalBurstPipeline(ChunkPipeline):
         if postprocess.get("false_alarms_per_hour") is not None:
             rate = postprocess["false_alarms_per_hour"]
             burst_answers(self.calibration, np.zeros((0, self.model.config.num_labels)), rate)  # raises
-        return preprocess, {}, postprocess | {name: views for name in ("views",) if name in preprocess}
+        shared = {"views": views} if "views" in preprocess else {}
+        return preprocess, {}, postprocess | shared
 
     def preprocess(
         self,

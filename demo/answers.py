@@ -16,11 +16,11 @@ import soundfile as sf
 import avb
 from audio_avb import SAMPLING_RATE
 from avb.errors import AudioError, AvbError
+from avb.events.detection import MARGIN_SECONDS
 from calibration_avb import RATES
 from pipeline_avb import VocalBurstPipeline, read_audio
 
 FALSE_ALARMS_PER_HOUR = RATES[-1]  # "probably no burst" is to be said of few bursts
-MARGIN_SECONDS = 0.1  # of audio on both sides of an event that is played
 HOP_SHARE = 0.5  # of a window, from one window's start to the next one's
 COLUMNS = ("file", "seconds", "error")  # of the table, before those of the labels
 

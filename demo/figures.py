@@ -76,9 +76,11 @@ def events(answer: Answer) -> str:
     items = []
     for number, event in enumerate(answer.events):
         said = f"{event.start:.2f} to {event.end:.2f} s: {escape(event.label.replace('_', ' '))} {event.score:.3f}"
-        source = f"data:audio/wav;base64,{b64encode(event.wav).decode()}"
-        player = f'<audio controls preload="none" aria-label="{said}" src="{source}"></audio>'
-        items.append(f"<li>{said}{player if number < MOST_PLAYED else ''}</li>")
+        player = ""
+        if number < MOST_PLAYED:
+            source = f"data:audio/wav;base64,{b64encode(event.wav).decode()}"
+            player = f'<audio controls preload="none" aria-label="{said}" src="{source}"></audio>'
+        items.append(f"<li>{said}{player}</li>")
     title = f"Events: {len(items)}" if items else "No vocal burst was found"
     return f'<h4>{title}</h4><ol class="avb-events">{"".join(items)}</ol>'
 
