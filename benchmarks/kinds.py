@@ -36,8 +36,9 @@ from feature_extraction_avb import VocalBurstFeatureExtractor  # noqa: E402
 REPEATS = 15
 READER = Path(__file__).resolve().parents[1] / "tests" / "remote_code_reader.py"
 HEADER = (
-    "| kind | layer k, stock | alone, padded | saved, read elsewhere | torch, ONNX | torch, OpenVINO | torch, int8 "
-    "| LoRA (rank 4): share trained | merged, unmerged | unmerged, base | step, ours / stock |"
+    "| kind | layer k vs. stock | alone vs. padded | saved vs. reloaded elsewhere | torch vs. ONNX | torch vs. OpenVINO"
+    " | torch vs. int8 | LoRA (rank 4): share trained | merged vs. unmerged | unmerged vs. base "
+    "| time per step, ours / stock |"
 )
 
 
