@@ -162,8 +162,8 @@ def launch():
 
 @pytest.fixture(scope="module")
 def browser(launch, clips):
-    flags = "--disable-gpu --use-fake-device-for-media-stream --use-fake-ui-for-media-stream".split()
-    browser = launch(*flags, f"--use-file-for-fake-audio-capture={clips / 'microphone.wav'}")
+    flags = "--disable-gpu --disable-audio-output --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
+    browser = launch(*flags.split(), f"--use-file-for-fake-audio-capture={clips / 'microphone.wav'}")
     yield browser
     browser.close()
 
@@ -177,6 +177,7 @@ def page(browser, server):
     local = (server.address, f"blob:{server.address}", "data:")
     page.on("request", lambda request: None if request.url.startswith(local) else elsewhere.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: print("console:", message.text))
     page.goto(server.address)
     wait(page, "ready")
     yield page
@@ -184,21 +185,28 @@ def page(browser, server):
     assert not elsewhere and not wrong
 
 
-def wait(page, *states: str):
-    page.locator(", ".join(f"#result[data-state={state}]" for state in states)).wait_for()
+def wait(page, *states: str, having: str = ""):
+    """Until the page is in one of these states, in which it must stay: it is looked at now and then. Errors end it."""
+    ends = {f"#result[data-state={state}]{having}" for state in states} | {"#result[data-state=error]"}
+    try:
+        page.locator(", ".join(sorted(ends))).wait_for()
+    except Exception as error:
+        said = page.locator("#result").evaluate("({ dataset, innerText }) => JSON.stringify([dataset, innerText])")
+        raise AssertionError(f"not {states} {having}: {said}") from error
+    alert = page.get_by_role("alert")
+    assert "error" in states or not alert.is_visible(), alert.inner_text()
 
 
 def choose(page, model: str, precision: str):
     page.get_by_label("Model", exact=True).select_option(label=model)
     page.get_by_label("Weights").select_option(precision)
-    opened = f"[data-model='{model} {precision} wasm']"
-    page.locator(f"#result[data-state=ready]{opened}, #result[data-state=scored]{opened}").wait_for()
+    wait(page, "ready", "scored", having=f"[data-model='{model} {precision} wasm']")
 
 
 def hear(page, path) -> dict[str, float]:
     """The scores that the page shows of a file, by label."""
     page.get_by_label("Choose an audio file").set_input_files(path)
-    page.locator(f"#result[data-state=scored][data-name='{path.name}'], #result[data-state=error]").wait_for()
+    wait(page, "scored", "error", having=f"[data-name='{path.name}']")
     return shown(page)
 
 
@@ -277,7 +285,7 @@ def test_events_are_those_of_avb_find_and_are_played(page, clips):
     start, end = there["start"][1], there["end"][1]
     page.wait_for_function("start => document.querySelector('#player').currentTime > start", arg=start)
     page.wait_for_function("() => document.querySelector('#player').paused")
-    assert end - 0.1 <= page.locator("#player").evaluate("player => player.currentTime") < end + 1
+    assert end - 0.1 <= page.locator("#player").evaluate("player => player.currentTime") < end + 5  # of 34 s
 
 
 def test_what_is_probably_no_burst_is_said_as_in_python(page, clips):
@@ -315,15 +323,17 @@ def test_what_is_no_audio_is_said_and_the_page_goes_on(page, clips):
     assert hear(page, clips / "0.wav") and not page.get_by_role("alert").is_visible()
 
 
-def test_the_microphone_is_recorded_as_it_is_and_heard_live(page, tmp_path):
+def test_the_microphone_is_recorded_as_it_is_and_heard_live(page, clips, tmp_path):
     choose(page, SMALLEST, "fp32")
+    page.get_by_label("Choose an audio file").set_input_files(clips / "scene.wav")  # its answer is no longer awaited
     record = page.get_by_role("button", name="Record")
     record.focus()
     page.keyboard.press("Enter")
     wait(page, "recording")
     page.wait_for_timeout(1500)
+    assert page.locator("#result").get_attribute("data-state") == "recording"
     page.get_by_role("button", name="Stop").press("Enter")
-    page.locator("#result[data-state=scored][data-name='recording.wav']").wait_for()
+    wait(page, "scored", having="[data-name='recording.wav']")
     here = shown(page)
     with page.expect_download() as download:
         page.get_by_role("link", name="Save the recording").click()
@@ -336,13 +346,69 @@ def test_the_microphone_is_recorded_as_it_is_and_heard_live(page, tmp_path):
     assert max(abs(here[label] - there[label]) for label in there) < LOSSY  # saved in 16 bits
 
     page.get_by_role("button", name="Listen live").click()
-    page.locator("#result[data-hops='3']").wait_for()
+    page.wait_for_function("() => document.querySelector('#result').dataset.hops >= 3")
     print("ms per hop:", page.locator("#result").get_attribute("data-milliseconds"))
     page.locator(".timeline").wait_for()  # two windows that were not quiet
     assert sum(shown(page).values()) == pytest.approx(1, abs=1e-4)
     page.locator(".event-list li").first.wait_for()  # found while it listens
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped listening.").wait_for()
+
+
+WATCHED = """() => {
+  [window.tracks, window.contexts] = [[], []];
+  const ask = MediaDevices.prototype.getUserMedia;
+  MediaDevices.prototype.getUserMedia = async function (...asked) {
+    const stream = await ask.apply(this, asked);
+    tracks.push(...stream.getTracks());
+    return stream;
+  };
+  window.AudioContext = class extends AudioContext {
+    constructor() {
+      super();
+      contexts.push(this);
+      this.suspend(); // so that it needs its resume()
+    }
+  };
+}"""
+HANGING = """([owner, name]) => {
+  const [prototype, real] = [window[owner].prototype, window[owner].prototype[name]];
+  window.release = null;
+  prototype[name] = function (...args) {
+    return new Promise((resolve) => {
+      window.release = () => {
+        prototype[name] = real;
+        resolve(real.apply(this, args));
+      };
+    });
+  };
+}"""
+CLOSED = """() => tracks.length && tracks.every(({ readyState }) => readyState === "ended")
+    && contexts.every(({ state }) => state === "closed")"""
+
+
+def test_a_microphone_that_does_not_start_is_said_and_closed(browser, server):
+    """Whatever of the browser it is that never answers: no device for sound, or one that another program holds."""
+    page, wrong = browser.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.clock.install()
+    page.goto(server.address)
+    wait(page, "ready")
+    page.evaluate(WATCHED)
+    record = page.get_by_role("button", name="Record")
+    for part in ("MediaDevices.getUserMedia", "AudioWorklet.addModule", "AudioContext.resume"):
+        page.evaluate(HANGING, part.split("."))
+        record.click()
+        page.wait_for_function("() => window.release")
+        assert "allow it where the browser asks" in page.get_by_role("status").inner_text()
+        page.clock.fast_forward(11_000)
+        wait(page, "error")
+        assert "gave no sound within 10 s" in page.get_by_role("alert").inner_text(), part
+        page.evaluate("release()")
+        page.wait_for_function(CLOSED)
+        assert record.is_enabled() and record.inner_text() == "Record"
+    page.close()
+    assert not wrong
 
 
 def test_a_dropped_export_is_a_model_of_the_page(page, clips, exports):
@@ -352,7 +418,7 @@ def test_a_dropped_export_is_a_model_of_the_page(page, clips, exports):
     assert "model.onnx, preprocessor_config.json missing" in page.get_by_role("alert").inner_text()
     files = [exports["two"] / name for name in ("config.json", "preprocessor_config.json", "onnx/model.onnx")]
     page.get_by_label("The export's files").set_input_files(files)
-    page.locator("#result[data-state=ready][data-model='your model (model.onnx) fp32 wasm']").wait_for()
+    wait(page, "ready", "scored", having="[data-model='your model (model.onnx) fp32 wasm']")
     (found,) = differences(page, None, [clips / "2.wav"], avb.load(str(exports["two"])))
     assert found < 1e-4
     said = page.get_by_role("img", name=re.compile("^Valence")).get_attribute("aria-label")
@@ -398,6 +464,6 @@ def test_webgpu_has_the_same_scores(launch, server, clips):
     wait(page, "ready")
     assert page.locator("#result").get_attribute("data-model") == f"{LARGEST} fp16 wasm"
     page.get_by_label("Computed by").select_option("webgpu")
-    page.locator(f"#result[data-state=ready][data-model='{LARGEST} fp16 webgpu']").wait_for()
+    wait(page, "ready", having=f"[data-model='{LARGEST} fp16 webgpu']")
     assert max(differences(page, LARGEST, [clips / "0.wav", clips / "48000.wav"])) < 1e-3
     browser.close()

@@ -26,6 +26,7 @@ let check = null; // whether a sound is a burst, where the model's calibration s
 let opening = Promise.resolve();
 let source = null; // of the last recording: a function that reads it anew, since a worker keeps what it is given
 let microphone = null;
+let turn = 0; // counts what the visitor asked for: what comes late of something older is not shown
 
 async function start() {
   $("provider").append(...Object.entries(PROVIDERS).map(([value, text]) => new Option(text, value)));
@@ -53,11 +54,12 @@ function openModel() {
   opening = opening.then(async () => {
     const model = models[$("model").value];
     const [precision, provider] = [$("precision").value, $("provider").value];
+    const say = (state, words) => microphone || show(state, words); // a visitor who records is told how to stop
     tasks = null;
-    show("loading", `Loading ${model.name}…`);
+    say("loading", `Loading ${model.name}…`);
     try {
       const files = await model.read(precision, (share) => {
-        show("loading", `Loading ${model.name}: ${Math.round(100 * share)} %`);
+        say("loading", `Loading ${model.name}: ${Math.round(100 * share)} %`);
       });
       const { threads } = await engine.open(provider, files);
       tasks = tasksOf(files.config, files.calibration);
@@ -66,7 +68,7 @@ function openModel() {
       check = place in thresholds ? { threshold: thresholds[place] } : null;
       $("result").dataset.model = `${model.name} ${precision} ${provider}`;
       const threading = provider === "wasm" && threads > 1 ? `, ${threads} threads` : "";
-      show("ready", `${model.name} is ready, on the ${PROVIDERS[provider]}${threading}. Record, or choose a file.`);
+      say("ready", `${model.name} is ready, on the ${PROVIDERS[provider]}${threading}. Record, or choose a file.`);
     } catch (error) {
       if (provider !== "webgpu") return fail(`${model.name}: cannot be opened (${error.message})`);
       // Said, and shown in the choice: WebGPU differs from browser to browser.
@@ -81,8 +83,9 @@ function openModel() {
 }
 
 async function changeModel() {
+  const mine = ++turn;
   await openModel();
-  if (tasks && source && !microphone) await scoreRecording();
+  if (tasks && source && !microphone && mine === turn) await scoreRecording();
 }
 
 async function useFiles(files) {
@@ -110,13 +113,16 @@ function useRecording(name, read, blob) {
 
 async function scoreRecording() {
   const { name, read } = source;
+  const mine = ++turn;
   show("scoring", `Listening to ${name}…`);
   try {
     const recording = await read();
     await opening;
-    if (!tasks) return;
-    showAnswer(name, await score(recording));
+    if (!tasks || mine !== turn) return;
+    const answer = await score(recording);
+    if (mine === turn) showAnswer(name, answer);
   } catch (error) {
+    if (mine !== turn) return;
     $("player").hidden = true;
     fail(error.message.startsWith(name) ? error.message : `${name}: ${error.message}`);
   }
@@ -148,8 +154,11 @@ function showAnswer(name, { rows, spans, bursts, events, seconds, milliseconds }
 async function toggle(button, begin) {
   if (microphone) return microphone.finish();
   button.disabled = true;
+  turn += 1;
+  show("starting", "Starting the microphone: allow it where the browser asks.");
   try {
     microphone = await begin();
+    turn += 1;
     setPressed(button, true);
   } catch (error) {
     fail(error.message);
