@@ -117,11 +117,11 @@ def test_chance_what_a_split_lacks_and_a_model_that_gives_one_answer_are_said(tm
     (folder / "train_set.json").write_text(json.dumps(train_set | {"speakers": None}))
     card = " ".join(str(build_card(read_run(folder), "avb-type")).split())
     assert "### cross_validation: 40 clips, interval by clip (40)" in card
-    assert "| UAR of the classes that occur | 0.250 | " in card and " | 0.250 | | accuracy" in card
+    assert "| UAR over the classes that occur | 0.250 | " in card and " | 0.250 | | accuracy" in card
     assert f"No cross_validation clip has the class {', '.join(labels[4:])}: the UAR is over the other classes" in card
-    assert "**The model answers Cry for every one of these clips**" in card
-    assert "Scores of 3 folds together" in card and "not of the weights here" in card
-    assert "of speakers who are not known: those of the scored clips may be among them" in card
+    assert "**The model predicts Cry for every one of these clips**" in card
+    assert "pooled scores of 3 folds" in card and "not these weights" in card
+    assert "of unknown speakers: the scored clips may be by the same speakers" in card
 
 
 def test_undefined_scores_are_shown_and_kept_out_of_the_index(folder):
@@ -139,7 +139,7 @@ def test_a_card_without_results_says_so(folder):
     card = build_card(read_run(folder), "x")
     assert "**Not evaluated.**" in str(card) and "| CCC" not in str(card) and "on validation" not in str(card)
     assert card.data.eval_results is None and "model-index" not in str(card) and card.data.metrics is None
-    assert "How long training took is not on file" in str(card)
+    assert "The training time is not recorded" in str(card)
 
 
 def test_withheld_labels_are_no_score(folder):
@@ -147,7 +147,9 @@ def test_withheld_labels_are_no_score(folder):
     metrics["splits"]["validation"] = metrics["splits"]["test"]
     (folder / "metrics.json").write_text(json.dumps(metrics))
     card = str(build_card(read_run(folder), "x"))
-    assert "**Not evaluated.**" in card and "The test split was predicted; its labels are withheld" in card
+    assert (
+        "**Not evaluated.**" in card and "Predictions were made for the test split, but its labels are withheld" in card
+    )
 
 
 def test_config_alone_is_enough_and_everything_else_is_unknown(folder):
@@ -157,8 +159,8 @@ def test_config_alone_is_enough_and_everything_else_is_unknown(folder):
     for words in (
         "**Not evaluated.**",
         "Corpus: unknown",
-        "frozen in training is not on file",
-        "recipe is not on file",
+        "frozen in training is not recorded",
+        "recipe is not recorded",
     ):
         assert words in str(card)
     assert card.data.license == "unknown" and "Preset" not in str(card)
@@ -183,7 +185,7 @@ def test_model_index_round_trip(runs, name):
 def test_base_model_is_named_only_where_it_is_on_the_hub(runs, folder, tmp_path, monkeypatch):
     assert build_card(read_run(folder), "x").data.base_model == "facebook/wav2vec2-base"
     assert build_card(read_run(runs["classes"]), "x").data.base_model is None
-    assert "started from random weights" in str(build_card(read_run(runs["classes"]), "x"))
+    assert "initialised with random weights" in str(build_card(read_run(runs["classes"]), "x"))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"encoder": "/home/anna/encoders/mine"}))
     card = build_card(read_run(folder), "x")
     assert card.data.base_model is None and re.search(r"\| encoder +\| mine ", str(card))
@@ -209,9 +211,9 @@ def test_no_path_of_the_machine_is_published(folder):
     ("freeze", "words"),
     [
         ("encoder", "**The encoder is frozen**"),
-        ("feature_encoder", "only the convolutions in front are frozen"),
+        ("feature_encoder", "only its convolutions are frozen"),
         ("none", "**Nothing is frozen**"),
-        (None, "only the convolutions in front are frozen"),  # the default of --freeze
+        (None, "only its convolutions are frozen"),  # the default of --freeze
     ],
 )
 def test_what_is_frozen_is_said(folder, freeze, words):
@@ -245,7 +247,7 @@ def test_corpus_and_licence(folder, corpus, licence, words):
     (folder / "metrics.json").write_text(json.dumps(metrics_of(folder) | {"corpus": corpus}))
     card = build_card(read_run(folder), "x")
     assert card.data.license == licence and words in str(card)
-    assert "No clinical use" in str(card) and "No surveillance" in str(card)
+    assert "Do not use it clinically" in str(card) and "Do not use it for surveillance" in str(card)
 
 
 def test_the_whole_release_is_told_by_its_clips(folder):
@@ -263,9 +265,9 @@ def test_synthetic_clips_are_told_from_the_corpus_whose_layout_they_have(folder,
 
 
 def test_the_epoch_that_was_selected_on_validation_is_called_so(folder):
-    assert "chosen by its score on this split" in str(build_card(read_run(folder), "x"))
+    assert "selected by its score on this split" in str(build_card(read_run(folder), "x"))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"load_best_model_at_end": False}))
-    assert "chosen by its score on this split" not in str(build_card(read_run(folder), "x"))
+    assert "selected by its score on this split" not in str(build_card(read_run(folder), "x"))
 
 
 def test_baselines_say_what_they_are(runs, tmp_path):
@@ -273,7 +275,7 @@ def test_baselines_say_what_they_are(runs, tmp_path):
     assert "Emo-18" in card and "frozen" not in card and "baird2022avb" in card
     pytest.importorskip("opensmile")
     mlp = str(build_card(read_run(make_run(tmp_path / "mlp", baseline="egemaps_mlp")), "x"))
-    assert "eGeMAPSv02" in mlp and "licence is for research" in mlp and "pip install opensmile" in mlp
+    assert "eGeMAPSv02" in mlp and "licensed for research" in mlp and "pip install opensmile" in mlp
 
 
 # ---- energy, rows of results, examples ------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_the_model_of_all_clips(finished):
     assert row["split"] == "cross_validation" and "--folds 3" in row["changes"]
     card = (finished.output_dir / "README.md").read_text()
     assert "### cross_validation: 24 clips, interval by speaker (6)" in card
-    assert "3 folds" in card and "not of the weights here" in card
+    assert "3 folds" in card and "not these weights" in card
 
 
 @pytest.mark.slow

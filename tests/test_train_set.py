@@ -73,7 +73,7 @@ def test_the_card_shows_it_and_an_older_run_has_none(tmp_path):
 
     (folder / TRAIN_SET).unlink()
     card = str(build_card(read_run(folder), "x"))
-    assert "Clips trained on: 230.\n" in card and "train clips" not in card
+    assert "Clips trained on: 230.\n" in card and "training clips" not in card
 
 
 @pytest.mark.parametrize("model", ["emogator-small", "emogator-cnn"])
@@ -81,7 +81,7 @@ def test_the_cards_of_the_shipped_models_say_what_their_rejection_is_worth(model
     rejection = read_run(FOLDER / model).rejection
     for card in ((ROOT / "model_cards" / f"{model}.md").read_text(), str(build_card(read_run(FOLDER / model), model))):
         assert (
-            rejection_table(rejection) in card and f"{rejection['auroc']:.3f}, on {rejection['bursts']} bursts" in card
+            rejection_table(rejection) in card and f"{rejection['auroc']:.3f} on {rejection['bursts']} bursts" in card
         )
     assert rejection["uar_kept_at_60"] >= rejection["uar"]
 
@@ -89,4 +89,4 @@ def test_the_cards_of_the_shipped_models_say_what_their_rejection_is_worth(model
 @pytest.mark.parametrize("model", ["emogator-small", "emogator-cnn"])
 def test_the_cards_of_the_shipped_models_have_it(model):
     card = (ROOT / "model_cards" / f"{model}.md").read_text()
-    assert "Clips trained on: 24030, of 267 speakers, " in card and "Of each label: 801.\n" in card
+    assert "Clips trained on: 24030, of 267 speakers, " in card and "Training clips per label: 801.\n" in card

@@ -31,7 +31,7 @@ TOLERANCE = 0.01  # of a score, on a second of noise: half precision must not ch
 USE = re.compile(r"## Use\n.*?(?=^## )", re.DOTALL | re.MULTILINE)  # in a card: the Hub does not have this model
 HOW_TO_USE = """## Use
 
-It comes with the project, in half precision, and needs no network:
+The model is shipped with the project, in half precision, and needs no network:
 
     python predict_avb.py {name} laugh.wav --output scores.csv
 

@@ -7,23 +7,23 @@ from avb.reports.markdown import bounds, markdown_table, number
 from avb.reports.results import Result
 from avb.reports.summaries import summarize
 
-# Of a split's scores: key in metrics.json, and what the card calls it.
+# Scores of a split: the key in metrics.json, and its name on the card.
 _SCORES = {
     "ccc": "CCC, mean over labels",
     "pearson": "Pearson's r, mean over labels",
-    "official_ccc": "CCC, as the challenge's own script has it",
+    "official_ccc": "CCC, computed as in the challenge's script",
     "uar": "UAR",
-    "uar_present": "UAR of the classes that occur",
+    "uar_present": "UAR over the classes that occur",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
-    "rater_agreement": "one rater against the others, by the first score above",
+    "rater_agreement": "agreement of one rater with the others, by the first score above",
 }
 _HAVE_CHANCE = ("ccc", "uar", "uar_present")
 _LABEL_SCORES = {"ccc": "CCC", "recall": "recall", "pearson": "Pearson's r", "count": "clips"}
 
 
 def model_table(run: Run) -> str:
-    """What the model is made of."""
+    """The parts of the model."""
     config = run.config
     rows = [("model type", f"`{config['model_type']}`")]
     if run.has_encoder:
@@ -37,21 +37,21 @@ def model_table(run: Run) -> str:
         rank = run.setting("lora_rank")
         rows += [
             ("kind of encoder", run.encoder_kind or "unknown"),
-            ("encoder", run.encoder or "not on file"),
+            ("encoder", run.encoder or "not recorded"),
             *([("licence of its weights", run.metrics.encoder_licence)] if run.metrics.encoder_licence else []),
-            ("transformer layers that feed the head", f"0 to {last}, weighed")
+            ("transformer layers that feed the head", f"0 to {last}, weighted sum")
             if is_weighed
             else ("transformer layer that feeds the head", str(last)),
-            *([("trained of the encoder", f"adapters of rank {rank} (LoRA)")] if rank else []),
+            *([("trained part of the encoder", f"adapters of rank {rank} (LoRA)")] if rank else []),
             ("LSTM", lstm),
             ("pooling", config["pooling"]),
         ]
     rows.append(("loss", config["loss"]))
-    return "\n".join(markdown_table(("part", "what"), rows))
+    return "\n".join(markdown_table(("part", "value"), rows))
 
 
 def score_table(scores: dict) -> str:
-    """One split's scores, with intervals where there are some, and what chance would score."""
+    """The scores of one split, with intervals where available, and the chance level."""
     keys = [key for key in _SCORES if key in scores]
     header = ["score", "value", "95 % interval"]
     rows = [[_SCORES[key], *_score_and_interval(scores, key)] for key in keys]
@@ -63,21 +63,21 @@ def score_table(scores: dict) -> str:
 
 
 def rejection_table(measured: dict) -> str:
-    """What a rejection keeps and lets through at each operating point; empty where nothing was measured."""
+    """Bursts kept and false alarms of a rejection at each operating point; empty if nothing was measured."""
     rates = [int(key.removeprefix("kept_at_")) for key in measured if key.startswith("kept_at_")]
     if not rates:
         return ""
-    header = ["false alarms per hour, by its threshold", "counted", "bursts that are kept"]
+    header = ["false alarms per hour, requested", "measured", "bursts kept"]
     rows = [[str(rate), f"{measured[f'alarms_at_{rate}']:g}", number(measured[f"kept_at_{rate}"])] for rate in rates]
     if "uar" in measured:
-        header.append(f"UAR of what is kept (of all: {number(measured['uar'])})")
+        header.append(f"UAR of bursts kept (of all: {number(measured['uar'])})")
         for rate, row in zip(rates, rows, strict=True):
             row.append(number(measured.get(f"uar_kept_at_{rate}", float("nan"))))
     return "\n".join(markdown_table(header, rows))
 
 
 def label_table(scores: dict) -> str:
-    """One split's scores label by label."""
+    """The scores of one split, label by label."""
     per_label = scores["per_label"]
     keys = [key for key in _LABEL_SCORES if key in next(iter(per_label.values()))]
     header, rows = ["label"], []
@@ -93,22 +93,22 @@ def label_table(scores: dict) -> str:
 
 
 def train_tables(train_set: dict) -> dict[str, str]:
-    """Task name to what it was trained on, label by label; see `avb.training.start.describe_clips`."""
+    """Maps each task to a table of its training clips per label; see `avb.training.start.describe_clips`."""
     return {task: _train_table(labels) for task, labels in train_set.get("tasks", {}).items()}
 
 
 def _train_table(labels: dict[str, dict]) -> str:
-    columns = {"clips": "train clips", "mean": "mean", "standard_deviation": "standard deviation"}
+    columns = {"clips": "training clips", "mean": "mean", "standard_deviation": "standard deviation"}
     keys = [key for key in columns if all(key in values for values in labels.values())]
     counts = {values["clips"] for values in labels.values()}
     if keys == ["clips"] and len(counts) == 1:
-        return f"Of each label: {counts.pop()}."
+        return f"Training clips per label: {counts.pop()}."
     rows = [(label, *(number(values[key]) for key in keys)) for label, values in labels.items()]
     return "\n".join(markdown_table(("label", *(columns[key] for key in keys)), rows))
 
 
 def seeds_table(row: Result, rows: Iterable[Result]) -> str:
-    """All seeds of a row's recipe, on the same clips and with the same changes; empty where there is only one."""
+    """All seeds of a row's recipe, on the same clips and with the same changes; empty if there is only one."""
     names = ("recipe", "changes", "corpus", "data_dir", "train_clips", "task", "metric")
     alike = [other for other in rows if all(getattr(other, name) == getattr(row, name) for name in names)]
     cells = [

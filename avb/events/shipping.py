@@ -83,8 +83,8 @@ tags:
 
 # {name}
 
-Where the vocal bursts of a recording are (laughs, cries, gasps, screams): one probability per 40 ms. A frame-wise
-network of {parameters:,} parameters on log-mel spectra. `avb.find` has an emotion model hear what it finds:
+Detects vocal bursts (laughs, cries, gasps, screams) in a recording: one probability per 40 ms, from a frame-wise
+network of {parameters:,} parameters on log-mel spectrograms. `avb.find` then scores each event with an emotion model:
 
 ```python
 import avb
@@ -92,15 +92,16 @@ import avb
 avb.find("interview.wav")  # DataFrame: start, end, detection, one column per emotion
 ```
 
-**Not for** judging a person's state of mind, and not for clinical use or surveillance.
+**Do not use it** to judge a person's state of mind, for clinical purposes or for surveillance.
 
 ## Scores
 
-At the threshold {report["threshold"]:.2f}, fixed on training scenes. All that follows is of speakers, languages and
-packages that it was never trained on; intervals are 95 % bootstrap intervals by recording.
+The threshold is {report["threshold"]:.2f}, chosen on training scenes. All scores below are on speakers, languages and
+packages that were not used in training; intervals are 95 % bootstrap intervals by recording.
 
-Scenes of a minute with six bursts each, 0 to 20 dB above what they lie on ({scenes["references"]} bursts, EmoGator's
-fold 4). A hit is within .2 s of the onset, and .2 s or half the length of the offset:
+The test scenes last one minute and contain six bursts each, 0 to 20 dB above their background
+({scenes["references"]} bursts, EmoGator's fold 4). A detection counts if its onset is within .2 s,
+and its offset within .2 s or half the event's length:
 
 | event F1 | 95 % interval | precision | recall | onset error | offset error |
 |---|---|---|---|---|---|
@@ -110,33 +111,34 @@ fold 4). A hit is within .2 s of the onset, and .2 s or half the length of the o
 |---|---|---|---|---|
 {backgrounds}
 
-Recordings without bursts; speech is in {", ".join(languages)}. First all of a kind, then each package with its
-language (acted dialogue, as in fillets-ng, is much harder than read speech, and nobody has listened for laughs in it):
+False alarms on recordings without bursts, first by kind, then by package and language. Speech is in
+{", ".join(languages)}. (Acted dialogue, as in fillets-ng, is much harder than read speech;
+nobody has checked it for laughs.)
 
 | recordings of | false alarms per hour | 95 % interval | hours |
 |---|---|---|---|
 {per_hour}
 
-The aims were an F1 of .85, two false alarms per hour of speech and one of music and noise: where the tables fall short,
-use it to find candidates, not to count.
+The targets were an F1 of .85, two false alarms per hour of speech, and one per hour of music or noise. Where the
+tables fall short of them, use the detector to find candidates, not to count bursts.
 
 ## Training
 
-{steps:,} steps (`recipes/events/events.yaml`) on scenes made as they were needed: bursts of EmoGator's train speakers
-but those of fold 4, on the recordings of the training side of `recipes/events/sources.csv`, and on generated noise.
-`python -m avb.events` fetches, prepares, trains, evaluates.
+{steps:,} steps (`recipes/events/events.yaml`) on scenes generated during training: bursts of EmoGator's training
+speakers except fold 4, mixed into the training recordings of `recipes/events/sources.csv` and into generated noise.
+`python -m avb.events` downloads, prepares, trains and evaluates.
 
-Not covered: coughs, sneezes, snoring, singing close to the microphone, infants, animals near by; rooms with long
-reverberation. Bursts are acted (EmoGator), and one per event: laughter that goes on in bouts is several events.
+Not covered: coughs, sneezes, snoring, singing close to the microphone, infants, animals nearby, and rooms with long
+reverberation. Bursts are acted (EmoGator), and each is one event: laughter in several bouts gives several events.
 
 ## Licence
 
-The weights are licensed under Apache-2.0, as the code and EmoGator, whose bursts they learned. The other recordings
-that they were trained on are free software and free culture, under the licences below. The weights hold none of them,
-and none can be got back from them, so they are taken for no copy or adaptation; whoever sees that otherwise, or
-redistributes the recordings, should read each package's copyright file.
+The weights are licensed under Apache-2.0, like the code and EmoGator, on whose bursts they were trained. The other
+training recordings are free software and free culture, under the licences below. The weights contain none of these
+recordings, and none can be recovered from them, so this project does not regard the weights as a copy or an
+adaptation. If you disagree, or if you redistribute the recordings, read the copyright file of each package.
 
-| package | licence | what it holds |
+| package | licence | content |
 |---|---|---|
 {_packages(read_sources())}
 """
