@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import IntervalStrategy, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
 
 from audio_avb import AudioPreparation
 from avb.corpus_arguments import PRIVATE, CorpusArguments
+from avb.encoders.late_peft import import_before_peft
 from avb.errors import AvbError
 from avb.registration import registering_later
 
 with registering_later():
+    import_before_peft("transformers.training_args")
+    from transformers import IntervalStrategy, TrainingArguments
+    from transformers.trainer_utils import SaveStrategy
+
     from configuration_avb import Wav2Vec2VocalBurstConfig
 
 # What may be said of an argument in its metadata, and what holds where nothing is said.

@@ -13,9 +13,8 @@ from finished_run import make_run
 
 import avb
 import predict_avb
-from avb.calibration import fit_task, measure
 from avb.calibration.command import main
-from avb.calibration.fit import calibrate_task, fit_temperature, thresholds
+from avb.calibration.fit import calibrate_task, fit_task, fit_temperature, measure, thresholds
 from avb.metrics import expected_calibration_error
 from avb.tasks import Task
 from calibration_avb import COVERAGES, Calibration, TaskCalibration, read_calibration, weights_fingerprint

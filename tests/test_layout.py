@@ -48,7 +48,9 @@ LAYERS = {
     "avb/run_files": {"avb/errors", "avb/files", "avb/tasks"},
     "avb/recipes": {"avb/errors"},
     "avb/corpus_arguments": set(),
-    "avb/arguments": {"audio_avb", "avb/registration", "avb/corpus_arguments", "avb/errors", "configuration_avb"},
+    "avb/arguments": {
+        "audio_avb", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/registration", "configuration_avb",
+    },
     "avb/command_line": {
         "avb/arguments", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/recipes", "avb/registration",
     },

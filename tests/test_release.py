@@ -21,7 +21,7 @@ from avb.cards.space import link_space
 from avb.errors import AvbError
 from avb.export.check import made_up_bursts
 from avb.export.hub import export_hub
-from avb.export.page import PAGE, RUNTIME_FILES
+from avb.export.page_folder import PAGE, RUNTIME_FILES
 from avb.run_files import METRICS
 
 

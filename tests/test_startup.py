@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
+import torch
 from conftest import ROOT
 
+from avb.encoders.late_peft import import_before_peft
 from avb.training import versions as run_versions
 
 HEAVY = {"torch", "transformers", "datasets", "pandas", "librosa", "pyarrow", "huggingface_hub", "scipy", "sklearn"}
@@ -37,26 +40,71 @@ def test_predict_answers_before_it_imports_what_is_heavy(argv, code, message):
     assert done.stdout.splitlines()[-1] == "IMPORTED []"
 
 
-# Where peft is installed, Transformers imports it, and a number of models with it, for TrainingArguments.
-WITHOUT_PEFT = (
-    "import importlib.util as util\n"
-    "find_spec = util.find_spec\n"
-    "util.find_spec = lambda name, *more: None if name == 'peft' else find_spec(name, *more)\n"
-)
+def test_the_help_of_the_other_commands_needs_nothing_heavy():
+    names = ["reports", "cards", "export", "export.page", "calibration", "events", "serving.listen", "training.queue"]
+    done = run(
+        "import runpy, sys\n"
+        f"for name in {names}:\n"
+        "    sys.argv = [name, '--help']\n"
+        "    try: runpy.run_module(f'avb.{name}', run_name='__main__')\n"
+        "    except SystemExit as end: assert not end.code, name\n"
+        f"print('IMPORTED', sorted({HEAVY} & set(sys.modules)))\n"
+    )
+    assert done.stdout.count("usage: ") == len(names), done.stderr
+    assert done.stdout.splitlines()[-1] == "IMPORTED []"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train_avb", "pretrain_avb"])
 def test_training_answers_before_it_imports_models_and_data_sets(command):
-    heavy = {"transformers.modeling_utils", "transformers.trainer", "datasets", "librosa", "modeling_avb", "sklearn"}
+    heavy = {
+        "transformers.modeling_utils", "transformers.trainer", "peft", "datasets", "librosa", "modeling_avb", "sklearn"
+    }  # fmt: skip
     done = run(
-        # With peft, an extra, transformers.trainer_utils imports it first of all, and it imports models.
-        f"import sys; sys.modules['peft'] = None; import {command}\n"
+        f"import sys, {command}\n"
         f"try: {command}.main(['--poolling', 'avg'])\n"
         f"except SystemExit as end: print('IMPORTED', sorted({heavy} & set(sys.modules)), end.code)"
     )
     assert "unknown argument '--poolling'" in done.stderr, done.stderr
     assert done.stdout == "IMPORTED [] 2\n"
+
+
+@pytest.fixture
+def without_peft(tmp_path, monkeypatch):
+    """No module of peft is loaded, and a folder is on the path for modules that import it."""
+    if find_spec("peft") is None:
+        pytest.skip("peft is an extra")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "peft"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("peft", "asks", "asks_more")]:
+        del sys.modules[name]
+
+
+def test_a_stand_in_of_a_class_of_peft_answers_as_the_class(without_peft):
+    (without_peft / "asks.py").write_text("from peft import PeftMixedModel, PeftModel\n")
+    asks = import_before_peft("asks")
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    assert "peft" not in sys.modules
+    assert not isinstance(model, (asks.PeftModel, asks.PeftMixedModel)) and not issubclass(type(model), asks.PeftModel)
+    assert "peft" not in sys.modules
+
+    import peft
+
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["0"]))
+    assert isinstance(adapted, asks.PeftModel) and issubclass(type(adapted), asks.PeftModel)
+    assert not isinstance(adapted, asks.PeftMixedModel) and not isinstance(model, asks.PeftModel)
+    assert asks.PeftModel.from_pretrained == peft.PeftModel.from_pretrained
+    assert import_before_peft("json").dumps  # with peft loaded, as any other
+
+
+@pytest.mark.parametrize("asked", ["from peft import LoraConfig", "import peft.tuners"])
+def test_what_takes_more_of_peft_gets_peft(asked, without_peft):
+    """So that another version of Transformers, which does, costs seconds and no more."""
+    (without_peft / "asks_more.py").write_text(f"from peft import PeftModel\n{asked}\nimport peft as whole\n")
+    asks = import_before_peft("asks_more")
+    assert asks.whole is sys.modules["peft"] and asks.whole.LoraConfig(r=3).r == 3
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from audio_avb import load_audio
 from avb.errors import AvbError
 from avb.export.check import made_up_bursts
 from avb.export.hub import export_hub
-from avb.export.page import HEADERS, build_page
+from avb.export.page_folder import HEADERS, build_page
 from avb.inference.engines import HUB_FILES
 from avb.inference.load import load_model
 from avb.inference.score import score_waveforms

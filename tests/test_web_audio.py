@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from audio_avb import load_audio
 from avb.export.check import made_up_bursts
-from avb.export.page import PAGE
+from avb.export.page_folder import PAGE
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from pipeline_avb import window_spans
 

@@ -2,8 +2,3 @@
 
 python -m avb.calibration runs/mine clips.csv --split validation
 """
-
-from avb.calibration.fit import fit_task, measure
-from avb.calibration.model import calibrate
-
-__all__ = ["calibrate", "fit_task", "measure"]

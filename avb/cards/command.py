@@ -9,10 +9,6 @@ python -m avb.cards ship runs/mine mine                             # into the p
 import argparse
 import sys
 
-from avb.cards import shipping
-from avb.cards.card import write_card
-from avb.cards.checking import check_release
-from avb.cards.push import push_folder
 from avb.errors import AvbError
 
 
@@ -70,6 +66,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    # Here: --help needs no torch.
+    from avb.cards.card import write_card
+    from avb.cards.checking import check_release
+    from avb.cards.push import push_folder
+    from avb.cards.shipping import ship
+
     try:
         if args.command == "write":
             energy = {"watts": args.watts, "grams_per_kwh": args.grams_per_kwh}
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(point.line for point in points))
             return int(any(point.must and not point.is_met for point in points))
         elif args.command == "ship":
-            print(shipping.ship(args.folder, args.name))
+            print(ship(args.folder, args.name))
         else:
             how = {"private": not args.public, "dry_run": args.dry_run, "ask": not args.yes}
             push_folder(args.folder, args.repo, **how, web_space=args.web_space, ort_dir=args.ort_dir)

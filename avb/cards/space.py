@@ -1,6 +1,7 @@
 """A pushed model's page: a static Space in which it runs in the visitor's browser, and what the card says of it.
 
-The page and its files are `avb.export.page`'s. The card links the Space and shows the page's picture, which lies there.
+The page and its files are `avb.export.page_folder`'s. The card links the Space and shows the page's picture, which is
+one of these files.
 """
 
 import os
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from avb.export.page import build_page
+from avb.export.page_folder import build_page
 
 PICTURE = "picture.png"  # of the page, one of its files
 _HEADING = "\n## Model\n"  # of a card: the page stands in front of it

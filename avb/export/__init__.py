@@ -1,6 +1,17 @@
-"""A trained model as ONNX Runtime and OpenVINO run it, once it is shown to predict the same."""
+"""A trained model as ONNX Runtime and OpenVINO run it, once it is shown to predict the same.
 
-from avb.export.exporting import export_model
-from avb.export.hub import export_hub
+`avb.export.exporting.export_model` writes one graph, `avb.export.hub.export_hub` the Hub's layout.
+"""
 
-__all__ = ["export_hub", "export_model"]
+
+def __getattr__(name: str):
+    """`export_model` and `export_hub`, loaded when they are asked for: the command's help needs no torch."""
+    if name == "export_model":
+        from avb.export.exporting import export_model
+
+        return export_model
+    if name == "export_hub":
+        from avb.export.hub import export_hub
+
+        return export_hub
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,21 +15,23 @@ Hub, and may be the model's own folder: see avb/export/hub.py.
 import argparse
 import sys
 
-from transformers.utils import logging
-
 from audio_avb import AUDIO_SUFFIXES
 from avb.errors import AvbError
-from avb.export.check import print_table
-from avb.export.exporting import TOLERANCES, export_model
-from avb.export.hub import export_hub
 from avb.inference.clips import find_paths
-from avb.inference.engines import PRECISIONS
+from avb.inference.precisions import PRECISIONS, TOLERANCES
 
 MAX_CLIPS = 64  # that are compared, evenly taken from those given
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    # Here: --help needs no torch.
+    from transformers.utils import logging
+
+    from avb.export.check import print_table
+    from avb.export.exporting import export_model
+    from avb.export.hub import export_hub
+
     logging.disable_progress_bar()
     try:
         clips = find_clips(args.clips)

@@ -20,7 +20,6 @@ from avb.export.writing import OPSET, refuse_unexportable, write_graph
 from avb.files import make_folder, write_json, write_text
 from avb.inference.calibrated import find_calibration
 from avb.inference.engines import (
-    ENGINES,
     MODEL_FILE,
     REPORT_FILE,
     ExportedModel,
@@ -29,9 +28,8 @@ from avb.inference.engines import (
     open_engine,
 )
 from avb.inference.load import load_model
+from avb.inference.precisions import ENGINES, TOLERANCES
 from calibration_avb import CALIBRATION_FILE
-
-TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.01, "bf16": 0.01}  # of scores, in [0, 1] for the regression tasks
 
 
 def export_model(

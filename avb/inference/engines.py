@@ -20,15 +20,14 @@ from transformers.utils import cached_file
 
 from avb.errors import AvbError
 from avb.files import read_json
+from avb.inference.precisions import ENGINES, PRECISIONS
 
 MODEL_FILE = "model.onnx"
 REPORT_FILE = "export.json"
 MAX_SECONDS = 120.0  # of one clip: attention holds a score for every pair of frames, 2.3 GB per layer at LARGE's size
 HUB_FOLDER = "onnx"  # of a model's folder, with the files below: the Hub's layout
 HUB_FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
-ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}  # backend, which is also the extra's name → its package
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "bf16")}
 
 
 class ExportedModel:

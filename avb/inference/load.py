@@ -15,7 +15,8 @@ from avb.encoders.kinds import trained_class
 from avb.encoders.weights import check_weights, has_preparation, has_weights, quiet, refuse_pointers
 from avb.errors import AudioError, AvbError
 from avb.inference.devices import find_device
-from avb.inference.engines import ENGINES, ExportedModel, has_hub_export, load_exported, load_hub_export
+from avb.inference.engines import ExportedModel, has_hub_export, load_exported, load_hub_export
+from avb.inference.precisions import ENGINES
 from avb.models import locate, names
 from calibration_avb import weights_fingerprint
 from configuration_avb import VocalBurstConfig

@@ -17,14 +17,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from avb.command_line import typed_changes
 from avb.corpus_arguments import OPTIONS, given_options
 from avb.corpus_arguments import add_arguments as add_corpus_arguments
 from avb.errors import AvbError
 from avb.files import make_folder, write_table, write_text
 from avb.recipes import FOLDER
 from avb.reports import comparison
-from avb.reports.paper import KINDS, compare_with_paper, paper_report, read_paper_rows
 from avb.reports.run_table import add_runs, read_results
 from avb.reports.summaries import Summary, runs_table, summarize
 from avb.run_files import SCORED_SPLITS
@@ -149,6 +147,9 @@ def main(argv: list[str] | None = None) -> int:
         if not results:
             print(f"avb.reports: {args.results} holds no results yet", file=sys.stderr)
         if args.report == "paper":
+            # Here: --help needs no torch.
+            from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
+
             changes = _normalize_changes(args.changes)
             rows, others = compare_with_paper(read_paper_rows(), results, changes)
             text, names = paper_report(rows, others, changes), list(rows[0])
@@ -176,6 +177,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _normalize_changes(typed: str) -> str:
     """Arguments behind a recipe, in any order, as `Result.changes` has them; a recipe of another kind as it is."""
+    from avb.command_line import typed_changes
+    from avb.reports.paper import KINDS
+
     if typed.startswith(KINDS) and (FOLDER / f"{typed}.yaml").is_file():
         return typed
     try:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError
-from avb.events.reading import read_blocks
 
 CHUNK_SECONDS = 0.1  # of a microphone
 FILE_CHUNK_SECONDS = 1.0  # of a file, which need not be live
@@ -82,6 +81,8 @@ def listen(url: str, chunks: Iterator[bytes]) -> Iterator[dict]:
 
 
 def of_file(path: str) -> Iterator[bytes]:
+    from avb.events.reading import read_blocks  # here: --help needs no torch
+
     for block in read_blocks(path, FILE_CHUNK_SECONDS):
         yield (block * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
 

@@ -11,8 +11,6 @@ import os
 import shutil
 from pathlib import Path
 
-from transformers.trainer_utils import sort_checkpoints
-
 from avb.errors import AvbError
 from avb.run_files import METRICS, RESULTS, RUN_ID
 
@@ -39,23 +37,30 @@ def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str
         return last_checkpoint(output_dir)
     if not overwrite and is_finished(output_dir):
         raise AvbError(f"{output_dir} holds a finished model: choose another --output_dir, or --overwrite true")
-    if not overwrite and sort_checkpoints(str(output_dir)):
+    if not overwrite and _find_checkpoints(output_dir):
         raise AvbError(f"{output_dir} holds an unfinished run: --resume true continues, --overwrite true starts over")
     return None
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
     """The newest checkpoint that is whole; None if there is none. Says which newer ones it passes over."""
-    for path in reversed(sort_checkpoints(str(output_dir))):
-        if is_whole(Path(path)):
-            return path
+    for path in reversed(_find_checkpoints(output_dir)):
+        if is_whole(path):
+            return str(path)
         logger.warning("%s is not a whole checkpoint of this program: it is left alone", path)
     return None
 
 
 def whole_checkpoints(output_dir: str | Path) -> list[Path]:
     """Oldest first."""
-    return [path for path in map(Path, sort_checkpoints(str(output_dir))) if is_whole(path)]
+    return [path for path in _find_checkpoints(output_dir) if is_whole(path)]
+
+
+def _find_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Oldest first, whole or not."""
+    from transformers.trainer_utils import sort_checkpoints  # here: the queue needs no torch
+
+    return [Path(path) for path in sort_checkpoints(str(output_dir))]
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -71,8 +76,8 @@ def clear(output_dir: str | Path):
     """Takes an earlier run's checkpoints, mark of completion and results away, so that nothing continues from them."""
     for name in (METRICS, RESULTS, RUN_ID):
         (Path(output_dir) / name).unlink(missing_ok=True)
-    for path in sort_checkpoints(str(output_dir)):
-        discard(Path(path))
+    for path in _find_checkpoints(output_dir):
+        discard(path)
     shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
 
 

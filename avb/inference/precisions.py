@@ -1,0 +1,5 @@
+"""Engines that run an export, and at which precision: names only, so that a command's help loads no engine."""
+
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}  # backend, which is also the extra's name → its package
+PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "bf16")}
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.01, "bf16": 0.01}  # of scores, in [0, 1] for the regression tasks
