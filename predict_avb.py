@@ -13,6 +13,10 @@ interruption the same command continues from there.
 
 score recordings of any length: a row per burst that is found, or per window, with its start and end.
 
+    python predict_avb.py MODEL RECORDING --output recording.png
+
+draws one instead (.png or .svg): its events, and its scores over time.
+
 An output without a suffix is a folder of Parquet shards, `part-00000.parquet` and so on: the same rows in the same
 order, for many clips. The same command goes on after an interruption here too, and makes the shards that are missing.
 `--ray` has them made by the workers of a Ray cluster, or of one started on this machine; the shards are the same.
@@ -28,7 +32,7 @@ from pathlib import Path
 from audio_avb import AUDIO_SUFFIXES, MAX_SECONDS, MAX_VIEWS
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
-from avb.files import check_output, is_folder
+from avb.files import PICTURES, check_output, is_folder
 from avb.inference.clips import Clips, PathClips, find_paths, scores_key
 from avb.models import DETECTOR, locate
 from avb.tasks import TASKS, get_task
@@ -62,7 +66,9 @@ def make_parser() -> argparse.ArgumentParser:
         "paths", metavar="PATH", nargs="*", help="audio files, folders, globs; - reads paths from stdin"
     )
     parser.add_argument(
-        "--output", help="table to write (.csv, .jsonl or .parquet); without a suffix, a folder of shards"
+        "--output",
+        help="table to write (.csv, .jsonl or .parquet); without a suffix, a folder of shards; .png or .svg draws a "
+        "recording",
     )
     parser.add_argument(
         "--submission",
@@ -109,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=1,
         help="average scores over this many speeds, 0.88 to 1.14; costs as many times the work (default: 1)",
     )
-    recordings = parser.add_argument_group("recordings of any length instead of clips: a row per event or window")
+    recordings = parser.add_argument_group("recordings of any length: a row per event or window, or a picture")
     recordings.add_argument("--events", action="store_true", help="find the bursts: columns start, end, detection")
     recordings.add_argument("--detector", metavar="NAME", help=f"detector for --events (default: {DETECTOR})")
     recordings.add_argument("--threshold", type=float, help="for --events: a probability (default: the detector's own)")
@@ -119,11 +125,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="also write one file per recording to OUTPUT.FORMAT/",
     )
     recordings.add_argument(
-        "--window_seconds", type=float, help="score windows of this many seconds; adds columns start, end"
+        "--window_seconds",
+        type=float,
+        help="score windows of this many seconds; adds columns start, end (default in a picture: 2)",
     )
     recordings.add_argument(
-        "--hop_seconds", type=float, help="seconds from one window to the next (default: no overlap)"
+        "--hop_seconds",
+        type=float,
+        help="seconds from one window to the next (default: no overlap; in a picture, half a window)",
     )
+    recordings.add_argument("--labels", nargs="+", metavar="LABEL", help="rows of a picture (default: the highest 8)")
     parser.add_argument("--num_workers", type=int, help="threads that decode audio (default: 2; up to 8 with a GPU)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
@@ -178,6 +189,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
     """Ends with a message where options of events and windows do not fit together."""
+    if is_picture(args.output):
+        for name in ("events_format", "submission", "coverage", "false_alarms_per_hour", "ray", "batch_seconds"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name} goes with a table, and {args.output} is a picture")
+        return
+    if args.labels:
+        parser.error("--labels goes with a picture: --output FILE.png or FILE.svg")
     if not (args.events or args.window_seconds):
         for name in ("detector", "threshold", "events_format", "hop_seconds"):
             if getattr(args, name) is not None:
@@ -193,11 +211,33 @@ def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
         )
 
 
+def is_picture(output: str) -> bool:
+    return Path(output).suffix in PICTURES
+
+
 def predict(args: argparse.Namespace) -> int:
     """Returns how many clips or recordings were skipped."""
+    if is_picture(args.output):
+        return draw_recording(args)
     if args.events or args.window_seconds:
         return predict_recordings(args)
     return predict_shards(args) if is_folder(args.output) else predict_table(args)
+
+
+def draw_recording(args: argparse.Namespace) -> int:
+    """Draws the one recording that is given. Returns 0: none is skipped."""
+    output = check_output(args.output, args.overwrite, PICTURES)
+    clips = find_clips(args)
+    if clips.count() != 1:
+        raise AvbError(f"{output}: a picture shows one recording, and {clips.count()} were given")
+    import avb
+
+    pipe = avb.load(args.model, args.device, **({"views": args.views} if args.views > 1 else {}))
+    names = ("window_seconds", "hop_seconds", "labels", "detector", "threshold")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    avb.plot(next(iter(clips.clips())).read(), output, pipe, **settings)
+    print(f"drawn: {output}")
+    return 0
 
 
 def predict_recordings(args: argparse.Namespace) -> int:

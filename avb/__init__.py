@@ -3,6 +3,7 @@
     import avb
     avb.load("runs/sample")("laugh.wav")  # [{"label": "Awe", "score": 0.31}, ...]
     avb.find("interview.wav")  # DataFrame: start, end, detection, one column per emotion
+    avb.plot("interview.wav", "interview.png")  # its scores over time and its events
     run = avb.train("clips.csv", encoder="emogator-small", output_dir="runs/mine")
     avb.embed(["laugh.wav"])  # float32 (clips, hidden)
 
@@ -16,6 +17,7 @@ from avb.registration import register_when_loaded
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from avb.api import TrainedRun
     from avb.events.pipeline import RecordingPipeline
@@ -53,6 +55,34 @@ def find(recording, model: "str | VocalBurstPipeline" = "emogator-small", **sett
     from avb.events import finding
 
     return finding.find(recording, model, **settings)
+
+
+def plot(recording, output=None, model: "str | VocalBurstPipeline" = "emogator-small", **settings) -> "Figure":
+    """A picture of a recording: its events, its level, and its scores over time. Needs matplotlib, the extra `report`.
+
+    Args:
+        recording: a path, bytes, (array, rate), or whatever else a pipeline takes, of any length.
+        output: a .png or .svg to write; None only gives the figure, which a notebook shows.
+        model: of emotions: anything that `avb.load` takes, or what it returned.
+        settings: `window_seconds`, `hop_seconds`, `labels`, `detector`, `threshold`, `device`, see
+            `avb.events.timeline.make_timeline`.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        AudioError: the recording cannot be read.
+        AvbError: matplotlib is missing, an argument is not legal, or the picture cannot be written.
+    """
+    try:
+        from avb.reports import timeline
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("jinja2", "matplotlib"):
+            raise
+        from avb.errors import AvbError
+
+        raise AvbError(f'a picture needs {error.name}: pip install "avb[report]"') from error
+    return timeline.plot(recording, output, model=model, **settings)
 
 
 def train(data, *, recipe: str | list[str] | None = None, **arguments) -> "TrainedRun":

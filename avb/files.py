@@ -11,17 +11,18 @@ from typing import Any
 from avb.errors import AvbError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+PICTURES = (".png", ".svg")
 
 
-def check_output(path: str | Path, overwrite: bool = False) -> Path:
-    """The path of a table that can be written.
+def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+    """The path of a table, or of a file of other `suffixes`, that can be written.
 
     Raises:
         AvbError: its suffix is unknown, it exists and must not be overwritten, or its folder cannot be written.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise AvbError(f"{path}: the suffix says the format, and must be one of {', '.join(SUFFIXES)}")
+    if path.suffix not in suffixes:
+        raise AvbError(f"{path}: the suffix says the format, and must be one of {', '.join(suffixes)}")
     if path.exists() and not overwrite:
         raise AvbError(f"{path} exists: give another name, or --overwrite")
     make_folder(path.parent)

@@ -1,0 +1,156 @@
+"""What a picture of a recording shows: its level, its scores over time and its events, in constant memory.
+
+An hour has more windows than a picture has columns: neighbours share one, which holds the highest of each score.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from audio_avb import SAMPLING_RATE
+from avb.errors import AvbError, did_you_mean
+from avb.events.detection import load_detector
+from avb.events.finding import Finder, as_scorer
+from avb.events.reading import read_blocks
+from avb.events.windows import WINDOW_SECONDS, score_windows
+from avb.models import DETECTOR
+from modeling_events_avb import BurstEventsModel
+from pipeline_avb import VocalBurstPipeline, read_audio
+
+MOST_COLUMNS = 1000  # of a picture, some pixels each in print; never fewer than half of them
+PEAK_SECONDS = 0.02  # of audio per value of the level
+LABELS = 8  # shown where none are given
+
+
+class Track:
+    """Values over time in at most `most` columns; when they are full, neighbours become one, of the higher values.
+
+    Attributes:
+        stops: where each column ends, s; each begins where the one before it ends, the first at 0.
+        values: (labels,) of each column.
+    """
+
+    def __init__(self, most: int = MOST_COLUMNS):
+        self.most = most
+        self.stops: list[float] = []
+        self.values: list[np.ndarray] = []
+        self._share, self._in_last = 1, 0  # entries per column; in the last column by now
+
+    def add(self, stop: float, values: np.ndarray):
+        """Takes (labels,) values that hold until `stop`, s."""
+        if self.stops and self._in_last < self._share:
+            self.stops[-1], self.values[-1] = stop, np.maximum(self.values[-1], values)
+            self._in_last += 1
+            return
+        if len(self.stops) == self.most:
+            self.stops = self.stops[1::2]
+            self.values = [np.maximum(*pair) for pair in zip(self.values[::2], self.values[1::2], strict=True)]
+            self._share *= 2
+        self.stops.append(stop)
+        self.values.append(values)
+        self._in_last = 1
+
+    @property
+    def edges(self) -> np.ndarray:
+        """(columns + 1,) of seconds."""
+        return np.array([0.0, *self.stops])
+
+
+@dataclass(frozen=True)
+class Event:
+    """start and end in seconds, the detector's highest probability, the likeliest label."""
+
+    start: float
+    end: float
+    detection: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Attributes:
+    seconds: length of the recording.
+    labels: that are shown, highest first where they were not chosen.
+    scores: of `labels`, (labels,) per column.
+    level: highest amplitude, (1,) per column.
+    events: in order.
+    """
+
+    seconds: float
+    labels: list[str]
+    scores: Track
+    level: Track
+    events: list[Event]
+
+
+def make_timeline(
+    recording,
+    model: str | VocalBurstPipeline = "emogator-small",
+    *,
+    window_seconds: float = WINDOW_SECONDS,
+    hop_seconds: float | None = None,
+    labels: Sequence[str] | None = None,
+    detector: str | BurstEventsModel = DETECTOR,
+    threshold: float | None = None,
+    device: str = "auto",
+) -> Timeline:
+    """Scores a recording's windows and finds its events; a path is read twice, block by block.
+
+    Args:
+        recording: whatever `avb.find` takes.
+        model: as `avb.find`.
+        window_seconds: see `avb.events.windows.score_windows`.
+        hop_seconds: see there; None is half a window.
+        labels: to show; None is the `LABELS` that events have the highest scores of, or windows where there are none.
+        detector: as `avb.find`.
+        threshold: as `avb.find`.
+        device: as `avb.find`.
+
+    Raises:
+        AudioError: the recording cannot be read.
+        AvbError: an unknown label, or what `avb.find` and `score_windows` raise.
+    """
+    found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
+    finder = Finder(found, as_scorer(model, device), threshold)
+    calibrated = finder.scorer.calibrated
+    assert calibrated is not None  # of as_scorer
+    for label in labels or ():
+        if label not in finder.labels:
+            raise AvbError(f"no label {label!r}{did_you_mean(label, finder.labels, 'the labels')}")
+    if not isinstance(recording, (str, os.PathLike)) or str(recording).lower().startswith(("http://", "https://")):
+        recording = (read_audio(recording, SAMPLING_RATE, float("inf")), SAMPLING_RATE)  # it is read once
+    level, scores = Track(), Track()
+    hop = window_seconds / 2 if hop_seconds is None else hop_seconds
+    windows = score_windows(finder.scorer, _tapped(read_blocks(recording), level), window_seconds, hop)
+    total, count, before = np.zeros(len(finder.labels)), 0, None
+    for start, end, row in windows:
+        middle, row = (start + end) / 2, calibrated.scores(row)
+        if before is not None:  # a window's column reaches halfway to the next one's middle
+            scores.add((before[0] + middle) / 2, before[1])
+        before, total, count = (middle, row), total + row, count + 1
+    seconds = level.stops[-1]
+    assert before is not None  # of no samples there is an error
+    scores.add(seconds, before[1])
+    mean, total, events = total / count, np.zeros(len(finder.labels)), []
+    for detection, row in finder.events(read_blocks(recording)):
+        row = calibrated.scores(row)
+        total = total + row
+        best = finder.labels[int(row.argmax())]
+        events.append(Event(detection.start_seconds, detection.end_seconds, detection.probability, best))
+    order = np.argsort(-(total if events else mean), kind="stable")[:LABELS]
+    shown = [finder.labels.index(label) for label in labels] if labels else order.tolist()
+    scores.values = [values[shown] for values in scores.values]
+    return Timeline(seconds, [finder.labels[index] for index in shown], scores, level, events)
+
+
+def _tapped(blocks: Iterable[np.ndarray], level: Track) -> Iterator[np.ndarray]:
+    """The blocks as they are, while their peaks enter `level`."""
+    step, samples = round(PEAK_SECONDS * SAMPLING_RATE), 0
+    for block in blocks:
+        for start in range(0, len(block), step):
+            part = block[start : start + step]
+            samples += len(part)
+            level.add(samples / SAMPLING_RATE, np.abs(part).max(keepdims=True))
+        yield block

@@ -1,0 +1,119 @@
+"""A recording as a picture: events above, then the level, then scores over time; `avb.plot`.
+
+Text is text in the SVG, so events and their times can be searched for and read aloud.
+"""
+
+import os
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from avb.events.timeline import Event, Timeline, make_timeline
+from avb.files import PICTURES, check_output
+from avb.reports.analysis.figures import BLUE, GREY, STYLE, VERMILION, WIDTH
+
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)  # s between two ticks
+MOST_TICKS = 11
+HOUR = 3600
+MOST_NAMED = 36  # events whose names fit side by side
+
+
+def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figure:
+    """Draws a recording; see `avb.plot`.
+
+    Args:
+        recording: see `avb.events.timeline.make_timeline`.
+        output: a .png or .svg to write; None writes nothing.
+        settings: of `make_timeline`.
+
+    Raises:
+        AvbError: another suffix, the folder cannot be written, or what `make_timeline` raises.
+    """
+    path = None if output is None else check_output(output, True, PICTURES)
+    title = str(recording) if isinstance(recording, (str, os.PathLike)) else ""
+    timeline = make_timeline(recording, **settings)
+    with matplotlib.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": "avb"}):
+        figure = timeline_figure(timeline, Path(title).name)
+        if path is not None:
+            metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+            figure.savefig(path, metadata=metadata)
+    return figure
+
+
+def timeline_figure(timeline: Timeline, title: str) -> Figure:
+    """Three strips above one another that share the time axis."""
+    heights = (1.5, 0.6, 0.4 + 0.26 * len(timeline.labels))
+    figure = Figure((1.25 * WIDTH, 0.6 + sum(heights)))
+    above, level, below = figure.subplots(3, height_ratios=heights, sharex=True)
+    named = _draw_events(above, timeline)
+    count = len(timeline.events)
+    counted = f"{count} event{'s' * (count != 1)}" if count else "no events"
+    more = f", the {named} most certain ones named" if named < count else ""
+    above.set_title(
+        ": ".join(part for part in (title, counted + more) if part), fontsize=11, loc="left", parse_math=False
+    )
+    peaks = np.concatenate(timeline.level.values)
+    level.stairs(peaks, timeline.level.edges, baseline=-peaks, fill=True, color=GREY)
+    level.set_ylim(-1.05 * max(peaks.max(), 1e-4), 1.05 * max(peaks.max(), 1e-4))
+    level.set_yticks([])
+    level.set_ylabel("level", rotation=0, ha="right", va="center", fontsize=10)
+    values = np.stack(timeline.scores.values, axis=1)  # (labels, columns)
+    rows = np.arange(len(timeline.labels) + 1) - 0.5
+    cells = below.pcolormesh(
+        timeline.scores.edges, rows, values, cmap="cividis", vmin=min(0.0, values.min()), rasterized=True
+    )
+    below.set_yticks(range(len(timeline.labels)), timeline.labels, fontsize=10, parse_math=False)
+    below.invert_yaxis()
+    below.set_xlim(0, timeline.seconds)
+    places = ticks(timeline.seconds)
+    below.xaxis.set_major_locator(FixedLocator(places))
+    below.xaxis.set_major_formatter(FuncFormatter(lambda at, _: clock(at, timeline.seconds, places[1] % 1 > 0)))
+    below.set_xlabel("time, h:min:s" if timeline.seconds >= HOUR else "time, min:s")
+    figure.colorbar(cells, ax=below, label="score", pad=0.01)
+    for axes in (above, level):
+        axes.spines[:].set_visible(False)
+        axes.tick_params(bottom=False, labelbottom=False)
+    return figure
+
+
+def _draw_events(axes, timeline: Timeline) -> int:
+    """Spans as wide as they last, at least two pixels; names of those that have room, most certain first."""
+    least = timeline.seconds / 700
+    axes.set_ylim(0, 1)
+    axes.set_yticks([])
+    axes.set_ylabel("events", rotation=0, ha="right", y=0.1, fontsize=10)
+    axes.hlines(0.1, 0, timeline.seconds, color=GREY, linewidth=0.6)
+    spans = [(event.start, max(event.end - event.start, least)) for event in timeline.events]
+    axes.broken_barh(spans, (0, 0.2), color=VERMILION)
+    chosen = named_events(timeline.events, timeline.seconds)
+    for event in chosen:
+        text = f"{event.label} {clock(event.start, timeline.seconds, True)}"
+        middle = (event.start + event.end) / 2
+        axes.text(middle, 0.26, text, rotation=60, fontsize=9, color=BLUE, rotation_mode="anchor", parse_math=False)
+    return len(chosen)
+
+
+def named_events(events: list[Event], seconds: float) -> list[Event]:
+    """The most certain ones, none closer to another than a name is wide."""
+    room, chosen = seconds / MOST_NAMED, []
+    for event in sorted(events, key=lambda event: -event.detection):
+        if all(abs(event.start - other.start) >= room for other in chosen):
+            chosen.append(event)
+    return sorted(chosen, key=lambda event: event.start)
+
+
+def ticks(seconds: float) -> np.ndarray:
+    """Round times within so many seconds, at most `MOST_TICKS` where the longest step allows it."""
+    step = next((step for step in STEPS if seconds / step <= MOST_TICKS - 1), seconds / (MOST_TICKS - 1))
+    return np.arange(0, max(seconds, step) + step / 1000, step)  # two at least
+
+
+def clock(seconds: float, longest: float, has_tenths: bool) -> str:
+    """min:s, or h:min:s on the axis of a recording of an hour and more."""
+    tenths = round(seconds * 10) if has_tenths else round(seconds) * 10
+    second = f"{tenths % 600 / 10:04.1f}" if has_tenths else f"{tenths % 600 // 10:02d}"
+    minutes = tenths // 600
+    return f"{minutes // 60}:{minutes % 60:02d}:{second}" if longest >= HOUR else f"{minutes}:{second}"
