@@ -193,6 +193,8 @@ def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
         for name in ("events_format", "submission", "coverage", "false_alarms_per_hour", "ray", "batch_seconds"):
             if getattr(args, name) is not None:
                 parser.error(f"--{name} goes with a table, and {args.output} is a picture")
+        if args.dtype != "float32":
+            parser.error(f"--dtype {args.dtype} goes with a table, and {args.output} is a picture")
         return
     if args.labels:
         parser.error("--labels goes with a picture: --output FILE.png or FILE.svg")

@@ -102,6 +102,7 @@ def test_what_cannot_be_drawn(more, said, recording, tmp_path, capsys):
 def test_options_that_do_not_go_with_a_picture(capsys):
     for more, said in (
         (["--output", "a.png", "--events_format", "rttm"], "--events_format goes with a table, and a.png is a picture"),
+        (["--output", "a.svg", "--dtype", "bfloat16"], "--dtype bfloat16 goes with a table, and a.svg is a picture"),
         (["--output", "a.csv", "--labels", "Awe"], "--labels goes with a picture"),
     ):
         with pytest.raises(SystemExit):

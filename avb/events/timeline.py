@@ -76,6 +76,7 @@ class Timeline:
     scores: of `labels`, (labels,) per column.
     level: highest amplitude, (1,) per column.
     events: in order.
+    window_seconds: length of the windows that were scored.
     """
 
     seconds: float
@@ -83,6 +84,7 @@ class Timeline:
     scores: Track
     level: Track
     events: list[Event]
+    window_seconds: float
 
 
 def make_timeline(
@@ -142,7 +144,7 @@ def make_timeline(
     order = np.argsort(-(total if events else mean), kind="stable")[:LABELS]
     shown = [finder.labels.index(label) for label in labels] if labels else order.tolist()
     scores.values = [values[shown] for values in scores.values]
-    return Timeline(seconds, [finder.labels[index] for index in shown], scores, level, events)
+    return Timeline(seconds, [finder.labels[index] for index in shown], scores, level, events, window_seconds)
 
 
 def _tapped(blocks: Iterable[np.ndarray], level: Track) -> Iterator[np.ndarray]:

@@ -19,6 +19,7 @@ STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600
 MOST_TICKS = 11
 HOUR = 3600
 MOST_NAMED = 36  # events whose names fit side by side
+NAME_INCHES = 0.055  # of height per letter of a name at 60 degrees
 
 
 def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figure:
@@ -45,21 +46,23 @@ def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figu
 
 def timeline_figure(timeline: Timeline, title: str) -> Figure:
     """Three strips above one another that share the time axis."""
-    heights = (1.5, 0.6, 0.4 + 0.26 * len(timeline.labels))
-    figure = Figure((1.25 * WIDTH, 0.6 + sum(heights)))
+    chosen = named_events(timeline.events, timeline.seconds)
+    names = {event: f"{event.label} {clock(event.start, timeline.seconds, True)}" for event in chosen}
+    heights = (0.35 + NAME_INCHES * max(map(len, names.values()), default=0), 0.6, 0.4 + 0.26 * len(timeline.labels))
+    figure = Figure((1.25 * WIDTH, 0.9 + sum(heights)))
     above, level, below = figure.subplots(3, height_ratios=heights, sharex=True)
-    named = _draw_events(above, timeline)
+    _draw_events(above, timeline, names, heights[0])
     count = len(timeline.events)
     counted = f"{count} event{'s' * (count != 1)}" if count else "no events"
-    more = f", the {named} most certain ones named" if named < count else ""
-    above.set_title(
-        ": ".join(part for part in (title, counted + more) if part), fontsize=11, loc="left", parse_math=False
-    )
+    more = f", {len(names)} of them named" if len(names) < count else ""
+    text = ": ".join(part for part in (title, counted + more) if part)
+    figure.suptitle(text, x=0.01, ha="left", fontsize=12, parse_math=False)  # above the names, which a title is not
     peaks = np.concatenate(timeline.level.values)
     level.stairs(peaks, timeline.level.edges, baseline=-peaks, fill=True, color=GREY)
     level.set_ylim(-1.05 * max(peaks.max(), 1e-4), 1.05 * max(peaks.max(), 1e-4))
     level.set_yticks([])
-    level.set_ylabel("level", rotation=0, ha="right", va="center", fontsize=10)
+    decibels = f"{20 * np.log10(peaks.max()):.0f} dBFS".replace("-", "\N{MINUS SIGN}") if peaks.max() > 0 else "silent"
+    level.set_ylabel(f"level\n(peak {decibels})", rotation=0, ha="right", va="center", fontsize=10)
     values = np.stack(timeline.scores.values, axis=1)  # (labels, columns)
     rows = np.arange(len(timeline.labels) + 1) - 0.5
     cells = below.pcolormesh(
@@ -69,36 +72,34 @@ def timeline_figure(timeline: Timeline, title: str) -> Figure:
     below.invert_yaxis()
     below.set_xlim(0, timeline.seconds)
     places = ticks(timeline.seconds)
-    below.xaxis.set_major_locator(FixedLocator(places))
+    below.xaxis.set_major_locator(FixedLocator(places.tolist()))
     below.xaxis.set_major_formatter(FuncFormatter(lambda at, _: clock(at, timeline.seconds, places[1] % 1 > 0)))
     below.set_xlabel("time, h:min:s" if timeline.seconds >= HOUR else "time, min:s")
-    figure.colorbar(cells, ax=below, label="score", pad=0.01)
+    figure.colorbar(cells, ax=below, label=f"score ({timeline.window_seconds:g} s windows)", pad=0.01)
     for axes in (above, level):
         axes.spines[:].set_visible(False)
         axes.tick_params(bottom=False, labelbottom=False)
     return figure
 
 
-def _draw_events(axes, timeline: Timeline) -> int:
-    """Spans as wide as they last, at least two pixels; names of those that have room, most certain first."""
+def _draw_events(axes, timeline: Timeline, names: dict[Event, str], height: float):
+    """Spans as wide as they last, at least two pixels, and the names above them, in a strip `height` inches high."""
     least = timeline.seconds / 700
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, height)
     axes.set_yticks([])
-    axes.set_ylabel("events", rotation=0, ha="right", y=0.1, fontsize=10)
+    axes.set_ylabel("events", rotation=0, ha="right", y=0.1 / height, fontsize=10)
     axes.hlines(0.1, 0, timeline.seconds, color=GREY, linewidth=0.6)
     spans = [(event.start, max(event.end - event.start, least)) for event in timeline.events]
     axes.broken_barh(spans, (0, 0.2), color=VERMILION)
-    chosen = named_events(timeline.events, timeline.seconds)
-    for event in chosen:
-        text = f"{event.label} {clock(event.start, timeline.seconds, True)}"
+    for event, text in names.items():
         middle = (event.start + event.end) / 2
         axes.text(middle, 0.26, text, rotation=60, fontsize=9, color=BLUE, rotation_mode="anchor", parse_math=False)
-    return len(chosen)
 
 
 def named_events(events: list[Event], seconds: float) -> list[Event]:
     """The most certain ones, none closer to another than a name is wide."""
-    room, chosen = seconds / MOST_NAMED, []
+    room = seconds / MOST_NAMED
+    chosen: list[Event] = []
     for event in sorted(events, key=lambda event: -event.detection):
         if all(abs(event.start - other.start) >= room for other in chosen):
             chosen.append(event)
