@@ -33,7 +33,7 @@ def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figu
     Raises:
         AvbError: another suffix, the folder cannot be written, or what `make_timeline` raises.
     """
-    path = None if output is None else check_output(output, True, PICTURES)
+    path = None if output is None else check_output(Path(output), True, PICTURES)
     title = str(recording) if isinstance(recording, (str, os.PathLike)) else ""
     timeline = make_timeline(recording, **settings)
     with matplotlib.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": "avb"}):
