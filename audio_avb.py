@@ -18,7 +18,7 @@ import io
 import os
 import re
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -203,6 +203,12 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
     peak = np.abs(waveform).max(initial=0.0)
     # Divided first: 1 / peak overflows for the subnormal peaks of near-silent recordings.
     return waveform / peak * np.float32(10 ** (peak_db / 20)) if peak > 0 else waveform
+
+
+def check_views(views: Any, name: str):
+    """Raises an AvbError, which names the argument, where a number of views is none of 1 to `MAX_VIEWS`."""
+    if not (isinstance(views, int) and 1 <= views <= MAX_VIEWS):
+        raise AvbError(f"{name} {views!r} is not legal: give 1 to {MAX_VIEWS}")
 
 
 def speed_views(waveform: np.ndarray, views: int) -> list[np.ndarray]:

@@ -28,9 +28,9 @@ from transformers.pipelines.base import ChunkPipeline
 try:  # as remote code from the Hub, and as a module of the installed project
     from .audio_avb import (
         MAX_SECONDS,
-        MAX_VIEWS,
         AudioError,
         AudioPreparation,
+        check_views,
         load_audio,
         speed_views,
         waveform_from_array,
@@ -47,9 +47,9 @@ try:  # as remote code from the Hub, and as a module of the installed project
 except ImportError:
     from audio_avb import (
         MAX_SECONDS,
-        MAX_VIEWS,
         AudioError,
         AudioPreparation,
+        check_views,
         load_audio,
         speed_views,
         waveform_from_array,
@@ -151,8 +151,7 @@ class VocalBurstPipeline(ChunkPipeline):
             name: kwargs.pop(name) for name in ("window_seconds", "hop_seconds", "max_seconds", "views") & kwargs.keys()
         }
         views = preprocess.get("views", 1)
-        if not (isinstance(views, int) and 1 <= views <= MAX_VIEWS):
-            raise ValueError(f"views={views!r} is not legal: it must be 1 to {MAX_VIEWS}")
+        check_views(views, "views")
         postprocess = {
             name: kwargs.pop(name) for name in ("top_k", "coverage", "false_alarms_per_hour") if name in kwargs
         }

@@ -29,7 +29,7 @@ import os
 import sys
 from pathlib import Path
 
-from audio_avb import AUDIO_SUFFIXES, MAX_SECONDS, MAX_VIEWS
+from audio_avb import AUDIO_SUFFIXES, MAX_SECONDS, check_views
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 from avb.files import PICTURES, check_output, is_folder
@@ -174,8 +174,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--num_workers, --batch_seconds, --shard_clips and --ray_workers must be positive")
     if not args.max_seconds > 0:
         parser.error("--max_seconds must be positive")
-    if not 1 <= args.views <= MAX_VIEWS:
-        parser.error(f"--views {args.views} is not legal: give 1 to {MAX_VIEWS}")
+    try:
+        check_views(args.views, "--views")
+    except AvbError as error:
+        parser.error(str(error))
     check_recordings(parser, args)
     if is_folder(args.output):
         if args.submission or args.strict:

@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from audio_avb import MAX_VIEWS, SAMPLING_RATE, set_peak, speed_views
+from audio_avb import SAMPLING_RATE, check_views, set_peak, speed_views
 from avb.corpora.folds import assign_folds
 from avb.errors import AvbError
 from avb.inference.load import load_model
@@ -27,6 +27,7 @@ from avb.run_files import FOLDS, FOLDS_TABLE
 from avb.tasks import MultiTask, Task
 from avb.training.distillation import blend, check_weight
 from feature_extraction_avb import VocalBurstFeatureExtractor
+from pipeline_avb import scores_from_logits
 
 FOLDS_COLUMN = "folds"  # of train rows and batches, (teachers,) each
 
@@ -95,7 +96,7 @@ class Teacher:
 
     def _scores(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         logits = self.model(**inputs).logits.float()
-        return logits.softmax(-1) if self.model.config.loss == "ce" else logits
+        return torch.from_numpy(scores_from_logits(logits.cpu().numpy(), self.model.config)).to(logits.device)
 
 
 class ModelTeachers:
@@ -123,8 +124,7 @@ class ModelTeachers:
         views: int = 1,
     ):
         check_weight(weight)
-        if not 1 <= views <= MAX_VIEWS:
-            raise AvbError(f"--teacher_views {views} is not legal: give 1 to {MAX_VIEWS}")
+        check_views(views, "--teacher_views")
         self.weight, self.views = weight, views
         self.teachers = [_load_teachers(name, task, feature_extractor, device) for name in names]
 
