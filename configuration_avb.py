@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import Wav2Vec2Config
 
+try:  # as remote code from the Hub, and as a module of the installed project
+    from .pooling_avb import POOLINGS
+except ImportError:
+    from pooling_avb import POOLINGS
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig as Stock  # it is mixed in before a stock configuration
 else:
     Stock = object  # whose fields must not be hidden by those of another PreTrainedConfig
 
 PAPERS_LAYER = 12
-POOLINGS = ("last", "first", "max", "avg", "maskavg", "attention")
 LOSSES = ("ccc", "mse", "ce")  # of one task
 MULTITASK = "multitask"  # the loss of several
 TASK_WEIGHTINGS = ("fixed", "uncertainty")
@@ -151,7 +155,7 @@ class VocalBurstConfig(Stock):
         "last",
         "How per-frame predictions become one, over valid frames only (section III-B); attention is ours, maskavg the "
         "authors'.",
-        POOLINGS,
+        tuple(POOLINGS),
     )
     loss: str = setting(
         "ccc",

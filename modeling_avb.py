@@ -1,7 +1,8 @@
 """Wav2Vec2ForVocalBurst: wav2vec 2.0 → LSTM → linear → pooling, for emotion in laughs, cries, gasps and screams.
 
 "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB 2022), section III. Self-contained code for the
-Hub: it needs torch, transformers, and `configuration_avb.py`, `encoder_avb.py` and `front_end_avb.py` beside it.
+Hub: it needs torch, transformers, and beside it `configuration_avb.py`, `encoder_avb.py`, `front_end_avb.py` and
+`pooling_avb.py`.
 Further kinds of encoder (`modeling_wavlm_avb.py`, …) share it: `VocalBurstModel` is what stands above any encoder.
 
 Unusual:
@@ -23,9 +24,11 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Ve
 try:  # as remote code from the Hub, and as a module of the installed project
     from .configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
     from .encoder_avb import WaveformEncoder
+    from .pooling_avb import POOLINGS
 except ImportError:
     from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
     from encoder_avb import WaveformEncoder
+    from pooling_avb import POOLINGS
 
 IGNORE_INDEX = -100  # a clip without a class label; a missing regression label is NaN
 
@@ -155,37 +158,6 @@ def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
             targets = targets[:, 0].nan_to_num(IGNORE_INDEX).long()
         losses.append(compute_loss(part, logits[..., place], targets))
     return torch.stack(losses)
-
-
-# ---- pooling -------------------------------------------------------------------------------------------------------
-
-
-def pool(
-    frames: torch.Tensor,
-    mask: torch.Tensor,
-    pooling: str,
-    scores: torch.Tensor | None = None,
-    lengths: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Per-frame predictions (batch, frames, labels) → (batch, labels), over frames where `mask` is True.
-
-    `first`, `last`, `max` and `avg` are section III-B's; `maskavg` is the authors', a sum divided by `lengths`
-    (batch,), by default the frames it is over; `attention` weighs frames by the softmax of `scores` (batch, frames, 1).
-    """
-    if pooling == "first":
-        return frames[:, 0]
-    if pooling == "last":
-        last = mask.sum(-1) - 1
-        return frames[torch.arange(len(frames), device=frames.device), last]
-    valid = mask[..., None]  # (batch, frames, 1)
-    if pooling == "max":
-        return frames.masked_fill(~valid, float("-inf")).amax(1)
-    if pooling in ("avg", "maskavg"):
-        counts = mask.sum(-1) if lengths is None or pooling == "avg" else lengths
-        return (frames * valid).sum(1) / counts[:, None]
-    assert scores is not None  # with pooling "attention"
-    weights = scores.float().masked_fill(~valid, float("-inf")).softmax(1)
-    return (frames * weights).sum(1)
 
 
 # ---- model ---------------------------------------------------------------------------------------------------------
@@ -404,7 +376,7 @@ class VocalBurstModel(PreTrainedModel):
     def pool_frames(self, frames: torch.Tensor, mask: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
         """(batch, frames, …) → (batch, …), over the frames that the configuration's pooling sees."""
         seen = torch.ones_like(mask) if self.config.pools_padding else mask
-        return pool(frames, seen, self.config.pooling, scores, lengths=mask.sum(-1))
+        return POOLINGS[self.config.pooling](frames, seen, scores=scores, lengths=mask.sum(-1))
 
 
 class VocalBurstEncoder(WaveformEncoder, Wav2Vec2Model):

@@ -20,6 +20,7 @@ from audio_avb import AudioPreparation
 from avb.corpus_arguments import PRIVATE, CorpusArguments
 from avb.encoders.late_peft import import_before_peft
 from avb.errors import AvbError
+from avb.recipes import FOLDER as RECIPES
 from avb.registration import registering_later
 
 with registering_later():
@@ -37,6 +38,8 @@ PROPERTIES: dict[str, Any] = {
     "left_alone": False,  # True: ours, but shown behind the stock Trainer's
 }
 NO_CHANGE = {"changes_result": False}
+# By their recipes: `avb.baselines.BASELINES` takes seconds to import, and a test sees to it that each has one.
+_BASELINES = sorted(path.stem for path in (RECIPES / "baselines").glob("*.yaml"))
 
 
 def _of_model(name: str, more: str = "") -> Any:
@@ -53,7 +56,7 @@ class ModelArguments:
     _argument_group_name = "model"  # of --help
     model: str = field(
         default="wav2vec2",
-        metadata={"help": "wav2vec2, or a baseline: egemaps_mlp, compare_mlp, emo18, log_mel_cnn or se_resnet."},
+        metadata={"help": f"wav2vec2, or a baseline: {', '.join(_BASELINES)}."},
     )
     encoder: str = field(
         default="facebook/wav2vec2-large-lv60",
@@ -66,7 +69,8 @@ class ModelArguments:
     width: int | None = field(
         default=None,
         metadata={
-            "help": "log_mel_cnn, se_resnet: channels of the first block, an eighth of the last one's. Default: 24."
+            "help": "Networks on log-mel spectrograms: channels of the first block, an eighth of the last one's. "
+            "Default: 24."
         },
     )
     encoder_layer: int | None = _of_model("encoder_layer")

@@ -1,10 +1,12 @@
 """What names a corpus and says how it is read: the same options in training, pre-training, prediction and `prepare`.
 
+A corpus is a module of `avb/corpora/` with a function `load`, and its entry in `CORPORA`.
+
 Imports are light: `predict_avb.py --help` answers before datasets and torch are loaded.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,6 +16,31 @@ SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # which are not read
 PRIVATE = {"changes_result": False, "private": True}  # see avb.arguments.PROPERTIES
 
 
+@dataclass(frozen=True)
+class KnownCorpus:
+    """What is known of a corpus beside its clips.
+
+    Attributes:
+        title: what a card calls it.
+        about: what `--help` says of it.
+        licence: of a model that was trained on it, as the Hub's metadata has it; None where its owner has to say.
+    """
+
+    title: str
+    about: str
+    licence: Mapping[str, Any] | None = None
+
+
+# By the name of its module in `avb/corpora/`.
+CORPORA = {
+    "hume_vb": KnownCorpus(
+        "HUME-VB (A-VB 2022)", "the A-VB release", {"license": "other", "license_name": "hume-vb-agreement"}
+    ),
+    "emogator": KnownCorpus("EmoGator", "its repository", {"license": "apache-2.0"}),
+    "folder": KnownCorpus("own clips", "your own table or folder"),
+}
+
+
 @dataclass
 class CorpusArguments:
     """A corpus, its task, and the options of its `load` function (`avb.corpora`)."""
@@ -21,7 +48,7 @@ class CorpusArguments:
     _argument_group_name = "corpus"  # of --help
     corpus: str = field(
         default="folder",
-        metadata={"help": "hume_vb (the A-VB release), emogator, or folder (your own table or folder)."},
+        metadata={"help": f"One of {', '.join(f'{name} ({known.about})' for name, known in CORPORA.items())}."},
     )
     data_dir: str | None = field(
         default=None,

@@ -30,8 +30,8 @@ from avb.encoders.adapters import MARK, add_adapters, merge_adapters  # noqa: E4
 from avb.export.writing import write_graph  # noqa: E402
 from avb.inference.engines import open_engine  # noqa: E402
 from avb.inference.load import load_model  # noqa: E402
-from configuration_avb import POOLINGS  # noqa: E402
 from feature_extraction_avb import VocalBurstFeatureExtractor  # noqa: E402
+from pooling_avb import POOLINGS  # noqa: E402
 
 REPEATS = 15
 READER = Path(__file__).resolve().parents[1] / "tests" / "remote_code_reader.py"

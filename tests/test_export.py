@@ -24,9 +24,9 @@ from avb.export.graph import ChannelsLastConv
 from avb.inference import engines as runtime
 from avb.inference.load import load_model
 from avb.inference.score import score_waveforms
-from configuration_avb import POOLINGS
 from feature_extraction_avb import VocalBurstFeatureExtractor
 from front_end_avb import floor_divide
+from pooling_avb import POOLINGS
 from predict_avb import main as predict
 
 pytest.importorskip("onnxruntime")

@@ -9,7 +9,7 @@ from tiny import tiny_model
 
 import avb
 import train_avb
-from avb.baselines import build_emo18
+from avb.baselines import BASELINES
 from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.errors import AvbError
 from avb.inference.load import load_model
@@ -29,10 +29,11 @@ PARTS = (
     "front_end",
     "modeling",
     "pipeline",
+    "pooling",
     "recording",
 )
 CODE = [f"{part}_avb.py" for part in PARTS]
-MODEL_CODE = ("configuration_avb.py", "encoder_avb.py", "front_end_avb.py", "modeling_avb.py")
+MODEL_CODE = ("configuration_avb.py", "encoder_avb.py", "front_end_avb.py", "modeling_avb.py", "pooling_avb.py")
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_saved_folder_holds_exactly_the_files_of_the_hub(folder):
 
 
 def test_the_baselines_take_their_code_along(tmp_path):
-    folder = save_hub_folder(*build_emo18(TASKS["two"]), tmp_path)
+    folder = save_hub_folder(*BASELINES["emo18"](TASKS["two"]), tmp_path)
     assert names(folder) == set(hub_files(folder)) == {*SETTINGS, *CODE, "baseline.py", "emo18.py"}
 
 

@@ -15,8 +15,8 @@ from avb.cards.hub_folder import hub_files, save_hub_folder
 from avb.collator import BurstCollator
 from avb.encoders.kinds import MODELS
 from avb.inference.load import load_model
-from configuration_avb import POOLINGS
 from feature_extraction_avb import VocalBurstFeatureExtractor
+from pooling_avb import POOLINGS
 
 KINDS = sorted({stock.kind for stock in STOCK.values()})
 
@@ -136,9 +136,8 @@ def test_a_saved_folder_is_read_without_this_project_by_its_own_kinds_code(folde
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
-    hidden = (
-        "import sys; sys.modules.update(dict.fromkeys(['avb', 'modeling_avb', 'configuration_avb', 'encoder_avb']))"
-    )
+    ours = ["avb", "modeling_avb", "configuration_avb", "encoder_avb", "pooling_avb"]
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({ours}))"
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"{hidden}\n{READER}", json.dumps(list(expected)), str(tmp_path / "clip.pt")],
         cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True,

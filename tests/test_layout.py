@@ -19,12 +19,13 @@ from avb.encoders.kinds import MODELS
 
 # What each module may import of the project. A folder stands for all that is in it.
 LAYERS = {
-    "configuration_avb": set(),
+    "pooling_avb": set(),
+    "configuration_avb": {"pooling_avb"},
     "front_end_avb": set(),
     "configuration_events_avb": set(),
     "modeling_events_avb": {"configuration_events_avb"},
     "encoder_avb": {"front_end_avb"},
-    "modeling_avb": {"configuration_avb", "encoder_avb"},
+    "modeling_avb": {"configuration_avb", "encoder_avb", "pooling_avb"},
     "spectrum_avb": set(),
     "modeling_conformer_avb": {"configuration_avb", "encoder_avb", "modeling_avb"},
     "modeling_data2vec_avb": {"configuration_avb", "encoder_avb", "modeling_avb"},
@@ -49,7 +50,8 @@ LAYERS = {
     "avb/recipes": {"avb/errors"},
     "avb/corpus_arguments": set(),
     "avb/arguments": {
-        "audio_avb", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/registration", "configuration_avb",
+        "audio_avb", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/recipes", "avb/registration",
+        "configuration_avb",
     },
     "avb/command_line": {
         "avb/arguments", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/recipes", "avb/registration",
@@ -79,7 +81,7 @@ LAYERS = {
     "avb/reports": {
         "audio_avb", "avb/baselines", "avb/command_line", "avb/corpora", "avb/corpus_arguments", "avb/errors",
         "avb/events", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/tasks",
-        "configuration_avb",
+        "pooling_avb",
     },
     "avb/calibration": {
         "audio_avb", "avb/corpora", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
@@ -101,8 +103,8 @@ LAYERS = {
         "calibration_avb", "encoder_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/cards": {
-        "avb/arguments", "avb/corpora", "avb/encoders", "avb/errors", "avb/export", "avb/files", "avb/inference",
-        "avb/models",
+        "avb/arguments", "avb/corpora", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/export", "avb/files",
+        "avb/inference", "avb/metrics", "avb/models",
         "avb/recipes", "avb/reports", "avb/run_files", "calibration_avb", "configuration_avb", "pipeline_avb",
     },
     "avb/cross_validation": {

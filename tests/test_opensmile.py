@@ -20,7 +20,6 @@ from avb.baselines import (
     OpenSmileFeatureExtractor,
     OpenSmileMLP,
     OpenSmileMLPConfig,
-    build_emo18,
     opensmile_features,
     prepare_baseline,
 )
@@ -186,7 +185,7 @@ def test_prepared_training_standardises_by_train_and_feeds_the_model(opensmile, 
 
 
 def test_emo18_trains_on_the_waveforms_themselves():
-    model, extract = build_emo18(RATINGS)
+    model, extract = BASELINES["emo18"](RATINGS)
     splits = DatasetDict(train=tone_split())
     prepared, collate = prepare_baseline(model, extract, splits)
     assert prepared is splits and isinstance(collate, BurstCollator)

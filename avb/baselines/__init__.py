@@ -3,14 +3,15 @@
     model, feature_extractor = BASELINES["egemaps_mlp"](get_task("high"))
     splits, collator = prepare_baseline(model, feature_extractor, splits)
 
-`BASELINES` says what `--model` may name; `MODELS` finds the class of a saved one by its `model_type`. Importing this
-package registers them with Transformers' Auto classes, so that `AutoModelForAudioClassification` and
-`AutoFeatureExtractor` load what was saved.
+`BASELINES` says what `--model` may name, and is the one place where a baseline is entered; `MODELS` finds the class of
+a saved one by its `model_type`. Importing this package registers them with Transformers' Auto classes, so that
+`AutoModelForAudioClassification` and `AutoFeatureExtractor` load what was saved.
 """
 
 import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from datasets import DatasetDict
 from transformers import (
@@ -18,6 +19,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
+    SequenceFeatureExtractor,
 )
 
 from audio_avb import AudioPreparation
@@ -33,7 +35,9 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 
 __all__ = [
     "BASELINES",
+    "HAVE_WIDTH",
     "MODELS",
+    "Baseline",
     "BaselineConfig",
     "BaselineModel",
     "Emo18",
@@ -46,82 +50,51 @@ __all__ = [
     "OpenSmileMLPConfig",
     "SEResNet",
     "SEResNetConfig",
-    "build_emo18",
-    "build_log_mel_cnn",
-    "build_opensmile_mlp",
-    "build_se_resnet",
     "opensmile_features",
     "prepare_baseline",
 ]
 
-for _config, _model, _extractor in (
-    (OpenSmileMLPConfig, OpenSmileMLP, OpenSmileFeatureExtractor),
-    (Emo18Config, Emo18, VocalBurstFeatureExtractor),
-    (LogMelCNNConfig, LogMelCNN, VocalBurstFeatureExtractor),
-    (SEResNetConfig, SEResNet, VocalBurstFeatureExtractor),
-):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
-    AutoModelForAudioClassification.register(_config, _model, exist_ok=True)
-    AutoFeatureExtractor.register(_config, _extractor, exist_ok=True)
 
-MODELS: dict[str, type[BaselineModel]] = {
-    model.config_class.model_type: model for model in (OpenSmileMLP, Emo18, LogMelCNN, SEResNet)
-}
+@dataclass(frozen=True)
+class Baseline:
+    """What `--model NAME` builds.
 
-
-def build_opensmile_mlp(
-    task: Task,
-    loss: str | None = None,
-    *,
-    feature_set: str,
-    preparation: AudioPreparation = AudioPreparation(),
-    **fields,
-) -> tuple[OpenSmileMLP, OpenSmileFeatureExtractor]:
-    """An untrained MLP on openSMILE functionals, and the feature extractor that makes them.
-
-    Args:
-        task: what is predicted.
-        loss: None is the published baseline's: `mse` for scores, `ce` for classes.
-        feature_set: `eGeMAPSv02` or `ComParE_2016`.
-        preparation: of the clips.
-        fields: other fields of `BaselineConfig`: `class_weights`, `label_smoothing`, `ccc_reduction`.
-
-    Raises:
-        AvbError: the loss does not fit the task, or the package opensmile is missing.
-        ValueError: an illegal field.
+    Attributes:
+        model: its class.
+        extractor: class of its feature extractor.
+        extractor_fields: of the feature extractor, beside how clips are prepared.
+        config_fields: of the model's configuration, beside those of the task and of the recipe.
     """
-    feature_extractor = OpenSmileFeatureExtractor(feature_set, **_levels(preparation))
-    config = OpenSmileMLPConfig(**_task_fields(task, loss), feature_set=feature_set, **fields)
-    return OpenSmileMLP(config), feature_extractor
+
+    model: type[BaselineModel]
+    extractor: type[SequenceFeatureExtractor] = VocalBurstFeatureExtractor
+    extractor_fields: Mapping[str, Any] = field(default_factory=dict)
+    config_fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
+    ) -> tuple[BaselineModel, SequenceFeatureExtractor]:
+        """An untrained model, and the feature extractor that makes its input.
+
+        Args:
+            task: what is predicted.
+            loss: None is the published baselines': `mse` for scores, `ce` for classes.
+            preparation: of the clips.
+            fields: other fields of the configuration: `class_weights`, `label_smoothing`, `ccc_reduction`, `width`.
+
+        Raises:
+            AvbError: the loss does not fit the task, or the package opensmile is missing.
+            ValueError: an illegal field.
+        """
+        levels = {"peak_db": preparation.peak_db, "trim_top_db": preparation.trim_top_db}
+        feature_extractor = self.extractor(**levels, **self.extractor_fields)
+        config = self.model.config_class(**_task_fields(task, loss), **self.config_fields, **fields)
+        return self.model(config), feature_extractor
 
 
-def build_emo18(
-    task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
-) -> tuple[Emo18, VocalBurstFeatureExtractor]:
-    """An untrained Emo-18 and the feature extractor that pads its waveforms; see `build_opensmile_mlp`."""
-    feature_extractor = VocalBurstFeatureExtractor(**_levels(preparation), do_normalize=False)
-    return Emo18(Emo18Config(**_task_fields(task, loss), **fields)), feature_extractor
-
-
-def build_log_mel_cnn(
-    task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
-) -> tuple[LogMelCNN, VocalBurstFeatureExtractor]:
-    """An untrained network on log-mel spectra, and its feature extractor; see `build_opensmile_mlp`."""
-    feature_extractor = VocalBurstFeatureExtractor(**_levels(preparation))
-    return LogMelCNN(LogMelCNNConfig(**_task_fields(task, loss), **fields)), feature_extractor
-
-
-def build_se_resnet(
-    task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
-) -> tuple[SEResNet, VocalBurstFeatureExtractor]:
-    """An untrained SE-ResNet on log-mel spectra, and its feature extractor; see `build_opensmile_mlp`."""
-    feature_extractor = VocalBurstFeatureExtractor(**_levels(preparation))
-    return SEResNet(SEResNetConfig(**_task_fields(task, loss), **fields)), feature_extractor
-
-
-def _levels(preparation: AudioPreparation) -> dict:
-    return {"peak_db": preparation.peak_db, "trim_top_db": preparation.trim_top_db}
+def _opensmile(feature_set: str) -> Baseline:
+    own = {"feature_set": feature_set}
+    return Baseline(OpenSmileMLP, OpenSmileFeatureExtractor, own, own)
 
 
 def _task_fields(task: Task, loss: str | None) -> dict:
@@ -133,14 +106,22 @@ def _task_fields(task: Task, loss: str | None) -> dict:
     }
 
 
-BASELINES: dict[str, Callable[..., tuple[BaselineModel, object]]] = {
-    "egemaps_mlp": partial(build_opensmile_mlp, feature_set="eGeMAPSv02"),
-    "compare_mlp": partial(build_opensmile_mlp, feature_set="ComParE_2016"),
-    "emo18": build_emo18,
-    "log_mel_cnn": build_log_mel_cnn,
-    "se_resnet": build_se_resnet,
+BASELINES = {
+    "egemaps_mlp": _opensmile("eGeMAPSv02"),
+    "compare_mlp": _opensmile("ComParE_2016"),
+    "emo18": Baseline(Emo18, extractor_fields={"do_normalize": False}),
+    "log_mel_cnn": Baseline(LogMelCNN),
+    "se_resnet": Baseline(SEResNet),
 }
-HAVE_WIDTH = ("log_mel_cnn", "se_resnet")  # a field `width` of their configuration
+MODELS = {known.model.config_class.model_type: known.model for known in BASELINES.values()}
+HAVE_WIDTH = tuple(name for name, known in BASELINES.items() if hasattr(known.model.config_class, "width"))
+
+for _known in BASELINES.values():
+    _config = _known.model.config_class
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _known.model, exist_ok=True)
+    AutoModelForAudioClassification.register(_config, _known.model, exist_ok=True)
+    AutoFeatureExtractor.register(_config, _known.extractor, exist_ok=True)
 
 
 def prepare_baseline(

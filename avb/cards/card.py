@@ -19,10 +19,12 @@ from avb.cards.evaluations import write_evaluations
 from avb.cards.hub_folder import REPO_PLACEHOLDER
 from avb.cards.run import Run, read_run
 from avb.cards.tables import label_table, model_table, rejection_table, score_table, seeds_table, train_tables
+from avb.corpus_arguments import CORPORA, KnownCorpus
 from avb.encoders.names import EXTRACTORS
 from avb.errors import AvbError
 from avb.files import make_folder, write_text
 from avb.inference.load import load
+from avb.metrics.further import CLASSIFICATION, REGRESSION
 from avb.reports.markdown import number
 from avb.reports.results import find_row
 from avb.reports.run_table import read_results
@@ -30,19 +32,11 @@ from avb.run_files import CARD, CROSS_VALIDATION
 from pipeline_avb import TASK
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
-# What may be said of the weights' licence. Those of HUME-VB and of a user's own clips are for their owners to settle.
-LICENCES: dict[str, dict[str, Any]] = {
-    "emogator": {"license": "apache-2.0"},
-    "sample": {"license": "apache-2.0"},
-    "hume_vb": {"license": "other", "license_name": "hume-vb-agreement"},
+# The sample has the layout of HUME-VB, and is none of the corpora that there are names for.
+KNOWN = CORPORA | {"sample": KnownCorpus("synthetic sample", "", {"license": "apache-2.0"})}
+METRIC_TYPES = {"ccc": "ccc", "pearson": "pearsonr", "uar": "uar"} | {
+    name: score.hub_type for name, score in (REGRESSION | CLASSIFICATION).items() if score.hub_type
 }
-DATASET_NAMES = {
-    "hume_vb": "HUME-VB (A-VB 2022)",
-    "emogator": "EmoGator",
-    "sample": "synthetic sample",
-    "folder": "own clips",
-}
-METRIC_TYPES = {"ccc": "ccc", "pearson": "pearsonr", "uar": "uar", "accuracy": "accuracy", "macro_f1": "f1"}
 EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -115,6 +109,7 @@ def build_card(
         rejection_table=rejection_table(run.rejection),
         seeds_table=seeds_table(row, rows) if row else "",
         corpus=run.corpus,
+        known_corpus=KNOWN.get(run.corpus or ""),
         is_release=run.is_release,
         train_clips=run.metrics.train_clips,
         train_set=run.train_set,
@@ -137,12 +132,13 @@ def card_data(
 ) -> ModelCardData:
     """The card's metadata: what the Hub searches, and each defined score in `model-index`."""
     dataset = run.corpus or "unknown"
+    known = KNOWN.get(dataset)
     evaluations = [
         EvalResult(
             task_type="audio-classification",
             task_name=section.task.name,
             dataset_type=dataset,
-            dataset_name=DATASET_NAMES.get(dataset, dataset),
+            dataset_name=known.title if known else dataset,
             dataset_config=section.task.name,  # without it model-index would join the scores of several tasks
             dataset_split=section.split,
             metric_type=metric_type,
@@ -163,7 +159,7 @@ def card_data(
     if evaluations:
         optional |= {"eval_results": evaluations, "model_name": name}
     return ModelCardData(
-        **LICENCES.get(run.corpus or "", {"license": "unknown"}),
+        **(known and known.licence or {"license": "unknown"}),
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=["audio", "vocal-bursts", "emotion-recognition", run.config["model_type"]],

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from avb.cards.run import Run
+from avb.metrics.further import CLASSIFICATION, REGRESSION
 from avb.reports.markdown import bounds, markdown_table, number
 from avb.reports.results import Result
 from avb.reports.summaries import summarize
@@ -11,11 +12,10 @@ from avb.reports.summaries import summarize
 _SCORES = {
     "ccc": "CCC, mean over labels",
     "pearson": "Pearson's r, mean over labels",
-    "official_ccc": "CCC, computed as in the challenge's script",
+    **{name: score.title for name, score in REGRESSION.items()},
     "uar": "UAR",
     "uar_present": "UAR over the classes that occur",
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
+    **{name: score.title for name, score in CLASSIFICATION.items()},
     "rater_agreement": "agreement of one rater with the others, by the first score above",
 }
 _HAVE_CHANCE = ("ccc", "uar", "uar_present")

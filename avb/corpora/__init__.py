@@ -6,16 +6,17 @@ regression row's `labels` is a list of float32 with NaN for a missing label, a c
 
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from avb.corpora import emogator, folder, hume_vb
 from avb.corpora.multitask import join
 from avb.corpora.rows import Corpus, require_split
+from avb.corpus_arguments import CORPORA as KNOWN
 from avb.errors import AvbError, CorpusError, did_you_mean
 
 __all__ = ["CORPORA", "Corpus", "load_bursts", "require_split"]
 
-CORPORA: dict[str, Callable[..., Corpus]] = {"hume_vb": hume_vb.load, "emogator": emogator.load, "folder": folder.load}
+CORPORA: dict[str, Callable[..., Corpus]] = {name: import_module(f"{__name__}.{name}").load for name in KNOWN}
 
 
 def load_bursts(corpus: str, root: str | Path, task: str | None = None, **options) -> Corpus:

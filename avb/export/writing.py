@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from avb.baselines import LogMelCNN, SEResNet
+from avb.baselines.log_mel import LogMelModel
 from avb.errors import AvbError
 from avb.export.graph import InferenceGraph
 from avb.export.quantization import quantize_products
@@ -18,8 +18,7 @@ OPSET = 17  # the first with LayerNormalization
 TRACED_SAMPLES = 3200  # of the clips a graph is traced with
 GRAPHS: dict[type, type[nn.Module]] = {
     VocalBurstModel: InferenceGraph,  # of any kind
-    LogMelCNN: SpectralGraph,
-    SEResNet: SpectralGraph,
+    LogMelModel: SpectralGraph,  # any network on them
 }
 # By graph and precision, what is done to the traced file; the others are written as traced.
 NARROW = {

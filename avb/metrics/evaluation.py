@@ -10,22 +10,20 @@ from numpy.typing import ArrayLike
 
 from avb.metrics.bootstrap import Unit, interval, resampled_sums, unit_indices
 from avb.metrics.classification import (
-    accuracy,
     class_indices,
     class_pairs,
     confusion_matrix,
-    macro_f1,
     mean_over_defined,
     recalls,
     uar,
     wilson_interval,
 )
+from avb.metrics.further import CLASSIFICATION, REGRESSION
 from avb.metrics.regression import (
     ccc,
     ccc_of_moments,
     clip_terms,
     moments_of_totals,
-    official_ccc,
     pearson,
     pearson_of_moments,
     quiet,
@@ -131,8 +129,9 @@ def _point_scores(task: Task | MultiTask, y_true: np.ndarray, y_pred: np.ndarray
     if task.kind == "regression":
         scores = np.asarray(ccc(y_true, y_pred))  # (labels,)
         per_label = {f"ccc_{label}": float(score) for label, score in zip(task.labels, scores, strict=True)}
-        return {"ccc": float(scores.mean()), "pearson": float(np.mean(pearson(y_true, y_pred)))} | per_label
-    return _class_scores(y_true, y_pred, task.num_labels)
+        further = {name: score.of(y_true, y_pred) for name, score in REGRESSION.items() if score.each_epoch}
+        return {"ccc": float(scores.mean()), "pearson": float(np.mean(pearson(y_true, y_pred)))} | further | per_label
+    return _class_scores(y_true, y_pred, task.num_labels, only_each_epoch=True)
 
 
 def _parts(task: MultiTask, y_true: ArrayLike, y_pred: ArrayLike) -> Iterable[tuple[Task, np.ndarray, np.ndarray]]:
@@ -225,7 +224,7 @@ def _evaluate_regression(
         "ccc_high": float(high),
         "chance": 0.0,
         "pearson": float(label_pearson.mean()),
-        "official_ccc": float(np.mean(official_ccc(y_true, y_pred))),
+        **{name: score.of(y_true, y_pred) for name, score in REGRESSION.items()},
         "per_label": {label: dict(zip(names, row, strict=True)) for label, row in zip(task.labels, rows, strict=True)},
     }
 
@@ -267,14 +266,19 @@ def _evaluate_classification(
     }
 
 
-def _class_scores(y_true: np.ndarray, y_pred: np.ndarray, num_labels: int) -> dict[str, float]:
+def _class_scores(
+    y_true: np.ndarray, y_pred: np.ndarray, num_labels: int, only_each_epoch: bool = False
+) -> dict[str, float]:
     present = uar(y_true, y_pred, num_labels)
     occurring = np.unique(y_true[y_true != MISSING_CLASS])
     return {
         "uar": present if len(occurring) == num_labels else np.nan,
         "uar_present": present,
-        "accuracy": accuracy(y_true, y_pred),
-        "macro_f1": macro_f1(y_true, y_pred, num_labels),
+        **{
+            name: score.of(y_true, y_pred, num_labels)
+            for name, score in CLASSIFICATION.items()
+            if score.each_epoch or not only_each_epoch
+        },
     }
 
 

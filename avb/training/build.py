@@ -32,14 +32,14 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
         ValueError: an illegal configuration field (see `Wav2Vec2VocalBurstConfig`).
     """
     check_model(model_args)
-    if isinstance(task, MultiTask) and model_args.model != "wav2vec2":
-        raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
     if model_args.width is not None and model_args.model not in HAVE_WIDTH:
         raise AvbError(f"--width is for {' and '.join(HAVE_WIDTH)}; --model {model_args.model} has none: leave it out")
     preparation = data_args.preparation()
     class_weights = _class_weights(model_args.class_weights, task, train)
     if model_args.model == "wav2vec2":
         return _build_wav2vec2(model_args, preparation, task, class_weights)
+    if isinstance(task, MultiTask):
+        raise AvbError(f"--model {model_args.model} learns one task, not {task.name}: give one --task")
     return BASELINES[model_args.model](
         task,
         model_args.loss,

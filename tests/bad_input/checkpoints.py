@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 from safetensors.torch import load_file, save_file
 
 from avb.cards.hub_folder import save_hub_folder
@@ -99,27 +99,7 @@ def honest_pickle(folder: Path):
 def evil_code(folder: Path):
     """Python files that leave a mark when they are imported, named in every file that may name code."""
     code = f"import pathlib\npathlib.Path({str(folder.parent / 'ran')!r}).touch()\n"
-    for name in (
-        "evil",
-        "configuration_avb",
-        "encoder_avb",
-        "modeling_conformer_avb",
-        "modeling_data2vec_avb",
-        "modeling_sew_avb",
-        "modeling_unispeech_sat_avb",
-        "modeling_w2v_bert_avb",
-        "modeling_wavlm_avb",
-        "modeling_whisper_avb",
-        "spectrum_avb",
-        "front_end_avb",
-        "modeling_avb",
-        "pipeline_avb",
-        "feature_extraction_avb",
-        "audio_avb",
-        "containers_avb",
-        "decoders_avb",
-        "recording_avb",
-    ):
+    for name in ("evil", *(path.stem for path in ROOT.glob("*_avb.py"))):
         (folder / f"{name}.py").write_text(code)
     names = ("AutoConfig", "AutoModel", "AutoModelForAudioClassification", "AutoFeatureExtractor")
     auto_map = {name: "evil.Evil" for name in names}

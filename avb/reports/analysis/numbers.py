@@ -20,7 +20,7 @@ from avb.metrics import accuracy, ccc, defined_metric
 from avb.metrics.bootstrap import interval, resampled_sums, unit_indices
 from avb.reports.scored import Predictions
 from avb.run_files import TRAINER_STATE
-from configuration_avb import POOLINGS
+from pooling_avb import POOLINGS
 
 RELIABILITY_BINS = 15  # equal width, as in Guo et al.
 CALIBRATION_BINS = 10  # equal count
