@@ -341,6 +341,13 @@ class AvbTrainingArguments(TrainingArguments):
             "help": "Steps as CUDA graphs: auto (on one GPU, where batches have few lengths), true or false.",
         },
     )
+    audio_on_device: str = field(
+        default="auto",
+        metadata={
+            "help": "Keep all decoded clips in the device's memory, and change them there: auto (on a GPU, where they "
+            "fit), true or false.",
+        },
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
     # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
     average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
@@ -407,9 +414,11 @@ class AvbTrainingArguments(TrainingArguments):
                 )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise AvbError(f"--ema_decay {self.ema_decay:g} is not legal: between 0 and 1, such as 0.998")
-        self.cuda_graphs = str(self.cuda_graphs).lower()  # YAML has a word for it
-        if self.cuda_graphs not in ("auto", "true", "false"):
-            raise AvbError(f"--cuda_graphs {self.cuda_graphs!r} is not legal: it must be auto, true or false")
+        for name in ("cuda_graphs", "audio_on_device"):
+            choice = str(getattr(self, name)).lower()  # YAML has a word for it
+            setattr(self, name, choice)
+            if choice not in ("auto", "true", "false"):
+                raise AvbError(f"--{name} {choice!r} is not legal: it must be auto, true or false")
         if self.best_on_tie not in ("first", "last"):
             raise AvbError(f"--best_on_tie {self.best_on_tie!r} is not legal: it must be first or last")
         scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -44,10 +44,11 @@ from avb.run_files import (
     write_metrics,
 )
 from avb.training import defaults, device_defaults
-from avb.training.augmentation import MIXUP, AugmentedClips, read_augmentations
 from avb.training.build import build_model, check_model
 from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
+from avb.training.device_audio import Placed, place_clips
 from avb.training.distillation import are_models, soften
+from avb.training.draws import MIXUP, read_augmentations
 from avb.training.frozen import training_inputs
 from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.packages import check_packages
@@ -199,8 +200,12 @@ def fit(
         else:  # the clips of all folds were described before the first one
             lines = lacking_lines(clips.task, {"train": clips.splits["train"]})
         _say([*lines, *wrapped(chosen)], said)
-    trainer, feature_extractor, splits = _build(model_args, data_args, args, clips)
+    trainer, feature_extractor, placed = _build(model_args, data_args, args, clips)
     longest = max(max(split["num_samples"][:]) for split in clips.splits.values())
+    if trainer.audio is not None:
+        device_defaults.fill_in_loading(args, recipe)
+        if args.device.type == "cuda":
+            recipe = recipe | {"audio_on_device": "true"}  # it changes a number, so a resumed run keeps it
     device_defaults.fill_in_evaluation(args, recipe, longest, batch_dependence(trainer.model))
 
     if trainer.is_world_process_zero():
@@ -209,7 +214,11 @@ def fit(
         run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
         lines = model_lines(trainer.model, _source(model_args), args, _rates(trainer))
-        _say([*lines, device_defaults.summary(args, len(trainer.lengths), trainer.graphed is not None)], said)
+        audio_bytes = 0 if trainer.audio is None else trainer.audio.num_bytes
+        how = device_defaults.summary(args, len(trainer.lengths), trainer.graphed is not None, audio_bytes)
+        if placed.reason:
+            how += f"\nclips come from the disk and not from its memory: {placed.reason}"
+        _say([*lines, how], said)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -223,7 +232,7 @@ def fit(
         else:
             save_hub_folder(model, feature_extractor, output_dir)
 
-    scored = {name: split for name, split in splits.items() if name != "train"}
+    scored = {name: split for name, split in placed.splits.items() if name != "train"}
     metrics = Metrics(
         task=clips.task.name,
         metric=clips.task.metric,
@@ -231,7 +240,7 @@ def fit(
         run_id=run_id,
         corpus=corpus_name(data_args.corpus, data_args.data_dir),
         seed=args.seed,
-        train_clips=len(splits["train"]),
+        train_clips=len(placed.train),
         train_seconds=round(seconds, 1),
         encoder_licence=_encoder_licence(model_args),
         tasks=describe_tasks(clips.task),
@@ -311,7 +320,7 @@ def _refuse_few_clips(args: AvbTrainingArguments, clips: int):
 
 def _build(
     model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, clips: Clips
-) -> tuple[BurstTrainer, Any, DatasetDict]:
+) -> tuple[BurstTrainer, Any, Placed]:
     """The Trainer of the recipe's model, the feature extractor, and the splits as the model reads them."""
     task, splits = clips.task, clips.splits
     model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
@@ -342,17 +351,17 @@ def _build(
             cache_dir=data_args.cache_dir,
             pool=clips.pool,
         )
-    train_clips = splits["train"]
-    if data_args.augment:
-        train_clips = AugmentedClips(train_clips, data_args.augment, data_args.augment_prob, args.seed)
+    augmentation = (data_args.augment or [], data_args.augment_prob, args.seed)
+    placed = place_clips(splits, collator, *augmentation, args.audio_on_device, args.device)
     trainer = BurstTrainer(
         model,
         args,
         task,
         feature_extractor,
-        collator,
+        placed.collator,
         model_teachers,
-        train_dataset=train_clips,
-        eval_dataset=splits.get("validation"),
+        placed.audio,
+        train_dataset=placed.train,
+        eval_dataset=placed.splits.get("validation"),
     )
-    return trainer, feature_extractor, splits
+    return trainer, feature_extractor, placed

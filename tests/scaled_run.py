@@ -22,6 +22,7 @@ from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments  #
 from avb.collator import BurstCollator  # noqa: E402
 from avb.tasks import TASKS, MultiTask  # noqa: E402
 from avb.training.build import build_model  # noqa: E402
+from avb.training.device_audio import place_clips  # noqa: E402
 from avb.training.trainer import BurstTrainer  # noqa: E402
 
 TASKS_BY_NAME = {**TASKS, "two+type": MultiTask((TASKS["two"], TASKS["type"]))}
@@ -53,6 +54,7 @@ def make_trainer(
     double=False,
     model=None,
     longest=6400,
+    augment=(),
     **arguments,
 ):
     """The Trainer of a tiny model on generated clips; `model` and `arguments` go over its settings.
@@ -81,7 +83,11 @@ def make_trainer(
     if double:
         fitted.double()
     collator = collator if double else collate
-    return BurstTrainer(fitted, args, task, feature_extractor, collator, train_dataset=data, eval_dataset=scored)
+    splits = {"train": data, "validation": scored}
+    placed = place_clips(splits, collator, augment, 0.5, args.seed, args.audio_on_device, args.device)
+    data, scored = placed.train, placed.splits["validation"]
+    trained = (fitted, args, task, feature_extractor, placed.collator, None, placed.audio)
+    return BurstTrainer(*trained, train_dataset=data, eval_dataset=scored)
 
 
 def main(runs: dict[str, dict]):

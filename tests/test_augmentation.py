@@ -6,7 +6,10 @@ from datasets import Dataset
 
 from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError
-from avb.training.augmentation import AUGMENTATIONS, AugmentedClips, read_augmentations
+from avb.training.augmentation import AugmentedClips
+from avb.training.draws import DRAWS, MIXUP, read_augmentations
+
+AUGMENTATIONS = [name for name in DRAWS if name != MIXUP]  # those that need no labels of scores
 
 
 def tone(seconds: float, hertz: float = 440.0) -> np.ndarray:

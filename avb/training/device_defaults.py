@@ -17,6 +17,7 @@ from audio_avb import SAMPLING_RATE
 from avb.arguments import AvbTrainingArguments, ModelArguments
 
 MAX_WORKERS = 8  # per device
+MAX_DRAWING_WORKERS = 2  # where the clips lie on the device, and only what is changed is drawn
 PREFETCH = 4  # batches per worker
 MAX_EVAL_BATCH = 256
 # Of the first convolutions' outputs, which are the largest: 3,200 frames per second of 512 channels in fp32, and the
@@ -39,6 +40,8 @@ def fill_in(
     Returns:
         What was set and changes a number, to be written into the recipe.
     """
+    if args.audio_on_device == "auto":
+        args.audio_on_device = str((known or {}).get("audio_on_device", "auto")).lower()
     if args.device.type != "cuda":
         return {}
     chosen: dict[str, Any] = {}
@@ -72,6 +75,12 @@ def loader_workers(world_size: int) -> int:
     return min(MAX_WORKERS, max(processors // max(world_size, 1) - 1, 0))
 
 
+def fill_in_loading(args: AvbTrainingArguments, given: Container[str]):
+    """Sets the number of loader workers where clips lie on the device, unless it was given."""
+    if "dataloader_num_workers" not in given:
+        args.dataloader_num_workers = min(args.dataloader_num_workers, MAX_DRAWING_WORKERS)
+
+
 def evaluation_batch_size(longest_samples: int, free_bytes: int) -> int:
     """Clips per evaluation batch that so much free memory has room for: a power of two from 1 to 256."""
     room = EVAL_SHARE * free_bytes / (EVAL_BYTES_PER_SECOND * max(longest_samples, 1) / SAMPLING_RATE)
@@ -88,18 +97,22 @@ def fill_in_evaluation(args: AvbTrainingArguments, given: Container[str], longes
         args.per_device_eval_batch_size = evaluation_batch_size(longest_samples, free)
 
 
-def summary(args: AvbTrainingArguments, lengths: int, has_graphs: bool = False) -> str:
+def summary(args: AvbTrainingArguments, lengths: int, has_graphs: bool = False, audio_bytes: int = 0) -> str:
     """One line of how the device is used.
 
     Args:
         args: of the run.
         lengths: that batches are padded to; 0 where each is as long as its longest clip.
         has_graphs: whether steps are captured as CUDA graphs.
+        audio_bytes: of the clips that lie on the device; 0 where they come from the disk.
     """
     name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "TF32" if args.tf32 else "fp32"
     workers = args.dataloader_num_workers
     loading = f"{workers} loader workers" if workers else "clips loaded in this process"
+    if audio_bytes:
+        drawing = f", changes drawn by {workers} processes" if workers else ""
+        loading = f"all clips in its memory ({audio_bytes / 1e9:.2f} GB){drawing}"
     kept = ", kept between epochs" if workers and args.dataloader_persistent_workers else ""
     padded = f"; batches padded to {lengths} lengths" if lengths else ""
     graphs = "; steps as CUDA graphs" if has_graphs else ""

@@ -30,9 +30,9 @@ from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.metrics import best_metric, compute_metrics
 from avb.tasks import MultiTask, Task, task_of_config
-from avb.training.augmentation import AugmentedClips
 from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
+from avb.training.device_audio import AUDIO, DeviceAudio, DeviceCollator
 from avb.training.frozen import FrameCollator
 from avb.training.graphs import Capture, CudaCapture, GraphedSteps, reason_against
 from avb.training.lengths import MAX_LENGTHS, choose_lengths
@@ -68,6 +68,7 @@ class BurstTrainer(AveragingTrainer):
         feature_extractor: of the model; None is `VocalBurstFeatureExtractor` with its defaults.
         data_collator: makes batches of rows; None is `BurstCollator`, for rows of decoded clips.
         teachers: soften the labels of each train batch, which are rows of (labels,) floats then.
+        audio: where the clips of `DeviceClips` lie, whose collator is a `DeviceCollator`.
 
     Raises:
         AvbError: the model makes the predictions of a clip depend on its batch, which is cut up here.
@@ -84,6 +85,7 @@ class BurstTrainer(AveragingTrainer):
         feature_extractor=None,
         data_collator=None,
         teachers: ModelTeachers | None = None,
+        audio: DeviceAudio | None = None,
         **kwargs,
     ):
         task = task or task_of_config(model.config)
@@ -101,7 +103,7 @@ class BurstTrainer(AveragingTrainer):
         self.loss_parameters = {"log_variances": model.log_variances} if learns_weights else {}
         names = [name for key in self.loss_parameters for name in (key, f".{key}")]  # with a dot where DDP looks
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
-        self._step, self.teachers = _Step([]), teachers
+        self._step, self.teachers, self.audio = _Step([]), teachers, audio
         args.metric_for_best_model = f"eval_{best_metric(task)}"
         args.greater_is_better = True
         patience = args.early_stopping_patience
@@ -148,7 +150,7 @@ class BurstTrainer(AveragingTrainer):
     @staticmethod
     def _few_lengths(model, args: AvbTrainingArguments, data_collator, train_clips) -> list[int]:
         """The lengths in samples that batches are padded to; none on a CPU, where a new length costs nothing."""
-        pads = isinstance(data_collator, BurstCollator | FrameCollator)
+        pads = isinstance(data_collator, BurstCollator | FrameCollator | DeviceCollator)
         if not pads or train_clips is None or not (args.torch_compile or args.device.type != "cpu"):
             return []
         if reason := batch_dependence(model):
@@ -208,7 +210,7 @@ class BurstTrainer(AveragingTrainer):
         while not isinstance(sampler, JoinedBatches) and isinstance(sampler, torch.utils.data.BatchSampler):
             sampler = sampler.batch_sampler  # type: ignore[attr-defined]  # accelerate's wrappers have one
         sampler.set_epoch(epoch)
-        if isinstance(self.train_dataset, AugmentedClips):
+        if hasattr(self.train_dataset, "set_epoch"):  # what is drawn for its clips
             self.train_dataset.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
@@ -229,14 +231,19 @@ class BurstTrainer(AveragingTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         micro_batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.teachers is not None:
+        if self.audio is not None or self.teachers is not None:
             micro_batches = [self._prepare_inputs(inputs) for inputs in micro_batches]
+        if self.teachers is not None:
             with self.compute_loss_context_manager():
                 for inputs in micro_batches:
                     inputs["labels"] = self.teachers.soften(inputs)
                     inputs.pop(FOLDS_COLUMN, None)  # the model knows nothing of them
         self._step = _Step(micro_batches)
         return micro_batches, num_items
+
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        return self.audio.hear(inputs) if self.audio is not None and AUDIO in inputs else inputs
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Back-propagates one micro-batch; returns the step's loss with the first one, zero with the others."""
