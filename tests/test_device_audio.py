@@ -150,6 +150,17 @@ def test_a_batch_is_that_of_the_disk_up_to_16_bits(normalizes):
     assert (batch["input_values"] - expected["input_values"]).abs().le(peaks * 2e-5 + 1e-9).all()
 
 
+def test_clips_are_read_by_places_as_by_slices(monkeypatch):
+    """By slices on a CPU, by places on a GPU."""
+    audio = DeviceAudio({"train": bursts()}, CPU, normalizes=False)
+    clips, starts, samples = torch.tensor([3, 11, 5]), torch.tensor([7, 0, 2]), torch.tensor([100, 480, 9])
+    by_slices = audio.read(clips, starts, samples, 500)
+    monkeypatch.setattr(audio, "device", torch.device("meta"))  # only what is asked for its type
+    assert (
+        torch.equal(audio.read(clips, starts, samples, 500), by_slices) and by_slices.any(1).tolist()[:2] == [True] * 2
+    )
+
+
 def test_sizes_of_ffts_are_few_and_large_enough():
     sizes = {fft_size(samples) for samples in range(1, 100_000)}
     assert all(fft_size(samples) >= samples for samples in range(1, 100_000)) and len(sizes) < 70
@@ -195,7 +206,7 @@ def test_what_cannot_lie_there_is_refused_in_one_line():
         (BurstCollator(extractor), ["rate", "pitch:0.1"], "--augment pitch is done on a processor"),
         (FrameCollator(8), [], "what was computed of them before"),
     ):
-        with pytest.raises(AvbError, match=f"--audio_on_device true cannot be: .*{reason}.*; leave it out"):
+        with pytest.raises(AvbError, match=f"--audio_on_device true cannot be: .*{reason}.*; with false they come from the disk"):
             place_clips(splits, collator, names, 0.5, 0, "true", CPU)
         placed = place_clips(splits, collator, names, 0.5, 0, "auto", torch.device("cuda"))
         assert placed.audio is None and reason in placed.reason
