@@ -47,6 +47,8 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
         raise AvbError("--push_to_hub is for train_avb.py: an encoder is not pushed")
     if data_args.folds is not None:
         raise AvbError("--folds is for train_avb.py: an encoder is not scored; --fold_file and --fold hold a fold out")
+    if args.audio_on_device == "true":
+        raise AvbError("--audio_on_device is for train_avb.py: pre-training reads clips from the disk; leave it out")
     check_packages(args)
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)

@@ -204,8 +204,8 @@ def fit(
     longest = max(max(split["num_samples"][:]) for split in clips.splits.values())
     if trainer.audio is not None:
         device_defaults.fill_in_loading(args, recipe)
-        if args.device.type == "cuda":
-            recipe = recipe | {"audio_on_device": "true"}  # it changes a number, so a resumed run keeps it
+    if args.device.type == "cuda":  # it changes a number, so a resumed run keeps it
+        recipe = recipe | {"audio_on_device": str(trainer.audio is not None).lower()}
     device_defaults.fill_in_evaluation(args, recipe, longest, batch_dependence(trainer.model))
 
     if trainer.is_world_process_zero():

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 
 from avb.collator import BurstCollator, collate_labels, padded_length
 from avb.errors import AvbError
 from avb.training.augmentation import AugmentedClips, mix_labels
 from avb.training.batched_changes import BATCHED, DrawnBatch, apply, inside, pack
+from avb.training.device_defaults import free_bytes
 from avb.training.draws import MIXUP, Augmentation, Drawn, read_augmentations
 
 MEMORY_SHARE = 0.4  # of a device's free memory that the samples may take
@@ -197,7 +199,8 @@ def place_clips(
     """
     reason, train = None, splits["train"]
     if choice == "true" or (choice == "auto" and device.type == "cuda"):
-        reason = reason_against(splits, collator, names, device)
+        reasons = gather_object([reason_against(splits, collator, names, device)])
+        reason = next(filter(None, reasons), None)  # on all of several devices, or on none
         if reason is None:
             augmentation = Augmentation(train["num_samples"][:], names, prob, seed) if names else None
             audio = DeviceAudio(splits, device, collator.feature_extractor.do_normalize)
@@ -217,7 +220,7 @@ def reason_against(splits: Mapping[str, Dataset], collator, names: Sequence[str]
     if device.type != "cuda":
         return None
     needed = 2 * sum(int(np.sum(split["num_samples"][:])) for split in splits.values())
-    free, _ = torch.cuda.mem_get_info(device)
+    free = free_bytes(device)
     if needed > MEMORY_SHARE * free:
         return f"they take {needed / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of the {free / 1e9:.1f} GB that are free"
     return None

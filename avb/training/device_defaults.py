@@ -81,9 +81,15 @@ def fill_in_loading(args: AvbTrainingArguments, given: Container[str]):
         args.dataloader_num_workers = min(args.dataloader_num_workers, MAX_DRAWING_WORKERS)
 
 
-def evaluation_batch_size(longest_samples: int, free_bytes: int) -> int:
-    """Clips per evaluation batch that so much free memory has room for: a power of two from 1 to 256."""
-    room = EVAL_SHARE * free_bytes / (EVAL_BYTES_PER_SECOND * max(longest_samples, 1) / SAMPLING_RATE)
+def free_bytes(device: torch.device) -> int:
+    """Of a GPU's memory what a tensor can have: also what torch keeps for later, after a fold, say."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def evaluation_batch_size(longest_samples: int, free: int) -> int:
+    """Clips per evaluation batch that so much free memory, in bytes, has room for: a power of two from 1 to 256."""
+    room = EVAL_SHARE * free / (EVAL_BYTES_PER_SECOND * max(longest_samples, 1) / SAMPLING_RATE)
     size = 1
     while size * 2 <= min(room, MAX_EVAL_BATCH):
         size *= 2
@@ -93,8 +99,7 @@ def evaluation_batch_size(longest_samples: int, free_bytes: int) -> int:
 def fill_in_evaluation(args: AvbTrainingArguments, given: Container[str], longest_samples: int, dependence: str | None):
     """Sets the size of evaluation batches, unless it was given or a clip's score depends on its batch."""
     if args.device.type == "cuda" and dependence is None and "per_device_eval_batch_size" not in given:
-        free, _ = torch.cuda.mem_get_info(args.device)
-        args.per_device_eval_batch_size = evaluation_batch_size(longest_samples, free)
+        args.per_device_eval_batch_size = evaluation_batch_size(longest_samples, free_bytes(args.device))
 
 
 def summary(args: AvbTrainingArguments, lengths: int, has_graphs: bool = False, audio_bytes: int = 0) -> str:
