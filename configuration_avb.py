@@ -1,9 +1,9 @@
-"""Configuration of `Wav2Vec2ForVocalBurst`, and what those of further kinds of encoder share with it.
+"""Configuration of `Wav2Vec2ForVocalBurst`, and the parts shared by the other kinds of encoder.
 
 The encoder's own configuration with the head of "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB
 2022) on top: section III describes the order encoder → RNN → linear → pooling, section IV-B the layer and the sizes.
 
-Unusual: a class also reads the configuration of its kind's plain checkpoints, so that
+Unusual: each class also reads the configuration of plain checkpoints of its kind, so
 `Wav2Vec2ForVocalBurst.from_pretrained("facebook/wav2vec2-large-lv60", num_labels=10)` needs no conversion.
 """
 
@@ -34,7 +34,7 @@ HEAD_NORMS = (None, "batch", "batch_clips")
 HEAD_INITS = ("transformers", "torch")
 WAVEFORM_NORMALIZATIONS = ("clip", "batch", "none")
 
-# Fields of our own that nothing the encoder computes depends on; nor does it on those of the labels.
+# Fields (ours, and those of the labels) on which the encoder's output does not depend.
 HEAD_FIELDS = frozenset(
     "rnn_layers rnn_hidden_size head_dropout pooling loss label_range ccc_reduction class_weights label_smoothing "
     "head_norm head_init pool_before_head ce_sigmoid masked_pooling tasks task_weighting task_weights "
@@ -42,16 +42,16 @@ HEAD_FIELDS = frozenset(
     "problem_type architectures".split()
 )
 
-# What a plain encoder's configuration says about its own pre-training, and what fine-tuning on bursts does instead.
+# Settings of a plain encoder's pre-training, and the values for fine-tuning on bursts instead.
 # Layer drop leaves parameters unused, which breaks DDP; the paper trains without SpecAugment, on one layer.
 _FINE_TUNING_DEFAULTS = {
     "layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "use_weighted_layer_sum": False,
     "architectures": None,
 }  # fmt: skip
-SUFFIX = "-vocal-burst"  # of our `model_type`s, behind that of the kind's plain checkpoints
+SUFFIX = "-vocal-burst"  # of our `model_type`s, after that of the kind's plain checkpoints
 
 
-# Far above every model there is (XLS-R 2B: 48 layers, width 1920), far below what would fill a memory.
+# Far above every existing model (XLS-R 2B: 48 layers, width 1920), far below what would fill memory.
 _LARGEST = {
     "num_hidden_layers": 1_000,
     "encoder_layer": 1_000,
@@ -77,16 +77,16 @@ def _is_number(value) -> bool:
 
 
 def require_legal(config, legal: bool, field: str, expected: str):
-    """Raises a ValueError that names the field, its value and what is expected, where it is not legal."""
+    """Raises a ValueError that names the field, its value and the expected one, if it is not legal."""
     if not legal:
         raise ValueError(f"{field}={getattr(config, field)!r} is not legal: it must be {expected}")
 
 
 def validate_loss(config):
-    """Checks what a configuration, a baseline's too, says of loss and labels; sets the `problem_type` that follows.
+    """Checks loss and labels of a configuration (also a baseline's), and sets the `problem_type` that follows.
 
     Raises:
-        ValueError: a field has an illegal value, or contradicts another.
+        ValueError: a field has an invalid value, or contradicts another.
     """
     require, loss, weights = partial(require_legal, config), config.loss, config.class_weights
     require(config.ccc_reduction in CCC_REDUCTIONS, "ccc_reduction", f"one of {', '.join(CCC_REDUCTIONS)}")
@@ -101,19 +101,19 @@ def validate_loss(config):
         require(config.num_labels >= 1, "num_labels", f"1 or more with loss={loss!r}")
         require(weights is None, "class_weights", f"None with loss={loss!r}: classes need loss='ce'")
         require(config.label_smoothing == 0, "label_smoothing", f"0 with loss={loss!r}: it belongs to loss='ce'")
-    # The stock audio-classification pipeline reads this to decide what to do to logits: nothing, or a softmax.
+    # The stock audio-classification pipeline reads this to decide whether to apply a softmax to the logits.
     expected = "single_label_classification" if loss == "ce" else "regression"
     require(config.problem_type in (None, expected), "problem_type", f"{expected!r} (or None) with loss={loss!r}")
     config.problem_type = expected
 
 
 def setting(default, help: str, choices: tuple = ()) -> Any:
-    """A field of the configuration: its default, what it means, and its legal values where they can be listed."""
+    """A field of the configuration: its default, its meaning, and its legal values if they can be listed."""
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
 def receptive_field(kernels: list[int], strides: list[int]) -> int:
-    """Samples that one frame of a stack of convolutions hears."""
+    """Samples in the receptive field of one frame of a stack of convolutions."""
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel
@@ -122,50 +122,50 @@ def receptive_field(kernels: list[int], strides: list[int]) -> int:
 
 @dataclass(kw_only=True, repr=False)
 class VocalBurstConfig(Stock):
-    """Encoder, head and loss of one vocal-burst model; what is done to audio before is the feature extractor's.
+    """Encoder, head and loss of a vocal-burst model; the feature extractor is responsible for preparing the audio.
 
-    A kind of encoder mixes it in before that kind's own configuration.
+    Each kind of encoder mixes this class in before the stock configuration of that kind.
 
-    The defaults are the `recommended` preset; the values named as the authors' make the `authors` one.
+    The defaults are the `recommended` preset; the values described as the authors' make the `authors` preset.
 
-    What a field means stands beside it, and is what `train_avb.py --help` says.
+    The description of each field is beside it; `train_avb.py --help` prints it.
 
     Raises:
-        ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
+        ValueError: a field has an invalid value, or contradicts another; the message names it and the legal values.
     """
 
-    _auto_class = "AutoConfig"  # a saved folder has the code, whoever saves it
+    _auto_class = "AutoConfig"  # every saved folder contains the code, whoever saves it
 
     layerdrop: float = 0.0
     mask_time_prob: float = 0.0
 
     encoder_layer: int | None = setting(
         None,
-        "Transformer layer that feeds the head, counted from 1; those above it are cut off, so that num_hidden_layers "
-        "becomes encoder_layer. Default: 12 (section IV-B), or the last one of a smaller encoder.",
+        "Transformer layer that feeds the head, counted from 1; the layers above it are removed, so num_hidden_layers "
+        "becomes encoder_layer. Default: 12 (section IV-B), or the last layer of a smaller encoder.",
     )
     rnn_layers: int = setting(2, "LSTM layers; 0 is the paper's 'without RNN' (Table IV).")
     rnn_hidden_size: int = setting(512, "Units of each LSTM layer (section IV-B).")
     head_dropout: float = setting(
         0.0, "Dropout before the LSTM, between its layers and before the linear layer. The paper has none."
     )
-    # maskavg, of the authors' code, divides a sum by the number of valid frames: avg, unless masked_pooling is False
-    # and the sum is over padding too; it can then exceed 1.
+    # maskavg, from the authors' code, divides a sum by the number of valid frames. It equals avg, unless masked_pooling
+    # is False: the sum then includes padding, and the result can exceed 1.
     pooling: str = setting(
         "last",
-        "How per-frame predictions become one, over valid frames only (section III-B); attention is ours, maskavg the "
+        "How per-frame predictions are pooled, over valid frames only (section III-B); attention is ours, maskavg the "
         "authors'.",
         tuple(POOLINGS),
     )
     loss: str = setting(
         "ccc",
-        "ccc and mse make a regression model, ce a classifier (section III-C); multitask is the sum of the losses in "
+        "ccc and mse give a regression model, ce a classifier (section III-C); multitask is the sum of the losses in "
         "tasks.",
         (*LOSSES, MULTITASK),
     )
     tasks: list[dict] | None = setting(
         None,
-        "Of a multitask model, one dict per task in the order of its labels: name, loss, num_labels and, for scores, "
+        "Multitask models: one dict per task, in the order of the labels: name, loss, num_labels and, for scores, "
         "label_range.",
     )
     task_weighting: str = setting(
@@ -175,12 +175,14 @@ class VocalBurstConfig(Stock):
     )
     task_weights: list[float] | None = setting(None, "Several tasks: one fixed weight per task. Default: 1 each.")
     label_range: tuple[float, float] | list[float] = setting(
-        (0.0, 1.0), "Lowest and highest value of a regression label; the sigmoid output is stretched to it."
+        (0.0, 1.0), "Lowest and highest value of a regression label; the sigmoid output is scaled to it."
     )
-    ccc_reduction: str = setting("mean", "CCC over labels: mean, or the authors' sum.", CCC_REDUCTIONS)
+    ccc_reduction: str = setting(
+        "mean", "Reduction of the CCC loss over labels: mean, or sum as in the authors' code.", CCC_REDUCTIONS
+    )
     class_weights: list[float] | None = setting(None, "One weight per class for loss ce.")
     label_smoothing: float = setting(0.0, "Label smoothing of loss ce, in [0, 1).")
-    # Its statistics are taken over all frames, padding included, as the authors' code does for CCC.
+    # Its statistics include all frames, with padding, as in the authors' code for CCC.
     head_norm: str | None = setting(
         None,
         "'batch': the authors' batch norm over labels before the sigmoid; 'batch_clips': over clips, with "
@@ -189,8 +191,8 @@ class VocalBurstConfig(Stock):
     )
     head_init: str = setting(
         "transformers",
-        "Initial weights of LSTM and linear layers: those of transformers (Xavier, and a normal distribution; no "
-        "biases), or of torch (uniform, biases too), which the authors' code has.",
+        "Initial weights of LSTM and linear layers: as in transformers (Xavier and normal, zero biases), or as in "
+        "torch (uniform, including biases) and the authors' code.",
         HEAD_INITS,
     )
     # The authors' model without RNN until 2022-09-26: with rnn_layers=0, pooling="maskavg", masked_pooling=False,
@@ -199,23 +201,23 @@ class VocalBurstConfig(Stock):
         False, "True: pool the frames, then apply the linear layer once per clip (the authors' older code)."
     )
     ce_sigmoid: bool = setting(False, "True: a sigmoid before cross entropy, as in the authors' code until 2022-10-05.")
-    masked_pooling: bool = setting(True, "False lets max, avg and maskavg see padding, as the authors' code does.")
-    masked_group_norm: bool = setting(True, "False is the stock group norm of BASE and LARGE, which sees padding.")
+    masked_pooling: bool = setting(True, "False: max, avg and maskavg include padding, as in the authors' code.")
+    masked_group_norm: bool = setting(True, "False: the stock group norm of BASE and LARGE, which includes padding.")
     waveform_normalization: str = setting(
         "clip",
-        "clip: zero mean and unit variance per clip (the feature extractor does it); batch: over the whole padded "
-        "batch, as torchaudio's LARGE-LV60K and XLSR53 since version 2.0; none: what the authors' encoders heard.",
+        "clip: zero mean and unit variance per clip (by the feature extractor); batch: over the whole padded "
+        "batch, as in torchaudio's LARGE-LV60K and XLSR53 since version 2.0; none: raw audio, as the authors used.",
         WAVEFORM_NORMALIZATIONS,
     )
     frozen_encoder_dropout: bool = setting(
-        False, "True leaves the dropout of a frozen encoder on in training, as the authors' code."
+        False, "True: keep dropout on in a frozen encoder during training, as in the authors' code."
     )
     use_weighted_layer_sum: bool = setting(
         False,
-        "True: the head reads a learned mean (softmax of weights) of the first layer's input and the outputs of all "
-        "layers up to encoder_layer.",
+        "True: the head reads a weighted sum (softmax of learned weights) of the first layer's input and the outputs "
+        "of all layers up to encoder_layer.",
     )
-    hears_level = False  # True of a kind whose pre-training heard waveforms as they are, not normalised
+    hears_level = False  # True for kinds pre-trained on waveforms that were not normalised
 
     def __post_init__(self, **kwargs):
         if self.encoder_layer is None:
@@ -232,14 +234,14 @@ class VocalBurstConfig(Stock):
         return min(PAPERS_LAYER, layers) if _is_whole(layers) else PAPERS_LAYER
 
     def _refuse_absurd_sizes(self, num_labels: int | None):
-        """A file with a number that nobody meant must not fill the memory before anything is compared with it."""
+        """Refuses absurd sizes in a file before they can fill the memory."""
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name in _LARGEST}
         for name, value in {**own, "num_labels": 1 if num_labels is None else num_labels}.items():
             if not _is_whole(value) or not value <= _LARGEST[name]:
                 raise ValueError(f"{name}={value!r} is not legal: it must be a whole number up to {_LARGEST[name]:,}")
 
     def _validate_types(self, require):
-        # Not by huggingface_hub's strict dataclasses: they refuse an int for a float, as in head_dropout=0.
+        # Without huggingface_hub's strict dataclasses: they refuse an int for a float, as in head_dropout=0.
         for name in ("head_dropout", "label_smoothing"):
             require(_is_number(getattr(self, name)), name, "a number")
         booleans = "masked_pooling masked_group_norm frozen_encoder_dropout pool_before_head ce_sigmoid"
@@ -303,54 +305,54 @@ class VocalBurstConfig(Stock):
 
     @property
     def pools_padding(self) -> bool:
-        """Whether the pooling sees the frames of the padding, as the authors' code does."""
+        """Whether the pooling includes padding frames, as in the authors' code."""
         return not self.masked_pooling and self.pooling in ("max", "avg", "maskavg")
 
     @property
     def encoder_batch_dependence(self) -> str | None:
-        """What makes the encoder's frames of a clip depend on the clips of its batch; None where nothing does."""
+        """Why the encoder's frames of a clip depend on the other clips in its batch; None if they do not."""
         if self.waveform_normalization == "batch":
             return "waveforms are normalised over the batch (waveform_normalization batch)"
         if self.feat_extract_norm == "group" and not self.masked_group_norm:
-            return "the group norm sees the padding of the batch (masked_group_norm false)"
+            return "the group norm includes the padding of the batch (masked_group_norm false)"
         return None
 
     @property
     def batch_dependence(self) -> str | None:
-        """What makes a clip's scores depend on the clips of its batch; None where nothing does."""
+        """Why a clip's scores depend on the other clips in its batch; None if they do not."""
         if self.encoder_batch_dependence is None and self.pools_padding:
-            return "the pooling sees the padding of the batch (masked_pooling false)"
+            return "the pooling includes the padding of the batch (masked_pooling false)"
         return self.encoder_batch_dependence
 
     @property
     def task_slices(self) -> list[slice]:
-        """Each task's place among the outputs of a multitask model, in the order of `tasks`."""
+        """The outputs of each task in a multitask model, in the order of `tasks`."""
         widths = [task["num_labels"] for task in self.tasks or []]
         return [slice(end - width, end) for width, end in zip(widths, accumulate(widths), strict=True)]
 
     @property
     def encoder_dropout(self) -> float:
-        """The largest rate of dropout in the encoder."""
+        """The highest dropout rate in the encoder."""
         return max(self.feat_proj_dropout, self.attention_dropout, self.hidden_dropout, self.activation_dropout)
 
     @property
     def receptive_field(self) -> int:
-        """Samples the convolutional front end needs for its first frame (400 for every released checkpoint)."""
+        """Samples that the convolutional front end needs for its first frame (400 in every released checkpoint)."""
         return receptive_field(self.conv_kernel, self.conv_stride)
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples from one frame that the head reads to the next (320 for every released wav2vec 2.0)."""
+        """Samples from one frame of the head's input to the next (320 in every released wav2vec 2.0)."""
         return prod(self.conv_stride)
 
     @classmethod
     def reads(cls, config_dict: dict) -> bool:
-        """Whether it is the configuration of a plain checkpoint of this kind."""
+        """Whether this is the configuration of a plain checkpoint of this kind."""
         return config_dict.get("model_type") == cls.model_type.removesuffix(SUFFIX)
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Reads a configuration file; one of a plain encoder of this kind is turned into ours on the way.
+        """Reads a configuration file; that of a plain encoder of this kind is converted to ours.
 
         Raises:
             ValueError: the file describes a model of another kind.
@@ -361,20 +363,20 @@ class VocalBurstConfig(Stock):
             return config_dict, kwargs
         if not cls.reads(config_dict):
             raise ValueError(
-                f"{pretrained_model_name_or_path} holds a model of type {found!r}: only {cls.kind} encoders and "
+                f"{pretrained_model_name_or_path} contains a model of type {found!r}: only {cls.kind} encoders and "
                 f"{cls.model_type!r} models can be loaded here"
             )
         return {**config_dict, **_FINE_TUNING_DEFAULTS, "model_type": cls.model_type}, kwargs
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """Builds the configuration from a file's content and what `from_pretrained` was given beside it.
+        """Builds the configuration from a file's content and the arguments of `from_pretrained`.
 
-        The stock method sets fields after the configuration is made and checked: `encoder_layer=30` would pass.
+        The stock method sets fields after the configuration is built and checked, so `encoder_layer=30` would pass.
         """
         own = {each.name for each in fields(cls) if each.init}
         changes = {key: kwargs.pop(key) for key in own & kwargs.keys() - {"dtype"}}
-        # What follows from the loss and the labels is made anew when they change.
+        # Fields that follow from the loss and the labels are recomputed when these change.
         stale = {"problem_type"} if "loss" in changes else set()
         if "id2label" in changes or kwargs.get("num_labels") is not None:
             stale |= {"id2label", "label2id", "num_labels"}
@@ -390,7 +392,7 @@ class Wav2Vec2VocalBurstConfig(VocalBurstConfig, Wav2Vec2Config):
 
     @classmethod
     def reads(cls, config_dict: dict) -> bool:
-        # A HuBERT encoder is a wav2vec 2.0 encoder in everything but its pre-training, and the names of its weights are
-        # the same; but for two options that no released one but distilled ones use.
+        # A HuBERT encoder differs from a wav2vec 2.0 encoder only in its pre-training; its weights have the same names.
+        # The exceptions are two options that only distilled HuBERTs use.
         is_hubert = config_dict.get("model_type") == "hubert" and config_dict.get("feat_proj_layer_norm", True)
         return (super().reads(config_dict) or is_hubert) and not config_dict.get("conv_pos_batch_norm")

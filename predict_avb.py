@@ -4,24 +4,22 @@
     python predict_avb.py MODEL --corpus hume_vb --data_dir data/sample --task high --split test --output scores.parquet
     python predict_avb.py MODEL PATH... --output scores/ --ray
 
-Every label gets a column. A clip that cannot be read is skipped, counted and listed in OUTPUT.errors.csv, and the exit
-code is then 3 (`--strict` stops at the first one instead). Scores are kept in OUTPUT.partial as they are made: after an
-interruption the same command continues from there.
+The table has one column per label. Unreadable clips are skipped, counted and listed in OUTPUT.errors.csv, and the exit
+code is then 3 (`--strict` stops at the first one instead). Scores are saved in OUTPUT.partial as they are computed:
+after an interruption, the same command continues from there.
 
     python predict_avb.py MODEL RECORDING... --events --output events.csv
     python predict_avb.py MODEL RECORDING... --window_seconds 2 --hop_seconds 1 --output windows.csv
 
-score recordings of any length: a row per burst that is found, or per window, with its start and end.
+These commands score recordings of any length: one row per detected burst, or per window, with its start and end.
 
     python predict_avb.py MODEL RECORDING --output recording.png
 
-draws one instead (.png or .svg): its events, and its scores over time.
+This one draws a recording instead (.png or .svg): its events, and its scores over time.
 
-An output without a suffix is a folder of Parquet shards, `part-00000.parquet` and so on: the same rows in the same
-order, for many clips. The same command goes on after an interruption here too, and makes the shards that are missing.
-`--ray` has them made by the workers of a Ray cluster, or of one started on this machine; the shards are the same.
-
-What is imported above is light: torch and Transformers, which take seconds, are loaded once the arguments are checked.
+For many clips, an output without a suffix is a folder of Parquet shards, `part-00000.parquet` and so on, with the same
+rows in the same order. Here, too, the same command continues after an interruption and adds the missing shards. With
+`--ray`, the workers of a Ray cluster, or of one started on this machine, write the same shards.
 """
 
 import argparse
@@ -74,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--submission",
         nargs=2,
         metavar=("TEAM", "N"),
-        help="with --corpus hume_vb: also write the challenge's CSV, next to OUTPUT or in the current folder",
+        help="with --corpus hume_vb: also write the challenge's CSV, beside OUTPUT or in the current folder",
     )
     corpus = parser.add_argument_group(
         "a split of a corpus instead of PATHs",
@@ -90,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--dtype",
         default="float32",
         choices=("float32", "bfloat16"),
-        help="bfloat16: about 1.4 times as fast on a GPU or a CPU with avx512_bf16; scores differ by some thousandths",
+        help="bfloat16: about 1.4 times as fast on a GPU or a CPU with avx512_bf16; scores differ by a few thousandths",
     )
     parser.add_argument(
         "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip to score, in seconds (default: 600)"
@@ -99,23 +97,23 @@ def make_parser() -> argparse.ArgumentParser:
         "--false_alarms_per_hour",
         type=float,
         metavar="RATE",
-        help="add burst_score and is_burst; this many windows per hour without bursts pass as bursts: 5, 10, 20, 60, "
+        help="add burst_score and is_burst; RATE false alarms per hour of audio without bursts: 5, 10, 20, 60, "
         "180 or 360",
     )
     parser.add_argument(
         "--coverage",
         type=float,
         metavar="SHARE",
-        help="with a calibrated model: add label sets or score intervals that hold the truth for this share of clips; "
-        "0.9 is 90 %%. See python -m avb.calibration",
+        help="with a calibrated model: add label sets or score intervals that contain the truth for this share of "
+        "clips; 0.9 is 90 %%. See python -m avb.calibration",
     )
     parser.add_argument(
         "--views",
         type=int,
         default=1,
-        help="average scores over this many speeds, 0.88 to 1.14; costs as many times the work (default: 1)",
+        help="average scores over this many speeds, 0.88 to 1.14; takes that many times as long (default: 1)",
     )
-    recordings = parser.add_argument_group("recordings of any length: a row per event or window, or a picture")
+    recordings = parser.add_argument_group("recordings of any length: one row per event or window, or a picture")
     recordings.add_argument("--events", action="store_true", help="find the bursts: columns start, end, detection")
     recordings.add_argument("--detector", metavar="NAME", help=f"detector for --events (default: {DETECTOR})")
     recordings.add_argument("--threshold", type=float, help="for --events: a probability (default: the detector's own)")

@@ -1,10 +1,10 @@
-"""Pre-trains an encoder on unlabelled bursts, by one of the objectives of `avb.pretraining.models`.
+"""Pre-trains an encoder on unlabelled bursts, with one of the objectives of `avb.pretraining.models`.
 
     python pretrain_avb.py recipes/pretraining/small.yaml --data_dir EMOGATOR --output_dir runs/encoder
     python train_avb.py recipes/emogator/small.yaml --data_dir EMOGATOR --encoder runs/encoder
 
 `output_dir` becomes a plain wav2vec 2.0 checkpoint, for `--encoder` and for `Wav2Vec2Model.from_pretrained`. Any corpus
-will do: its labels are not read. `--resume true` goes on from the last checkpoint.
+can be used, because labels are not read. `--resume true` continues from the last checkpoint.
 """
 
 import sys

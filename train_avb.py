@@ -3,12 +3,12 @@
     python train_avb.py                                     # the synthetic sample corpus in data/
     accelerate launch train_avb.py recipes/X.yaml --data_dir ROOT --any_argument value
 
-Into `output_dir` go the model and its feature extractor, `metrics.json` (with 95 % intervals), `predictions_SPLIT.csv`
-for each split that was scored, `results.csv` (the rows that `--results` adds to a table), `train_set.json` (what it was
-trained on, in numbers), the recipe as it was run, the versions, the clips that could not be read, and the model card.
-`--push_to_hub true --hub_model_id ORG/NAME` uploads what of it belongs on the Hub.
+`output_dir` receives the model and its feature extractor, `metrics.json` (with 95 % intervals), `predictions_SPLIT.csv`
+for each scored split, `results.csv` (the rows that `--results` adds to a table), `train_set.json` (statistics of the
+training set), the recipe as run, the versions, the list of unreadable clips, and the model card. `--push_to_hub true
+--hub_model_id ORG/NAME` uploads the files that belong on the Hub.
 
-What takes seconds to import is imported once the arguments are checked.
+Slow imports happen after the arguments are checked.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""Every argument of `train_avb.py` and `pretrain_avb.py`: dataclasses with help; `avb.command_line` reads them.
+"""All arguments of `train_avb.py` and `pretrain_avb.py`: dataclasses with help; `avb.command_line` parses them.
 
-What else is known of an argument stands in its field's metadata (`PROPERTIES`); of those inherited from the stock
-Trainer, in `_STOCK`.
+Further properties of an argument are in its field's metadata (`PROPERTIES`); those of the stock Trainer's arguments are
+in `_STOCK`.
 
 The defaults are the `recommended` preset: front end frozen, transformer trained at 1e-5 and head at 1e-4, CCC averaged
-over labels, masked pooling. Batch size, epochs and weight decay are the paper's (section IV-B). Where an argument whose
-help says `auto` was not given, a training fills in what fits its encoder and clips: `avb.training.defaults`.
+over labels, masked pooling. Batch size, epochs and weight decay are the paper's (section IV-B). If an argument whose
+help says `auto` is not given, training chooses a value for its encoder and clips: `avb.training.defaults`.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ with registering_later():
 
     from configuration_avb import Wav2Vec2VocalBurstConfig
 
-# What may be said of an argument in its metadata, and what holds where nothing is said.
+# The properties that an argument's metadata may set, with their defaults.
 PROPERTIES: dict[str, Any] = {
-    "changes_result": True,  # False: where a run reads and writes, and how fast; `Result.changes` leaves it out
-    "private": False,  # True: of no use to a reader elsewhere, or private; a card leaves it out
-    "often_typed": False,  # True: of the stock Trainer, but shown among ours in --help
-    "left_alone": False,  # True: ours, but shown behind the stock Trainer's
+    "changes_result": True,  # False: only affects where a run reads and writes, and how fast; `Result.changes` omits it
+    "private": False,  # True: private, or useless to readers elsewhere; a card omits it
+    "often_typed": False,  # True: a stock Trainer's argument that --help shows among ours
+    "left_alone": False,  # True: ours, but --help shows it after the stock Trainer's
 }
 NO_CHANGE = {"changes_result": False}
 # By their recipes: `avb.baselines.BASELINES` takes seconds to import, and a test sees to it that each has one.
@@ -43,7 +43,7 @@ _BASELINES = sorted(path.stem for path in (RECIPES / "baselines").glob("*.yaml")
 
 
 def _of_model(name: str, more: str = "") -> Any:
-    """An argument that is a field of the model's configuration, with the default and the help that stand there."""
+    """An argument that is a field of the model's configuration, with that field's default and help."""
     (own,) = (each for each in dataclasses.fields(Wav2Vec2VocalBurstConfig) if each.name == name)
     help, legal = own.metadata["help"], [choice for choice in own.metadata["choices"] if choice is not None]
     if not all(choice in help for choice in legal):
@@ -62,14 +62,14 @@ class ModelArguments:
         default="facebook/wav2vec2-large-lv60",
         metadata={
             "help": "BASE, LARGE, LARGE-LV60K or XLSR53; Hub name or folder of a wav2vec 2.0 checkpoint, of another "
-            "kind that docs/encoders.md lists, or of a model trained here; emogator-small, which comes along;"
-            " or a YAML file of Wav2Vec2Config fields, to start from random weights."
+            "kind listed in docs/encoders.md, or of a model trained here; emogator-small, which is shipped with the "
+            "project; or a YAML file of Wav2Vec2Config fields, for random weights."
         },
     )
     width: int | None = field(
         default=None,
         metadata={
-            "help": "Networks on log-mel spectrograms: channels of the first block, an eighth of the last one's. "
+            "help": "Networks on log-mel spectrograms: channels of the first block; the last has eight times as many. "
             "Default: 24."
         },
     )
@@ -88,8 +88,8 @@ class ModelArguments:
     class_weights: str | None = field(
         default=None,
         metadata={
-            "help": "'balanced' weighs each class by the inverse of its train count (loss ce). Default: auto, where "
-            "one class has over five times another's clips; none weighs them alike."
+            "help": "'balanced' weights each class by the inverse of its number of training clips (loss ce); 'none' "
+            "weights all classes equally. Default: auto: balanced if one class has over five times another's clips."
         },
     )
     label_smoothing: float = _of_model("label_smoothing")
@@ -112,13 +112,13 @@ class ModelArguments:
     lora_rank: int | None = field(
         default=None,
         metadata={
-            "help": "Rank of adapters (LoRA) on the encoder's query and value projections, which are then all that is "
-            "trained of it; e.g. 8, with encoder_learning_rate 1e-3. Needs avb[adapters]."
+            "help": "Rank of adapters (LoRA) on the encoder's query and value projections, e.g. 8; the rest of the "
+            "encoder is frozen. Use it with encoder_learning_rate 1e-3. Needs avb[adapters]."
         },
     )
     merge_lora: bool = field(
         default=True,
-        metadata={"help": "If false, the model's folder holds only the adapters, the head and the encoder's name."},
+        metadata={"help": "If false, the model's folder contains only the adapters, the head and the encoder's name."},
     )
     mask_time_prob: float = field(default=0.0, metadata={"help": "SpecAugment: fraction of frames masked in training."})
     mask_feature_prob: float = field(default=0.0, metadata={"help": "SpecAugment: fraction of channels masked."})
@@ -132,7 +132,7 @@ class ModelArguments:
         default=None, metadata={"help": "Dropout of the encoder's attention weights. Default: the checkpoint's."}
     )
     activation_dropout: float | None = field(
-        default=None, metadata={"help": "Dropout inside the encoder's feed-forward parts. Default: the checkpoint's."}
+        default=None, metadata={"help": "Dropout inside the encoder's feed-forward layers. Default: the checkpoint's."}
     )
     layerdrop: float | None = field(
         default=None, metadata={"help": "Probability of skipping a layer of the encoder. Default: 0."}
@@ -147,18 +147,18 @@ class PretrainingArguments:
         default="encoders/small.yaml",
         metadata={
             "help": "YAML file of Wav2Vec2Config fields (also one of the project's recipes), or folder of an encoder "
-            "to go on from."
+            "to continue from."
         },
     )
     objective: str = field(
         default="log_mel",
         metadata={
-            "help": "What of hidden frames is predicted: log_mel, descriptors, clusters (k-means of log_mel), "
+            "help": "What is predicted for masked frames: log_mel, descriptors, clusters (k-means of log_mel), "
             "layer_clusters (of a layer of --encoder FOLDER), or contrastive (wav2vec 2.0's own loss)."
         },
     )
     num_mel_bins: int = field(
-        default=64, metadata={"help": "Mel bands of the spectra from which targets are computed."}
+        default=64, metadata={"help": "Mel bands of the spectrograms from which targets are computed."}
     )
     mask_time_prob: float = field(default=0.5, metadata={"help": "Fraction of frames masked for the encoder."})
     mask_time_length: int = field(
@@ -174,47 +174,46 @@ class DataArguments(CorpusArguments):
     )
     trim_top_db: float | None = field(
         default=AudioPreparation.trim_top_db,
-        metadata={"help": "Cut leading and trailing parts quieter than this many dB below the peak."},
+        metadata={"help": "Trim leading and trailing parts more than this many dB below the peak."},
     )
     cache_frames: bool = field(
         default=True,
         metadata={
-            "help": "Run a frozen encoder or front end once and train on its frames, kept in cache_dir.",
+            "help": "Run a frozen encoder or front end once and train on its frames, stored in cache_dir.",
             **NO_CHANGE,
         },
     )
     frames_dtype: str = field(
-        default="float16", metadata={"help": "Precision of the frames that cache_frames keeps: float16 or float32."}
+        default="float16", metadata={"help": "Precision of the frames that cache_frames stores: float16 or float32."}
     )
     augment: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Random changes to train clips: any of rate pitch shift mix noise equalizer gain mixup; noise:0.3 "
-            "has its own probability."
+            "help": "Augmentation of training clips: any of rate pitch shift mix noise equalizer gain mixup; noise:0.3 "
+            "sets a probability."
         },
     )
-    augment_prob: float = field(
-        default=0.5, metadata={"help": "Probability of each change of augment, per clip and epoch."}
-    )
+    augment_prob: float = field(default=0.5, metadata={"help": "Probability of each augmentation, per clip and epoch."})
     teachers: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Distillation: teacher models, or tables that predict_avb.py wrote with them for the train clips."
+            "help": "Distillation: teacher models, or tables of their scores for the training clips, written by "
+            "predict_avb.py."
         },
     )
     teacher_weight: float = field(
         default=0.5,
-        metadata={"help": "Weight of the teachers in each training label; the clip's own label has the rest."},
+        metadata={"help": "Weight of the teachers in each training label; the clip's own label gets the rest."},
     )
     teacher_views: int = field(
         default=1,
-        metadata={"help": "Speeds, 0.88 to 1.14, at which teachers that are models hear each clip; their mean counts."},
+        metadata={"help": "Average each teacher model's scores over this many speeds of the clip, 0.88 to 1.14."},
     )
     fold_file: str | None = field(
         default=None,
         metadata={
-            "help": "Table with columns speaker and fold, e.g. recipes/emogator/folds.csv. The train speakers of "
-            "--fold become the validation split; the corpus's own validation and test splits are left out."
+            "help": "Table with columns speaker and fold, e.g. recipes/emogator/folds.csv. The training speakers of "
+            "--fold become the validation split; the corpus's own validation and test splits are not used."
         },
     )
     fold: int | None = field(default=None, metadata={"help": "Fold of fold_file to hold out."})
@@ -226,9 +225,9 @@ class DataArguments(CorpusArguments):
         },
     )
     final_model: bool = field(
-        default=False, metadata={"help": "With folds: finally train one more model on all clips."}
+        default=False, metadata={"help": "With folds: train one more model on all clips at the end."}
     )
-    max_train_clips: int | None = field(default=None, metadata={"help": "Shuffle the train clips and keep this many."})
+    max_train_clips: int | None = field(default=None, metadata={"help": "Train on this many clips, drawn at random."})
     max_seconds: float = field(
         default=AudioPreparation.max_seconds, metadata={"help": "Longest clip to decode, in seconds."}
     )
@@ -245,7 +244,7 @@ class DataArguments(CorpusArguments):
     )
 
     def preparation(self) -> AudioPreparation:
-        """How clips are prepared. Raises an AudioError where a setting is illegal."""
+        """How clips are prepared. Raises an AudioError if a setting is invalid."""
         return AudioPreparation(trim_top_db=self.trim_top_db, peak_db=self.peak_db, max_seconds=self.max_seconds)
 
 
@@ -254,7 +253,7 @@ class AvbTrainingArguments(TrainingArguments):
     _argument_group_name = "training"  # of --help
     output_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder for model, card and scores. Default: runs/ and the recipe's name.", **PRIVATE},
+        metadata={"help": "Folder for model, card and scores. Default: runs/RECIPE.", **PRIVATE},
     )
     per_device_train_batch_size: int = field(
         default=16, metadata={"help": "Clips per step and device. Default: auto (16, section IV-B)."}
@@ -274,27 +273,28 @@ class AvbTrainingArguments(TrainingArguments):
     learning_rate: float = field(
         default=1e-4,
         metadata={
-            "help": "Learning rate of the head and of everything without its own rate. Default: auto, by encoder."
+            "help": "Learning rate of the head and of all other weights without a rate of their own. Default: auto, "
+            "by encoder."
         },
     )
     encoder_learning_rate: float = field(
         default=1e-5,
         metadata={
-            "help": "Learning rate of the encoder unless it is frozen (paper: 1e-4 for everything). Default: auto."
+            "help": "Learning rate of the encoder, if it is trained (paper: 1e-4 for everything). Default: auto."
         },
     )
     layer_lr_decay: float = field(
         default=1.0,
         metadata={
-            "help": "Factor on the encoder's learning rate for each layer below the highest one kept, e.g. 0.9; the "
-            "part before the layers counts as one layer further down."
+            "help": "Layer-wise decay: multiply the encoder's learning rate by this factor for each layer below the "
+            "highest one used, e.g. 0.9; the part before the layers counts as one more layer."
         },
     )
     weight_decay: float = field(
         default=0.0625, metadata={"help": "Weight decay of AdamW (section IV-B: 1 / batch size)."}
     )
     decay_biases: bool = field(
-        default=False, metadata={"help": "Apply weight decay to biases and norms too, as the authors do."}
+        default=False, metadata={"help": "Also apply weight decay to biases and norms, as the authors do."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     warmup_steps: float = field(
@@ -338,7 +338,7 @@ class AvbTrainingArguments(TrainingArguments):
     cuda_graphs: str = field(
         default="auto",
         metadata={
-            "help": "Steps as CUDA graphs: auto (on one GPU, where batches have few lengths), true or false.",
+            "help": "Run steps as CUDA graphs: auto (on one GPU, if batches have few lengths), true or false.",
         },
     )
     audio_on_device: str = field(
@@ -349,18 +349,18 @@ class AvbTrainingArguments(TrainingArguments):
         },
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
-    # With it the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
+    # If true, the Trainer multiplies the loss by the number of devices, which is wrong for a loss of the joined batch.
     average_tokens_across_devices: bool = field(default=False, metadata={"help": "Leave as it is.", "left_alone": True})
     push_to_hub: bool = field(
         default=False,
         metadata={
-            "help": "At the end, upload the finished model and its card to hub_model_id, in one commit.",
+            "help": "After training, upload the model and its card to hub_model_id, in one commit.",
             **PRIVATE,
         },
     )
     hub_model_id: str | None = field(
         default=None,
-        metadata={"help": "ORG/NAME to push to; created before training if it does not exist.", **PRIVATE},
+        metadata={"help": "Repository ORG/NAME to push to; created before training if it does not exist.", **PRIVATE},
     )
     hub_private_repo: bool = field(
         default=True,
@@ -392,30 +392,30 @@ class AvbTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        # Unless it is told so, accelerate does not join processes on a machine without an accelerator: each would train
-        # alone and overwrite the other's files.
+        # By default, accelerate does not join processes on a machine without an accelerator: each would train alone and
+        # overwrite the others' files.
         self.use_cpu: bool = self.use_cpu or not torch.accelerator.is_available()
         self._check_numbers()
         if self.deepspeed and find_spec("deepspeed") is None:
-            raise AvbError("--deepspeed needs the package deepspeed: `pip install deepspeed`, or leave it out")
+            raise AvbError("--deepspeed needs the package deepspeed: `pip install deepspeed`, or omit the argument")
         if isinstance(self.deepspeed, str) and not Path(self.deepspeed).is_file() and "{" not in self.deepspeed:
             raise AvbError(f"--deepspeed {self.deepspeed}: no such file; recipes/accelerate/ needs none")
         if self.hub_token:
-            raise AvbError("--hub_token would end up in recipe.yaml: log in by `hf auth login`, or set HF_TOKEN")
+            raise AvbError("--hub_token would be written to recipe.yaml: log in with `hf auth login`, or set HF_TOKEN")
         if self.label_smoothing_factor:
-            raise AvbError("--label_smoothing_factor of the stock Trainer has no effect here: give --label_smoothing")
+            raise AvbError("--label_smoothing_factor of the stock Trainer has no effect here: use --label_smoothing")
         if self.batch_seconds is not None:
             if self.batch_seconds <= 0:
                 raise AvbError(f"--batch_seconds {self.batch_seconds:g} must be positive, in seconds of audio")
             if self.train_sampling_strategy != "group_by_length":
                 raise AvbError(
-                    f"--batch_seconds puts clips of similar length together, which --train_sampling_strategy "
-                    f"{self.train_sampling_strategy} does not: leave one of them out"
+                    f"--batch_seconds groups clips of similar length, but --train_sampling_strategy "
+                    f"{self.train_sampling_strategy} does not: omit one of them"
                 )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise AvbError(f"--ema_decay {self.ema_decay:g} is not legal: between 0 and 1, such as 0.998")
         for name in ("cuda_graphs", "audio_on_device"):
-            choice = str(getattr(self, name)).lower()  # YAML has a word for it
+            choice = str(getattr(self, name)).lower()  # YAML reads true and false as booleans
             setattr(self, name, choice)
             if choice not in ("auto", "true", "false"):
                 raise AvbError(f"--{name} {choice!r} is not legal: it must be auto, true or false")
@@ -424,8 +424,8 @@ class AvbTrainingArguments(TrainingArguments):
         scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
         if self.load_best_model_at_end and saved not in (scored, "best"):
             raise AvbError(
-                f"--eval_strategy {scored} and --save_strategy {saved} must be the same, so that the best epoch "
-                "is kept: give both, or add --load_best_model_at_end false"
+                f"--eval_strategy {scored} and --save_strategy {saved} must be the same to keep the best epoch: "
+                "set both, or add --load_best_model_at_end false"
             )
         if self.push_to_hub and not self.hub_model_id:
             raise AvbError("--push_to_hub true needs --hub_model_id ORG/NAME")
@@ -436,15 +436,15 @@ class AvbTrainingArguments(TrainingArguments):
             if getattr(self, name) < 1:
                 raise AvbError(f"--{name} {getattr(self, name)} is not legal: 1 or more")
         if self.num_train_epochs <= 0:
-            raise AvbError(f"--num_train_epochs {self.num_train_epochs:g} trains nothing: give more than 0")
+            raise AvbError(f"--num_train_epochs {self.num_train_epochs:g} trains nothing: it must be more than 0")
         if self.max_steps < 1 and self.max_steps != -1:
             raise AvbError(f"--max_steps {self.max_steps} is not legal: 1 or more, or -1 for --num_train_epochs")
 
 
-# The stock Trainer's arguments of which something is to be said. Any other changes a result: what touches a number, be
-# it its last digit, or the order of clips, counts as a change.
+# Properties of the stock Trainer's arguments. An argument that is not listed changes the result: whatever affects a
+# number, even its last digit, or the order of clips, counts as a change.
 _STOCK: dict[str, dict[str, Any]] = {
-    "seed": {**NO_CHANGE, "often_typed": True},  # a column of its own in a table of results
+    "seed": {**NO_CHANGE, "often_typed": True},  # the table of results has a column for it
     "max_steps": {"often_typed": True},
     "bf16": {"often_typed": True},
     "gradient_accumulation_steps": {"often_typed": True},
@@ -458,7 +458,7 @@ _STOCK: dict[str, dict[str, Any]] = {
     "logging_dir": PRIVATE,  # of older runs' recipes
     "hub_always_push": PRIVATE,
     "hub_revision": PRIVATE,
-    "project": PRIVATE,  # of a tracker, as the three below
+    "project": PRIVATE,  # of an experiment tracker, like the three below
     "trackio_space_id": PRIVATE,
     "trackio_bucket_id": PRIVATE,
     "trackio_static_space_id": PRIVATE,
@@ -494,7 +494,7 @@ _STOCK: dict[str, dict[str, Any]] = {
 
 
 def names_with(prop: str, value: bool = True) -> list[str]:
-    """The arguments of which a property of `PROPERTIES` has this value."""
+    """The arguments whose property in `PROPERTIES` has this value."""
     found = dict.fromkeys(_STOCK, PROPERTIES[prop])
     for arguments in (ModelArguments, PretrainingArguments, DataArguments, AvbTrainingArguments):
         found |= {f.name: f.metadata.get(prop, PROPERTIES[prop]) for f in dataclasses.fields(arguments)}

@@ -75,7 +75,7 @@ class AvbArgumentParser(HfArgumentParser):
             if action.option_strings[0].startswith("--no_"):  # HfArgumentParser makes one of each switch that is on
                 action.help = argparse.SUPPRESS
         training = next(group for group in self._action_groups if group.title == "training")
-        stock = self.add_argument_group("of the stock Trainer", "see transformers.TrainingArguments")
+        stock = self.add_argument_group("stock Trainer", "see transformers.TrainingArguments")
         ours = [name for name in AvbTrainingArguments.__annotations__ if name not in names_with("left_alone")]
         ours += names_with("often_typed")
         stock._group_actions = [action for action in training._group_actions if action.dest not in ours]
@@ -106,11 +106,11 @@ def make_parser(model_arguments: type = ModelArguments) -> AvbArgumentParser:
     parser = AvbArgumentParser(
         (model_arguments, DataArguments, AvbTrainingArguments),
         usage="%(prog)s [RECIPE ...] [--argument value ...]",
-        description="A recipe is a YAML file of these arguments, or the name of one that comes with the project, such "
-        "as paper/high-lv60k. Later recipes win over earlier ones, and what is typed wins over all.",
+        description="A recipe is a YAML file of these arguments, or the name of one shipped with the project, such as "
+        "paper/high-lv60k. Later recipes override earlier ones, and command-line arguments override all recipes.",
         allow_abbrev=False,
     )
-    help = "Print the names of the recipes that come with the project."
+    help = "Print the names of the recipes shipped with the project."
     parser.add_argument("--list_recipes", action=_ListRecipes, nargs=0, default=argparse.SUPPRESS, help=help)
     return parser
 

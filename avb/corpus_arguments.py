@@ -1,8 +1,8 @@
-"""What names a corpus and says how it is read: the same options in training, pre-training, prediction and `prepare`.
+"""The options that select a corpus and say how to read it: shared by training, pre-training, prediction and `prepare`.
 
 A corpus is a module of `avb/corpora/` with a function `load`, and its entry in `CORPORA`.
 
-Imports are light: `predict_avb.py --help` answers before datasets and torch are loaded.
+Imports are light: `predict_avb.py --help` answers without loading datasets and torch.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")  # of label tables, see avb.corpora.tables
-SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # which are not read
+SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # not supported
 PRIVATE = {"changes_result": False, "private": True}  # see avb.arguments.PROPERTIES
 
 
@@ -61,8 +61,8 @@ class CorpusArguments:
     task: str | None = field(
         default=None,
         metadata={
-            "help": "high, two, culture or type for hume_vb; emotion or two for emogator; folder makes its own. "
-            "Several at once are joined by +: high+two."
+            "help": "high, two, culture or type for hume_vb; emotion or two for emogator; for folder it follows from "
+            "the columns. Join several tasks with +: high+two."
         },
     )
     label_columns: list[str] | None = field(
@@ -86,68 +86,71 @@ class CorpusArguments:
     speaker_column: str | None = field(
         default=None,
         metadata={
-            "help": "folder: the column of speakers, by which splits and intervals are made. Default: speaker, ..."
+            "help": "folder: the column of speakers, used for splits and intervals. Default: speaker, subject, ..."
         },
     )
     speaker_pattern: str | None = field(
         default=None,
         metadata={
-            "help": "folder: read speakers from file names with a regular expression of one group ('^([^/]+)/': the "
-            "first folder) or a corpus's name: asvp-esd, crema-d, emodb, emogator, ravdess, savee, tess, vivae, "
-            "vocalsound."
+            "help": "folder: read speakers from file names with a regular expression with one group ('^([^/]+)/': the "
+            "first folder) or with the pattern of a corpus: asvp-esd, crema-d, emodb, emogator, ravdess, savee, "
+            "tess, vivae, vocalsound."
         },
     )
     label_pattern: str | None = field(
-        default=None, metadata={"help": "folder: read classes from file names, as speaker_pattern does speakers."}
+        default=None, metadata={"help": "folder: read classes from file names; same values as speaker_pattern."}
     )
     group_pattern: str | None = field(
         default=None,
         metadata={
-            "help": "folder: what else stays together in splits and folds, a recording that was cut, say: a regular "
-            r"expression with one group. '^(.+?)_\d+$' has laugh_0 and laugh_1 on one side."
+            "help": "folder: regular expression with one group; clips with the same value stay together in splits and "
+            r"folds, e.g. segments of one recording: '^(.+?)_\d+$' keeps laugh_0 and laugh_1 together."
         },
     )
     rater_column: str | None = field(
         default=None,
         metadata={
-            "help": "folder: the column of raters, where the table has a row per rater: a clip's label is the mean of "
-            "theirs, or what most say, and training learns from all of them."
+            "help": "folder: the column of raters, if the table has one row per rater and clip. A clip's label is the "
+            "mean or the majority vote, and training uses all ratings."
         },
     )
     rater_targets: str | None = field(
         default=None,
         metadata={
-            "help": "folder: what is learned from several raters. spread: of each score the spread too, as the label "
-            "NAME_spread; majority: of a class what most say, not the share of each. Default: mean and shares."
+            "help": "folder: training targets from several raters. spread: also the spread of each score, as the label "
+            "NAME_spread; majority: the majority vote of a class, not the shares. Default: mean and shares."
         },
     )
     kind: str | None = field(
-        default=None, metadata={"help": "folder: regression or classification, if the columns do not tell."}
+        default=None,
+        metadata={"help": "folder: regression or classification. Default: by the type of the label columns."},
     )
     audio_root: str | None = field(
         default=None,
-        metadata={"help": "folder: folder that paths are relative to. Default: the table's own folder.", **PRIVATE},
+        metadata={"help": "folder: the folder that paths are relative to. Default: the table's own folder.", **PRIVATE},
     )
     audio_dir: str | None = field(
-        default=None, metadata={"help": "hume_vb: where the wavs are. Default: audio/wav.", **PRIVATE}
+        default=None, metadata={"help": "hume_vb: folder of the WAV files. Default: audio/wav.", **PRIVATE}
     )
-    skip_missing: bool = field(default=False, metadata={"help": "Skip rows without an audio file, and say how many."})
+    skip_missing: bool = field(
+        default=False, metadata={"help": "Skip rows without an audio file, and report how many."}
+    )
     norms: str | None = field(
         default=None, metadata={"help": "emogator, task two: table of valence and arousal norms.", "private": True}
     )
     instances: list[int] | None = field(default=None, metadata={"help": "emogator: which takes to use, of 1, 2 and 3."})
 
     def corpus_options(self) -> dict[str, Any]:
-        """What `avb.corpora.load_bursts` needs beyond corpus, root and task: the options that were given."""
+        """The options that were given, for `avb.corpora.load_bursts`, beyond corpus, root and task."""
         return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) not in (None, False)}
 
 
 OPTIONS = tuple(f.name for f in fields(CorpusArguments) if f.name not in ("corpus", "data_dir", "task"))
-PATH_OPTIONS = ("audio_root", "norms")  # relative ones start from the current folder
+PATH_OPTIONS = ("audio_root", "norms")  # relative to the current folder
 
 
 def add_arguments(parser: argparse._ActionsContainer, names: Iterable[str]):
-    """Adds fields of `CorpusArguments` to a parser of a command that has no recipes; None is what was not given."""
+    """Adds fields of `CorpusArguments` to the parser of a command without recipes; None means not given."""
     hints = get_type_hints(CorpusArguments)
     for f in fields(CorpusArguments):
         if f.name not in names:
@@ -165,7 +168,7 @@ def add_arguments(parser: argparse._ActionsContainer, names: Iterable[str]):
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that were typed; `--skip_missing false` is one, since it overrules a run's recipe."""
+    """The options that were given; `--skip_missing false` is one, because it overrides a run's recipe."""
     return {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
 
 

@@ -1,15 +1,15 @@
-"""A small SYNTHETIC corpus of vocal bursts in the HUME-VB release layout: demo and tests need no download.
+"""Generates a small SYNTHETIC corpus of vocal bursts in HUME-VB's layout, so the demo and tests need no download.
 
     python data/make_sample.py OUT [--clips 600] [--seed 0]
 
-No person was recorded and nobody rated anything: every clip is computed, and every label is a formula of the eight
-cues it was computed from. A model can truly learn these labels from the audio, and nothing it learns says anything
-about people.
+No person was recorded and nobody rated anything: every clip is synthetic, and every label is a formula of the eight
+cues from which the clip was generated. A model can really learn these labels from the audio, but nothing it learns says
+anything about people.
 
-A clip is a source-filter synthesis: glottal pulses and breath noise, through an amplitude envelope (pulsed for a laugh
-or a pant), through formants. Each of the eight call types is a family of cue values; 24 synthetic speakers differ
-in vocal-tract length and base pitch, 16 of them in Train, 5 in Val, 3 in Test, none in two. As in the release, the
-labels of Test are withheld (empty): Val is the unseen split that can be scored.
+Clips are made by source-filter synthesis: glottal pulses and breath noise pass through an amplitude envelope (pulsed
+for a laugh or a pant) and formants. Each of the eight call types is a family of cue values. The 24 synthetic speakers
+differ in vocal-tract length and base pitch; 16 are in Train, 5 in Val, 3 in Test, none in two splits. As in the
+release, the labels of Test are withheld (empty): Val is the unseen split that can be scored.
 
     OUT/audio/wav/NNNNN.wav                        16 kHz mono PCM16, 0.3-1.6 s, peak -3 dB
     OUT/labels/{high,two,culture,type}_info.csv    File_ID as [NNNNN], Split, the labels in the official order
@@ -262,9 +262,9 @@ def make_sample(out: str | Path, clips: int = 600, seed: int = 0) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the folder to write; it must be new, empty or an older sample")
-    parser.add_argument("--clips", type=int, default=600, help="how many clips (default: 600)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips and speakers (default: 0)")
+    parser.add_argument("out", type=Path, help="folder to write; it must be new, empty or an older sample")
+    parser.add_argument("--clips", type=int, default=600, help="number of clips (default: 600)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of clips and speakers (default: 0)")
     arguments = parser.parse_args()
     try:
         make_sample(arguments.out, arguments.clips, arguments.seed)

@@ -1,7 +1,7 @@
-"""What models say of recordings: one recording, many recordings, and their table. Nothing of Gradio in here.
+"""Scores of one or many recordings, and their table; independent of Gradio.
 
-A recording no longer than the window is scored as one clip, with the numbers of `VocalBurstPipeline`; a longer one is
-scored window by window, and its mean over windows stands for it.
+A recording that fits into the window is scored as one clip, with the numbers of `VocalBurstPipeline`. A longer one is
+scored window by window and represented by the mean over windows.
 """
 
 import io
@@ -20,7 +20,7 @@ from avb.events.detection import MARGIN_SECONDS
 from calibration_avb import RATES
 from pipeline_avb import VocalBurstPipeline, read_audio
 
-FALSE_ALARMS_PER_HOUR = RATES[-1]  # "probably no burst" is to be said of few bursts
+FALSE_ALARMS_PER_HOUR = RATES[-1]  # few bursts are to be marked "probably not a burst"
 HOP_SHARE = 0.5  # of a window, from one window's start to the next one's
 COLUMNS = ("file", "seconds", "error")  # of the table, before those of the labels
 
@@ -159,7 +159,7 @@ def find_events(pipe: VocalBurstPipeline, recording: dict) -> Iterator[Event]:
 def score_recordings(
     pipe: VocalBurstPipeline, paths: list[str], window_seconds: float, max_seconds: float
 ) -> Iterator[tuple[str, Answer | AudioError]]:
-    """Each file's name with its answer, or with the error that kept it from being read; in the order given."""
+    """Each file's name with its answer, or with the error if it cannot be read; in the order given."""
     for path in paths:
         try:
             yield Path(path).name, score_recording(pipe, path, window_seconds, max_seconds)

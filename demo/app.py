@@ -1,9 +1,9 @@
-"""The demo: a recording or upload → waveform, every label's score, several models side by side; many files → a table.
+"""The demo: the waveform and all scores of a recording, for several models side by side; or a table of many files.
 
     python demo/app.py --models runs/sample
 
-A Gradio app that runs here as it does in a Space (see README.md beside it). It listens on this machine only, unless
-`--host` or GRADIO_SERVER_NAME, which a Space sets, says otherwise; it opens no public link, and sends no statistics.
+A Gradio app that runs the same here and in a Space (see README.md beside it). It listens on this machine only, unless
+`--host` or GRADIO_SERVER_NAME (set by a Space) is given. It opens no public link and sends no usage statistics.
 """
 
 import argparse
@@ -36,12 +36,12 @@ KEEP_SECONDS = 3600  # uploads and tables are deleted after that
 
 HINT = "Record a vocal burst (a laugh, a gasp, a sigh) or drop an audio file: wav, flac, ogg or mp3."
 ABOUT = f"""
-**What this is not.** The models learn from bursts that people of a few countries were asked to act, and answer in the
-words of that study. A score says how its listeners might have rated the sound, not what anybody feels. Not for clinical
-use, not for surveillance, hiring, or any decision about a person.
+**What this is not.** The models learned from bursts acted by people of a few countries, and use the labels of that
+study. A score estimates how its listeners would have rated the sound, not what anyone feels. Do not use it clinically,
+for surveillance, for hiring, or for any decision about a person.
 
-Recordings are limited to {MAX_SECONDS:g} s and {MAX_FILE_SIZE.upper()}, and deleted from the server within
-{2 * KEEP_SECONDS // 3600} hours. Only record or upload what you may share.
+Recordings are limited to {MAX_SECONDS:g} s and {MAX_FILE_SIZE.upper()}, and are deleted from the server within
+{2 * KEEP_SECONDS // 3600} hours. Record or upload only what you are allowed to share.
 """
 
 
@@ -72,8 +72,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models",
         nargs="+",
-        help=f"folders written by train_avb.py, or models on the Hub (default: {MODELS_VARIABLE}, names separated by "
-        "spaces or commas; without it runs/sample, which `make demo` trains)",
+        help=f"folders written by train_avb.py, or models on the Hub (default: the names in {MODELS_VARIABLE}, "
+        "separated by spaces or commas; if it is not set, runs/sample, which `make demo` trains)",
     )
     parser.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, or 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port (default: GRADIO_SERVER_PORT, or the first free one from 7860)")
@@ -125,7 +125,7 @@ def build_one(pipes: dict[str, VocalBurstPipeline], names: list[str], folder: Pa
                 [str(path) for path in sounds.values()],
                 audio,
                 example_labels=list(sounds),
-                label="Or try a computed sound",
+                label="Or try a synthetic sound",
                 elem_id="examples",
             )
             chosen = gr.CheckboxGroup(names, value=names, label="Models", visible=len(names) > 1)
@@ -139,7 +139,7 @@ def build_one(pipes: dict[str, VocalBurstPipeline], names: list[str], folder: Pa
         if path is None:
             return [figures.hint(HINT), *no_lines]
         if not shown:
-            return [figures.error("No model is chosen: tick one."), *no_lines]
+            return [figures.error("No model selected: tick at least one."), *no_lines]
         try:
             answers = {
                 name: score_recording(pipes[name], path, window_seconds, MAX_SECONDS, with_events=True)
@@ -193,7 +193,7 @@ def build_many(pipes: dict[str, VocalBurstPipeline], names: list[str], folder: P
     def answer(paths: list[str] | None, name: str, window_seconds: float, progress=gr.Progress()) -> list:  # noqa: B008
         hidden = [gr.Dataframe(visible=False), gr.DownloadButton(visible=False)]
         if not paths:
-            return [figures.error("No file is chosen: drop audio files above."), *hidden]
+            return [figures.error("No files selected: drop audio files above."), *hidden]
         if len(paths) > MAX_FILES:
             return [figures.error(f"{len(paths)} files are too many: score at most {MAX_FILES} at a time."), *hidden]
         pipe = pipes[name]
@@ -204,7 +204,7 @@ def build_many(pipes: dict[str, VocalBurstPipeline], names: list[str], folder: P
         bad = int(frame["error"].notna().sum())
         said = f"{len(frame) - bad} of {len(frame)} files scored by {name}"
         if bad:
-            said += f"; {bad} could not be read: see the column error"
+            said += f"; {bad} could not be read: see the column 'error'"
         path = write_csv(frame, new_file(folder))
         return [
             figures.error(said) if bad else said,

@@ -1,4 +1,4 @@
-"""Sounds to try the demo with, computed by the generator of the sample corpus: nobody was recorded."""
+"""Example sounds for the demo, from the generator of the sample corpus: they are not recordings of people."""
 
 from pathlib import Path
 

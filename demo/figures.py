@@ -1,7 +1,7 @@
-"""Answers as pictures: bars for every label, the valence-arousal plane, and scores over time; nothing of Gradio.
+"""Draws answers: a bar for every label, the valence-arousal plane, and scores over time; independent of Gradio.
 
-Bars and plane are HTML and SVG: every label has its bar, in the task's order, and its number as text, which a
-drawn chart would hide from screen readers, from the clipboard and from tests. Colours are those of Gradio's theme.
+Bars and plane are HTML and SVG: every label has a bar, in the task's order, with its number as text, which an image
+would hide from screen readers, the clipboard and tests. Colours follow Gradio's theme.
 """
 
 from base64 import b64encode
@@ -44,7 +44,7 @@ CSS = """
 
 
 def cards(answers: dict[str, Answer]) -> str:
-    """The models' answers side by side, each with its name."""
+    """The answers of the models side by side, each with the model's name."""
     return f'<div class="avb-cards">{"".join(card(name, answer) for name, answer in answers.items())}</div>'
 
 
@@ -53,7 +53,7 @@ def card(name: str, answer: Answer) -> str:
     windows = len(answer.spans)
     scored = f"{answer.seconds:.2f} s"
     if windows > 1:
-        scored += f", mean of {windows} windows; the mark is the highest of them"
+        scored += f", mean of {windows} windows; the mark shows the highest"
     kind = "probability of each class" if answer.is_classifier else "from {:g} to {:g}".format(*answer.score_range)
     plane_svg = plane(answer) if has_plane(answer) else ""
     return (
@@ -63,14 +63,14 @@ def card(name: str, answer: Answer) -> str:
 
 
 def rejection(answer: Answer) -> str:
-    """Says where a clip is probably no burst; nothing where it is, or where that is unknown."""
+    """A note if a clip is probably not a burst; empty if it is one, or if that is unknown."""
     if answer.is_burst is not False:
         return ""
-    return error("Probably not a vocal burst: the scores mean nothing.")
+    return error("Probably not a vocal burst: the scores are meaningless.")
 
 
 def events(answer: Answer) -> str:
-    """The events of a longer recording, each with its sound; nothing of a clip."""
+    """The events of a longer recording, each with its sound; empty for a clip."""
     if answer.events is None:
         return ""
     items = []
@@ -81,12 +81,12 @@ def events(answer: Answer) -> str:
             source = f"data:audio/wav;base64,{b64encode(event.wav).decode()}"
             player = f'<audio controls preload="none" aria-label="{said}" src="{source}"></audio>'
         items.append(f"<li>{said}{player}</li>")
-    title = f"Events: {len(items)}" if items else "No vocal burst was found"
+    title = f"Events: {len(items)}" if items else "No vocal bursts found"
     return f'<h4>{title}</h4><ol class="avb-events">{"".join(items)}</ol>'
 
 
 def bars(answer: Answer) -> str:
-    """A horizontal bar for every label, in the task's order; a class that is predicted is set in bold."""
+    """A horizontal bar for every label, in the task's order; the predicted class is bold."""
     low, high = answer.score_range
     peaks = answer.scores.max(axis=0)
     rows = []
@@ -103,7 +103,7 @@ def bars(answer: Answer) -> str:
 
 
 def has_plane(answer: Answer) -> bool:
-    """True where the labels are valence and arousal, in either order."""
+    """True if the labels are valence and arousal, in either order."""
     return not answer.is_classifier and {label.lower() for label in answer.labels} == {"valence", "arousal"}
 
 
@@ -153,10 +153,10 @@ def timeline(answer: Answer) -> pd.DataFrame:
 
 
 def error(message: str) -> str:
-    """An error as the reader is told it."""
+    """An error as shown to the user."""
     return f'<div class="avb-error" role="alert">{escape(message)}</div>'
 
 
 def hint(message: str) -> str:
-    """What stands where results will be."""
+    """The placeholder for results."""
     return f'<div class="avb-hint">{escape(message)}</div>'

@@ -1,10 +1,10 @@
-"""Puts what a Gradio Space needs into one folder: the app, and beside it the modules of this project it imports.
+"""Collects the files of a Gradio Space in one folder: the app, and the modules of this project that it imports.
 
     python demo/make_space.py space_folder
     hf upload USER/avb-demo space_folder . --repo-type space
 
-A Space installs `requirements.txt` before its own files are there, so the project cannot be installed from them: its
-modules lie beside `app.py` instead, where Python finds them first.
+A Space installs `requirements.txt` before its own files exist, so the project cannot be installed from them. Instead,
+its modules are beside `app.py`, where Python finds them first.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SAMPLE_MAKER = "data/make_sample.py"  # computes the sounds to try
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the folder to write; it must not exist")
+    parser.add_argument("folder", type=Path, help="folder to write; it must not exist")
     args = parser.parse_args(argv)
     try:
         make_space(args.folder)

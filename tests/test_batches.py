@@ -118,7 +118,7 @@ def test_a_resumed_run_is_the_undisturbed_one(accumulation, tmp_path):
     ("settings", "message"),
     [
         ({"batch_seconds": 0}, "must be positive"),
-        ({"batch_seconds": 8, "train_sampling_strategy": "random"}, "clips of similar length together"),
+        ({"batch_seconds": 8, "train_sampling_strategy": "random"}, "groups clips of similar length"),
     ],
 )
 def test_illegal_settings_are_refused(settings, message, tmp_path):

@@ -389,7 +389,7 @@ def test_many_files_become_a_table_and_a_csv(page, pipes, clip, clips, tmp_path)
     page.locator("#score").click()
     page.locator("#download").wait_for()
     assert page.locator("#status").inner_text().strip() == (
-        "2 of 3 files scored by high; 1 could not be read: see the column error"
+        "2 of 3 files scored by high; 1 could not be read: see the column 'error'"
     )
     page.locator('#table [data-testid="cell-2-0"]').wait_for()
     cells = [

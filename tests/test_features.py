@@ -100,9 +100,9 @@ def test_what_the_name_depends_on(split):
         ({**NO_DROPOUT, "frozen_encoder_dropout": True, "mask_time_prob": 0.3}, "SpecAugment is on"),
         ({**NO_DROPOUT, "frozen_encoder_dropout": True, "mask_feature_prob": 0.3}, "SpecAugment is on"),
         ({"waveform_normalization": "batch"}, "over the batch"),
-        ({"feat_extract_norm": "group", "masked_group_norm": False}, "group norm sees the padding"),
-        ({"head_norm": "batch"}, "head sees the frames of the padding"),
-        ({"masked_pooling": False, "pooling": "avg"}, "head sees the frames of the padding"),
+        ({"feat_extract_norm": "group", "masked_group_norm": False}, "group norm includes the padding"),
+        ({"head_norm": "batch"}, "head includes frames of padding"),
+        ({"masked_pooling": False, "pooling": "avg"}, "head includes frames of padding"),
     ],
 )
 def test_frames_that_are_no_constants_are_not_kept(split, tmp_path, changes, reason, caplog):

@@ -102,7 +102,7 @@ def test_a_stopped_computation_goes_on(split, tmp_path, monkeypatch):
     ("changes", "settings", "reason"),
     [
         ({"waveform_normalization": "batch"}, {}, "over the batch"),
-        ({**GROUP_NORM, "masked_group_norm": False}, {}, "group norm sees the padding"),
+        ({**GROUP_NORM, "masked_group_norm": False}, {}, "group norm includes the padding"),
         ({"masked_pooling": False, "pooling": "avg"}, {}, "frames of the padding"),
         ({}, {"is_augmented": True}, "train clips are augmented"),
     ],

@@ -208,8 +208,8 @@ def test_submission_of_a_corpus_split(sample, tmp_path, task_name):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"pooling": "avg", "masked_pooling": False}, "the pooling sees the padding"),
-        ({"masked_group_norm": False}, "the group norm sees the padding"),
+        ({"pooling": "avg", "masked_pooling": False}, "the pooling includes the padding"),
+        ({"masked_group_norm": False}, "the group norm includes the padding"),
         ({}, None),
     ],
 )

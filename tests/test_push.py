@@ -281,7 +281,7 @@ def test_training_without_a_token_fails_before_it_starts(sample, tmp_path):
 
 
 def test_push_arguments_that_would_do_harm_are_refused(tmp_path):
-    with pytest.raises(AvbError, match="--hub_token would end up in recipe.yaml"):
+    with pytest.raises(AvbError, match="--hub_token would be written to recipe.yaml"):
         AvbTrainingArguments(output_dir=str(tmp_path), hub_token="hf_secret")
     with pytest.raises(AvbError, match="needs --hub_model_id"):
         AvbTrainingArguments(output_dir=str(tmp_path), push_to_hub=True)

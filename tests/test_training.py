@@ -400,7 +400,7 @@ def test_64_real_clips_are_overfitted(task_name, emogator, tmp_path):
 
 
 def test_a_stock_argument_without_effect_is_refused(tmp_path):
-    with pytest.raises(AvbError, match="has no effect here: give --label_smoothing"):
+    with pytest.raises(AvbError, match="has no effect here: use --label_smoothing"):
         AvbTrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=0.1)
 
 

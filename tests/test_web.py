@@ -319,7 +319,7 @@ def test_a_page_without_a_detector_has_no_events(browser, server, clips):
 def test_what_is_no_audio_is_said_and_the_page_goes_on(page, clips):
     assert not hear(page, clips / "notes.txt")
     said = page.get_by_role("alert").inner_text()
-    assert said.startswith("notes.txt: no audio that this browser can decode; save it as WAV") and "\n" not in said
+    assert said.startswith("notes.txt: this browser cannot decode its audio; save it as WAV") and "\n" not in said
     assert hear(page, clips / "0.wav") and not page.get_by_role("alert").is_visible()
 
 
@@ -400,10 +400,10 @@ def test_a_microphone_that_does_not_start_is_said_and_closed(browser, server):
         page.evaluate(HANGING, part.split("."))
         record.click()
         page.wait_for_function("() => window.release")
-        assert "allow it where the browser asks" in page.get_by_role("status").inner_text()
+        assert "allow access when the browser asks" in page.get_by_role("status").inner_text()
         page.clock.fast_forward(11_000)
         wait(page, "error")
-        assert "gave no sound within 10 s" in page.get_by_role("alert").inner_text(), part
+        assert "no sound from the microphone within 10 s" in page.get_by_role("alert").inner_text(), part
         page.evaluate("release()")
         page.wait_for_function(CLOSED)
         assert record.is_enabled() and record.inner_text() == "Record"
@@ -436,7 +436,7 @@ def test_it_fits_a_phone_in_light_and_dark_and_everything_has_a_name(browser, se
         assert box["x"] >= 0 and box["x"] + box["width"] <= 360, place
     for name in ("Record", "Listen live"):
         assert phone.get_by_role("button", name=name, exact=True).is_enabled()
-    for label in ("Model", "Weights", "Computed by"):
+    for label in ("Model", "Weights", "Runs on"):
         assert phone.get_by_role("combobox", name=label, exact=True).is_visible()
     assert phone.get_by_role("table", name="Probability of each label").is_visible()
     pictures = []
@@ -463,7 +463,7 @@ def test_webgpu_has_the_same_scores(launch, server, clips):
     page.goto(server.address)
     wait(page, "ready")
     assert page.locator("#result").get_attribute("data-model") == f"{LARGEST} fp16 wasm"
-    page.get_by_label("Computed by").select_option("webgpu")
+    page.get_by_label("Runs on").select_option("webgpu")
     wait(page, "ready", having=f"[data-model='{LARGEST} fp16 webgpu']")
     assert max(differences(page, LARGEST, [clips / "0.wav", clips / "48000.wav"])) < 1e-3
     browser.close()

@@ -46,7 +46,7 @@ function listPrecisions() {
   const { precisions } = models[$("model").value];
   const said = ([precision, { bytes }]) => new Option(`${precision}, ${(bytes / 2 ** 20).toFixed(1)} MB`, precision);
   $("precision").replaceChildren(...Object.entries(precisions).map(said));
-  if (precisions.fp16) $("precision").value = "fp16"; // half the download; by how much it differs stands in models.json
+  if (precisions.fp16) $("precision").value = "fp16"; // half the download; models.json has the difference
 }
 
 /** Opens the chosen model; one after the other, and the last choice is the one that stays. */
@@ -74,7 +74,7 @@ function openModel() {
       // Said, and shown in the choice: WebGPU differs from browser to browser.
       $("provider").querySelector("[value=webgpu]").disabled = true;
       $("provider").value = "wasm";
-      fail(`WebGPU does not run ${model.name} (${error.message}); the processor does it instead`);
+      fail(`WebGPU cannot run ${model.name} (${error.message}); using the processor instead`);
       openModel();
     }
     return undefined;
@@ -155,7 +155,7 @@ async function toggle(button, begin) {
   if (microphone) return microphone.finish();
   button.disabled = true;
   turn += 1;
-  show("starting", "Starting the microphone: allow it where the browser asks.");
+  show("starting", "Starting the microphone: allow access when the browser asks.");
   try {
     microphone = await begin();
     turn += 1;
@@ -190,7 +190,7 @@ async function beginRecording() {
     seconds += block.length / rate;
     if (seconds >= MAX_SECONDS) microphone?.finish();
   });
-  show("recording", "Recording: press Stop when you have made the sound.");
+  show("recording", "Recording: press Stop when you are done.");
   const finish = async () => {
     await stop(opened, $("record"));
     const samples = joinBlocks(blocks);
@@ -206,7 +206,7 @@ async function beginListening() {
     isReady: () => Boolean(tasks),
     score: (recording) => score(recording, true),
     detect: (request) => (detector ? engine.detect(request) : []),
-    onQuiet: () => show("listening", "Listening: nothing is to be heard."),
+    onQuiet: () => show("listening", "Listening: no sound yet."),
     onError: (error) => fail(error.message),
     onAnswer: ({ rows, spans, burst, events, span, milliseconds }) => {
       const first = check && burst !== null ? [burstNote(burst, check)] : [];
@@ -240,7 +240,7 @@ function showLevel(block) {
 function show(state, words) {
   $("result").dataset.state = state;
   $("error").hidden = true;
-  if ($("status").textContent !== words) $("status").textContent = words; // or it is read out again
+  if ($("status").textContent !== words) $("status").textContent = words; // otherwise screen readers read it again
 }
 
 function fail(words) {

@@ -5,7 +5,7 @@ const MOST_LINES = 6; // more cannot be told apart
 const TOP = 3;
 const QUADRANTS = [["tense", 0.25, 0.06], ["elated", 0.75, 0.06], ["gloomy", 0.25, 0.97], ["calm", 0.75, 0.97]];
 
-/** Everything that is said of one answer, put into `place` behind the elements `first`. */
+/** Shows one answer in `place`, after the elements `first`. */
 export function drawAnswer(place, tasks, { mean, rows, spans }, first = []) {
   const parts = [...first];
   for (const task of tasks) {
@@ -30,7 +30,7 @@ export function ranking({ labels }, scores) {
   return labels.map((label, index) => ({ label, score: scores[index] })).sort((one, other) => other.score - one.score);
 }
 
-/** Without the task's name in front, which those of several tasks have. */
+/** A label without the task's name, which precedes it in a multitask model. */
 export function shown(label) {
   return label.slice(label.indexOf("/") + 1).replaceAll("_", " ");
 }
@@ -45,12 +45,12 @@ function topLabels(task, scores) {
   return list;
 }
 
-/** One row per label in the task's order; with windows, a mark at the highest of them. */
+/** One row per label in the task's order; with windows, a mark at the highest window. */
 function bars(task, scores, peaks) {
   const table = element("table", { className: "bars" });
   const [low, high] = task.range;
   const kind = task.isClassifier ? "Probability of each label" : `Score of each label, ${low} to ${high}`;
-  const windows = peaks ? "; the mark is the highest window's" : "";
+  const windows = peaks ? "; the mark shows the highest window" : "";
   table.append(element("caption", { textContent: kind + windows }));
   const best = ranking(task, scores)[0].label;
   const body = element("tbody");
@@ -78,7 +78,7 @@ function barOf({ range: [low, high] }, score, name, side) {
   return bar;
 }
 
-/** True where a regression's labels are valence and arousal, in either order. */
+/** True if a regression's labels are valence and arousal, in either order. */
 export function hasPlane({ labels, isClassifier }) {
   const names = labels.map((label) => shown(label).toLowerCase()).sort();
   return !isClassifier && names.join() === "arousal,valence";

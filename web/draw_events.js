@@ -4,7 +4,7 @@ import { drawn, element, hasPlane, ranking, shown, words } from "./draw.js";
 
 const [WIDTH, HEIGHT, EDGE] = [600, 54, 6];
 
-/** What a row of scores says, in words: "Amusement 0.31"; of several tasks one after the other. */
+/** A row of scores in words: "Amusement 0.31"; several tasks one after the other. */
 export function heardIn(tasks, scores) {
   const heard = tasks.map((task) => {
     const ranked = ranking(task, scores.subarray(task.start, task.end)).slice(0, hasPlane(task) ? 2 : 1);
@@ -13,10 +13,10 @@ export function heardIn(tasks, scores) {
   return heard.join(", ");
 }
 
-/** Whether a `score` reaches the check, { threshold, perHour }, as a paragraph. */
+/** A paragraph that states whether a `score` reaches the check, { threshold, perHour }. */
 export function burstNote(score, check) {
   const isBurst = score >= check.threshold;
-  const verdict = isBurst ? "A vocal burst, by its scores" : "Probably not a vocal burst: its scores mean nothing";
+  const verdict = isBurst ? "Probably a vocal burst" : "Probably not a vocal burst: the scores are meaningless";
   const said = `${verdict} (burst score ${score.toFixed(3)}, limit ${check.threshold.toFixed(3)}).`;
   const note = element("p", { className: isBurst ? "burst" : "burst rejected", textContent: said });
   note.dataset.burst = score;
@@ -26,7 +26,7 @@ export function burstNote(score, check) {
 /** A section of events, [{ start, end, detection, scores, burst }] over `span` seconds; `play(event)` null: no sound. */
 export function eventsSection(tasks, events, span, check, play) {
   const section = element("section", { className: "events" });
-  const title = element("h3", { textContent: events.length ? `Events: ${events.length}` : "No vocal burst was found" });
+  const title = element("h3", { textContent: events.length ? `Events: ${events.length}` : "No vocal bursts found" });
   section.append(title);
   if (!events.length) return section;
   section.append(line(tasks, events, span, play), list(tasks, events, check, play));
@@ -35,7 +35,7 @@ export function eventsSection(tasks, events, span, check, play) {
 
 function line(tasks, events, [begin, end], play) {
   const x = (seconds) => EDGE + ((WIDTH - 2 * EDGE) * (seconds - begin)) / (end - begin || 1);
-  const label = `${events.length} events from ${begin.toFixed(1)} to ${end.toFixed(1)} s; they are listed below`;
+  const label = `${events.length} events from ${begin.toFixed(1)} to ${end.toFixed(1)} s; listed below`;
   const viewBox = `0 0 ${WIDTH} ${HEIGHT}`;
   const drawing = drawn("svg", { class: "event-line", viewBox, role: "img", "aria-label": label });
   drawing.append(drawn("path", { class: "grid", d: `M${EDGE} 34H${WIDTH - EDGE}` }));

@@ -16,11 +16,11 @@ export class Engine {
   async open(provider, files) {
     if (this.#provider !== provider) {
       this.#worker?.terminate();
-      for (const { reject } of this.#waiting.values()) reject(new Error("stopped: another model was chosen"));
+      for (const { reject } of this.#waiting.values()) reject(new Error("stopped: another model was selected"));
       this.#waiting.clear();
       this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
       this.#worker.addEventListener("message", ({ data }) => this.#answer(data));
-      this.#worker.addEventListener("error", (event) => this.#fail(event.message || "its file cannot be loaded"));
+      this.#worker.addEventListener("error", (event) => this.#fail(event.message || "its script cannot be loaded"));
       this.#provider = provider;
       if (this.#detector) await this.#call({ type: "openDetector", provider, ...this.#detector }, []);
     }

@@ -30,16 +30,16 @@ export async function startMicrophone(onBlock) {
 
 /** The visitor takes the time they need to allow it; where it is allowed already, START_SECONDS are enough. */
 async function openStream() {
-  if (!navigator.mediaDevices) throw new Error("a browser gives a microphone to pages from https only");
+  if (!navigator.mediaDevices) throw new Error("browsers allow microphone access only on https pages");
   const permission = await navigator.permissions?.query({ name: "microphone" }).catch(() => null); // unknown to some
   const opening = navigator.mediaDevices.getUserMedia({ audio: ASKED });
   try {
     return await (permission?.state === "granted" ? withinSeconds(opening) : opening);
   } catch (error) {
     opening.then((late) => late.getTracks().forEach((track) => track.stop())).catch(() => null);
-    if (error.name === "NotAllowedError") throw new Error("the microphone is not allowed: allow it beside the address");
+    if (error.name === "NotAllowedError") throw new Error("microphone access is blocked: allow it in the address bar");
     if (error.name === "NotFoundError") throw new Error("no microphone was found");
-    if (error instanceof DOMException) throw new Error(`the microphone does not start (${error.message})`);
+    if (error instanceof DOMException) throw new Error(`the microphone cannot be started (${error.message})`);
     throw error;
   }
 }
@@ -61,7 +61,7 @@ async function record(context, stream, onBlock) {
 
 /** What `promise` gives, or an Error after START_SECONDS. */
 function withinSeconds(promise) {
-  const words = `the microphone gave no sound within ${START_SECONDS} s: is it plugged in, and free of other programs?`;
+  const words = `no sound from the microphone within ${START_SECONDS} s: is it plugged in, and not in use by another program?`;
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(words)), 1000 * START_SECONDS);

@@ -41,7 +41,7 @@ export function modelOfFiles(files) {
   const missing = SETTINGS.filter((name) => !named.has(name));
   if (!graphs.length || missing.length) {
     const lacking = [...(graphs.length ? [] : ["model.onnx"]), ...missing].join(", ");
-    throw new Error(`not an export: ${lacking} missing. Drop the folder that python -m avb.export wrote`);
+    throw new Error(`not an export: ${lacking} missing. Drop a folder written by python -m avb.export`);
   }
   const precisions = {};
   for (const graph of graphs) {
@@ -53,7 +53,7 @@ export function modelOfFiles(files) {
     precisions,
     read: async (precision) => {
       const [config, preprocessor] = await Promise.all(SETTINGS.map((name) => readJson(named.get(name))));
-      if (!config.id2label) throw new Error("config.json names no labels (id2label): it is not of this project");
+      if (!config.id2label) throw new Error("config.json has no labels (id2label): it was not written by this project");
       // As in Python, one that was fitted to other weights is not used.
       const [calibration, report] = await Promise.all([CALIBRATION, REPORT].map((name) => readJson(named.get(name))));
       const weights = report?.weights ?? config.export?.weights;
@@ -93,7 +93,7 @@ async function readJson(file) {
 
 async function fetchFile(path) {
   const answer = await fetch(new URL(path, import.meta.url));
-  if (!answer.ok) throw new Error(`${path} is not there (${answer.status}): build the page again`);
+  if (!answer.ok) throw new Error(`${path} is missing (${answer.status}): build the page again`);
   return answer;
 }
 

@@ -17,6 +17,6 @@ export async function readRecording(file) {
     const indices = [...Array(decoded.numberOfChannels).keys()];
     return { rate: decoded.sampleRate, channels: indices.map((index) => decoded.getChannelData(index).slice()) };
   } catch {
-    throw new Error(`${file.name}: no audio that this browser can decode; save it as WAV, MP3, FLAC or OGG`);
+    throw new Error(`${file.name}: this browser cannot decode its audio; save it as WAV, MP3, FLAC or OGG`);
   }
 }

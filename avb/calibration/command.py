@@ -1,10 +1,10 @@
-"""Fits a model's calibration.json: a temperature, label sets that hold the true label as often as asked, intervals.
+"""Fits a model's calibration.json: a temperature, and label sets or intervals with the requested coverage.
 
     python -m avb.calibration runs/mine clips.csv                        # on the validation split of the run
     python -m avb.calibration emogator-small DIR --corpus emogator
 
-`predict_avb.py MODEL ... --coverage 0.9` then gives sets of labels, or intervals of scores. What coverage and how large
-sets were on speakers left out of the fit is printed, and kept in the file.
+`predict_avb.py MODEL ... --coverage 0.9` then adds label sets or score intervals. Their coverage and size, measured on
+speakers left out of the fit, are printed and stored in the file.
 """
 
 import argparse
@@ -21,11 +21,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="folder written by train_avb.py; calibration.json goes there")
-    parser.add_argument("data_dir", metavar="DATA", help="the corpus, as --data_dir takes it")
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder written by train_avb.py, where calibration.json is written"
+    )
+    parser.add_argument("data_dir", metavar="DATA", help="the corpus: a value of --data_dir")
     parser.add_argument("--split", default="validation", help="validation or test; default: validation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--num_decode_workers", type=int, default=2, metavar="N", help="threads; default: 2")
+    parser.add_argument(
+        "--num_decode_workers", type=int, default=2, metavar="N", help="threads that decode audio; default: 2"
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
     add_corpus_arguments(parser, ["corpus", "task", *OPTIONS])
     return parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""The command that writes cards, pushes models and ships them.
+"""The command that writes model cards, pushes models and ships them.
 
 python -m avb.cards write runs/high [--results results/runs.csv]    # runs/high/README.md
 python -m avb.cards push runs/high org/avb-high                     # the model with its card, private
-python -m avb.cards check runs/high                                 # what a good release still lacks
+python -m avb.cards check runs/high                                 # what the release still lacks
 python -m avb.cards ship runs/mine mine                             # into the project: avb.load("mine")
 """
 
@@ -14,7 +14,7 @@ from avb.errors import AvbError
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m avb.cards", description="Model cards: written from a run, pushed with it."
+        prog="python -m avb.cards", description="Writes model cards from runs, and pushes the models."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("write", help="write DIR/README.md")
@@ -25,14 +25,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="tables with this run's rows (train_avb.py --results); the card also shows the recipe's other seeds then",
+        help="tables with this run's rows (train_avb.py --results); adds the recipe's other seeds to the card",
     )
     write.add_argument(
         "--watts",
         type=float,
-        help="mean power of the machine during training, in W, if known; the card then states the energy",
+        help="mean power of the machine during training, in W; adds the energy to the card",
     )
-    write.add_argument("--grams_per_kwh", type=float, help="carbon intensity of its electricity, g CO2e per kWh")
+    write.add_argument("--grams_per_kwh", type=float, help="carbon intensity of the electricity, g CO2e per kWh")
     write.add_argument(
         "--example", nargs="+", default=[], metavar="CLIP", help="clips to show with their scores; they are published"
     )
@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="benchmark registered on the Hub; the test score goes to .eval_results/",
     )
     check = commands.add_parser(
-        "check", help="list what a good release of DIR still lacks; exit code 1 if it must not be published"
+        "check", help="list what a release of DIR still lacks; exit code 1 if it must not be published"
     )
     check.add_argument("folder", metavar="DIR", help="folder written by train_avb.py")
     push = commands.add_parser("push", help="upload a finished folder to the Hub, in one commit")
@@ -57,8 +57,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     push.add_argument(
         "--web_space", metavar="ORG/NAME", help="also push a static Space that runs the model in the browser"
     )
-    push.add_argument("--ort_dir", help="folder with that page's runtime; default: npm fetches it")
-    ship = commands.add_parser("ship", help="add it to the models that come with the project, in half precision")
+    push.add_argument("--ort_dir", help="folder with that page's runtime; default: npm downloads it")
+    ship = commands.add_parser("ship", help="add a run's model to those shipped with the project, in half precision")
     ship.add_argument("folder", metavar="DIR", help="folder of a finished train_avb.py run")
     ship.add_argument("name", metavar="NAME", help="name of the shipped model: avb.load(NAME)")
     return parser.parse_args(argv)

@@ -1,16 +1,16 @@
-"""Turn a corpus into 16 kHz Parquet shards that load the same way, faster, from a few files.
+"""Converts a corpus to 16 kHz Parquet shards, which load in the same way, but faster and from few files.
 
     python -m avb.corpora.prepare emogator path/to/EmoGator emogator-16k --num-workers 4
     python -m avb.corpora.prepare hume_vb path/to/release hume-vb-16k
     python -m avb.corpora.prepare folder clips.csv clips-16k --option 'label_range=[1, 7]'
 
-Clips become mono FLAC, 16 bit, at the sampling rate and level asked for: of a 48 kHz release this makes the 16 kHz,
--3 dB version. Labels are those of all tasks of the corpus; hume_vb's four tables share one copy of the audio. The
-columns are those of `avb.corpora.shards`; `load_bursts("emogator", "emogator-16k")` reads them, and so on.
+Clips are converted to mono 16-bit FLAC at the given sampling rate and level: a 48 kHz release becomes the 16 kHz, -3 dB
+version. The labels of all tasks are included; hume_vb's four tables share one copy of the audio. The columns are those
+of `avb.corpora.shards`; `load_bursts("emogator", "emogator-16k")` reads the result.
 
-A shard is written under a temporary name and moved into place, so the same command run again after an interruption goes
-on where it stopped; another command into the same folder is refused. Clips that cannot be decoded are left out, counted
-and listed in `bad_clips.csv`.
+A shard is written under a temporary name and moved into place, so the same command continues after an interruption;
+a different command for the same folder is refused. Clips that cannot be decoded are left out, counted and listed in
+`bad_clips.csv`.
 """
 
 import argparse
@@ -257,7 +257,10 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="peak level in dBFS, or none (default: -3)",
     )
     parser.add_argument(
-        "--trim-top-db", "--trim_top_db", type=_number_or_none, help="trim ends this many dB below the loudest frame"
+        "--trim-top-db",
+        "--trim_top_db",
+        type=_number_or_none,
+        help="trim ends more than this many dB below the loudest frame",
     )
     parser.add_argument(
         "--max-seconds",
@@ -271,7 +274,7 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--shard-rows", "--shard_rows", type=int, default=8000, help="maximum clips per shard (default: 8000)"
     )
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be decoded")
-    add_arguments(parser.add_argument_group("of the corpus"), OPTIONS)
+    add_arguments(parser.add_argument_group("corpus"), OPTIONS)
     parser.add_argument(
         "--option",
         action="append",

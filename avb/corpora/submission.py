@@ -1,11 +1,11 @@
-"""The A-VB 2022 challenge's CSVs: one per task, written and checked.
+"""Writes and checks the CSVs of the A-VB 2022 challenge, one per task.
 
     python -m avb.corpora.submission A-VB-High_team_1.csv --task high --data_dir RELEASE
 
-The form: `A-VB-High_<team>_<n>.csv` (Two, Culture, Type), a header `File_ID` + the label columns in the release's
-order, then a line a test clip, in any order: `[10119],0.62,...` with scores in [0, 1], or `[10119],Gasp`.
+Format: `A-VB-High_<team>_<n>.csv` (Two, Culture, Type), a header of `File_ID` and the label columns in the release's
+order, then one line per test clip, in any order: `[10119],0.62,...` with scores in [0, 1], or `[10119],Gasp`.
 
-Unusual: `write` checks its own file before it gives it its name, so that no broken submission ever bears one.
+Unusual: `write` checks its file before giving it its final name, so a broken submission never has that name.
 """
 
 import argparse
@@ -319,7 +319,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="avb.corpora.submission", description="Checks a submission to the A-VB 2022 challenge."
     )
-    parser.add_argument("file", metavar="FILE", help="the CSV, A-VB-High_<team>_<n>.csv")
+    parser.add_argument("file", metavar="FILE", help="CSV to check, A-VB-High_<team>_<n>.csv")
     parser.add_argument("--task", required=True, choices=list(TASKS))
     parser.add_argument("--data_dir", help="folder of the release, to compare File_IDs with its Test split")
     args = parser.parse_args(argv)

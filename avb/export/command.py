@@ -1,15 +1,15 @@
-"""Exports a trained model to ONNX, for fast predictions on a CPU, once it is shown to predict the same.
+"""Exports a trained model to ONNX for fast prediction on a CPU, and checks that its scores are the same.
 
     python -m avb.export runs/mine runs/mine-onnx                                     # ONNX Runtime, fp32
     python -m avb.export runs/mine runs/mine-int8 --precision int8 --clips my_clips/
     python -m avb.export runs/mine runs/mine-bf16 --backend openvino --precision bf16  # the fastest on a recent CPU
     python -m avb.export runs/mine runs/mine --hub                    # runs/mine/onnx/: fp32, fp16 and int8, to push
 
-OUT is a folder of its own: `model.onnx` (any batch, any length, the mask inside), `config.json`,
-`preprocessor_config.json` and `export.json`, the differences that were measured. Everything that takes a model's folder
-takes it. Before OUT exists the export is compared with the torch model, on made-up bursts of 0.025 to 6 s and on the
-clips given, each alone and in a padded batch; past the tolerance it is refused. With --hub OUT has the layout of the
-Hub, and may be the model's own folder: see avb/export/hub.py.
+OUT is a self-contained folder: `model.onnx` (any batch size, any length, masking included), `config.json`,
+`preprocessor_config.json`, and `export.json` with the measured differences. It can be used wherever a model's folder is
+expected. Before OUT is written, the export is compared with the torch model, on synthetic bursts of 0.025 to 6 s and on
+the clips given, each alone and in a padded batch; if a difference exceeds the tolerance, the export is refused. With
+--hub, OUT has the layout of the Hub and may be the model's own folder: see avb/export/hub.py.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "model", metavar="MODEL", help="folder written by train_avb.py, a shipped model, or one on the Hub"
     )
     parser.add_argument("out", metavar="OUT", help="folder to write")
-    parser.add_argument("--backend", choices=PRECISIONS, help="engine that runs it (default: onnx)")
+    parser.add_argument("--backend", choices=PRECISIONS, help="engine that runs the export (default: onnx)")
     parser.add_argument(
         "--precision",
         choices=TOLERANCES,

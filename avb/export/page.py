@@ -1,10 +1,10 @@
-"""The page that runs models in a visitor's browser, as a folder that any web server, or a static Space, serves.
+"""Builds the page that runs models in a visitor's browser: a folder for any web server, or for a static Space.
 
-    python -m avb.export.page build/web                        # the models that come with the project
-    python -m avb.export.page build/mine runs/mine org/other   # of your own, side by side
+    python -m avb.export.page build/web                        # the shipped models
+    python -m avb.export.page build/mine runs/mine org/other   # your own models, side by side
     python -m http.server --directory build/web                # http://localhost:8000
 
-What is in the folder: avb/export/page_folder.py.
+What the folder contains, and where its files come from: avb/export/page_folder.py.
 """
 
 import argparse
@@ -20,9 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("models", metavar="MODEL", nargs="*", help=f"models to show (default: {' and '.join(names())})")
-    parser.add_argument("--ort_dir", help="folder `dist` of the npm package onnxruntime-web; without it npm fetches it")
+    parser.add_argument("--ort_dir", help="folder `dist` of the npm package onnxruntime-web; default: npm downloads it")
     parser.add_argument(
-        "--detector", default=DETECTOR, help=f"of events: a name or folder, or none (default: {DETECTOR})"
+        "--detector", default=DETECTOR, help=f"detector of events: a name, a folder, or none (default: {DETECTOR})"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is such a page")
     args = parser.parse_args(argv)

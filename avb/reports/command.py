@@ -1,4 +1,4 @@
-"""Tables made from `results/runs.csv`: the paper's five with ours beside them, and any runs compared; and pictures.
+"""Reports on runs: the paper's five tables beside ours, comparisons of runs from `results/runs.csv`, and figures.
 
 python -m avb.reports paper [--results results/runs.csv] [--output results]   # see avb.reports.paper
 python -m avb.reports runs  [--results results/runs.csv] [--output results]   # see avb.reports.summaries
@@ -30,7 +30,7 @@ from avb.run_files import SCORED_SPLITS
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m avb.reports", description="Tables and pictures of the results of runs."
+        prog="python -m avb.reports", description="Tables and figures of the results of runs."
     )
     commands = parser.add_subparsers(dest="report", required=True)
     for name, what in (("paper", "the paper's Tables I-V and ours"), ("runs", "all runs")):
@@ -38,7 +38,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument(
             "--results",
             default="results/runs.csv",
-            help="table of runs, as train_avb.py --results writes it; default: results/runs.csv",
+            help="table of runs, written by train_avb.py --results; default: results/runs.csv",
         )
         default = "results" if name == "paper" else "none"
         command.add_argument("--output", help=f"folder for {name}.md and {name}.csv; default: {default}")
@@ -47,20 +47,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                 "--changes",
                 default="",
                 metavar='"--NAME VALUE ..."',
-                help="tables of the runs that changed every recipe in this way, such as "
-                '"--encoder facebook/wav2vec2-xls-r-300m", or of a recipe such as kinds/wavlm; --output is then none',
+                help="use runs that changed every recipe in this way, such as "
+                '"--encoder facebook/wav2vec2-xls-r-300m", or those of a recipe such as kinds/wavlm; no --output then',
             )
     command = commands.add_parser("add", help="add finished runs to the table, if --results was left out")
     command.add_argument("runs", metavar="RUN", nargs="+", help="folder of a finished run")
     command.add_argument("--results", default="results/runs.csv", help="table of runs; default: results/runs.csv")
     command = commands.add_parser("analyse", help="figures and a page about a run: errors, calibration, speakers, …")
     command.add_argument(
-        "runs", metavar="RUN", nargs="+", help="folder of a finished run; further ones are compared with it"
+        "runs", metavar="RUN", nargs="+", help="folder of a finished run; further runs are compared with the first"
     )
     command.add_argument(
         "--split",
         choices=SCORED_SPLITS,
-        help="default: test if it was scored, otherwise cross_validation or validation",
+        help="split to report; default: test if it was scored, otherwise cross_validation or validation",
     )
     command.add_argument("--results", help="table of runs, for the ablation of recipes/emogator/frozen")
     command.add_argument("--output", help="folder of the report; default: RUN/analysis")
@@ -81,16 +81,18 @@ def _add_transfer(commands: argparse._SubParsersAction):
         "transfer",
         help="compare a model's frames with openSMILE features on other corpora: a linear model, cross-validated",
     )
-    command.add_argument("model", metavar="MODEL", help="as predict_avb.py takes it")
-    command.add_argument("tables", metavar="TABLE", nargs="+", help="tables or folders of clips, as --data_dir takes")
+    command.add_argument("model", metavar="MODEL", help="a model, as for predict_avb.py")
+    command.add_argument("tables", metavar="TABLE", nargs="+", help="tables or folders of clips: values of --data_dir")
     command.add_argument(
         "--feature_sets",
         nargs="*",
         default=["eGeMAPSv02", "ComParE_2016"],
         metavar="NAME",
-        help="openSMILE feature sets to compare with; none if empty. Default: eGeMAPSv02 ComParE_2016",
+        help="openSMILE feature sets to compare with; without a value, none. Default: eGeMAPSv02 ComParE_2016",
     )
-    command.add_argument("--folds", type=int, default=5, metavar="N", help="folds of speakers; default: 5")
+    command.add_argument(
+        "--folds", type=int, default=5, metavar="N", help="number of speaker-independent folds; default: 5"
+    )
     command.add_argument("--layer", type=int, metavar="N", help="encoder layer; default: the one that the head reads")
     _add_common(command, "transfer")
 
@@ -98,13 +100,13 @@ def _add_transfer(commands: argparse._SubParsersAction):
 def _add_audit(commands: argparse._SubParsersAction):
     command = commands.add_parser(
         "audit",
-        help="measure what noise, codecs, rooms, clipping, ... do to a model, and whether it treats all groups alike",
+        help="measure how noise, codecs, rooms, clipping, ... affect a model, and compare groups of speakers",
     )
-    command.add_argument("model", metavar="MODEL", help="as predict_avb.py takes it")
-    command.add_argument("data_dir", metavar="DATA", help="a labelled corpus, as --data_dir takes it")
+    command.add_argument("model", metavar="MODEL", help="a model, as for predict_avb.py")
+    command.add_argument("data_dir", metavar="DATA", help="a labelled corpus: a value of --data_dir")
     command.add_argument("--split", default="test", help="train, validation or test; default: test")
     command.add_argument(
-        "--groups", metavar="TABLE", help="table with a row per speaker and columns such as sex, age, language"
+        "--groups", metavar="TABLE", help="table with one row per speaker and columns such as sex, age, language"
     )
     command.add_argument(
         "--background", metavar="FOLDER", help="background speech to mix in, one sub-folder per language"
@@ -116,15 +118,15 @@ def _add_audit(commands: argparse._SubParsersAction):
 def _add_common(command: argparse.ArgumentParser, name: str):
     """Options of the reports that run a model on a corpus."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    command.add_argument("--num_decode_workers", type=int, metavar="N", help="processes; default: 1")
+    command.add_argument("--num_decode_workers", type=int, metavar="N", help="processes that decode audio; default: 1")
     command.add_argument("--cache_dir", metavar="FOLDER", help="folder for decoded audio and computed features")
-    command.add_argument("--strict", action="store_true", help="stop at a clip that cannot be read")
-    command.add_argument("--output", metavar="FOLDER", help=f"where {name}.csv and {name}.md go; default: none")
+    command.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
+    command.add_argument("--output", metavar="FOLDER", help=f"folder for {name}.csv and {name}.md; default: none")
     add_corpus_arguments(command, ["corpus", "task", *OPTIONS])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints a report as Markdown and writes it to a folder, beside a CSV of its numbers; or analyses a run."""
+    """Prints a report as Markdown and writes it to a folder, with a CSV of its numbers; or analyses a run."""
     args = parse_arguments(argv)
     try:
         if args.report == "analyse":

@@ -2,10 +2,10 @@
 
     python -m avb.reports compare runs/last-1 runs/last-2 --against runs/avg-1 runs/avg-2 [--split validation]
 
-A system is one run or several that differ by seed; its score is their mean. Both systems are scored on the same
-bootstrap resamples, of whole speakers where speakers are known, so what makes a speaker easy or hard for both cancels
-out. An interval without zero says that other speakers would probably agree; it does not say what another training run
-with other clips would give.
+A system is one run, or several that differ only by seed; its score is their mean. Both systems are scored on the same
+bootstrap resamples, of whole speakers if speakers are known, so differences in difficulty between speakers cancel out.
+If the interval excludes zero, the result would probably hold for other speakers; it does not tell what another training
+run with other clips would give.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What a model's frames are worth on other corpora, beside openSMILE's functionals.
+"""Measures how useful a model's frames are on other corpora, compared with openSMILE functionals.
 
     python -m avb.reports transfer MODEL TABLE [TABLE ...] [--folds 5] [--output FOLDER]
 
-Nothing is fine-tuned: the mean of each clip's frames goes into a linear model (`avb.reports.probe`) that is trained and
-scored by folds of speakers, and so do eGeMAPS and ComParE, on the same clips and folds.
+Nothing is fine-tuned: the mean of each clip's frames is the input of a linear model (`avb.reports.probe`), trained and
+scored with speaker-independent folds. The same is done with eGeMAPS and ComParE, on the same clips and folds.
 """
 
 from collections.abc import Sequence

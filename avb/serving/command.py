@@ -3,8 +3,8 @@
     avb-serve emogator-small
     curl -F files=@laugh.wav -F files=@cry.wav http://127.0.0.1:8000/events
 
-It listens on this machine only, unless --host says otherwise; it keeps nothing that it is sent. There is no login: in
-front of others put a proxy that asks for one.
+The server listens on this machine only, unless --host is given, and stores nothing that it receives. There is no login:
+to make it accessible to others, put a proxy with a login in front of it.
 """
 
 import argparse
@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     except AvbError as error:
         print(f"avb-serve: error: {error}", file=sys.stderr)
         return 1
-    # No pings: of a client that sends faster than it is answered, the answer to one waits behind the samples. A stream
-    # in which nothing comes is ended by idle_seconds.
+    # No pings: if a client sends faster than it is answered, its pong waits behind the samples. Streams without
+    # messages are ended by idle_seconds.
     uvicorn.run(
         app,
         host=args.host,
@@ -46,10 +46,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("model", metavar="MODEL", help="anything that avb.load takes")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    parser.add_argument("--detector", default=DETECTOR, help=f"default: {DETECTOR}")
-    parser.add_argument("--threshold", type=float, help="a probability (default: the detector's own)")
+    parser.add_argument("--detector", default=DETECTOR, help=f"detector of events (default: {DETECTOR})")
+    parser.add_argument(
+        "--threshold", type=float, help="probability at which an event begins (default: the detector's own)"
+    )
     parser.add_argument(
         "--origins", nargs="*", default=[], help="other web origins allowed to connect, e.g. https://example.org"
     )

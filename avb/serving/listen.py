@@ -1,10 +1,10 @@
-"""A client: sends a recording, or what a microphone delivers, to avb-serve, and prints each event as it is over.
+"""A client of avb-serve: sends a recording, or sound from a microphone, and prints each event when it has ended.
 
     arecord -q -f S16_LE -r 16000 -c 1 -t raw | python -m avb.serving.listen -    # Linux
     sox -q -d -t raw -r 16000 -e signed -b 16 -c 1 - | python -m avb.serving.listen -
     python -m avb.serving.listen evening.wav
 
-What comes on standard input is raw: 16-bit little-endian mono samples at --sampling_rate.
+Standard input must be raw 16-bit little-endian mono samples at --sampling_rate.
 """
 
 import argparse
@@ -24,9 +24,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m avb.serving.listen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", metavar="RECORDING", help="a file, or - for raw samples on standard input")
-    parser.add_argument("--url", default="ws://127.0.0.1:8000/stream", help="default: ws://127.0.0.1:8000/stream")
-    parser.add_argument("--sampling_rate", type=int, default=SAMPLING_RATE, help="of standard input, Hz (16000)")
+    parser.add_argument("source", metavar="RECORDING", help="audio file, or - for raw samples on standard input")
+    parser.add_argument(
+        "--url",
+        default="ws://127.0.0.1:8000/stream",
+        help="address of the server (default: ws://127.0.0.1:8000/stream)",
+    )
+    parser.add_argument(
+        "--sampling_rate", type=int, default=SAMPLING_RATE, help="sampling rate of standard input, Hz (default: 16000)"
+    )
     args = parser.parse_args(argv)
     rate = args.sampling_rate if args.source == "-" else SAMPLING_RATE
     chunks = of_stdin(rate) if args.source == "-" else of_file(args.source)

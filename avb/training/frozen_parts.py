@@ -89,7 +89,7 @@ def reason_against(model: VocalBurstModel, part: FrozenPart | None = None) -> st
     """
     config = model.config
     if config.head_norm == "batch" or config.pools_padding:
-        return config.encoder_batch_dependence or "the head sees the frames of the padding (head_norm, or pooling)"
+        return config.encoder_batch_dependence or "the head includes frames of padding (head_norm, or pooling)"
     if part is None or not part.is_optional:
         if config.frozen_encoder_dropout and max(config.encoder_dropout, config.layerdrop) > 0:
             return "its dropout is on (frozen_encoder_dropout)"

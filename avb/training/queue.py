@@ -1,16 +1,16 @@
-"""Trainings one after another, for days of a processor that has other work too.
+"""Runs a list of trainings one after another, for days, on a machine that has other work to do.
 
     nice -n 19 python -m avb.training.queue recipes/emogator/queue.txt --state queue -- --data_dir EMOGATOR --bf16 true
 
-The list has one run per line, arguments of `train_avb.py` with an `--output_dir`; what stands behind `--` is added to
-each. A run that is finished is skipped, an unfinished one goes on from its last checkpoint, so the queue may be stopped
-(SIGTERM: the training writes a checkpoint first) or killed at any time and started again by the same command. Several
-queues may share one list and one state folder: each takes the first run that no other has.
+The list has one run per line: the arguments of `train_avb.py`, with an `--output_dir`. Arguments after `--` are added
+to each run. Finished runs are skipped, and unfinished ones continue from their last checkpoint. So the queue can be
+stopped (on SIGTERM, the training first writes a checkpoint) or killed at any time, and restarted with the same command.
+Several queues can share a list and a state folder: each takes the first run that no other has taken.
 
-The state folder has `log.txt`, a line whenever a run starts, ends or fails, and `RUN.out`, what each printed. While it
-holds a file named `PAUSE` the trainings sleep where they are, in memory, and take no processor.
+The state folder contains `log.txt`, with a line whenever a run starts, ends or fails, and `RUN.out`, the output of each
+run. While it contains a file named `PAUSE`, the trainings are suspended in memory and use no CPU time.
 
-Results depend on the code: start the queue in a clone of its own and leave that at one commit.
+Results depend on the code: start the queue in a separate clone and leave that clone at one commit.
 """
 
 import argparse

@@ -61,8 +61,8 @@ CASES = [
     Case("a batch of no clip", train(per_device_train_batch_size=0), "error: 1 or more"),
     Case("an evaluation batch of no clip", train(per_device_eval_batch_size=0), "error: 1 or more"),
     Case("a step of no batch", pretrain("--gradient_accumulation_steps", "0"), "error: 1 or more"),
-    Case("-1 epochs", pretrain("--num_train_epochs", "-1"), "error: trains nothing: give more than 0"),
-    Case("0 epochs", train(num_train_epochs=0), "error: trains nothing: give more than 0"),
+    Case("-1 epochs", pretrain("--num_train_epochs", "-1"), "error: trains nothing: it must be more than 0"),
+    Case("0 epochs", train(num_train_epochs=0), "error: trains nothing: it must be more than 0"),
     Case("0 steps", train(max_steps=0), "error: or -1 for --num_train_epochs"),
     Case(
         "pretrain_avb.py, --attn_implementation sdpa",

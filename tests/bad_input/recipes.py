@@ -50,7 +50,7 @@ CASES = [
         "lists in lists", recipe("label_columns: [[a], b]"), "error: label_columns in the recipe: ['a'] is not a word"
     ),
     Case("an illegal choice", recipe("lr_scheduler_type: sideways"), "error: sideways is not a valid"),
-    Case("a token of the Hub", recipe("hub_token: hf_x"), "error: --hub_token would end up in recipe.yaml"),
+    Case("a token of the Hub", recipe("hub_token: hf_x"), "error: --hub_token would be written to recipe.yaml"),
     Case("a list, not a mapping", recipe("- pooling\n- avg"), "error: not a list"),
     Case("words, not a mapping", recipe("just words"), "error: not a str"),
     Case("0 bytes", recipe(""), "error: not a NoneType"),

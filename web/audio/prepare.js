@@ -12,10 +12,10 @@ const SHORTEST_RATE = 1000, HIGHEST_RATE = 384000; // Hz
 /** Channels of one length at `rate` Hz → one at `target` Hz. Throws an Error where that cannot be. */
 export function toMono({ rate, channels }, target, maxSeconds) {
   if (!(rate >= SHORTEST_RATE && rate <= HIGHEST_RATE)) {
-    throw new Error(`a rate of ${rate} Hz is not legal: it must be 1,000 to 384,000 Hz`);
+    throw new Error(`invalid sampling rate ${rate} Hz: it must be 1,000 to 384,000 Hz`);
   }
   const length = channels.length ? channels[0].length : 0;
-  if (!length) throw new Error("holds no samples (0 seconds); record it again");
+  if (!length) throw new Error("contains no samples (0 seconds); record it again");
   if (length > maxSeconds * rate) throw new Error(`longer than ${maxSeconds} seconds; cut it into bursts`);
   const mono = new Float32Array(length);
   for (let index = 0; index < length; index++) {

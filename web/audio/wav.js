@@ -16,16 +16,16 @@ export function isWav(bytes) {
 export function decodeWav(bytes) {
   const view = new DataView(bytes);
   const chunks = readChunks(view);
-  if (!chunks.format) throw new Error("a WAV without a format chunk: damaged; copy or export it again");
-  if (!chunks.data) throw new Error("a WAV without audio; record it again");
+  if (!chunks.format) throw new Error("damaged WAV without a format chunk; copy or export it again");
+  if (!chunks.data) throw new Error("WAV without audio; record it again");
   const { kind, count, rate, bits, frameBytes } = chunks.format;
   const read = READERS[`${kind}/${bits}`];
   if (!read || count < 1 || frameBytes !== (count * bits) / 8) {
-    throw new Error(`a WAV of format ${kind} with ${bits} bits is not read here; export it as 16-bit PCM`);
+    throw new Error(`WAV format ${kind} with ${bits} bits is not supported here; export it as 16-bit PCM`);
   }
   const { start, promised, present } = chunks.data;
   if (present < promised * (1 - LOST_SHARE)) {
-    throw new Error(`truncated: ${present} of ${promised} bytes of audio are there; copy or export it again`);
+    throw new Error(`truncated: ${present} of ${promised} bytes of audio are present; copy or export it again`);
   }
   const frames = Math.floor(present / frameBytes);
   const channels = [];
