@@ -82,7 +82,7 @@ class AudioPreparation:
                 f"trim_top_db must be positive (dB below the loudest frame) or None, got {self.trim_top_db!r}"
             )
         if not self.max_seconds > 0:
-            raise AudioError(f"max_seconds={self.max_seconds} is not legal (--max_seconds): it must be positive")
+            raise AudioError(f"max_seconds={self.max_seconds} is invalid (--max_seconds): it must be positive")
 
     @classmethod
     def of(cls, feature_extractor, max_seconds: float = MAX_SECONDS) -> "AudioPreparation":
@@ -176,11 +176,11 @@ def waveform_from_array(
     if array.ndim != 1 and not (array.ndim == 2 and min(array.shape) <= MAX_CHANNELS < max(array.shape)):
         raise AudioError(f"<array>: its shape is {array.shape}; give (samples,), or (samples, channels)")
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-        raise AudioError(f"<array>: sampling_rate={rate!r} is not a number of Hz")
+        raise AudioError(f"<array>: sampling_rate={rate!r} is not a number (in Hz)")
     if not LEGAL_RATES[0] <= rate <= LEGAL_RATES[1]:
-        raise AudioError(f"<array>: sampling_rate={rate!r} is not legal: it must be 1,000 to 384,000 (Hz)")
+        raise AudioError(f"<array>: sampling_rate={rate!r} is invalid: it must be 1,000 to 384,000 (Hz)")
     if not array.size:
-        raise AudioError("<array>: holds no samples (0 seconds); leave it out")
+        raise AudioError("<array>: contains no samples (0 seconds); leave it out")
     if max(array.shape) > max_seconds * rate:
         raise AudioError(f"<array>: {too_long(max_seconds)}")
     if array.dtype.kind == "i":
@@ -208,7 +208,7 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
 def check_views(views: Any, name: str):
     """Raises an AvbError, which names the argument, where a number of views is none of 1 to `MAX_VIEWS`."""
     if not (isinstance(views, int) and 1 <= views <= MAX_VIEWS):
-        raise AvbError(f"{name} {views!r} is not legal: give 1 to {MAX_VIEWS}")
+        raise AvbError(f"{name} {views!r} is invalid: it must be 1 to {MAX_VIEWS}")
 
 
 def speed_views(waveform: np.ndarray, views: int) -> list[np.ndarray]:
@@ -262,15 +262,15 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment
     try:
         path = os.fsencode(path)  # as bytes: a name need not be UTF-8
     except UnicodeEncodeError as error:
-        raise AudioError(f"{path!a}: no name a file can have; correct it") from error
+        raise AudioError(f"{path!a}: not a valid file name; correct it") from error
     name = printable(path.decode("utf-8", "backslashreplace"))
     file_path, segment = split_segment(os.fsdecode(path))
     if segment is not None:
         path = os.fsencode(file_path)
         if segment.end is not None and not segment.start < segment.end:
-            raise AudioError(f"{name}: the segment does not end after it starts; correct it, or leave it out")
+            raise AudioError(f"{name}: the segment must end after it starts; correct it, or leave it out")
     if not os.path.exists(path):
-        raise AudioError(f"{name}: no such file; check the path, or where the table's paths start from")
+        raise AudioError(f"{name}: no such file; check the path, and which folder the table's paths are relative to")
     if not os.path.isfile(path):  # a pipe would block for ever
         raise AudioError(f"{name}: not a regular file; give the path of one audio file")
     try:

@@ -132,7 +132,7 @@ class Calibration:
                 thresholds = tuple(map(float, part.get("set_thresholds", ())))
                 lengths = {len(thresholds), *map(len, half_widths.values())} - {0}
                 if not (math.isfinite(temperature) and temperature > 0) or not lengths <= {len(COVERAGES)}:
-                    raise ValueError("a temperature or a number of thresholds is not legal")
+                    raise ValueError("a temperature or the number of thresholds is invalid")
                 tasks[name] = TaskCalibration(temperature, thresholds, half_widths, part.get("measured", {}))
             burst = content.get("burst") and _burst_check(content["burst"])
             return cls(str(content["weights"]), tasks, content.get("fitted_on", {}), burst)
@@ -144,7 +144,7 @@ def _burst_check(content: dict) -> BurstCheck:
     weights, bias = tuple(map(float, content["weights"])), float(content["bias"])
     thresholds = tuple(map(float, content["thresholds"]))
     if not np.isfinite([*weights, bias, *thresholds]).all() or len(thresholds) not in (0, len(RATES)):
-        raise ValueError("the weights or thresholds of its burst check are not legal")
+        raise ValueError("the weights or thresholds of its burst check are invalid")
     return BurstCheck(weights, bias, thresholds, content.get("measured", {}))
 
 
@@ -270,5 +270,5 @@ def _at(values: tuple[float, ...], coverage: float) -> float:
     if not values:
         raise ValueError("nothing was fitted for this")
     if not COVERAGES[0] <= coverage <= COVERAGES[-1]:
-        raise ValueError(f"coverage={coverage!r} is not legal: {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
+        raise ValueError(f"coverage={coverage!r} is invalid: it must be from {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
     return values[math.ceil(round((coverage - COVERAGES[0]) * 1000, 6))]

@@ -77,9 +77,9 @@ def _is_number(value) -> bool:
 
 
 def require_legal(config, legal: bool, field: str, expected: str):
-    """Raises a ValueError that names the field, its value and the expected one, if it is not legal."""
+    """Raises a ValueError that names the field, its value and the expected one, if it is invalid."""
     if not legal:
-        raise ValueError(f"{field}={getattr(config, field)!r} is not legal: it must be {expected}")
+        raise ValueError(f"{field}={getattr(config, field)!r} is invalid: it must be {expected}")
 
 
 def validate_loss(config):
@@ -238,7 +238,7 @@ class VocalBurstConfig(Stock):
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name in _LARGEST}
         for name, value in {**own, "num_labels": 1 if num_labels is None else num_labels}.items():
             if not _is_whole(value) or not value <= _LARGEST[name]:
-                raise ValueError(f"{name}={value!r} is not legal: it must be a whole number up to {_LARGEST[name]:,}")
+                raise ValueError(f"{name}={value!r} is invalid: it must be a whole number up to {_LARGEST[name]:,}")
 
     def _validate_types(self, require):
         # Without huggingface_hub's strict dataclasses: they refuse an int for a float, as in head_dropout=0.

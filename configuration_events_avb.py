@@ -27,4 +27,4 @@ class BurstEventsConfig(PreTrainedConfig):
         if not self.dilations or 0 in self.dilations or self.channels < 1:
             raise ValueError(f"dilations={self.dilations!r}, channels={self.channels!r}: whole numbers that are not 0")
         if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold={self.threshold!r} is not legal: it must be a probability between 0 and 1")
+            raise ValueError(f"threshold={self.threshold!r} is invalid: it must be a probability between 0 and 1")

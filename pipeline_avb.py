@@ -162,11 +162,9 @@ class VocalBurstPipeline(ChunkPipeline):
             )
         for name, value in preprocess.items():
             if value is not None and not value > 0:
-                raise ValueError(f"{name}={value!r} is not legal: it must be a positive number of seconds")
+                raise ValueError(f"{name}={value!r} is invalid: it must be a positive number of seconds")
         if postprocess.get("top_k") is not None and postprocess["top_k"] < 1:
-            raise ValueError(
-                f"top_k={postprocess['top_k']!r} is not legal: it must be 1 or more, or None for all labels"
-            )
+            raise ValueError(f"top_k={postprocess['top_k']!r} is invalid: it must be 1 or more, or None for all labels")
         if postprocess.get("coverage") is not None and self.calibration is None:
             raise ValueError(f"coverage needs a calibrated model: there is no {CALIBRATION_FILE} for these weights")
         if postprocess.get("false_alarms_per_hour") is not None:
@@ -260,7 +258,7 @@ def window_spans(
     hop = window if hop_seconds is None else round(hop_seconds * rate)
     if not 1 <= hop <= window:
         raise ValueError(
-            f"hop_seconds={hop_seconds!r} is not legal: it must be at most window_seconds={window_seconds!r}, so that "
+            f"hop_seconds={hop_seconds!r} is invalid: it must be at most window_seconds={window_seconds!r}, so that "
             "no audio falls between two windows, and at least one sample"
         )
     if samples <= window:

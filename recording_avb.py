@@ -237,7 +237,7 @@ def _check_rate(name: str, rate: int):
 def _check_samples(name: str, blocks: "Blocks"):
     if not blocks.frames:
         raise AudioError(
-            f"{name}: holds no samples (0 seconds): recorded so, or truncated; copy it again or leave it out"
+            f"{name}: contains no samples (0 seconds): recorded so, or truncated; copy it again or leave it out"
         )
 
 

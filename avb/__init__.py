@@ -72,7 +72,7 @@ def plot(recording, output=None, model: "str | VocalBurstPipeline" = "emogator-s
 
     Raises:
         AudioError: the recording cannot be read.
-        AvbError: matplotlib is missing, an argument is not legal, or the picture cannot be written.
+        AvbError: matplotlib is missing, an argument is invalid, or the picture cannot be written.
     """
     try:
         from avb.reports import timeline

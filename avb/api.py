@@ -114,9 +114,7 @@ def _as_table(data: pd.DataFrame | Dataset | DatasetDict, arguments: Mapping[str
 def _rows(split: Dataset, folder: Path, name: str) -> Iterator[dict]:
     """Rows of a table: the clip's file, which is written where the clip is in memory, and the other columns."""
     if "audio" not in split.column_names:
-        raise AvbError(
-            f"the Dataset has no column 'audio', only {', '.join(split.column_names)}: rename_column makes one"
-        )
+        raise AvbError(f"the Dataset has no column 'audio', only {', '.join(split.column_names)}: use rename_column")
     if isinstance(split.features["audio"], Audio):
         split = split.cast_column("audio", Audio(decode=False))
     classes = {key: feature for key, feature in split.features.items() if isinstance(feature, ClassLabel)}
@@ -139,4 +137,4 @@ def _file_of(audio: Any, folder: Path, stem: str) -> Path:
         return path.absolute()
     if isinstance(audio, dict) and audio.get("path"):
         return Path(audio["path"]).absolute()
-    raise AvbError(f"row {stem}: its audio is neither a path nor bytes nor an array: {audio!r:.80}")
+    raise AvbError(f"row {stem}: its audio is not a path, bytes or an array: {audio!r:.80}")

@@ -413,14 +413,14 @@ class AvbTrainingArguments(TrainingArguments):
                     f"{self.train_sampling_strategy} does not: omit one of them"
                 )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise AvbError(f"--ema_decay {self.ema_decay:g} is not legal: between 0 and 1, such as 0.998")
+            raise AvbError(f"--ema_decay {self.ema_decay:g} is invalid: it must be between 0 and 1, such as 0.998")
         for name in ("cuda_graphs", "audio_on_device"):
             choice = str(getattr(self, name)).lower()  # YAML reads true and false as booleans
             setattr(self, name, choice)
             if choice not in ("auto", "true", "false"):
-                raise AvbError(f"--{name} {choice!r} is not legal: it must be auto, true or false")
+                raise AvbError(f"--{name} {choice!r} is invalid: it must be auto, true or false")
         if self.best_on_tie not in ("first", "last"):
-            raise AvbError(f"--best_on_tie {self.best_on_tie!r} is not legal: it must be first or last")
+            raise AvbError(f"--best_on_tie {self.best_on_tie!r} is invalid: it must be first or last")
         scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
         if self.load_best_model_at_end and saved not in (scored, "best"):
             raise AvbError(
@@ -434,11 +434,13 @@ class AvbTrainingArguments(TrainingArguments):
     def _check_numbers(self):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
-                raise AvbError(f"--{name} {getattr(self, name)} is not legal: 1 or more")
+                raise AvbError(f"--{name} {getattr(self, name)} is invalid: it must be 1 or more")
         if self.num_train_epochs <= 0:
             raise AvbError(f"--num_train_epochs {self.num_train_epochs:g} trains nothing: it must be more than 0")
         if self.max_steps < 1 and self.max_steps != -1:
-            raise AvbError(f"--max_steps {self.max_steps} is not legal: 1 or more, or -1 for --num_train_epochs")
+            raise AvbError(
+                f"--max_steps {self.max_steps} is invalid: it must be 1 or more, or -1 for --num_train_epochs"
+            )
 
 
 # Properties of the stock Trainer's arguments. An argument that is not listed changes the result: whatever affects a

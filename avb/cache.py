@@ -37,7 +37,7 @@ def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.ipc.RecordBatchSt
         os.replace(temporary, path)
     except OSError as error:
         raise AvbError(
-            f"{path.parent}: the cache cannot be written ({error}); give a --cache_dir with space and permission"
+            f"{path.parent}: the cache cannot be written ({error}); give a --cache_dir that has space and is writable"
         ) from error
     finally:
         if temporary.exists():

@@ -93,9 +93,9 @@ class AvbArgumentParser(HfArgumentParser):
 
     def error(self, message: str):
         if message.endswith("expected one argument"):
-            message += "; a value that begins with - is given as --NAME=VALUE"
+            message += "; write a value that begins with - as --NAME=VALUE"
         if message.startswith("argument --ddp_backend"):
-            message += "; left out, it is the device's own"
+            message += "; if it is left out, the device's own is used"
         if not self.exits:
             raise AvbError(" ".join(message.split()))
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
@@ -177,7 +177,7 @@ def take_out_nulls(argv: Sequence[str], recipe: dict[str, Any], known: set[str])
     return [token for _, tokens in kept for token in tokens], recipe
 
 
-_ONE_OF_TRAINING = "; it is one of train_avb.py alone: leave it out"
+_ONE_OF_TRAINING = "; only train_avb.py has it: leave it out"
 
 
 def _is_of_clips(name: str) -> bool:
@@ -213,7 +213,7 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
     try:
         while argv and not argv[0].startswith("-"):
             if _is_of_clips(argv[0]):
-                parser.error(f"{argv[0]} is no recipe; clips to train on are given as --data_dir {argv[0]}")
+                parser.error(f"{argv[0]} is not a recipe; to train on these clips, use --data_dir {argv[0]}")
             paths.append(recipes.find_recipe(argv.pop(0)))
             recipe |= read_recipe(paths[-1])
         typed = argv
@@ -224,9 +224,11 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
 
     namespace, rest = parser.parse_known_args(argv)
     if rest and (Path(rest[0]).suffix in SUFFIXES or rest[0] in recipes.names()):
-        parser.error(f"unknown argument {rest[0]!r}; if it is a recipe, it comes before all that begins with --")
+        parser.error(f"unknown argument {rest[0]!r}; if it is a recipe, put it before the arguments that begin with --")
     if rest and not rest[0].startswith("-"):
-        parser.error(f"unknown argument {rest[0]!r}; the one before it takes no such value, or no more of them")
+        parser.error(
+            f"unknown argument {rest[0]!r}; the argument before it does not accept this value, or no further value"
+        )
     if rest:
         unknown = rest[0].lstrip("-").split("=")[0]
         name = unknown.replace("-", "_")

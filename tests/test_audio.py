@@ -153,7 +153,7 @@ def test_empty_and_without_samples(tmp_path):
     assert "empty.wav: the file is empty (0 bytes)" in message(path)
     assert "<0 bytes>: the file is empty" in message(b"")
     sf.write(path, np.zeros(0, np.float32), 16_000)
-    assert "empty.wav: holds no samples (0 seconds)" in message(path)
+    assert "empty.wav: contains no samples (0 seconds)" in message(path)
 
 
 @pytest.mark.parametrize("name", ["clip.wav", "clip.flac", "clip.ogg", "clip.mp3"])
@@ -340,7 +340,7 @@ def test_segments_that_are_not_there(tmp_path):
     sf.write(path := tmp_path / "a.wav", sine(2.0), 16_000)
     for segment in ("2-3", "1.5-2.5", "5-"):
         assert f"a.wav#{segment}: the segment lies beyond the end" in message(f"{path}#{segment}")
-    assert "does not end after it starts" in message(f"{path}#1-1") and "no such file" in message(f"{path}#x-y")
+    assert "must end after it starts" in message(f"{path}#1-1") and "no such file" in message(f"{path}#x-y")
     assert "longer than 1 seconds" in message(f"{path}#0-1.5", max_seconds=1)
     assert len(load_audio(f"{path}#0.5-1", max_seconds=1)) == 8_000, "the segment is what may be no longer"
     sf.write(tmp_path / "b.wav#0-1", sine(2.0), 16_000, format="WAV")

@@ -85,5 +85,5 @@ def test_mistakes_are_named(tmp_path):
     trainer = make_trainer(tmp_path, ema_decay=DECAY, **SHORT)
     with pytest.raises(AvbError, match="checkpoint-1 was written without --ema_decay"):
         trainer.train(str(tmp_path / "checkpoint-1"))
-    with pytest.raises(AvbError, match="--ema_decay 1 is not legal"):
+    with pytest.raises(AvbError, match="--ema_decay 1 is invalid"):
         AvbTrainingArguments(output_dir=str(tmp_path), ema_decay=1.0)

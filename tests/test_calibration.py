@@ -152,7 +152,7 @@ def test_a_damaged_file_is_named(damage, tmp_path):
 @pytest.mark.parametrize("coverage", [0.3, 1.0, float("nan")])
 def test_an_illegal_coverage_is_named(coverage):
     task = TaskCalibration(set_thresholds=tuple(COVERAGES))
-    with pytest.raises(ValueError, match="coverage=.* is not legal: 0.5 to 0.999"):
+    with pytest.raises(ValueError, match="coverage=.* is invalid: 0.5 to 0.999"):
         task.label_sets(np.ones((1, 2)) / 2, coverage)
 
 

@@ -92,7 +92,7 @@ def test_a_command_is_recipes_and_changes(argv, name, changes, tmp_path, monkeyp
     [
         (["--encoder", "emogator_small"], "emogator_small: no such model; did you mean 'emogator-small'?"),
         (["--encoder", "LARGE-LV60"], "did you mean 'LARGE-LV60K'?"),
-        (["clips.xlsx", "--encoder", "BASE"], "clips.xlsx is no recipe; clips to train on are given as --data_dir"),
+        (["clips.xlsx", "--encoder", "BASE"], "clips.xlsx is not a recipe; to train on these clips, use --data_dir"),
     ],
 )
 def test_a_near_miss_is_known_before_anything_is_read(argv, message):

@@ -87,7 +87,7 @@ def test_absent_splits_are_left_out(tmp_path):
 
 
 def test_missing_release_files(tmp_path):
-    assert "nowhere: no such folder; give the folder that holds audio/ and labels/" in message(
+    assert "nowhere: no such folder; give the folder that contains audio/ and labels/" in message(
         "hume_vb", tmp_path / "nowhere", "two"
     )
     write_release(tmp_path)
@@ -160,7 +160,7 @@ def test_missing_audio(tmp_path, caplog):
     assert splits.num_rows == {"train": 1, "validation": 1, "test": 1} and "2 of 5" in caplog.text
     np.testing.assert_allclose(splits["train"][0]["labels"], [0, 0.01], atol=1e-7)
     (tmp_path / "audio" / "wav").rename(tmp_path / "audio" / "wav48")
-    assert "wav: no such folder; the release keeps its clips there" in message("hume_vb", tmp_path, "two")
+    assert "wav: no such folder; the release has its clips there" in message("hume_vb", tmp_path, "two")
     assert len(load_bursts("hume_vb", tmp_path, "two", skip_missing=True, audio_dir="audio/wav48").splits) == 3
     (tmp_path / "audio" / "wav48" / "40001.wav").unlink()
     text = message("hume_vb", tmp_path, "two", skip_missing=True, audio_dir="audio/wav48")
@@ -169,7 +169,7 @@ def test_missing_audio(tmp_path, caplog):
 
 def test_two_files_of_one_id(tmp_path):
     write_clip(write_release(tmp_path) / "audio" / "wav" / "010119.wav")
-    assert "010119.wav and 10119.wav answer to one File_ID" in message("hume_vb", tmp_path, "two")
+    assert "010119.wav and 10119.wav have the same File_ID" in message("hume_vb", tmp_path, "two")
 
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -184,7 +184,7 @@ def test_broken_tables(tmp_path):
     path.write_text("file,label\n\n,,\n")
     assert "labels.csv: the table has a header but no rows; 0 clips" in message("folder", path)
     path.write_text("file,label\na.wav,0.5\n\nb.wav,0,5\n")
-    assert "labels.csv, line 4: 3 fields where the header has 2" in message("folder", path)
+    assert "labels.csv, line 4: 3 fields, but the header has 2" in message("folder", path)
     path.with_suffix(".parquet").write_bytes(b"PAR1 no more")
     assert "labels.parquet: cannot be read as a table" in message("folder", path.with_suffix(".parquet"))
 
@@ -289,7 +289,7 @@ def test_task_of_the_challenge_in_a_table(tmp_path):
 def test_bad_classes(tmp_path):
     text = message("folder", write_table(tmp_path, emotion=["joy", "Joy"] * 5))
     assert "column 'emotion': 'Joy' and 'joy' are one class in two spellings" in text
-    assert "every row has a class of its own" in message("folder", write_table(tmp_path, emotion=list("abcdefghij")))
+    assert "every row has its own class" in message("folder", write_table(tmp_path, emotion=list("abcdefghij")))
     assert "1 class (['joy'])" in message("folder", write_table(tmp_path, emotion=["joy"] * 10))
 
 
@@ -379,7 +379,7 @@ def test_splits_by_column(tmp_path):
     assert load_bursts("folder", path).splits.num_rows == {"train": 7, "validation": 2, "test": 1}
     path = write_table(tmp_path, joy=[0.5] * 10, Partition=["Train"] * 9 + ["holdout"])
     assert (
-        "line 11, column 'Partition': 'holdout' is not a split; legal: train, validation (val, dev), test"
+        "line 11, column 'Partition': 'holdout' is not a split; valid: train, validation (val, dev), test"
         in message("folder", path)
     )
     assert "no column 'fold' (split_column)" in message("folder", path, split_column="fold")
@@ -398,7 +398,7 @@ def test_made_splits_keep_speakers_apart(tmp_path, name):
     by_clip = load_bursts("folder", path, speaker_column="", label_columns=["joy"]).splits
     assert "speaker" not in by_clip["train"].column_names
     two = write_table(tmp_path, "two.csv", joy=[0.5] * 10, speaker=["a", "b"] * 5)
-    assert "two.csv: splits cannot be made: they need at least 3 speakers (or clips), there are 2" in message(
+    assert "two.csv: splits cannot be made: at least 3 speakers (or clips) are needed, but there are 2" in message(
         "folder", two
     )
 
@@ -420,7 +420,7 @@ def test_first_line_of_a_spreadsheet(tmp_path):
     task, splits = load_bursts("folder", path)
     assert task.labels == ("joy",) and sum(splits.num_rows.values()) == 10
     path.write_text("\n".join([*lines, "c1.wav;0,5;7"]))
-    assert "line 13: 3 fields where the header has 2" in message("folder", path)
+    assert "line 13: 3 fields, but the header has 2" in message("folder", path)
 
 
 def test_roots(tmp_path):

@@ -73,8 +73,8 @@ def test_a_table_of_folds(tmp_path, caplog):
     assert assign_folds(rows, str(tmp_path / "speakers.csv"), "here").tolist() == [0, 0, 1, 1]
     for content, message in [
         ("speaker,fold\na,0\n", "speakers.csv: 1 have no fold, such as speaker 'b'"),
-        ("speaker,fold\na,0\nb,0\n", "all clips are in fold 0; two folds are needed"),
-        ("id,fold\nc0,0\nc0,1\n", "line 3: id 'c0' is there twice"),
+        ("speaker,fold\na,0\nb,0\n", "all clips are in fold 0; at least two folds are needed"),
+        ("id,fold\nc0,0\nc0,1\n", "line 3: id 'c0' appears twice"),
     ]:
         (tmp_path / "speakers.csv").write_text(content)
         with pytest.raises(CorpusError, match=message):
@@ -83,7 +83,7 @@ def test_a_table_of_folds(tmp_path, caplog):
 
 @pytest.mark.parametrize("folds", ["1", "0", "five", "no.csv", "-3"])
 def test_folds_that_are_none(folds):
-    with pytest.raises(CorpusError, match=f"--folds {folds}: give a number from 2 on, 'speakers'.*or a table"):
+    with pytest.raises(CorpusError, match=f"--folds {folds}: give a number of at least 2, 'speakers'.*or a table"):
         check_folds(folds)
 
 

@@ -95,5 +95,5 @@ def test_a_killed_process_is_reported(tmp_path, monkeypatch):
 def test_unwritable_cache(tmp_path):
     splits = load_bursts("hume_vb", write_release(tmp_path / "corpus"), "two").splits
     (tmp_path / "file").touch()
-    with pytest.raises(AvbError, match="cannot be written .* give a --cache_dir with space and permission"):
+    with pytest.raises(AvbError, match="cannot be written .* give a --cache_dir that has space and is writable"):
         decode_splits(splits, cache_dir=tmp_path / "file" / "cache")

@@ -169,7 +169,7 @@ def test_bad_shards(tmp_path, mp3):
     path = tmp_path / "train-1.parquet"
     write_shard(path, mp3, ["000001"], category=["Adoration", "Amusment"] * 2)
     text = message(tmp_path, cache_dir=cache)
-    assert "2 rows of unknown category, such as 'Amusment'; did you mean 'Amusement'?" in text
+    assert "2 rows have an unknown category, such as 'Amusment'; did you mean 'Amusement'?" in text
     write_shard(path, mp3, ["000001"], speaker=None)
     assert "train-1.parquet: no column 'speaker'" in message(tmp_path, cache_dir=cache)
     write_shard(path, mp3, ["000001"], audio=["a.mp3"] * 4)

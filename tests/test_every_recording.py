@@ -35,8 +35,8 @@ def folder(tmp_path):
 
 def test_shadows_are_skipped_and_counted(folder, caplog, capsys):
     splits = load_bursts("folder", folder).splits
-    assert sum(map(len, splits.values())) == 6 and "6 hidden files and shadows" in caplog.text
-    assert len(find_paths([str(folder)])) == 6 and "6 shadows of a file system" in capsys.readouterr().err
+    assert sum(map(len, splits.values())) == 6 and "6 hidden files and file-system metadata files" in caplog.text
+    assert len(find_paths([str(folder)])) == 6 and "6 file-system metadata files" in capsys.readouterr().err
 
 
 def test_every_suffix_of_audio_is_found(folder):

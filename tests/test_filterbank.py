@@ -53,7 +53,7 @@ def test_the_first_convolution_starts_as_these_filters_and_no_other_does():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"first_filters": "sinc"}, "first_filters 'sinc' is not legal: 'mel', or leave it out"),
+        ({"first_filters": "sinc"}, "first_filters 'sinc' is invalid: it must be 'mel', or be left out"),
         ({"conv_dim": [254, 256, 256, 256]}, "conv_dim to begin with a multiple of 4"),
         ({"feat_extract_norm": "group"}, "needs feat_extract_norm layer"),
         ({"conv_bias": True}, "conv_bias false"),

@@ -39,7 +39,7 @@ def test_a_fold_becomes_validation_and_nothing_else_is_left(tmp_path):
         (["001,0", "002,1"], 2, "no train speaker is in fold 2; the folds are 0, 1"),
         (["001,0", "002,0"], 0, "every train speaker is in fold 0"),
         (["001,0", "002,b"], 0, "line 3: fold 'b' is not a number"),
-        (["001,0", "002,1", "001,1"], 0, "line 4: speaker '001' is there twice"),
+        (["001,0", "002,1", "001,1"], 0, "line 4: speaker '001' appears twice"),
     ],
 )
 def test_mistakes_are_named(rows, fold, words, tmp_path):

@@ -253,7 +253,7 @@ def test_the_authors_older_model_without_rnn(waveforms, loss):
             expected = expected * norm.weight + norm.bias
         assert torch.allclose(model(batch, mask).logits, expected.sigmoid(), atol=1e-4)
     for wrong in ({"head_norm": "batch"}, {"loss": "mse", "head_norm": None, "ce_sigmoid": True}):
-        with pytest.raises(ValueError, match="is not legal"):
+        with pytest.raises(ValueError, match="is invalid"):
             make_model(**fields | wrong)
 
 

@@ -124,7 +124,7 @@ def test_processes_compute_what_one_does(opensmile, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_process_is_an_error_and_not_a_wait(opensmile, tmp_path):
-    with pytest.raises(AvbError, match="was killed.*memory runs out.*--num_decode_workers"):
+    with pytest.raises(AvbError, match="was killed.*memory ran out.*--num_decode_workers"):
         opensmile_features(tone_split(), KilledExtractor(), num_proc=2, cache_dir=tmp_path)
     assert not list(tmp_path.rglob("*.arrow*"))
 

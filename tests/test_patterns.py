@@ -61,10 +61,10 @@ def test_an_expression_of_ones_own():
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(", r"--speaker_pattern \(: no regular expression"),
+        ("(", r"--speaker_pattern \(: not a valid regular expression"),
         ("vivea", r"needs one group, such as .* for the first folder; did you mean 'vivae'\?"),
-        ("^(x)", r"here: --speaker_pattern \^\(x\) does not fit 2 of 3 names, such as anna/laugh1"),
-        ("vivae", "does not fit 3 of 3 names"),
+        ("^(x)", r"here: --speaker_pattern \^\(x\) does not match 2 of 3 names, such as anna/laugh1"),
+        ("vivae", "does not match 3 of 3 names"),
     ],
 )
 def test_what_is_said_of_a_pattern_that_does_not_fit(pattern, message):
@@ -109,7 +109,7 @@ def test_the_tree_of_each_corpus(corpus, tmp_path):
     (tmp_path / "about.csv").write_text("speaker,age\n1,2\n")  # as some have beside the clips
     (tmp_path / "more.csv").touch()
     if corpus == "tess":  # of two speakers
-        with pytest.raises(CorpusError, match="need at least 3 speakers"):
+        with pytest.raises(CorpusError, match="at least 3 speakers \\(or clips\\) are needed"):
             load_bursts("folder", tmp_path, speaker_pattern=corpus, label_pattern=corpus)
         return
     task, splits = load_bursts("folder", tmp_path, speaker_pattern=corpus, label_pattern=corpus)
@@ -189,7 +189,7 @@ def test_a_pattern_may_begin_with_a_dash(capsys):
     assert command.recipe["label_pattern"] == recipe["label_pattern"]
     with pytest.raises(SystemExit):
         parse_arguments(["--label_pattern", r"-(\w+)-"])
-    assert "a value that begins with - is given as --NAME=VALUE" in capsys.readouterr().err
+    assert "write a value that begins with - as --NAME=VALUE" in capsys.readouterr().err
 
 
 def table(folder, *rows: str):
@@ -207,10 +207,13 @@ def test_patterns_beside_the_columns_of_a_table(tmp_path):
     task, splits = load_bursts("folder", path, label_pattern="_([a-z]+)")
     assert task.labels == ("cry", "laugh") and set(splits["train"]["speaker"][:]) < {f"x{n}" for n in range(12)}
     for options, message in [
-        ({"speaker_pattern": "^(s.)", "speaker_column": "speaker"}, "both say who speaks"),
-        ({"label_pattern": "_([a-z]+)", "label_columns": ["joy"]}, "both say what the labels are"),
-        ({"group_pattern": "(y)"}, r"clips.csv: --group_pattern \(y\) does not fit 6 of 12 names, such as s1_laugh1;"),
-        ({"label_pattern": "^(s)"}, r"1 class \(\['s'\]\); two are needed"),
+        ({"speaker_pattern": "^(s.)", "speaker_column": "speaker"}, "both give the speakers"),
+        ({"label_pattern": "_([a-z]+)", "label_columns": ["joy"]}, "both give the labels"),
+        (
+            {"group_pattern": "(y)"},
+            r"clips.csv: --group_pattern \(y\) does not match 6 of 12 names, such as s1_laugh1;",
+        ),
+        ({"label_pattern": "^(s)"}, r"1 class \(\['s'\]\); at least two are needed"),
     ]:
         with pytest.raises(CorpusError, match=message):
             load_bursts("folder", path, **options)
@@ -224,7 +227,7 @@ def test_cuts_in_two_splits_are_told_and_a_group_pattern_keeps_them_together(tmp
     rows = [f"{kind}{n}_{cut}.wav,{kind}" for kind in ("cry", "laugh") for n in "abcde" for cut in range(3)]
     path = table(tmp_path, "file,emotion", *rows)
     load_bursts("folder", path, speaker_column="")
-    assert len(caplog.records) == 1 and "differ in a running number only, such as" in caplog.text
+    assert len(caplog.records) == 1 and "differ only in a running number, such as" in caplog.text
     caplog.clear()
     splits = load_bursts("folder", path, speaker_column="", group_pattern=r"^(.+?)[ _.-]*\d*$").splits
     groups = [set(rows["group"][:]) for rows in splits.values()]

@@ -111,7 +111,7 @@ def test_several_views_are_averaged_whoever_asks(model, clips, tmp_path):
     assert predict_avb.main(argv) == 0
     assert float(read_csv(windows)[0]["Arousal"]) == pytest.approx(float(row["Arousal"]), abs=1e-5)
     assert as_scorer(pipe).views == 3
-    with pytest.raises(ValueError, match="views 0 is not legal: give 1 to 15"):
+    with pytest.raises(ValueError, match="views 0 is invalid: it must be 1 to 15"):
         pipe(path, views=0)
 
 

@@ -86,7 +86,7 @@ def test_a_task_must_be_chosen(tmp_path, release):
         load_bursts("folder", tmp_path / "out")
     with pytest.raises(CorpusError, match="no task 'tpye'; did you mean 'type'?"):
         load_bursts("folder", tmp_path / "out", "tpye")
-    with pytest.raises(CorpusError, match="prepared shards know their columns"):
+    with pytest.raises(CorpusError, match="these are prepared shards"):
         load_bursts("folder", tmp_path / "out", "two", label_columns=["Valence"])
 
 
@@ -105,8 +105,8 @@ def test_damaged_shards_are_refused(tmp_path, release):
         return str(error.value)
 
     assert "cannot be read as JSON" in refusal(tasks, "{")
-    assert "not what prepare writes ('columns')" in refusal(tasks, '[{"name": "two"}]')
-    assert "not the settings that prepare writes" in refusal(settings, "[]")
+    assert "not written by prepare ('columns')" in refusal(tasks, '[{"name": "two"}]')
+    assert "not written by prepare" in refusal(settings, "[]")
     assert "prepare was interrupted here" in refusal(settings, '{"finished": false}')
     assert "not a Parquet file" in refusal(out / "train-00000.parquet", "no table")
     shard = pq.read_table(out / "train-00000.parquet")
@@ -187,7 +187,7 @@ def test_bad_clips(tmp_path, release, capsys):
         prepare("hume_vb", release, out, strict=True)
     for _ in range(2):  # the second run skips the finished shards, and still knows
         main(["hume_vb", str(release), str(out), "--shard-rows", "8000"])
-        assert "clips left out that could not be decoded: 1, see" in capsys.readouterr().err
+        assert "clips left out because they could not be decoded: 1, see" in capsys.readouterr().err
         report = pd.read_csv(out / "bad_clips.csv")
         assert list(report.columns) == ["split", "id", "path", "reason"]
         assert report.iloc[0, :3].tolist() == ["train", "[10001]", str(bad_path)]
@@ -219,19 +219,19 @@ def test_resume(tmp_path, release):
 def test_other_settings_are_refused(tmp_path, release):
     out = tmp_path / "out"
     prepare("hume_vb", release, out)
-    with pytest.raises(CorpusError, match="holds shards made with other peak_db"):
+    with pytest.raises(CorpusError, match="contains shards made with other settings \\(peak_db"):
         prepare("hume_vb", release, out, AudioPreparation(peak_db=-6))
     labels = release / "labels" / "two_info.csv"
     table = pd.read_csv(labels)
     table.loc[table.Split == "Train", "Valence"] = 0.5
     table.to_csv(labels, index=False)
-    with pytest.raises(CorpusError, match="holds shards made with other inputs"):
+    with pytest.raises(CorpusError, match="contains shards made with other settings \\(inputs"):
         prepare("hume_vb", release, out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
-    with pytest.raises(CorpusError, match="full: not empty, and not begun by prepare"):
+    with pytest.raises(CorpusError, match="full: not empty, and not written by prepare"):
         prepare("hume_vb", release, tmp_path / "full")
-    with pytest.raises(CorpusError, match="prepared shards already"):
+    with pytest.raises(CorpusError, match="already prepared shards"):
         prepare("hume_vb", out, tmp_path / "twice")
     with pytest.raises(CorpusError, match="shard_rows must be positive"):
         prepare("hume_vb", release, tmp_path / "none", shard_rows=0)

@@ -98,7 +98,7 @@ def test_interrupted_and_repeated_push_ends_complete(folder, hub, tmp_path):  # 
 
     hub.fail("POST", "/commit/")  # the weights arrive, then the connection breaks
     done = run(push_command(folder, "--yes"), hub, tmp_path)
-    assert done.returncode == 1 and "repeat the command, it continues from there" in done.stderr
+    assert done.returncode == 1 and "repeat the command to continue" in done.stderr
     assert hub.repos[REPO].files == {} and len(hub.blobs) == 1
 
     done = run(push_command(folder, "--yes"), hub, tmp_path)
@@ -150,12 +150,16 @@ def test_what_goes_wrong_is_one_clear_line(folder, hub, tmp_path):  # noqa: F811
     hub.fail("POST", "org/lfs-403.git", status=403)
     hub.fail("POST", "/api/repos/create", status=404)  # the first to come this far is org/missing
     cases = {
-        "no token": ([str(folder), REPO, "--yes"], None, "no token of the Hub: `hf auth login`, or set HF_TOKEN"),
+        "no token": ([str(folder), REPO, "--yes"], None, "no Hub token: run `hf auth login`, or set HF_TOKEN"),
         "bad token": ([str(folder), REPO, "--yes"], "hf_wrong", "does not accept the token"),
         "404": ([str(folder), "org/missing", "--yes"], token, "no such repository or organisation: correct ORG/NAME"),
-        "403": ([str(folder), "others/x", "--yes"], token, "the token may not write to others/x"),
-        "403 of the upload": ([str(folder), "org/lfs-403", "--yes"], token, "the token may not write to org/lfs-403"),
-        "no name": ([str(folder), "a/b/c", "--yes"], token, "'a/b/c' is not the name of a repository: give ORG/NAME"),
+        "403": ([str(folder), "others/x", "--yes"], token, "the token has no write access to others/x"),
+        "403 of the upload": (
+            [str(folder), "org/lfs-403", "--yes"],
+            token,
+            "the token has no write access to org/lfs-403",
+        ),
+        "no name": ([str(folder), "a/b/c", "--yes"], token, "'a/b/c' is not a repository name: give ORG/NAME"),
         "public": ([str(folder), "org/is-public", "--yes"], token, "org/is-public is public: push with --public"),
         "refused card": ([str(refused), REPO, "--yes"], token, "the Hub refuses its metadata: license 'nonsense'"),
         "not asked": ([str(folder), REPO], token, "nothing was uploaded: answer y, or add --yes"),
@@ -216,7 +220,7 @@ def test_an_example_that_is_not_in_the_folder_is_refused(folder, src):
     (folder.parent / "outside.wav").write_bytes(b"RIFF")
     card = (folder / "README.md").read_text()
     (folder / "README.md").write_text(card.replace("---\n", f"---\nwidget:\n- src: {src}\n", 1))
-    with pytest.raises(AvbError, match="not a file of this folder"):
+    with pytest.raises(AvbError, match="it is not in this folder"):
         files_to_push(folder)
 
 
@@ -276,7 +280,7 @@ def test_training_without_a_token_fails_before_it_starts(sample, tmp_path):
             cwd=ROOT, env=stub.environment(tmp_path / "hf_home", token=None), capture_output=True, text=True,
         )  # fmt: skip
         assert stub.repos == {}
-    assert done.returncode == 1 and "error: no token of the Hub" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "error: no Hub token" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists() and time.perf_counter() - started < 120
 
 

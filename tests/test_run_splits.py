@@ -88,7 +88,7 @@ def test_a_table_that_changed_is_refused(run, change, capsys, tmp_path):
     printed = capsys.readouterr().err
     assert message in printed and "--split_column" in printed and printed.count("error: ") == 1
     args.resume = True
-    with pytest.raises(CorpusError, match="no longer those that the model was trained with"):
+    with pytest.raises(CorpusError, match="its clips have changed since the model was trained"):
         load_clips(data_args, args)
 
 
@@ -107,7 +107,7 @@ def test_a_damaged_file_of_splits_is_an_error(run):
     folder, table, options, _, _ = run
     splits = load_bursts("folder", table, None, **options).splits
     (folder / "splits.csv").write_text("clip,part\na,b\n")
-    with pytest.raises(CorpusError, match="not what a run writes"):
+    with pytest.raises(CorpusError, match="not written by a run"):
         as_in_run(splits, folder / "splits.csv", str(table), is_same=True)
     write_run_splits(folder / "splits.csv", splits)
     assert as_in_run(splits, folder / "splits.csv", str(table), is_same=True) is splits

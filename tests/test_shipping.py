@@ -78,7 +78,7 @@ def test_what_cannot_be_shipped(run, folders, monkeypatch):
     broken = folders / "broken"
     shutil.copytree(run, broken)
     (broken / "README.md").unlink()
-    with pytest.raises(AvbError, match="no README.md; ship a run"):
+    with pytest.raises(AvbError, match="no README.md; ship a finished run"):
         shipping.ship(broken, "mini")
     monkeypatch.setattr(shipping, "MAX_BYTES", 1000)
     with pytest.raises(AvbError, match="MiB in half precision"):

@@ -93,9 +93,9 @@ BROKEN = {
     "misspelt column": (edit(1, "Awe", "Aww"), "header", 1, "call it 'Awe'"),
     "training column": (edit(1, "File_ID", "File_ID,Split"), "header", 1, "column 'Split' is not part of a submission"),
     "order of columns": (edit(1, "Awe,Excitement", "Excitement,Awe"), "header-order", 1, "should be 'Awe'"),
-    "form of ids": (edit(3, "[10020]", "10020.wav"), "file-id", 3, "write it as the release does, [10119]"),
+    "form of ids": (edit(3, "[10020]", "10020.wav"), "file-id", 3, "write it as in the release, [10119]"),
     "duplicate": (edit(4, "[10457]", "[10020]"), "duplicate", 4, "already in line 3"),
-    "unknown id": (edit(4, "[10457]", "[99999]"), "unknown-id", 4, "no clip of the Test split"),
+    "unknown id": (edit(4, "[10457]", "[99999]"), "unknown-id", 4, "not a clip of the Test split"),
     "missing id": (lambda lines: "\n".join(lines[:-1]).encode(), "missing-ids", None, "1 of 4 clips"),
     "text": (lambda lines: edit(2, first_score(lines), "high")(lines), "not-a-number", 2, "Awe is 'high'"),
     "empty cell": (lambda lines: edit(2, first_score(lines), "")(lines), "not-a-number", 2, "Awe is ''"),
@@ -111,10 +111,10 @@ BROKEN = {
     ),
     "blank line": (lambda lines: "\n".join([*lines, "", ""]).encode(), "column-count", 6, "an empty line"),
     "nothing": (lambda lines: b"\n", "empty", None, "the file is empty"),
-    "header only": (lambda lines: lines[0].encode(), "no-rows", None, "a header and nothing else"),
+    "header only": (lambda lines: lines[0].encode(), "no-rows", None, "a header but no lines"),
     "byte-order mark": (lambda lines: "\n".join(lines).encode("utf-8-sig"), "byte-order-mark", 1, "UTF-8 without BOM"),
     "spreadsheet": (lambda lines: "\n".join(lines).encode("utf-16"), "encoding", 1, "plain UTF-8 CSV"),
-    "semicolons": (lambda lines: "\n".join(lines).replace(",", ";").encode(), "separator", 1, "parted by semicolons"),
+    "semicolons": (lambda lines: "\n".join(lines).replace(",", ";").encode(), "separator", 1, "by semicolons"),
     "quotes": (edit(3, "[10020]", '"[10020]"x'), "csv", 3, "without quotation marks"),
 }
 
@@ -174,7 +174,7 @@ def test_no_file(tmp_path):
         ({"predictions": SCORES["high"].astype(str)}, "must be"),
         ({"team": "our_team"}, "letters, digits and hyphens"),
         ({"number": 0}, "the first is 1"),
-        ({"expected_ids": [*IDS, "[7]"]}, r"1 of 5 clips of the Test split have no line \(\[7\]\)"),
+        ({"expected_ids": [*IDS, "[7]"]}, r"1 of 5 clips of the Test split are missing \(\[7\]\)"),
         ({"folder": "scores.csv"}, "must be called A-VB-High_ours_1.csv"),
     ],
 )

@@ -140,7 +140,7 @@ def test_later_recipes_win(tmp_path):
         (["RECIPE", "--task", "high"], "unknown argument 'learning_rat' in the recipe; did you mean 'learning_rate'?"),
         (["--eval_strategy", "often"], "often is not a valid IntervalStrategy"),
         (["--save_strategy", "steps"], "--eval_strategy epoch and --save_strategy steps must be the same"),
-        (["--seed", "1", "RECIPE"], "wrong.yaml'; if it is a recipe, it comes before all"),
+        (["--seed", "1", "RECIPE"], "wrong.yaml'; if it is a recipe, put it before the arguments"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(argv, message, tmp_path, capsys):
@@ -307,7 +307,7 @@ def test_balanced_class_weights_are_scikit_learns(tmp_path):
         ({"freeze": "encoder"}, "add --freeze none"),
         ({"freeze": "everything", "encoder": "CHECKPOINT"}, "one of none, feature_encoder, encoder"),
         ({"encoder": "nowhere/at-all"}, "--encoder nowhere/at-all: no such folder"),
-        ({"class_weights": "balanced"}, "only for a classification task"),
+        ({"class_weights": "balanced"}, "it can only be 'balanced', and needs a classification task"),
         ({"pooling": "mean"}, "pooling='mean'"),
         ({"encoder_layer": 9}, "encoder_layer=9"),
     ],

@@ -89,7 +89,7 @@ def test_load_takes_torch_where_there_are_safetensors_and_else_what_there_is(exp
     (both / "onnx" / "model_fp16.onnx").unlink()
     with pytest.raises(AvbError, match=r"no onnx/model_fp16.onnx; write it first: python -m avb.export"):
         avb.load(str(both), engine="onnx", precision="fp16")
-    with pytest.raises(AvbError, match="engine='jax' is not legal"):
+    with pytest.raises(AvbError, match="engine='jax' is invalid"):
         avb.load(str(both), engine="jax")
     with pytest.raises(AvbError, match="precision='fp16' is for engine='onnx'"):
         avb.load(str(both), precision="fp16")

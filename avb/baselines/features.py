@@ -104,8 +104,8 @@ def _compute(waveforms: Dataset, feature_extractor: OpenSmileFeatureExtractor, n
         yield from parallel(tasks)
     except BrokenProcessPool as error:
         raise AvbError(
-            "a process that computed openSMILE's functionals was killed, as the system does when memory runs out: use "
-            "fewer of them (--num_decode_workers)"
+            "a process that computed openSMILE's functionals was killed, probably because memory ran out: use "
+            "fewer processes (--num_decode_workers)"
         ) from error
 
 

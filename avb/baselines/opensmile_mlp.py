@@ -82,9 +82,9 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
         **kwargs,
     ):
         if feature_set not in FEATURE_SETS:
-            raise ValueError(f"feature_set={feature_set!r} is not legal: it must be one of {', '.join(FEATURE_SETS)}")
+            raise ValueError(f"feature_set={feature_set!r} is invalid: it must be one of {', '.join(FEATURE_SETS)}")
         if sampling_rate != SAMPLING_RATE:
-            raise ValueError(f"sampling_rate={sampling_rate!r} is not legal: it must be {SAMPLING_RATE} (Hz)")
+            raise ValueError(f"sampling_rate={sampling_rate!r} is invalid: it must be {SAMPLING_RATE} (Hz)")
         AudioPreparation(sampling_rate, trim_top_db, peak_db)  # refuses what is illegal
         import_opensmile()  # fails here, before any audio is decoded
         super().__init__(**kwargs)
@@ -125,7 +125,9 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
             ValueError: another sampling rate, or a clip that is not mono.
         """
         if sampling_rate not in (None, self.sampling_rate):
-            raise ValueError(f"the clips are at {sampling_rate} Hz: openSMILE features need {self.sampling_rate} Hz")
+            raise ValueError(
+                f"the clips are at {sampling_rate} Hz, but openSMILE features need {self.sampling_rate} Hz"
+            )
         if np.ndim(raw_speech[0]) == 0:  # a single clip
             raw_speech = [raw_speech]
         limit = max_length if truncation else None
@@ -216,7 +218,7 @@ class OpenSmileMLP(BaselineModel):
             raise ValueError(f"features must be of shape (clips, {expected}) with clips > 0, got {features.shape}")
         mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
         if not np.isfinite(mean).all():
-            raise ValueError(f"{np.count_nonzero(~np.isfinite(mean))} features hold NaN or infinity")
+            raise ValueError(f"{np.count_nonzero(~np.isfinite(mean))} features are NaN or infinite")
         std = np.where(std > 1e-6 * np.abs(mean), std, 1.0)
         self.standardization.mean.copy_(torch.from_numpy(mean))
         self.standardization.std.copy_(torch.from_numpy(std))

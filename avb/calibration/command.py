@@ -60,5 +60,5 @@ def main(argv: list[str] | None = None) -> int:
     for name, task in calibration.tasks.items():
         facts = {"temperature": task.temperature} if task.set_thresholds else {}
         shown = ", ".join(f"{key} {value:g}" for key, value in (facts | task.measured).items())
-        print(f"{f'{name}: ' if name else ''}{shown or 'too few speakers to measure it on others'}")
+        print(f"{f'{name}: ' if name else ''}{shown or 'too few speakers to measure it on held-out ones'}")
     return 0

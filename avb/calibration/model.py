@@ -54,14 +54,14 @@ def calibrate(
     """
     folder = Path(locate(model))
     if not folder.is_dir():
-        raise AvbError(f"{model}: give the model's folder, in which {CALIBRATION_FILE} is to be written")
+        raise AvbError(f"{model}: give the model's folder, where {CALIBRATION_FILE} will be written")
     if split == "train":
-        raise AvbError("--split train: what the model was trained on says nothing about others; give validation")
+        raise AvbError("--split train: a calibration on training clips says nothing about other clips; use validation")
     clips = corpus_of_run(model, corpus, str(data_dir), task, split, options)
     the_task, rows = clips.labelled()
     loaded, feature_extractor = load_model(model, device)
     if isinstance(loaded, ExportedModel):
-        raise AvbError(f"{model}: an export; calibrate the model it was made of, and export that again")
+        raise AvbError(f"{model}: this is an export; calibrate the original model and export it again")
     order = _outputs(model, loaded.config, the_task)
 
     scores, kept = [], []
@@ -93,8 +93,8 @@ def _calibrate_task(where: str, task: Task, labels: np.ndarray, scores: np.ndarr
     labelled = has_label(task, labels)
     if labelled.sum() < FEWEST_CLIPS:
         raise AvbError(
-            f"{where}: {labelled.sum()} clips with labels of {task.name}: a calibration needs {FEWEST_CLIPS}; give a "
-            "larger split (--split)"
+            f"{where}: {labelled.sum()} clips have labels of {task.name}, but a calibration needs {FEWEST_CLIPS}; "
+            "use a larger split (--split)"
         )
     # The logarithm of a probability is a logit, less what is the same for all labels.
     logits = np.log(np.maximum(scores, 1e-12)) if task.kind == "classification" else scores

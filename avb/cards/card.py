@@ -65,9 +65,9 @@ def build_card(
     """
     for argument, value in (("watts", watts), ("grams_per_kwh", grams_per_kwh)):
         if value is not None and not 0 < value < math.inf:
-            raise AvbError(f"--{argument} {value:g}: give a positive number, or leave it out")
+            raise AvbError(f"--{argument} {value:g}: it must be positive, or left out")
     if grams_per_kwh is not None and watts is None:
-        raise AvbError("--grams_per_kwh needs --watts too: carbon is energy times intensity")
+        raise AvbError("--grams_per_kwh needs --watts too: carbon is energy times carbon intensity")
     rows = [row for path in results for row in read_results(path)]
     row = find_row(run.metrics, rows, results) if results else None
     seconds = run.metrics.train_seconds

@@ -51,38 +51,38 @@ def check_release(folder: str | Path) -> list[Point]:
 
 def _points(folder: Path, run: Run) -> Iterator[Point]:
     write = f"python -m avb.cards write {folder}"
-    yield _tried("a model with the code that reads it", lambda: hub_files(folder))
+    yield _tried("a model with the code that loads it", lambda: hub_files(folder))
     yield Point("a card", (folder / CARD).is_file(), write, must=True)
-    yield _tried("files that can be pushed, no pickle among them", lambda: files_to_push(folder))
+    yield _tried("files that can be pushed, without pickles", lambda: files_to_push(folder))
     text, data = _read_card(folder)
     for key, way in {
-        "license": f"{write}, and settle the licence with the data's owner",
+        "license": f"{write}, and agree on the licence with the data's owner",
         "library_name": write,
     }.items():
         yield Point(f"{key} in the card", data.get(key, "unknown") != "unknown", way, must=True)
     yield Point("pipeline_tag in the card", "pipeline_tag" in data, write, must=True)
-    yield Point("the card's scores are those of metrics.json", _is_current(run, data), f"{write} once more", must=True)
+    yield Point("the card's scores match metrics.json", _is_current(run, data), f"{write} once more", must=True)
     splits = [section.split for section in run.sections]
     yield Point("a score on labelled clips", bool(splits), "train with a validation split", must=True)
 
-    yield Point("a score on test, which chose nothing", "test" in splits, "give the data a test split")
+    yield Point("a score on a test split, which selected nothing", "test" in splits, "add a test split to the data")
     has_intervals = all(any(key.endswith("_low") for key in section.scores) for section in run.sections)
     yield Point("intervals", bool(splits) and has_intervals, "train again: older runs have none")
     yield Point("model-index in the card", "model-index" in data, write)
     seeds = "### Runs of this recipe with other seeds" in text
-    yield Point("several seeds", seeds, f"train with other --seed, then {write} --results results/runs.csv")
-    yield Point("where it started: base_model", "base_model" in data or run.encoder_is_random, "name a Hub encoder")
-    yield Point("datasets on the Hub", "datasets" in data, f"{write} --dataset ORG/NAME, where the data is there")
+    yield Point("several seeds", seeds, f"train with another --seed, then {write} --results results/runs.csv")
+    yield Point("base_model in the card", "base_model" in data or run.encoder_is_random, "use an encoder from the Hub")
+    yield Point("datasets on the Hub", "datasets" in data, f"{write} --dataset ORG/NAME, if the data is there")
     benchmark = any((folder / EVALUATIONS).glob("*.yaml"))
     yield Point(
-        f"{EVALUATIONS}/ of a registered benchmark", benchmark, f"{write} --benchmark ORG/DATASET:TASK, if it is"
+        f"{EVALUATIONS}/ for a registered benchmark", benchmark, f"{write} --benchmark ORG/DATASET:TASK, if it has one"
     )
-    yield Point("an example with its scores", bool(data.get("widget")), f"{write} --example laugh.wav")
+    yield Point("an example clip with its scores", bool(data.get("widget")), f"{write} --example laugh.wav")
     yield Point("energy of the training", "kWh" in text, f"{write} --watts W, if you know them")
     calibrated = (folder / CALIBRATION_FILE).is_file()
     yield Point("calibrated probabilities", calibrated, f"python -m avb.calibration {folder} DATA")
-    fit = f"python -m avb.events reject {folder} --pool POOL --data_dir EMOGATOR (its --help says how POOL is made)"
-    yield Point("rejection of what is no burst", bool(run.rejection), fit)
+    fit = f"python -m avb.events reject {folder} --pool POOL --data_dir EMOGATOR (see its --help for POOL)"
+    yield Point("rejection of sounds that are not bursts", bool(run.rejection), fit)
     exported = (folder / HUB_FOLDER / "model.onnx").is_file()
     yield Point(f"{HUB_FOLDER}/ for other engines", exported, f"python -m avb.export {folder} {folder} --hub")
 

@@ -34,10 +34,10 @@ def write_evaluations(folder: Path, run: Run, benchmark: str) -> Path:
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+):([\w.-]+)", benchmark)
     if match is None:
-        raise AvbError(f"--benchmark {benchmark!r}: give ORG/DATASET:TASK, as the benchmark's eval.yaml names them")
+        raise AvbError(f"--benchmark {benchmark!r}: give ORG/DATASET:TASK, as in the benchmark's eval.yaml")
     sections = [section for section in run.sections if section.split == SPLIT]
     if len(sections) != 1:
-        found = "no score of one" if not sections else f"{len(sections)} tasks'"
+        found = "no score" if not sections else f"{len(sections)} tasks'"
         raise AvbError(f"{folder}: --benchmark is for one task's score on {SPLIT}, and metrics.json has {found}")
     (section,) = sections
     metric = run.metrics.metric

@@ -74,14 +74,14 @@ def hub_files(folder: str | os.PathLike) -> list[str]:
     folder = Path(folder)
     missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
     if missing:
-        raise AvbError(f"{folder}: no {', '.join(missing)}; give a folder that train_avb.py has finished")
+        raise AvbError(f"{folder}: no {', '.join(missing)}; give the folder of a finished run of train_avb.py")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     references = [*config.get("auto_map", {}).values(), *preprocessor.get("auto_map", {}).values()]
     references += [entry["impl"] for entry in config.get("custom_pipelines", {}).values()]
-    again = "save the model again, by avb.cards.hub_folder.save_hub_folder"
+    again = "save the model again with avb.cards.hub_folder.save_hub_folder"
     if not references:
-        raise AvbError(f"{folder}: config.json names no code that reads the model without this project; {again}")
+        raise AvbError(f"{folder}: config.json names no code that can load the model without this project; {again}")
     code: set[str] = set()
     try:
         for name in {f"{reference.split('.')[0]}.py" for reference in references}:

@@ -146,9 +146,9 @@ def files_to_push(folder: Path) -> list[str]:
     for name in files:
         path = folder / name
         if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
-            raise AvbError(f"{path}: the card shows it as an example, but it is not a file of this folder")
+            raise AvbError(f"{path}: the card shows it as an example, but it is not in this folder")
         if looks_like_pickle(path):
-            raise AvbError(f"{path} looks like a pickle, which can run code when it is loaded: it is not uploaded")
+            raise AvbError(f"{path} looks like a pickle, which can run code when loaded: it is not uploaded")
     return files
 
 
@@ -176,12 +176,12 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
         yield
     except LocalTokenNotFoundError as error:
         raise AvbError(
-            "no token of the Hub: `hf auth login`, or set HF_TOKEN, with write access (huggingface.co/settings/tokens)"
+            "no Hub token: run `hf auth login`, or set HF_TOKEN, with write access (huggingface.co/settings/tokens)"
         ) from error
     except HFValidationError as error:
-        raise AvbError(f"{repo_id!r} is not the name of a repository: give ORG/NAME ({_first_line(error)})") from error
+        raise AvbError(f"{repo_id!r} is not a repository name: give ORG/NAME ({_first_line(error)})") from error
     except OfflineModeIsEnabled as error:
-        raise AvbError("the Hub's client is offline: unset HF_HUB_OFFLINE to push") from error
+        raise AvbError("the Hub client is offline: unset HF_HUB_OFFLINE to push") from error
     except HfHubHTTPError as error:
         raise AvbError(_explain(error.response.status_code, repo_id, error)) from error
     except (HTTPError, RuntimeError) as error:  # the client wraps what happens in an upload's thread
@@ -192,18 +192,18 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
             raise
         endpoint = os.environ.get("HF_ENDPOINT", "the Hub")
         raise AvbError(
-            f"the connection to {endpoint} failed ({_first_line(cause)}): repeat the command, it continues from there"
+            f"the connection to {endpoint} failed ({_first_line(cause)}): repeat the command to continue"
         ) from error
 
 
 def _explain(status: int, repo_id: str, error: Exception) -> str:
     if status == 401:
-        return "the Hub does not accept the token: log in again by `hf auth login`, or correct HF_TOKEN"
+        return "the Hub does not accept the token: run `hf auth login` again, or correct HF_TOKEN"
     if status == 403:
-        return f"the token may not write to {repo_id}: use one with write access to it, or another ORG/NAME"
+        return f"the token has no write access to {repo_id}: use one that has, or another ORG/NAME"
     if status == 404:
-        return f"{repo_id}: the Hub has no such repository or organisation: correct ORG/NAME, or make it there first"
-    return f"{repo_id}: the Hub answers {status} ({_first_line(error)}): repeat the command, it continues from there"
+        return f"{repo_id}: the Hub has no such repository or organisation: correct ORG/NAME, or create it there first"
+    return f"{repo_id}: the Hub answered {status} ({_first_line(error)}): repeat the command to continue"
 
 
 def _first_line(error: Exception) -> str:

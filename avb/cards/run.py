@@ -137,7 +137,7 @@ def read_run(folder: str | Path) -> Run:
     config = read_facts(folder, CONFIG)
     if model_class(config.get("model_type")) is None:
         raise AvbError(
-            f"{folder}: a model of type {config.get('model_type')!r}; cards are for those that train_avb.py makes"
+            f"{folder}: a model of type {config.get('model_type')!r}; cards are only for models trained by train_avb.py"
         )
     metrics = read_metrics(folder) if (folder / METRICS).is_file() else Metrics(task="", metric="", labels=[])
     versions, train_set = read_facts(folder, VERSIONS), read_facts(folder, TRAIN_SET)

@@ -50,7 +50,7 @@ def ship(run: str | os.PathLike, name: str) -> Path:
     run = Path(run)
     lacking = sorted({*FILES, CARD} - set(hub_files(run)))
     if lacking:
-        raise AvbError(f"{run}: no {', '.join(lacking)}; ship a run that train_avb.py has finished")
+        raise AvbError(f"{run}: no {', '.join(lacking)}; ship a finished run of train_avb.py")
     model, feature_extractor = load_model(str(run), "cpu")
     noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     expected = score_waveforms(model, feature_extractor, [noise])
@@ -66,10 +66,10 @@ def ship(run: str | os.PathLike, name: str) -> Path:
             shutil.copyfile(run / CALIBRATION_FILE, Path(temporary, CALIBRATION_FILE))
         size = Path(temporary, "model.safetensors").stat().st_size
         if size > MAX_BYTES:
-            raise AvbError(f"{run}: {size / 2**20:.1f} MiB in half precision; a shipped model has at most 16 MiB")
+            raise AvbError(f"{run}: {size / 2**20:.1f} MiB in half precision; a shipped model may have at most 16 MiB")
         difference = np.abs(score_waveforms(*load_model(temporary, "cpu"), [noise]) - expected).max()
         if not difference <= TOLERANCE:
-            raise AvbError(f"{run}: half precision changes its scores by {difference:.3g}; it cannot be shipped so")
+            raise AvbError(f"{run}: half precision changes its scores by {difference:.3g}, too much for shipping")
         shutil.rmtree(FOLDER / name, ignore_errors=True)
         os.chmod(shutil.move(temporary, FOLDER / name), 0o755)
         Path(temporary).mkdir()  # the context removes it

@@ -39,7 +39,7 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
             shadows += len(files) - len(kept)
             clips += [(file, class_folder.name, split) for file in kept]
     if shadows:
-        logger.warning("%s: %d hidden files and shadows of a file system (._*, __MACOSX) skipped", root, shadows)
+        logger.warning("%s: %d hidden files and file-system metadata files (._*, __MACOSX) skipped", root, shadows)
     ids = [file.relative_to(root).as_posix() for file, _, _ in clips]
     class_of = read_classes(ids, patterns.label, str(root)) if patterns.label else [name for _, name, _ in clips]
     classes = sorted(set(class_of))
@@ -47,12 +47,12 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
         raise CorpusError(
             f"{root}: neither one label table ({', '.join(TABLE_SUFFIXES)}) nor sub-folders of clips, one per class "
             f"(classes found: {classes or 'none'}); add a table with a column of paths and the label columns, or give "
-            "--label_pattern if the names of the files tell the classes"
+            "--label_pattern if the names of the files contain the classes"
         )
     if len(classes) < 2:
         raise CorpusError(
             f"{root}: --label_pattern {patterns.label} finds {len(classes)} class ({classes}) in the names of "
-            f"{len(clips)} clips; two are needed"
+            f"{len(clips)} clips; at least two are needed"
         )
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))
     labels = np.array([classes.index(name) for name in class_of])

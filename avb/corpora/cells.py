@@ -61,10 +61,10 @@ def find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) 
         first = ", ".join(missing[:3])
         message = f"{table.path}: {len(missing)} of {len(files)} audio files are not in {audio_root}, such as {first}"
         if "$" in first or "{" in first or "~" in first:
-            message += "; of variables in paths only $data_root is filled in, by audio_root"
+            message += "; the only variable replaced in paths is $data_root, by audio_root"
         if not skip_missing:
             raise CorpusError(
-                f"{message}; give audio_root=... (--audio_root), or leave them out: skip_missing=True (--skip_missing)"
+                f"{message}; give audio_root=... (--audio_root), or skip them: skip_missing=True (--skip_missing)"
             )
         logger.warning("%s; left out", message)
     return files
@@ -222,7 +222,9 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
         numbers, missing = parse_numbers(table, column)
         unreadable = np.flatnonzero(np.isnan(numbers) & ~missing)
         if len(unreadable):
-            raise CorpusError(f"{_cell(table, unreadable, column, ids)} is not a number; leave a missing label empty")
+            raise CorpusError(
+                f"{_cell(table, unreadable, column, ids)} is not a number; leave a missing label's cell empty"
+            )
         outside = np.flatnonzero((numbers < low - slack) | (numbers > high + slack))
         if len(outside):
             lowest, highest = np.nanmin(numbers), np.nanmax(numbers)
@@ -295,10 +297,10 @@ def _range_hint(task: Task, lowest: float, highest: float) -> str:
     hints = []
     if lowest < highest:
         hints = [
-            f"if that is the scale, give label_range=({low}, {high}) (--label_range {low} {high})",
-            "if the numbers are classes, kind='classification' (--kind)",
+            f"if that is the scale, use label_range=({low}, {high}) (--label_range {low} {high})",
+            "if the numbers are classes, use kind='classification' (--kind)",
         ]
     if lowest == -1:
-        hints.append("if -1 stands for a missing label, leave its cell empty")
-    hints.append("if this is not a label, name the labels in label_columns=[...] (--label_columns)")
+        hints.append("if -1 means a missing label, leave its cell empty")
+    hints.append("if this is not a label, list the labels in label_columns=[...] (--label_columns)")
     return "; " + "; ".join(hints)

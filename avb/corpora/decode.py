@@ -116,7 +116,7 @@ def decode_clips(
                 clips = list(pool.map(decode, sources, chunksize=16)) if pool else map(decode, sources)
             except BrokenProcessPool as error:
                 raise CorpusError(
-                    "a decoding process was killed, out of memory perhaps; use fewer processes"
+                    "a decoding process was killed, perhaps because memory ran out; use fewer processes"
                 ) from error
             for waveform, error in clips:
                 if strict and error is not None:

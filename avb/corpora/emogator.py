@@ -118,7 +118,7 @@ def _from_shards(files: dict[str, list[Path]], cache_dir: str | None) -> Dataset
         ids = pd.Index(splits[split]["id"][:])
         if ids.has_duplicates:
             folder, clip = files[split][0].parent, ids[ids.duplicated()][0]
-            raise CorpusError(f"{folder}: clip {clip!r} is in split {split!r} twice; remove one of its rows")
+            raise CorpusError(f"{folder}: clip {clip!r} is in split {split!r} twice; remove one of the rows")
     return splits
 
 
@@ -160,8 +160,8 @@ def _category_indices(categories: Sequence[str], where: str) -> np.ndarray:
     unknown = [category for category in categories if category not in index_of]
     if unknown:
         raise CorpusError(
-            f"{where}: {len(unknown)} rows of unknown category, such as {unknown[0]!r}"
-            f"{did_you_mean(unknown[0], CATEGORIES)} Legal are the 30 of avb.corpora.emogator.CATEGORIES"
+            f"{where}: {len(unknown)} rows have an unknown category, such as {unknown[0]!r}"
+            f"{did_you_mean(unknown[0], CATEGORIES)} Valid are the 30 in avb.corpora.emogator.CATEGORIES"
         )
     return np.array([index_of[category] for category in categories])
 

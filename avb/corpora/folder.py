@@ -182,7 +182,7 @@ def load(
 
     there = [clip for clip, row in enumerate(clips.positions) if files[row]]
     if not there:
-        raise CorpusError(f"{path}: 0 clips: none of its {len(names)} files is there")
+        raise CorpusError(f"{path}: 0 clips: none of its {len(names)} files exists")
     rows = [clips.positions[clip] for clip in there]
     ids, labels = [names[row] for row in rows], clips.labels[there]
     known = _known_of_clips(table, columns, patterns, paths, rows)
@@ -207,7 +207,7 @@ def load(
 def _refuse_for_shards(root: Path, patterns: NamePatterns, of_tables: dict[str, object]):
     if any(patterns) or any(value for name, value in of_tables.items() if name not in ("task", "label_range")):
         raise CorpusError(
-            f"{root}: prepared shards know their columns; options of columns and patterns go to prepare, not here"
+            f"{root}: these are prepared shards; give options of columns and patterns to prepare, not here"
         )
 
 
@@ -224,9 +224,11 @@ def _refuse_said_twice(
     path: Path, patterns: NamePatterns, speaker_column: str | None, label_columns: Sequence[str] | None
 ):
     if patterns.speaker and speaker_column is not None:
-        raise CorpusError(f"{path}: --speaker_column and --speaker_pattern both say who speaks: give one of them")
+        raise CorpusError(
+            f"{path}: --speaker_column and --speaker_pattern both give the speakers: use only one of them"
+        )
     if patterns.label and label_columns:
-        raise CorpusError(f"{path}: --label_columns and --label_pattern both say what the labels are: give one of them")
+        raise CorpusError(f"{path}: --label_columns and --label_pattern both give the labels: use only one of them")
 
 
 # ------------------------------------------------------------------------------- the table, its columns and rows
@@ -421,10 +423,10 @@ def _classes(table: Table, column: str) -> tuple[str, ...]:
                 "spellings; keep one"
             )
     if len(classes) < 2:
-        raise CorpusError(f"{table.path}, column {column!r}: {len(classes)} class ({classes}); two are needed")
+        raise CorpusError(f"{table.path}, column {column!r}: {len(classes)} class ({classes}); at least two are needed")
     if len(classes) == len(cells) > 2:
         raise CorpusError(
-            f"{table.path}, column {column!r}: every row has a class of its own, such as {classes[0]!r}; if it is not "
+            f"{table.path}, column {column!r}: every row has its own class, such as {classes[0]!r}; if it is not "
             "a label, name the label in label_columns=[...] (--label_columns)"
         )
     return tuple(classes)
@@ -438,7 +440,7 @@ def _split_of_row(table: Table, column: str, position: int) -> str:
     split = parse_split(text)
     if split is None:
         raise CorpusError(
-            f"{table.where(position)}, column {column!r}: {text!r} is not a split; legal: train, validation (val, "
+            f"{table.where(position)}, column {column!r}: {text!r} is not a split; valid: train, validation (val, "
             "dev), test"
         )
     return split

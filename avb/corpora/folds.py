@@ -29,8 +29,8 @@ def check_folds(folds: str):
     is_number = folds.isdecimal() and int(folds) >= 2
     if not (is_number or folds == BY_SPEAKER or (Path(folds).suffix in TABLE_SUFFIXES and Path(folds).is_file())):
         raise CorpusError(
-            f"--folds {folds}: give a number from 2 on, {BY_SPEAKER!r} to hold each of them out once, or a table of "
-            f"the columns id (or speaker) and fold ({', '.join(TABLE_SUFFIXES)})"
+            f"--folds {folds}: give a number of at least 2, {BY_SPEAKER!r} to hold each of them out once, or a table "
+            f"with the columns id (or speaker) and fold ({', '.join(TABLE_SUFFIXES)})"
         )
 
 
@@ -90,7 +90,7 @@ def _folds_of_table(clips: Dataset, path: str) -> list[int]:
         raise CorpusError(f"{path}: {len(unknown)} have no fold, such as {column} {unknown[0]!r}; add a row for each")
     found = [fold_of[name] for name in names]
     if len(set(found)) < 2:
-        raise CorpusError(f"{path}: all clips are in fold {found[0]}; two folds are needed")
+        raise CorpusError(f"{path}: all clips are in fold {found[0]}; at least two folds are needed")
     return found
 
 
@@ -143,7 +143,7 @@ def _read_column(table: Table, column: str) -> dict[str, int]:
         if not fold.isdecimal():
             raise CorpusError(f"{table.where(position)}: fold {fold!r} is not a number; give 0, 1, ...")
         if name in fold_of:
-            raise CorpusError(f"{table.where(position)}: {column} {name!r} is there twice; remove one of the rows")
+            raise CorpusError(f"{table.where(position)}: {column} {name!r} appears twice; remove one of the rows")
         fold_of[name] = int(fold)
     return fold_of
 
@@ -163,7 +163,7 @@ def hold_out_fold(splits: DatasetDict, path: str | Path, fold: int) -> DatasetDi
     """
     train, fold_of = require_split(splits, "train"), read_folds(path)
     if "speaker" not in train.column_names:
-        raise CorpusError(f"{path}: the clips of this corpus have no speakers, so they cannot be cut by speaker")
+        raise CorpusError(f"{path}: the clips of this corpus have no speakers, so they cannot be divided by speaker")
     speakers = train["speaker"][:]
     unknown = sorted(set(speakers) - fold_of.keys(), key=str)
     if unknown:

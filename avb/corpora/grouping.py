@@ -79,12 +79,12 @@ def warn_of_parted_cuts(ids: Sequence[str], part_of: Sequence, where: str):
     one = parted[0][0]
     other = next(name for name in parted[0] if part_of_name[name] != part_of_name[one])
     logger.warning(
-        "%s: names that differ in a running number only, such as %s (%s) and %s (%s), are parted in %d places: if they "
-        "are cuts of one recording, --group_pattern '^(.+?)[ _.-]*\\d*$' keeps them together",
+        "%s: %d groups of names that differ only in a running number, such as %s (%s) and %s (%s), are in different "
+        "splits: if they are segments of one recording, --group_pattern '^(.+?)[ _.-]*\\d*$' keeps them together",
         where,
+        len(parted),
         one,
         part_of_name[one],
         other,
         part_of_name[other],
-        len(parted),
     )

@@ -110,7 +110,7 @@ def columns_of(task: Task) -> list[str]:
 
 def _find_labels(root: Path, task: str) -> Path:
     if not root.is_dir():
-        raise CorpusError(f"{root}: no such folder; give the folder that holds audio/ and labels/")
+        raise CorpusError(f"{root}: no such folder; give the folder that contains audio/ and labels/")
     path = table_path(root, task)
     if path.is_file():
         return path
@@ -124,7 +124,7 @@ def _find_labels(root: Path, task: str) -> Path:
 def _split_of_row(table: Table, position: int, text: str) -> str:
     split = parse_split(text)
     if split is None:
-        raise CorpusError(f"{table.where(position)}, column 'Split': {text!r} is not a split; legal: Train, Val, Test")
+        raise CorpusError(f"{table.where(position)}, column 'Split': {text!r} is not a split; valid: Train, Val, Test")
     return split
 
 
@@ -134,13 +134,13 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
     Names are looked up among the files of the folder, so an id can never lead out of it.
     """
     if not folder.is_dir():
-        raise CorpusError(f"{folder}: no such folder; the release keeps its clips there (option audio_dir)")
+        raise CorpusError(f"{folder}: no such folder; the release has its clips there (option audio_dir)")
     file_of: dict[str, Path] = {}
     for file in (folder / name for name in sorted(os.listdir(folder))):
         if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith("."):
             other = file_of.setdefault(_file_key(file.stem), file)
             if other != file:
-                raise CorpusError(f"{folder}: {other.name} and {file.name} answer to one File_ID; remove one")
+                raise CorpusError(f"{folder}: {other.name} and {file.name} have the same File_ID; remove one")
     files, missing = [], []
     for position, clip_id in enumerate(table.cells[id_column]):
         name = _bare(clip_id)
@@ -158,7 +158,7 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
             f"{table.path}: {len(missing)} of {len(files)} File_IDs have no audio file in {folder}, such as {first}"
         )
         if not skip_missing:
-            raise CorpusError(f"{message}; copy the files there, or leave the clips out with skip_missing=True")
+            raise CorpusError(f"{message}; copy the files there, or skip the clips with skip_missing=True")
         logger.warning("%s; left out", message)
     return files
 

@@ -40,7 +40,7 @@ def _refuse_two_splits(corpora: Sequence[Corpus]):
                 if split_of.setdefault(clip_id, split) != split:
                     raise CorpusError(
                         f"clip {clip_id!r} is in split {split_of[clip_id]!r} for one task and in {split!r} for task "
-                        f"{corpus.task.name!r}: the tasks' tables do not belong together"
+                        f"{corpus.task.name!r}: the tables of the tasks do not belong together"
                     )
 
 

@@ -175,7 +175,7 @@ def _read(names: Sequence[str], expression: str, given: str, option: str, where:
     try:
         compiled = re.compile(expression)
     except re.error as error:
-        raise CorpusError(f"--{option} {given}: no regular expression ({error}); correct it") from error
+        raise CorpusError(f"--{option} {given}: not a valid regular expression ({error}); correct it") from error
     if compiled.groups != 1:
         hint = did_you_mean(given, PATTERNS, "Ready ones")
         raise CorpusError(f"--{option} {given}: it needs one group, such as ^([^/]+)/ for the first folder{hint}")
@@ -184,7 +184,7 @@ def _read(names: Sequence[str], expression: str, given: str, option: str, where:
     unfit = [name for name, match in zip(names, matches, strict=True) if not (match and match[1])]
     if unfit:
         raise CorpusError(
-            f"{where}: --{option} {given} does not fit {len(unfit)} of {len(names)} names, such as {unfit[0]}; correct "
-            "it, or leave these clips out"
+            f"{where}: --{option} {given} does not match {len(unfit)} of {len(names)} names, such as {unfit[0]}; "
+            "correct it, or leave these clips out"
         )
     return [match[1] for match in matches if match]

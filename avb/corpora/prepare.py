@@ -50,10 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
     except AvbError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}; the finished shards are kept: run the same command again")
+        sys.exit(f"error: {error}; the finished shards are kept: run the same command again to continue")
     if bad_clips:
         report = args.out / BAD_CLIPS_FILE
-        print(f"clips left out that could not be decoded: {len(bad_clips)}, see {report}", file=sys.stderr)
+        print(f"clips left out because they could not be decoded: {len(bad_clips)}, see {report}", file=sys.stderr)
 
 
 def prepare(
@@ -150,7 +150,7 @@ def _label_columns(
 ) -> tuple[DatasetDict, dict[str, tuple[Task, list[str]]]]:
     """The corpus with one column per label, and the tasks these columns belong to."""
     if shards.is_prepared(root):
-        raise CorpusError(f"{root}: these are prepared shards already; give the corpus they were made from")
+        raise CorpusError(f"{root}: these are already prepared shards; give the original corpus")
     if corpus == "hume_vb":
         tasks = tasks or hume_vb.tasks_in(root) or ["high"]  # without any table, the loader says what is missing
     names: Sequence[str | None] = tasks or [None]
@@ -186,7 +186,7 @@ def _add_labels(splits: DatasetDict, loaded: Corpus, columns: list[str]) -> Data
         labels = loaded.splits[split].with_format("numpy", columns=["labels"])["labels"][:][order]
         taken = sorted(set(columns) & {*rows.column_names, "duration"})
         if taken:
-            raise CorpusError(f"the label {taken[0]!r} has the name of another column of the shards; rename it")
+            raise CorpusError(f"the label {taken[0]!r} has the same name as another column of the shards; rename it")
         if loaded.task.kind == "regression":
             cells, feature = dict(zip(columns, labels.T, strict=True)), Value("float32")
         else:
@@ -214,10 +214,11 @@ def _start(out: Path, settings: dict) -> None:
         differing = [name for name, value in settings.items() if before.get(name) != value]
         if differing:
             raise CorpusError(
-                f"{out}: holds shards made with other {', '.join(differing)}; give another folder, or empty this one"
+                f"{out}: contains shards made with other settings ({', '.join(differing)}); give another folder, or "
+                "empty this one"
             )
     elif any(out.iterdir()):
-        raise CorpusError(f"{out}: not empty, and not begun by prepare; give another folder, or empty this one")
+        raise CorpusError(f"{out}: not empty, and not written by prepare; use another folder, or empty this one")
     write_json(settings_file, settings | {"finished": False})
 
 

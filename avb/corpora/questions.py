@@ -26,7 +26,7 @@ def path_question(table: Table, usual: Sequence[str]) -> str:
     named = [column for column in table.cells if names_audio(table, column)]
     proposed = f" {shlex.join(named)}" if len(named) == 1 else ""
     return (
-        f"which column holds the audio paths? None is called {', '.join(usual[:6])}, ...; give path_column=... "
+        f"which column holds the audio paths? No column is called {', '.join(usual[:6])}, ...; give path_column=... "
         f"(--path_column{proposed}), one of {list(table.cells.columns)}"
     )
 
@@ -54,7 +54,7 @@ def class_question(table: Table, columns: Sequence[str]) -> str:
     classes = [name for name in columns if _has_classes(table, name)]
     proposed = shlex.join(classes) if len(classes) == 1 else "COLUMN"
     return (
-        f"classification has one label column, there are {', '.join(columns)}; choose one: label_columns=[...] "
+        f"a classification needs one label column, but there are {', '.join(columns)}; choose one: label_columns=[...] "
         f"(--label_columns {proposed})"
     )
 

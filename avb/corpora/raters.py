@@ -56,8 +56,8 @@ def pool_raters(
         clip, rater = key
         if key in seen:
             raise CorpusError(
-                f"{table.where(position)}: rater {rater!r} rates the clip {clip!r} a second time; the first is "
-                f"{table.row_word} {table.cells.index[seen[key]]}"
+                f"{table.where(position)}: rater {rater!r} rates the clip {clip!r} a second time; the first rating is "
+                f"in {table.row_word} {table.cells.index[seen[key]]}"
             )
         seen[key] = position
         rows_of.setdefault(clip, []).append(position)
@@ -86,7 +86,7 @@ def check_targets(targets: str, rater_column: str | None, task: Task):
     if targets not in TARGETS:
         raise CorpusError(f"--rater_targets {targets!r} is unknown{did_you_mean(targets, TARGETS, 'Legal')}")
     if rater_column is None:
-        raise CorpusError(f"--rater_targets {targets} needs --rater_column, which tells the raters apart")
+        raise CorpusError(f"--rater_targets {targets} needs --rater_column, the column of the raters")
     fitting = "regression" if targets == SPREAD else "classification"
     if task.kind != fitting:
         raise CorpusError(f"--rater_targets {targets} is for a {fitting}, and this is a {task.kind}: leave it out")

@@ -127,7 +127,7 @@ def read_run_splits(path: str | Path) -> dict[str, list[str]]:
             for row in csv.DictReader(file, strict=True):
                 splits.setdefault(row["split"], []).append(row["id"])
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise CorpusError(f"{path}: not what a run writes ({error}); train again, or delete it") from error
+        raise CorpusError(f"{path}: not written by a run ({error}); train again, or delete it") from error
     return splits
 
 
@@ -157,10 +157,10 @@ def as_in_run(splits: DatasetDict, path: str | Path, where: str, is_same: bool) 
     )
     if is_same:
         raise CorpusError(
-            f"{where}: its clips are no longer those that the model was trained with ({differing}; {path}), so a test "
-            "clip may have been a train clip; restore the table, or give a table with a column of splits "
+            f"{where}: its clips have changed since the model was trained ({differing}; {path}), so a test "
+            "clip may have been a train clip; restore the table, or use a table with a column of splits "
             "(--split_column)"
         )
     if len(new) < len(positions):
-        logger.warning("%s: shares clips with the table of the model's training, which may be train clips", where)
+        logger.warning("%s: it shares clips with the table of the model's training; some may be training clips", where)
     return splits

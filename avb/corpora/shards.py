@@ -50,9 +50,9 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     """
     settings = read_json(root / SETTINGS_FILE, PREPARE_AGAIN, CorpusError) if (root / SETTINGS_FILE).is_file() else {}
     if not isinstance(settings, dict):
-        raise CorpusError(f"{root / SETTINGS_FILE}: not the settings that prepare writes; prepare the corpus again")
+        raise CorpusError(f"{root / SETTINGS_FILE}: not written by prepare; prepare the corpus again")
     if not settings.get("finished", True):
-        raise CorpusError(f"{root}: prepare was interrupted here; run the same command again, to finish it")
+        raise CorpusError(f"{root}: prepare was interrupted here; run the same command again to finish")
     found = {split: sorted(root.glob(f"{split}-*.parquet")) for split in SPLITS}
     return {split: paths for split, paths in found.items() if paths}
 
@@ -165,7 +165,7 @@ def read_tasks(root: Path) -> dict[str, tuple[Task, list[str]]]:
         if isinstance(error, CorpusError):
             raise
         raise CorpusError(
-            f"{root / TASKS_FILE}: not what prepare writes ({error or type(error).__name__}); prepare the corpus again"
+            f"{root / TASKS_FILE}: not written by prepare ({error or type(error).__name__}); prepare the corpus again"
         ) from error
     return tasks
 

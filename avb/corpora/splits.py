@@ -54,7 +54,7 @@ def stratified_splits(groups: Sequence[str], strata: Sequence[Hashable], where: 
     number = len(set(groups))
     if number < len(SHARES):
         raise CorpusError(
-            f"{where}: splits cannot be made: they need at least 3 speakers (or clips), there are {number}; add "
+            f"{where}: splits cannot be made: at least 3 speakers (or clips) are needed, but there are {number}; add "
             "a split column (train, validation, test)"
         )
     names = list(SHARES)
@@ -84,7 +84,7 @@ def hold_out(groups: Sequence[str], strata: Sequence[Hashable], share: float, wh
         CorpusError: fewer than two groups.
     """
     if len(set(groups)) < 2:
-        raise CorpusError(f"{where}: nothing can be held out: all clips are of one speaker, or there is one")
+        raise CorpusError(f"{where}: nothing can be held out: there is only one speaker, or only one clip")
     return np.array(_stratify(groups, strata, [1 - share, share])) == 1
 
 

@@ -65,7 +65,9 @@ def file_name(task: str, team: str, number: int) -> str:
         ValueError: no such task.
     """
     if not _TEAM.fullmatch(team):
-        raise AvbError(f"team {team!r}: use letters, digits and hyphens only; underscores part the file name")
+        raise AvbError(
+            f"team {team!r}: use letters, digits and hyphens only; underscores separate the parts of the file name"
+        )
     if number < 1:
         raise AvbError(f"submission number {number}: the first is 1")
     return f"A-VB-{get_task(task).name.title()}_{team}_{number}.csv"
@@ -118,7 +120,7 @@ def write(
         write_table(hidden, rows, columns(the_task))
         problems = _check_content(hidden, the_task, expected_ids)
         if problems:
-            raise AvbError(f"{name} would be refused, and is not written:\n{_listing(problems)}")
+            raise AvbError(f"{name} would be rejected and is not written:\n{_listing(problems)}")
         os.replace(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
@@ -139,7 +141,7 @@ def _cells(task: Task, ids: Sequence[str], predictions: np.ndarray) -> Iterable[
         return zip(ids, ([str(name)] for name in predictions), strict=True)
     if task.kind == "classification":
         if np.isnan(predictions).any():  # argmax would call the first NaN the winner
-            raise AvbError("predictions hold NaN: score those clips again")
+            raise AvbError("predictions contain NaN: score those clips again")
         return zip(ids, ([task.labels[index]] for index in predictions.argmax(1)), strict=True)
     # Shortest digits that give back the same number, and never an exponent.
     return zip(
@@ -180,11 +182,11 @@ def _check_content(path: Path, task: Task, expected_ids: Iterable[str] | None) -
         line = content[: error.start].count(b"\n") + 1
         return [Problem("encoding", "not UTF-8 text: save it as plain UTF-8 CSV, not as a spreadsheet", line)]
     if not text.strip():
-        return [Problem("empty", "the file is empty: it needs a header and one line a test clip")]
+        return [Problem("empty", "the file is empty: it needs a header and one line per test clip")]
     problems = []
     if text.startswith("\ufeff"):
         text = text[1:]
-        problems.append(Problem("byte-order-mark", "a byte-order mark comes first: save as UTF-8 without BOM", 1))
+        problems.append(Problem("byte-order-mark", "it begins with a byte-order mark: save it as UTF-8 without BOM", 1))
 
     header_line = text.splitlines()[0]
     if "," not in header_line:
@@ -192,7 +194,7 @@ def _check_content(path: Path, task: Task, expected_ids: Iterable[str] | None) -
         if found := [
             name for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")) if sign in header_line
         ]:
-            return [*problems, Problem("separator", f"columns are parted by {found[0]}: {way_out}", 1)]
+            return [*problems, Problem("separator", f"columns are separated by {found[0]}: {way_out}", 1)]
         return [*problems, Problem("separator", f"the header has one column, {header_line!r}: {way_out}", 1)]
 
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -222,7 +224,7 @@ def _check_header(header: list[str], expected: list[str]) -> list[Problem]:
     problems += [Problem("header", f"column {name!r} appears more than once: keep one", 1) for name in repeated]
     if not problems and header != expected:
         place = next(i for i, (name, right) in enumerate(zip(header, expected, strict=True)) if name != right)
-        message = f"column {place + 1} is {header[place]!r} and should be {expected[place]!r}: the order is"
+        message = f"column {place + 1} is {header[place]!r} but should be {expected[place]!r}: the order is"
         problems.append(Problem("header-order", f"{message} {', '.join(expected)}", 1))
     return problems
 
@@ -237,31 +239,31 @@ def _check_rows(rows: list[tuple[int, list[str]]], task: Task, expected_ids: Ite
         if len(row) != len(names):
             what = "an empty line: remove it" if not any(row) else f"{len(row)} columns instead of {len(names)}"
             if len(row) > len(names):
-                what += ": remove the surplus; decimals are written with a point, not a comma"
+                what += ": remove the extra ones; write decimals with a point, not a comma"
             elif any(row):
-                what += ": a clip needs a value in each"
+                what += ": a clip needs a value in each column"
             problems.append(Problem("column-count", what, line))
             continue
         clip_id, *cells = row
         if expected is not None and clip_id not in expected and _FILE_ID.fullmatch(clip_id):
-            problems.append(Problem("unknown-id", f"{clip_id} is no clip of the Test split: remove the line", line))
+            problems.append(Problem("unknown-id", f"{clip_id} is not a clip of the Test split: remove the line", line))
         elif not _FILE_ID.fullmatch(clip_id) and (expected is None or clip_id not in expected):
             problems.append(
-                Problem("file-id", f"{clip_id!r} is not a File_ID: write it as the release does, [10119]", line)
+                Problem("file-id", f"{clip_id!r} is not a File_ID: write it as in the release, [10119]", line)
             )
         if clip_id in line_of_id:
-            message = f"{clip_id} was already in line {line_of_id[clip_id]}: keep one line a clip"
+            message = f"{clip_id} was already in line {line_of_id[clip_id]}: keep one line per clip"
             problems.append(Problem("duplicate", message, line))
         line_of_id.setdefault(clip_id, line)
         for name, cell in zip(names[1:], cells, strict=True):
             if problem := check_cell(name, cell, task, line):
                 problems.append(problem)
     if not rows:
-        problems.append(Problem("no-rows", "a header and nothing else: add one line a test clip"))
+        problems.append(Problem("no-rows", "a header but no lines: add one line per test clip"))
     if missing := [clip_id for clip_id in expected or () if clip_id not in line_of_id]:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         message = (
-            f"{len(missing)} of {len(expected or ())} clips of the Test split have no line ({shown}): predict them too"
+            f"{len(missing)} of {len(expected or ())} clips of the Test split are missing ({shown}): predict them too"
         )
         problems.append(Problem("missing-ids", message))
     return problems
@@ -272,9 +274,9 @@ def _check_score(name: str, cell: str, task: Task, line: int) -> Problem | None:
     try:
         value = float(cell)
     except ValueError:
-        return Problem("not-a-number", f"{name} is {cell!r}, no number: every score must be there", line)
+        return Problem("not-a-number", f"{name} is {cell!r}, not a number: every score is required", line)
     if math.isnan(value):
-        return Problem("nan", f"{name} is NaN: look for the clip's error in prediction and score it again", line)
+        return Problem("nan", f"{name} is NaN: look up the clip's error in the prediction and score it again", line)
     if not low <= value <= high:
         return Problem("range", f"{name} is {cell}, outside [{low:g}, {high:g}]: submit scores, not logits", line)
     return None

@@ -86,7 +86,7 @@ def _read_csv(path: Path) -> Table:
         separator = max(header_of, key=lambda sep: len(header_of[sep]))  # the first of equals: the comma
         header = [name.strip() for name in header_of[separator]]
         if not any(header):
-            raise CorpusError(f"{path}: the file is empty; it needs a header line and one line a clip")
+            raise CorpusError(f"{path}: the file is empty; it needs a header line and one line per clip")
         reader = csv.reader(file, delimiter=separator)
         rows, lines = [], []
         for fields in reader:
@@ -95,7 +95,7 @@ def _read_csv(path: Path) -> Table:
                 continue
             if len(fields) != len(header):
                 raise CorpusError(
-                    f"{path}, line {line}: {len(fields)} fields where the header has {len(header)}; "
+                    f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)}; "
                     f"quote a field that holds {separator!r}"
                 )
             rows.append([field.strip() for field in fields])
@@ -119,7 +119,7 @@ def _read_parquet(path: Path) -> Table:
     if about.num_rows * max(1, about.num_columns) > MAX_CELLS:
         raise CorpusError(
             f"{path}: {about.num_rows:,} rows of {about.num_columns} columns are more than a label table may have "
-            f"({MAX_CELLS:,} cells); leave out columns, or split it"
+            f"({MAX_CELLS:,} cells); remove columns, or split the table"
         )
     columns = pq.read_table(path).to_pydict()
     cells = pd.DataFrame(
@@ -139,9 +139,11 @@ def _read_jsonl(path: Path) -> Table:
             try:
                 row = json.loads(content)
             except (ValueError, RecursionError) as error:
-                raise CorpusError(f"{path}, line {line}: no JSON ({error}); one object per line is needed") from error
+                raise CorpusError(f"{path}, line {line}: not JSON ({error}); each line must be an object") from error
             if not isinstance(row, dict):
-                raise CorpusError(f'{path}, line {line}: no object of columns and values, such as {{"file_name": ...}}')
+                raise CorpusError(
+                    f'{path}, line {line}: not an object of columns and values, such as {{"file_name": ...}}'
+                )
             for name, value in row.items():
                 if isinstance(value, (dict, list)):
                     raise CorpusError(
@@ -244,5 +246,5 @@ def refuse_duplicates(table: Table, ids: Sequence[str], what: str, key: Callable
         if first != position:
             raise CorpusError(
                 f"{table.where(position)}: {what} {clip_id!r} was already in {table.row_word} "
-                f"{table.cells.index[first]} ({ids[first]!r}); keep one row per clip (average its raters first)"
+                f"{table.cells.index[first]} ({ids[first]!r}); keep one row per clip (average the raters first)"
             )

@@ -43,10 +43,10 @@ def add_adapters(model: VocalBurstModel, rank: int):
         rank: of the adapters; they are scaled by 2.
 
     Raises:
-        AvbError: peft is not installed, or the rank is not legal.
+        AvbError: peft is not installed, or the rank is invalid.
     """
     if rank < 1:
-        raise AvbError(f"--lora_rank {rank} is not legal: give 1 or more, or leave it out")
+        raise AvbError(f"--lora_rank {rank} is invalid: give 1 or more, or leave it out")
     peft = import_peft()
     encoder = model.base_model
     model.freeze_feature_encoder()

@@ -33,7 +33,7 @@ def read_encoder(path: str | Path) -> tuple[dict, str | None]:
     fields = read_yaml(find_recipe(path))
     first_filters = fields.pop("first_filters", None)
     if first_filters not in FIRST_FILTERS:
-        raise AvbError(f"{path}: first_filters {first_filters!r} is not legal: 'mel', or leave it out")
+        raise AvbError(f"{path}: first_filters {first_filters!r} is invalid: it must be 'mel', or be left out")
     if first_filters:
         channels, bias = fields.get("conv_dim", [512])[0], fields.get("conv_bias", False)
         if channels % len(PHASES) or bias or fields.get("feat_extract_norm") != "layer":

@@ -139,7 +139,7 @@ def _decode_g722(path: Path) -> np.ndarray:
     with av.open(str(path), format="g722") as container:
         blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
     if not blocks:
-        raise AudioError(f"{path}: holds no samples")
+        raise AudioError(f"{path}: contains no samples")
     return np.concatenate(blocks).astype(np.float32) / 32768
 
 

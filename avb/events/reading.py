@@ -24,7 +24,7 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
         block_seconds: of a block; the last one may be shorter.
 
     Raises:
-        AudioError: it cannot be read, holds no samples, or NaN or infinity.
+        AudioError: it cannot be read, contains no samples, or NaN or infinity.
     """
     is_path = isinstance(source, (str, os.PathLike)) and not str(source).lower().startswith(("http://", "https://"))
     if not is_path:
@@ -44,7 +44,7 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
             empty = False
             yield block
     if empty:
-        raise AudioError(f"{name}: holds no samples (0 seconds); copy it again or leave it out")
+        raise AudioError(f"{name}: contains no samples (0 seconds); copy it again or leave it out")
 
 
 def _open(name: str, block_seconds: float) -> tuple[int, Iterator[np.ndarray]]:

@@ -48,7 +48,7 @@ def fit_rejection(
     """
     folder = Path(locate(model))
     if not folder.is_dir():
-        raise AvbError(f"{model}: give the model's folder, in which {CALIBRATION_FILE} is to be written")
+        raise AvbError(f"{model}: give the model's folder, where {CALIBRATION_FILE} will be written")
     scorer = replace(Scorer.load(str(folder)), calibrated=None)
     labels = [scorer.config.id2label[index] for index in range(scorer.config.num_labels)]
     halves = _bursts(data_dir, clips, labels if scorer.config.loss == "ce" else None)

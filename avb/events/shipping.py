@@ -42,7 +42,7 @@ def ship(run: str | Path, name: str = DETECTOR) -> Path:
             path.unlink()
     size = sum(path.stat().st_size for path in folder.iterdir())
     if size > MAX_BYTES:
-        raise AvbError(f"{run}: {size / 2**20:.1f} MiB in half precision; a shipped detector has at most 4 MiB")
+        raise AvbError(f"{run}: {size / 2**20:.1f} MiB in half precision; a shipped detector may have at most 4 MiB")
     write_text(folder / EVALUATION, json.dumps(report, indent=1) + "\n")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     write_text(CARDS / f"{name}.md", card(name, report, parameters, steps))

@@ -125,7 +125,7 @@ def find_paths(patterns: list[str]) -> list[str]:
             found = [str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES]
             clips = [path for path in found if not is_shadow(path)]
             if len(clips) < len(found):
-                left = f"{len(found) - len(clips)} shadows of a file system (._*, __MACOSX)"
+                left = f"{len(found) - len(clips)} file-system metadata files (._*, __MACOSX)"
                 print(f"predict_avb.py: {pattern}: {left} skipped", file=sys.stderr)
             paths += sorted(clips)
         elif not os.path.exists(pattern) and glob.has_magic(pattern):

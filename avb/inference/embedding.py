@@ -56,9 +56,7 @@ def embed(
         )
     last = loaded.config.encoder_layer
     if layer is not None and not 0 <= layer <= last:
-        raise AvbError(
-            f"layer={layer!r} is not legal: {model} keeps layers 1 to {last}, and 0 is the input of the first"
-        )
+        raise AvbError(f"layer={layer!r} is invalid: {model} keeps layers 1 to {last}, and 0 is the input of the first")
     if is_one_clip(clips):
         clips = [clips]
     found: list[np.ndarray] = []

@@ -94,7 +94,7 @@ def model_class(model_type: Any) -> type[PreTrainedModel] | None:
 
 def _load(name: str, device: str, engine: str | None, precision: str | None):
     if engine not in (None, "torch", *ENGINES):
-        raise AvbError(f"engine={engine!r} is not legal: give torch, {' or '.join(ENGINES)}")
+        raise AvbError(f"engine={engine!r} is invalid: give torch, {' or '.join(ENGINES)}")
     refuse_pointers(name)
     config_dict, _ = PreTrainedConfig.get_config_dict(name)
     if config_dict == {}:
@@ -173,7 +173,7 @@ def _check_feature_extractor(name: str, feature_extractor, expected: type):
     for setting, types in {"sampling_rate": (int,), "peak_db": number, "trim_top_db": number}.items():
         value = getattr(feature_extractor, setting)
         if not isinstance(value, types) or (setting == "sampling_rate" and value != SAMPLING_RATE):
-            raise AvbError(f"{name}: {setting}={value!r} in its preprocessor_config.json is not legal; copy it again")
+            raise AvbError(f"{name}: {setting}={value!r} in its preprocessor_config.json is invalid; copy it again")
 
 
 def load(

@@ -62,7 +62,7 @@ def check_model(model_args: ModelArguments):
         raise AvbError(f"--model {model_args.model!r} is unknown{did_you_mean(model_args.model, models, 'Legal')}")
     if model_args.model == "wav2vec2":
         if model_args.freeze not in FREEZABLE:
-            raise AvbError(f"--freeze {model_args.freeze!r} is not legal: it must be one of {', '.join(FREEZABLE)}")
+            raise AvbError(f"--freeze {model_args.freeze!r} is invalid: it must be one of {', '.join(FREEZABLE)}")
         check_attention(model_args.attn_implementation)
 
 
@@ -119,7 +119,7 @@ def _freeze(model: VocalBurstModel, model_args: ModelArguments):
     part, count, rank = model_args.freeze, model_args.freeze_layers, model_args.lora_rank
     layers = len(model.base_model.layers_kept)
     if not 0 <= count < layers:
-        raise AvbError(f"--freeze_layers {count} is not legal: give 0 to {layers - 1}, or --freeze encoder for all")
+        raise AvbError(f"--freeze_layers {count} is invalid: give 0 to {layers - 1}, or --freeze encoder for all")
     if rank is not None and (count or part == "encoder"):
         raise AvbError(
             "--lora_rank keeps the encoder's own weights as they are: leave --freeze and --freeze_layers out"
@@ -139,7 +139,9 @@ def _class_weights(kind: str | None, task: Task | MultiTask, train: Dataset) -> 
     if kind is None:
         return None
     if kind != "balanced" or task.kind != "classification":
-        raise AvbError(f"--class_weights {kind!r} is not legal: only 'balanced', and only for a classification task")
+        raise AvbError(
+            f"--class_weights {kind!r} is invalid: it can only be 'balanced', and needs a classification task"
+        )
     labels = np.asarray(train["labels"])
     counts = np.bincount(labels[labels != IGNORE_INDEX], minlength=task.num_labels)
     empty = [label for label, count in zip(task.labels, counts, strict=True) if count == 0]

@@ -161,7 +161,7 @@ CASES = [
     Case("a device", link("zero.wav", "/dev/zero"), "skipped: not a regular file"),
     Case("a file that fails when read", link("mem.wav", "/proc/self/mem"), "skipped: cannot be read"),
     Case("0 bytes", raw("empty.wav", b""), "skipped: the file is empty"),
-    Case("a header without samples", wav("none.wav", np.zeros(0)), "skipped: holds no samples"),
+    Case("a header without samples", wav("none.wav", np.zeros(0)), "skipped: contains no samples"),
     Case("header cut after 20 bytes", changed(wav("head.wav"), lambda content: content[:20]), "skipped: truncated"),
     Case("wav cut in half", changed(wav("half.wav"), cut(0.5)), "skipped: truncated"),
     Case("flac cut in half", changed(wav("half.flac", noise()), cut(0.5)), "skipped: truncated"),

@@ -183,7 +183,7 @@ CASES = [
     Case(
         "a billion layers",
         model(fields(num_hidden_layers=10**9, encoder_layer=10**9)),
-        "error: num_hidden_layers=1000000000 is not legal",
+        "error: num_hidden_layers=1000000000 is invalid",
     ),
     Case(
         "a thousand layers of width 65,536",
@@ -193,17 +193,17 @@ CASES = [
     Case(
         "two billion labels",
         model(fields(num_labels=2**31, id2label=None)),
-        "error: num_labels=2147483648 is not legal",
+        "error: num_labels=2147483648 is invalid",
     ),
     Case(
         "a trillion units of LSTM",
         model(fields(rnn_hidden_size=10**12)),
-        "error: rnn_hidden_size=1000000000000 is not legal",
+        "error: rnn_hidden_size=1000000000000 is invalid",
     ),
-    Case("a word for a number", model(fields(rnn_layers="two")), "error: rnn_layers='two' is not legal"),
+    Case("a word for a number", model(fields(rnn_layers="two")), "error: rnn_layers='two' is invalid"),
     Case("a word for a list", model(fields(conv_dim="abc")), "error: conv_dim"),
     Case("width 0", model(fields(hidden_size=0)), "error: do not fit together"),
-    Case("an unknown loss", model(fields(loss="mae")), "error: loss='mae' is not legal"),
+    Case("an unknown loss", model(fields(loss="mae")), "error: loss='mae' is invalid"),
     Case(
         "an export without its file",
         model(fields(export={"backend": "onnx", "precision": "fp32"})),

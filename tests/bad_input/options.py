@@ -53,7 +53,7 @@ CASES = [
     Case("flex_attention", attention("flex_attention"), "error: is unknown"),
     Case("avb.train, flash_attention_2", train(attn_implementation="flash_attention_2"), "error: leave it at sdpa"),
     Case("--deepspeed of a file that is not there", train(deepspeed="none.json"), "error: --deepspeed"),
-    Case("--ddp_backend x", pretrain("--ddp_backend", "x"), "error: left out, it is the device's own"),
+    Case("--ddp_backend x", pretrain("--ddp_backend", "x"), "error: if it is left out, the device's own is used"),
     Case("--optim of a package that is missing", train(optim="lomo"), "error: or leave it out"),
     Case("--optim that is unknown", train(optim="adamx"), "error: invalid choice"),
     Case("--report_to of a package that is missing", train(report_to="neptune"), "error: or leave it out"),
@@ -67,6 +67,6 @@ CASES = [
     Case(
         "pretrain_avb.py, --attn_implementation sdpa",
         pretrain("--attn_implementation", "sdpa"),
-        "error: it is one of train_avb.py alone",
+        "error: only train_avb.py has it",
     ),
 ]

@@ -217,8 +217,8 @@ CASES = [
     Case("0 bytes", table(""), "error: the file is empty"),
     Case("a header alone", table(text([])), "error: a header but no rows"),
     Case("blank lines and spreadsheets' ,,,", table(text() + "\n,,\n \n"), "loaded: 8 train"),
-    Case("a field too many", table(text() + "c1.wav,0,5,1\n"), "error: line 12: 4 fields where the header has 3"),
-    Case("a field too few", table(text() + "c1.wav\n"), "error: line 12: 1 fields where the header has 3"),
+    Case("a field too many", table(text() + "c1.wav,0,5,1\n"), "error: line 12: 4 fields, but the header has 3"),
+    Case("a field too few", table(text() + "c1.wav\n"), "error: line 12: 1 fields, but the header has 3"),
     Case("the same clip twice", table(text([*ROWS, ROWS[2]])), "error: line 12: the clip 'c2.wav' was already in"),
     Case("one file under two names", table(text([*ROWS, ("./c2.wav", 0, 0)])), "error: line 12: the file"),
     Case("no column of paths", table(text(header=("recording", "joy", "fear"))), "error: which column holds the"),
@@ -238,7 +238,7 @@ CASES = [
         table(text([(*r, "Vall") for r in ROWS], (*HEADER, "split"))),
         "error: 'Vall' is not a split",
     ),
-    Case("two clips", table(text(ROWS[:2])), "error: they need at least 3 speakers (or clips), there are 2"),
+    Case("two clips", table(text(ROWS[:2])), "error: at least 3 speakers (or clips) are needed, but there are 2"),
     Case("a clip that is not there", table(path_cell("gone.wav")), "error: 1 of 10 audio files are not in"),
     Case("an empty path", table(path_cell("")), "error: line 7, column 'file': no path"),
     Case("a path that is a folder", table(path_cell(".")), "error: 1 of 10 audio files are not in"),
@@ -281,21 +281,21 @@ CASES = [
         Case(f"test labels {withheld}", table(withheld_in_test(withheld)), "loaded: 6 train, 2 validation, 2 test")
         for withheld in ("-1", "Unknown", "None")
     ],
-    Case(
-        "a label -1 in train", table(cell(3, 1, "-1")), "error: if -1 stands for a missing label, leave its cell empty"
-    ),
-    Case("labels of -1 alone", table(text([(n, -1, 0) for n in CLIPS])), "error: spans -1 to -1; if -1 stands for"),
+    Case("a label -1 in train", table(cell(3, 1, "-1")), "error: if -1 means a missing label, leave its cell empty"),
+    Case("labels of -1 alone", table(text([(n, -1, 0) for n in CLIPS])), "error: spans -1 to -1; if -1 means"),
     Case("$data_root in paths", table(text([(f"$data_root/{name}", *r) for name, *r in ROWS])), "loaded: 8 train"),
     Case(
-        "$HOME in paths", table(text([(f"$HOME/{name}", *r) for name, *r in ROWS])), "error: only $data_root is filled"
+        "$HOME in paths",
+        table(text([(f"$HOME/{name}", *r) for name, *r in ROWS])),
+        "error: the only variable replaced in paths is $data_root",
     ),
     Case(
         "JSONL",
         table("".join(json.dumps(dict(zip(HEADER, r, strict=True))) + "\n" for r in ROWS), "c.jsonl"),
         "loaded: 8",
     ),
-    Case("JSONL of lists", table("[1]\n", "c.jsonl"), "error: line 1: no object of columns and values"),
-    Case("JSONL cut in a line", table('{"file": "c0.wav"', "c.jsonl"), "error: line 1: no JSON"),
+    Case("JSONL of lists", table("[1]\n", "c.jsonl"), "error: line 1: not an object of columns and values"),
+    Case("JSONL cut in a line", table('{"file": "c0.wav"', "c.jsonl"), "error: line 1: not JSON"),
     Case(
         "JSONL with a list in a cell", table('{"file": "c0.wav", "joy": [1]}', "c.jsonl"), "error: 'joy' holds a list"
     ),
@@ -322,14 +322,18 @@ CASES = [
     Case(
         "a name that --speaker_pattern does not fit",
         table(text(), speaker_pattern="^c([0-8])$"),
-        "error: --speaker_pattern ^c([0-8])$ does not fit 1 of 10 names, such as c9;",
+        "error: --speaker_pattern ^c([0-8])$ does not match 1 of 10 names, such as c9;",
     ),
     Case(
         "a corpus's name, misspelled, as --label_pattern",
         table(text(), label_pattern="vivea"),
         "error: --label_pattern vivea: it needs one group",
     ),
-    Case("--group_pattern that is no expression", table(text(), group_pattern="("), "error: no regular expression"),
+    Case(
+        "--group_pattern that is no expression",
+        table(text(), group_pattern="("),
+        "error: not a valid regular expression",
+    ),
     Case("a class folder that holds a link to its parent", folder_loop, "loaded: 2 train, 2 validation, 2 test"),
     Case("HUME-VB as released", release(GOOD), "loaded: 1 train, 1 validation, 1 test"),
     *[
@@ -359,6 +363,8 @@ CASES = [
         "shards whose audio is a path", shards({"bytes": None, "path": "/etc/passwd"}), "error: which is not followed"
     ),
     Case(
-        "shards, tasks.json damaged", shards({"bytes": b"x", "path": "a"}, '[{"name": 1}]'), "error: not what prepare"
+        "shards, tasks.json damaged",
+        shards({"bytes": b"x", "path": "a"}, '[{"name": 1}]'),
+        "error: not written by prepare",
     ),
 ]
