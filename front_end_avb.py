@@ -17,8 +17,10 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 )
 
 
-def floor_divide(samples, by: int) -> torch.Tensor:
-    """Whole numbers divided and rounded down, as by `//`, whose ONNX operation OpenVINO rounds to the nearest."""
+def floor_divide(samples, by: int):
+    """A number or tensor divided and rounded down, as by `//`, whose ONNX operation OpenVINO rounds to the nearest."""
+    if isinstance(samples, int):
+        return samples // by
     return torch.div(samples, by, rounding_mode="floor")
 
 

@@ -58,9 +58,9 @@ class Wav2Vec2BertVocalBurstEncoder(WaveformEncoder, Wav2Vec2BertModel):
 
     def extract_features(self, input_values, lengths):
         """(batch, samples) → (batch, frames, 160)."""
-        transform, mel = kaldi_filters()
+        transform, mel = kaldi_filters(input_values.device)
         power = power_spectrum(input_values, transform)  # (batch, frequencies, spectra)
-        energies = (mel.to(power.device) @ power).clamp(min=FLOOR).log().transpose(1, 2)  # (batch, spectra, 80)
+        energies = (mel @ power).clamp(min=FLOOR).log().transpose(1, 2)  # (batch, spectra, 80)
         if lengths is None:
             valid = torch.ones_like(energies[..., :1])
         else:

@@ -89,11 +89,11 @@ class WhisperVocalBurstEncoder(WaveformEncoder, WhisperEncoder):
         size = self.config.window
         windows = (input_values.shape[1] + size - 1) // size
         waveforms = F.pad(input_values, (0, size - 1))[:, : windows * size].reshape(-1, size)
-        transform, mel = whisper_filters(self.config.num_mel_bins)
+        transform, mel = whisper_filters(self.config.num_mel_bins, input_values.device)
         # Centred on its samples, as the stock extractor has it, which drops the last spectrum.
         centred = F.pad(waveforms[:, None], (WIDTH // 2, WIDTH // 2), mode="reflect")[:, 0]
         power = power_spectrum(centred, transform)[..., :-1]
-        decades = (mel.to(power.device) @ power).clamp(min=1e-10).log10()  # (batch × windows, bins, spectra)
+        decades = (mel @ power).clamp(min=1e-10).log10()  # (batch × windows, bins, spectra)
         decades = torch.maximum(decades, decades.amax((1, 2), keepdim=True) - 8.0)
         features = ((decades + 4.0) / 4.0).to(self.conv1.weight.dtype)
         hidden_states = F.gelu(self.conv2(F.gelu(self.conv1(features)))).transpose(1, 2)

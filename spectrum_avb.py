@@ -2,7 +2,7 @@
 
 Self-contained code for the Hub: it needs numpy, torch and transformers. What an extractor does to a frame before its
 Fourier transform (its mean, pre-emphasis, window) is linear, and part of the matrix: a spectrum is one convolution,
-which every engine runs, on the device of the model.
+which every engine runs, on the device of the model, where the matrices stay: a copy per batch would make the host wait.
 """
 
 from functools import lru_cache
@@ -19,13 +19,13 @@ WIDTH = 400  # samples of a spectrum
 def power_spectrum(waveforms: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     """(batch, samples) → (batch, frequencies, frames), in fp32 whatever is computed around it."""
     with torch.autocast(waveforms.device.type, enabled=False):
-        parts = F.conv1d(waveforms.float()[:, None], filters.to(waveforms.device), stride=HOP)
+        parts = F.conv1d(waveforms.float()[:, None], filters, stride=HOP)
         real, imaginary = parts.chunk(2, 1)
         return real.square() + imaginary.square()
 
 
-@lru_cache(1)
-def kaldi_filters() -> tuple[torch.Tensor, torch.Tensor]:
+@lru_cache(4)
+def kaldi_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """(2 × 257, 1, 400) real and imaginary parts, and (80, 257) mel filters, of `SeamlessM4TFeatureExtractor`.
 
     Samples as 16-bit numbers, each frame without its mean, pre-emphasis of 0.97, Povey's window, 512 points.
@@ -39,18 +39,18 @@ def kaldi_filters() -> tuple[torch.Tensor, torch.Tensor]:
         num_frequency_bins=257, num_mel_filters=80, min_frequency=20, max_frequency=8000, sampling_rate=16_000,
         norm=None, mel_scale="kaldi", triangularize_in_mel_space=True,
     )  # fmt: skip
-    return _as_tensor(transform)[:, None], _as_tensor(mel.T)
+    return _on_device(transform, device)[:, None], _on_device(mel.T, device)
 
 
-@lru_cache(2)
-def whisper_filters(num_mel_bins: int) -> tuple[torch.Tensor, torch.Tensor]:
+@lru_cache(4)
+def whisper_filters(num_mel_bins: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """(2 × 201, 1, 400) real and imaginary parts, and (bins, 201) mel filters, of `WhisperFeatureExtractor`."""
     transform = _fourier(WIDTH) * window_function(WIDTH, "hann", periodic=True)
     mel = mel_filter_bank(
         num_frequency_bins=201, num_mel_filters=num_mel_bins, min_frequency=0.0, max_frequency=8000.0,
         sampling_rate=16_000, norm="slaney", mel_scale="slaney",
     )  # fmt: skip
-    return _as_tensor(transform)[:, None], _as_tensor(mel.T)
+    return _on_device(transform, device)[:, None], _on_device(mel.T, device)
 
 
 def _fourier(points: int) -> np.ndarray:
@@ -59,5 +59,6 @@ def _fourier(points: int) -> np.ndarray:
     return np.concatenate([np.cos(angles), -np.sin(angles)])
 
 
-def _as_tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+def _on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(False):  # what is kept from a prediction may serve a training
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)

@@ -23,7 +23,6 @@ from avb.training.lengths import MAX_LENGTHS
 
 MAX_GRAPHS = 2 * MAX_LENGTHS  # each holds its kernels' arguments, some MB, beside the memory that they share
 FIRST_STEPS = 3  # eager ones before any capture: libraries choose and load their kernels in them
-_HOST_FILTERS = ("wav2vec2-bert", "whisper")  # beginnings of model types: `spectrum_avb` copies filters per batch
 _HOST_LENGTHS = ("log-mel-cnn", "se-resnet")
 
 Inputs = Mapping[str, torch.Tensor]
@@ -200,7 +199,6 @@ def reason_against(args: TrainingArguments, model: PreTrainedModel, is_cut_up: b
         f"--optim {optimizer} takes gradients away while they come": optimizer.endswith(("layerwise", "lomo")),
         f"--optim {optimizer} has a training mode of its own": optimizer.startswith("schedule_free"),
         "--layerdrop draws on the processor": bool(drops_layers),
-        "its spectra are made with filters that lie in the host's memory": config.model_type.startswith(_HOST_FILTERS),
         "its mask is as long as the longest clip, which the processor looks up": config.model_type in _HOST_LENGTHS,
         "flash_attention_2 looks for padding on the processor": config._attn_implementation == "flash_attention_2",
     }
