@@ -1,7 +1,7 @@
 """A speech encoder of Transformers as the head reads it: waveforms in, cut to a layer, padding without influence.
 
-Self-contained code for the Hub: it needs torch, transformers and `front_end_avb.py`. A kind mixes `WaveformEncoder` in
-before its stock model, whose weights it has under their own names.
+Self-contained code for the Hub: it needs torch, transformers, `front_end_avb.py` and `positions_avb.py`. A kind
+mixes `WaveformEncoder` in before its stock model, whose weights it has under their own names.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 try:  # as remote code from the Hub, and as a module of the installed project
     from .front_end_avb import VocalBurstFeatureEncoder, length_mask
+    from .positions_avb import PositionalConvolution
 except ImportError:
     from front_end_avb import VocalBurstFeatureEncoder, length_mask
+    from positions_avb import PositionalConvolution
 
 
 class WaveformEncoder(PreTrainedModel):
@@ -35,6 +37,10 @@ class WaveformEncoder(PreTrainedModel):
     def adapt(self, config):
         """Changes what the stock model has built."""
         self.feature_extractor = VocalBurstFeatureEncoder(config)
+
+    def use_spectra(self):
+        """Lets the positional convolution of wav2vec 2.0's build go by way of spectra where they are cheaper."""
+        self.encoder.pos_conv_embed = PositionalConvolution(self.encoder.pos_conv_embed)
 
     @property
     def layers_kept(self) -> nn.ModuleList:

@@ -386,6 +386,7 @@ class VocalBurstEncoder(WaveformEncoder, Wav2Vec2Model):
 
     def adapt(self, config):
         super().adapt(config)
+        self.use_spectra()
         if config.do_stable_layer_norm:
             # The pre-norm encoders normalise once more after the last layer, which hidden_states[k] does not have.
             self.encoder.layer_norm = nn.Identity()

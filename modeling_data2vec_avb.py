@@ -12,10 +12,12 @@ try:  # as remote code from the Hub, and as a module of the installed project
     from .configuration_avb import VocalBurstConfig
     from .encoder_avb import WaveformEncoder, layers_to_run
     from .modeling_avb import VocalBurstModel
+    from .positions_avb import convolve
 except ImportError:
     from configuration_avb import VocalBurstConfig
     from encoder_avb import WaveformEncoder, layers_to_run
     from modeling_avb import VocalBurstModel
+    from positions_avb import convolve
 
 
 class Data2VecAudioVocalBurstConfig(VocalBurstConfig, Data2VecAudioConfig):
@@ -37,7 +39,7 @@ class Data2VecAudioVocalBurstEncoder(WaveformEncoder, Data2VecAudioModel):
         hidden_states = hidden_states.masked_fill(padding, 0.0)
         positions = hidden_states
         for layer in encoder.pos_conv_embed.layers:
-            positions = layer(positions.transpose(1, 2)).transpose(1, 2).masked_fill(padding, 0.0)
+            positions = layer.activation(layer.layer_norm(convolve(positions, layer.conv))).masked_fill(padding, 0.0)
         hidden_states = encoder.dropout(encoder.layer_norm(hidden_states + positions))
         attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask=mask)
         for layer in layers_to_run(encoder, self.config.layerdrop):

@@ -28,6 +28,7 @@ class UniSpeechSatVocalBurstEncoder(WaveformEncoder, UniSpeechSatModel):
 
     def adapt(self, config):
         super().adapt(config)
+        self.use_spectra()
         if not (config.mask_time_prob > 0 or config.mask_feature_prob > 0):
             del self.masked_spec_embed  # the stock model has it always: a weight without a gradient stops DDP
         if config.do_stable_layer_norm:

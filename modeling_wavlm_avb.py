@@ -75,6 +75,7 @@ class WavLMVocalBurstEncoder(WaveformEncoder, WavLMModel):
 
     def adapt(self, config):
         super().adapt(config)
+        self.use_spectra()
         distances = {"num_buckets": config.num_buckets, "max_distance": config.max_bucket_distance}
         for index, layer in enumerate(self.encoder.layers):
             layer.attention = GatedAttention(config, **distances, has_relative_position_bias=index == 0)

@@ -30,10 +30,18 @@ PARTS = (
     "modeling",
     "pipeline",
     "pooling",
+    "positions",
     "recording",
 )
 CODE = [f"{part}_avb.py" for part in PARTS]
-MODEL_CODE = ("configuration_avb.py", "encoder_avb.py", "front_end_avb.py", "modeling_avb.py", "pooling_avb.py")
+MODEL_CODE = (
+    "configuration_avb.py",
+    "encoder_avb.py",
+    "front_end_avb.py",
+    "modeling_avb.py",
+    "pooling_avb.py",
+    "positions_avb.py",
+)
 
 
 @pytest.fixture

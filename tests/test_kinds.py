@@ -136,7 +136,7 @@ def test_a_saved_folder_is_read_without_this_project_by_its_own_kinds_code(folde
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
-    ours = ["avb", "modeling_avb", "configuration_avb", "encoder_avb", "pooling_avb"]
+    ours = ["avb", "modeling_avb", "configuration_avb", "encoder_avb", "pooling_avb", "positions_avb"]
     hidden = f"import sys; sys.modules.update(dict.fromkeys({ours}))"
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"{hidden}\n{READER}", json.dumps(list(expected)), str(tmp_path / "clip.pt")],
