@@ -1,15 +1,15 @@
-"""One clip, from a file, its bytes or an array, to the waveform a model hears: mono float32, 16 kHz, trimmed, levelled.
+"""Loads one clip (file, bytes or array) as the waveform a model expects: mono float32, 16 kHz, trimmed, levelled.
 
-Self-contained code for the Hub: it needs numpy, soundfile (libsndfile), which decodes, librosa, which trims, soxr,
-which comes with librosa and resamples, and `recording_avb.py` beside it. PyAV decodes what libsndfile does not read,
-and is asked for only then. Unusual:
+Self-contained code for the Hub. It needs `recording_avb.py` beside it, numpy, soundfile (libsndfile) for decoding,
+librosa for trimming, and soxr, which librosa depends on, for resampling. PyAV is imported only for files that
+libsndfile cannot read. Unusual:
 
-- a file is refused, by an `AudioError` that names it, rather than half read: libsndfile itself shortens a truncated WAV
-  without a word, and stops early in a damaged MP3;
-- a header is never believed: samples are read in blocks up to `max_seconds`, so one that claims 2^31 frames costs
-  nothing; and each block is resampled at once, so ten minutes at 384 kHz, a few kilobytes of FLAC, take the memory of
-  ten minutes at 16 kHz;
-- `talk.wav#12.5-14`, a path and seconds, is a segment: only its part of the file is decoded, and it is a clip.
+- A damaged or truncated file raises an `AudioError` that names it; it is never read in part. libsndfile alone would
+  shorten a truncated WAV silently and stop early in a damaged MP3.
+- Headers are not trusted. Samples are read in blocks up to `max_seconds`, so a header that claims 2^31 frames costs
+  nothing. Each block is resampled at once, so ten minutes at 384 kHz, which can be a few kilobytes of FLAC, need no
+  more memory than ten minutes at 16 kHz.
+- `talk.wav#12.5-14`, a path with seconds, is a segment: only this part of the file is decoded, as a clip of its own.
 
 The default level, a peak of -3 dBFS, is that of the processed release of HUME-VB (Baird et al. 2022, arXiv:2207.03572).
 """

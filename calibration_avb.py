@@ -1,15 +1,16 @@
-"""How sure a model is, measured on speakers that it never heard: `calibration.json` in the model's folder.
+"""How reliable a model's scores are, measured on speakers it was not trained on: `calibration.json` in its folder.
 
-Self-contained code for the Hub, which reads the file beside the weights; `avb.calibration` fits it. It holds by task
+Self-contained code for the Hub, which reads the file stored beside the weights; `avb.calibration` fits it. Per task, it
+contains
 
-- a temperature, by which logits are divided before they become probabilities (Guo et al. 2017, arXiv:1706.04599),
-- thresholds of label sets: all labels of a probability of at least 1 - threshold, which hold the true one as often as
-  the coverage says (least ambiguous sets: Sadinle, Lei & Wasserman 2019, JASA 114(525), 223-234),
-- half widths of intervals around the scores of a regression (split conformal prediction: Lei et al. 2018, JASA
-  113(523), 1094-1111),
+- a temperature, which divides the logits before they become probabilities (Guo et al. 2017, arXiv:1706.04599),
+- thresholds of label sets: a set has all labels with a probability of at least 1 - threshold, and contains the true
+  label with the stated coverage (least ambiguous sets: Sadinle, Lei & Wasserman 2019, JASA 114(525), 223-234),
+- half widths of intervals around regression scores (split conformal prediction: Lei et al. 2018, JASA 113(523),
+  1094-1111).
 
-of all tasks together what tells a burst from speech, music, noise and silence,
-and the fingerprint of the weights that it was fitted to: of others it is not used. Logits stay as they are.
+For all tasks together, it contains a classifier that tells bursts from speech, music, noise and silence, and the
+fingerprint of the weights it was fitted to: with other weights it is not used. Logits are never changed.
 """
 
 import hashlib

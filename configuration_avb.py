@@ -1,7 +1,7 @@
 """Configuration of `Wav2Vec2ForVocalBurst`, and the parts shared by the other kinds of encoder.
 
-The encoder's own configuration with the head of "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB
-2022) on top: section III describes the order encoder → RNN → linear → pooling, section IV-B the layer and the sizes.
+The encoder's own configuration plus the head of "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB
+2022): section III describes the order encoder → RNN → linear → pooling, section IV-B the layer and the sizes.
 
 Unusual: each class also reads the configuration of plain checkpoints of its kind, so
 `Wav2Vec2ForVocalBurst.from_pretrained("facebook/wav2vec2-large-lv60", num_labels=10)` needs no conversion.

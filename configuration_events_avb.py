@@ -1,4 +1,4 @@
-"""Configuration of `BurstEventsModel`. Self-contained code for the Hub: it needs transformers, nothing else."""
+"""Configuration of `BurstEventsModel`. Self-contained code for the Hub: it needs only transformers."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,8 @@
-"""What an audio file says of its own length, and whether another recording is joined to its end.
+"""Reads the length that an audio file declares, and whether another recording is appended to it.
 
-Self-contained code for the Hub, used by `audio_avb.py`. libsndfile shortens most truncated files without a word, and
-hears the first of joined recordings only, so both are read here, from the few bytes of each container that say so.
+Self-contained code for the Hub, used by `audio_avb.py`. libsndfile silently shortens most truncated files, and reads
+only the first of several concatenated recordings. Both cases are therefore detected here, from a few bytes of each
+container.
 """
 
 import struct

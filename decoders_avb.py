@@ -1,6 +1,6 @@
-"""Samples of a file, block by block: by libsndfile, or by PyAV where libsndfile cannot; checked, cut and resampled.
+"""Decodes a file block by block, with libsndfile or, where that fails, PyAV; checks, cuts and resamples the samples.
 
-Self-contained code for the Hub, used by `recording_avb.py`; PyAV (`av`, FFmpeg in a wheel) is imported only where a
+Self-contained code for the Hub, used by `recording_avb.py`. PyAV (`av`, which bundles FFmpeg) is imported only if a
 file needs it.
 """
 

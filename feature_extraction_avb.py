@@ -1,10 +1,10 @@
-"""The feature extractor of `Wav2Vec2ForVocalBurst`: wav2vec 2.0's, with the preparation of training in front of it.
+"""The feature extractor of `Wav2Vec2ForVocalBurst`: that of wav2vec 2.0, preceded by the audio preparation of training.
 
-Self-contained code for the Hub: it needs transformers, numpy and `audio_avb.py` beside it, nothing else.
+Self-contained code for the Hub: it needs only transformers, numpy and `audio_avb.py` beside it.
 
-Unusual: what was done to a clip in training (quiet ends cut, level set) is part of what is saved, so that whoever gives
-a waveform to a saved model, the stock audio-classification pipeline too, gives it the same audio. Clips that
-`audio_avb.load_audio` has prepared already are marked by `prepared=True`: cutting twice cuts more.
+Unusual: the preparation of training clips (trimmed silence, level) is saved with the model. So a saved model always
+receives the same audio, from the stock audio-classification pipeline too. Clips that `audio_avb.load_audio` has already
+prepared are marked with `prepared=True`, because trimming twice trims more.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""The convolutional front end of wav2vec 2.0, with padding that has no influence, and lighter where it norms layers.
+"""The convolutional front end of wav2vec 2.0, in which padding has no effect and layer norms need less memory.
 
-Self-contained code for the Hub: it needs torch and transformers, nothing else. Weights and their names are the stock
-model's.
+Self-contained code for the Hub: it needs only torch and transformers. The weights and their names are those of the
+stock model.
 """
 
 import math

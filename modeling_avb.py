@@ -1,16 +1,16 @@
 """Wav2Vec2ForVocalBurst: wav2vec 2.0 → LSTM → linear → pooling, for emotion in laughs, cries, gasps and screams.
 
 "Fine-tuning Wav2vec for Vocal-burst Emotion Recognition" (ACII A-VB 2022), section III. Self-contained code for the
-Hub: it needs torch, transformers, and beside it `configuration_avb.py`, `encoder_avb.py`, `front_end_avb.py` and
-`pooling_avb.py`.
-Further kinds of encoder (`modeling_wavlm_avb.py`, …) share it: `VocalBurstModel` is what stands above any encoder.
+Hub: it needs torch, transformers, and `configuration_avb.py`, `encoder_avb.py`, `front_end_avb.py` and `pooling_avb.py`
+beside it. Other kinds of encoder (`modeling_wavlm_avb.py`, …) share the head, `VocalBurstModel`.
 
 Unusual:
-- The encoder is cut to the layers that are used, and layer `k` is `hidden_states[k]` of the whole encoder, before any
-  final layer norm.
-- A clip's prediction does not depend on the batch it is in. Every reduction over time sees valid frames only, the
-  group norm in the front end of BASE and LARGE included. (The `authors` preset gives this up, as their code does.)
-- Any length from one sample up: shorter than one frame is padded with silence.
+- The encoder has only the layers that are used. Layer `k` is `hidden_states[k]` of the full encoder, before any final
+  layer norm.
+- The prediction for a clip does not depend on its batch: every reduction over time, including the group norm in the
+  front end of BASE and LARGE, covers valid frames only. (The `authors` preset does not guarantee this, like the
+  authors' code.)
+- Any length from one sample is accepted: clips shorter than one frame are padded with silence.
 """
 
 from types import SimpleNamespace

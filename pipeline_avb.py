@@ -1,14 +1,14 @@
-"""VocalBurstPipeline: audio in, the score of every label out; long recordings window by window.
+"""VocalBurstPipeline: audio in, the score of every label out; long recordings are scored window by window.
 
     pipe = pipeline(model="org/avb-high", trust_remote_code=True)
     pipe("laugh.wav")                                          # [{"label": "Awe", "score": 0.31}, ...]
     pipe("evening.wav", window_seconds=2, hop_seconds=1)       # [{"start": 0.0, "end": 2.0, "scores": [...]}, ...]
 
-Self-contained code for the Hub: it needs torch, transformers and `audio_avb.py` beside it, nothing else.
+Self-contained code for the Hub: it needs only torch, transformers and `audio_avb.py` beside it.
 
-Unusual, and different from the stock audio-classification pipeline: wav, flac, ogg and mp3 need no ffmpeg, and are
-decoded as in training, with its errors; every label is given, in the order of the model's task; batches are padded with
-a mask, so scores do not depend on what else is in the batch.
+It differs from the stock audio-classification pipeline in three ways. WAV, FLAC, Ogg and MP3 need no ffmpeg; they are
+decoded as in training, with the same errors. All labels are returned, in the order of the model's task. Batches are
+padded with an attention mask, so scores do not depend on the other clips of the batch.
 """
 
 import io

@@ -1,7 +1,7 @@
-"""One recording of a file, or several that were joined in it, to a waveform; half of one is refused, and named.
+"""Decodes a file with one recording, or with several concatenated ones, to a waveform; an incomplete file is an error.
 
-Self-contained code for the Hub, used by `audio_avb.py`: it compares what `containers_avb.py` reads of the header with
-what `decoders_avb.py` decodes.
+Self-contained code for the Hub, used by `audio_avb.py`. It compares the length in the header, read by
+`containers_avb.py`, with the samples that `decoders_avb.py` decodes.
 """
 
 import logging

@@ -7,8 +7,8 @@
     run = avb.train("clips.csv", encoder="emogator-small", output_dir="runs/mine")
     avb.embed(["laugh.wav"])  # float32 (clips, hidden)
 
-Importing it registers the model, its feature extractor and `VocalBurstPipeline` with Transformers, see
-`avb.registration`. It loads neither torch nor Transformers: what is heavy is imported in the functions below.
+Importing it registers the model, its feature extractor and `VocalBurstPipeline` with Transformers (see
+`avb.registration`). It loads neither torch nor Transformers: the functions below import them when they are called.
 """
 
 from typing import TYPE_CHECKING

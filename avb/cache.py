@@ -1,7 +1,7 @@
-"""Files that are computed once: Arrow on disk, memory-mapped when read, named by a hash of all they depend on.
+"""Files that are computed once: Arrow on disk, memory-mapped when read, named by a hash of everything they depend on.
 
-Such a file is written under a temporary name and moved: one that exists is whole. Old files are not deleted; the folder
-may be emptied at any time.
+A file is written under a temporary name and then moved, so an existing file is complete. Old files are not deleted; the
+folder can be emptied at any time.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Rows of decoded clips → one padded batch."""
+"""Collates rows of decoded clips into one padded batch."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence

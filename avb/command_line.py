@@ -1,4 +1,4 @@
-"""Recipes and a command line become the dataclasses of `avb.arguments`, in `train_avb.py` and `pretrain_avb.py`."""
+"""Parses recipes and command lines of `train_avb.py` and `pretrain_avb.py` into the dataclasses of `avb.arguments`."""
 
 import argparse
 import copy

@@ -1,12 +1,13 @@
-"""Cross-validation: one model per fold, scored on the clips that it has not heard; one set of scores over them all.
+"""Cross-validation: trains one model per fold, and scores each clip with the model that was not trained on it.
 
-    runs/mine/folds.csv                          which clip is in which fold; `--folds runs/mine/folds.csv` takes it
-              folds/0/ ...                       a run like any other: model, predictions_test.csv of the fold, ...
-              predictions_cross_validation.csv   all clips, each as the model of its fold has it
-              metrics.json                       the split `cross_validation`: the scores of that table, with intervals
+    runs/mine/folds.csv                          the fold of each clip; reuse it with `--folds runs/mine/folds.csv`
+              folds/0/ ...                       ordinary runs: model, predictions_test.csv of the fold, ...
+              predictions_cross_validation.csv   all clips, each scored by the model of its fold
+              metrics.json                       the split `cross_validation`: scores of this table, with intervals
 
-A fold's own clips say nothing while it trains: the last epoch is kept, or, where the best one is asked for, the best on
-a tenth of the other folds' clips. A stopped cross-validation goes on in the fold where it was; what is finished stays.
+The held-out clips have no influence on training: the last epoch is kept or, if the best epoch is requested, the best
+one on a tenth of the other folds' clips. An interrupted cross-validation continues in the fold where it stopped;
+finished folds are kept.
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""The errors a user can act on: each message says what is wrong, where (file, row, column) and the way out.
+"""Errors that a user can act on: each message says what is wrong, where (file, row, column), and how to fix it.
 
-All are `ValueError`s, so a caller that knows nothing of this module still catches them; a command catches `AvbError`,
-prints the message without a traceback and exits with a failure. The root and `AudioError` are defined in
+All are `ValueError`s, so callers that do not know this module can still catch them. A command catches `AvbError`,
+prints the message without a traceback and exits with a failure. The root class and `AudioError` are defined in
 `audio_avb.py`, which the Hub serves without this package.
 """
 

@@ -1,4 +1,4 @@
-"""Files that are read and written: under a temporary name and moved, so that a file that exists is a whole one."""
+"""Reads and writes files. Writing uses a temporary name and then moves the file, so an existing file is complete."""
 
 import contextlib
 import csv

@@ -1,12 +1,13 @@
-"""Recipes: YAML files of arguments that extend one another, so that each states only what makes it different.
+"""Recipes: YAML files of arguments. A recipe can extend others, and then states only what is different.
 
-Those that come with the project go by name from any folder, `paper/high-lv60k`. They are `recipes/` in the source tree,
-and `avb/recipe_files/` in an installed package (pyproject.toml), which is no module: `avb.recipes` is this one.
+Recipes shipped with the project are found by name from any folder, e.g. `paper/high-lv60k`. They are in `recipes/` in
+the source tree and in `avb/recipe_files/` in an installed package (pyproject.toml). That folder is not a module:
+`avb.recipes` is this file.
 
-`extends: other.yaml` (or a list of files) is read first; a null value takes a key back out. That file, and an `encoder`
-that is a YAML file, are found from the recipe's own folder.
-A recipe becomes a command line, which the real one follows: types and names are checked in one place, and an argument
-typed by hand wins.
+`extends: other.yaml` (or a list of files) is read first; a null value removes an inherited key. The extended file, and
+an `encoder` that is a YAML file, are relative to the recipe's folder. A recipe is converted to command-line arguments,
+which are placed before the typed ones. So types and names are checked in one place, and typed arguments override the
+recipe.
 """
 
 import contextlib

@@ -1,13 +1,13 @@
-"""Where model, feature extractor and pipeline are registered with Transformers: here, once `avb` is imported.
+"""Registers model, feature extractor and pipeline with Transformers when `avb` is imported. No other module does.
 
-Unusual: `import avb` itself loads neither torch nor Transformers, which take seconds that a command's help, a wrong
-argument or `avb.metrics` need not wait for. Each class is registered the moment the module of Transformers that looks
-it up is loaded, by an import hook, or at once where it is loaded already. So after `import avb`, whatever the order of
-the other imports,
+Unusual: `import avb` loads neither torch nor Transformers, because that takes seconds which the help of a command, the
+report of a wrong argument or `avb.metrics` should not cost. Instead, an import hook registers each class when the
+module of Transformers that looks it up is loaded, or at once if it is already loaded. So after `import avb`, whatever
+the order of the other imports,
 
     AutoModel.from_pretrained(folder)
 
-finds the class, and `save_pretrained` and `push_to_hub` take its code along.
+finds the class, and `save_pretrained` and `push_to_hub` include its code.
 """
 
 import sys

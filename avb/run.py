@@ -1,6 +1,6 @@
-"""One run, whole: corpus → model → training → scores → rows, card and, if asked, the Hub.
+"""One complete run: corpus → model → training → scores → rows, card and, if requested, the Hub.
 
-`train_avb.py` and `avb.train` both call `run`; what goes into the folder is in `avb.run_files`.
+`train_avb.py` and `avb.train` both call `run`. The files that it writes are described in `avb.run_files`.
 """
 
 import copy

@@ -1,18 +1,18 @@
-"""The files in a run's folder: what each is called, and what `metrics.json` holds.
+"""The files in a run's folder: their names, and the contents of `metrics.json`.
 
     runs/high/metrics.json             Metrics: scalars on the first level, scores by split under `splits`
-              predictions_SPLIT.csv    scores and labels, clip by clip
-              results.csv              the run's rows of a table of results
-              train_set.json           what it was trained on, in numbers
-              recipe.yaml              every argument, as it was run
+              predictions_SPLIT.csv    scores and labels of each clip
+              results.csv              the run's rows for a table of results
+              train_set.json           statistics of the training set
+              recipe.yaml              all arguments of the run
               versions.json            commit and packages
               bad_clips.csv            clips that could not be read
-              splits.csv               which clip was in which split
-              folds.csv                of a cross-validation: which clip is in which fold
-              folds/0, folds/1, …      its runs, each a folder like this one
+              splits.csv               the split of each clip
+              folds.csv                for a cross-validation: the fold of each clip
+              folds/0, folds/1, …      its runs, each in a folder like this one
 
-`metrics.json` is written last: a folder that has it is a finished run. Unusual: `read_metrics` also reads what older
-versions wrote, where splits stood on the first level and a run had no id. It is the only place that knows that form.
+`metrics.json` is written last: a folder that contains it is a finished run. Unusual: `read_metrics` also reads the
+format of older versions, with splits on the first level and no run id. It is the only place that knows this format.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""SIGTERM, which clusters and `kill` send to end a process, handled for a while."""
+"""Temporarily handles SIGTERM, the signal with which clusters and `kill` end a process."""
 
 import signal
 import threading

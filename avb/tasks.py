@@ -1,7 +1,7 @@
-"""What is predicted: the four tasks of the A-VB 2022 challenge, tasks made from any label columns, and several at once.
+"""Prediction tasks: the four of the A-VB 2022 challenge, tasks made from label columns, and several tasks at once.
 
-A task is a name, a kind and an ordered tuple of label names; it holds no data. The same convention
-holds wherever targets are arrays:
+A task is a name, a kind and an ordered tuple of label names; it contains no data. Targets have the same format
+everywhere:
 
 - regression: floats of shape (clips, labels), NaN for a missing label, scored by the mean CCC over labels;
 - classification: integers of shape (clips,), `MISSING_CLASS` (-100) for a missing label, scored by UAR, the unweighted

@@ -1,4 +1,4 @@
-"""Clips for the clock: bursts of a falling tone in noise, of mixed length. They sound like nobody."""
+"""Clips for benchmarks: synthetic bursts of a falling tone in noise, of mixed length. No person was recorded."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""48 kHz mp3 to trimmed 16 kHz waveforms: decoded once into an Arrow file, against librosa in every epoch.
+"""From 48 kHz mp3 to trimmed 16 kHz waveforms: decoded once into an Arrow file, compared with librosa in every epoch.
 
     python benchmarks/data_pipeline.py                                        # 40 generated clips
     python benchmarks/data_pipeline.py --folder EMOGATOR/original/data/mp3    # your own files
 
-Two rows: the first epoch, which decodes, and a later one, which reads the mapped file. Ours checks each file for damage
-on the way and sets its level. Peer: `librosa.load(path, sr=16000)` and `librosa.effects.trim`, the usual loop. Both
-give every waveform as an array, and both lengths of audio are in the row.
+Two rows: the first epoch, which decodes, and a later one, which reads the memory-mapped file. Ours also checks each
+file for damage and sets its level. Peer: `librosa.load(path, sr=16000)` and `librosa.effects.trim`, the usual loop.
+Both return every waveform as an array; the row contains both total lengths of audio.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""A frozen encoder, twenty epochs by the real train_avb.py: frames kept on disk against the encoder in every epoch.
+"""Twenty epochs of train_avb.py with a frozen encoder: frames stored on disk, compared with recomputed frames.
 
     python benchmarks/frozen_epochs.py                                  # tiny, two epochs: does it run?
     python benchmarks/frozen_epochs.py --shape BASE --epochs 20 --clips 64
 
-Wall time from the shell to the saved model, decoding and the one run of the encoder included: every run gets an empty
-cache. Peer: the same command with `--cache_frames false`, which is what the authors' code does.
+Wall time from the start of the command to the saved model, including decoding and the single pass of the encoder: every
+run has an empty cache. Peer: the same command with `--cache_frames false`, as in the authors' code.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""What this device can do at most: the rate of a large matrix product, measured.
+"""Measures the peak rate of this device: the rate of a large matrix product.
 
 python benchmarks/gemm.py
 """

@@ -1,11 +1,12 @@
-"""Peer and ours by turns: both timed in one process tree, the ratio of every round kept, one row appended.
+"""Times the peer and ours alternately in one process tree, keeps the ratio of every round, and appends one row.
 
-A side is a `Worker` (a process that sets up once and then repeats a step) or a `Command` (a fresh process each time).
+A side is a `Worker` (a process that sets up once and then repeats a step) or a `Command` (a new process each time).
 Unusual:
 
-- Which side goes first changes from round to round, and the ratio is the median over rounds, with the lowest and the
-  highest beside it: on a machine that other programs use, a slow minute costs both sides, or shows in the spread.
-- This process imports no torch, so that a child's peak memory is its own: a child starts with its parent's peak.
+- The side that goes first alternates between rounds. The result is the median ratio over rounds, with the lowest and
+  the highest. So on a machine that other programs use, a slow minute affects both sides, or shows in the spread.
+- This process does not import torch, because a child process starts with its parent's peak memory: this way, the peak
+  of a child is its own.
 """
 
 import argparse

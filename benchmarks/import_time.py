@@ -1,11 +1,11 @@
-"""From the shell to the first prediction of a small model, and out again: ours against a stock pipeline script.
+"""From the start of the process to its end, with one prediction of a small model: ours and a stock pipeline script.
 
     python benchmarks/import_time.py --rounds 5
-    python -X importtime predict_avb.py MODEL CLIP --output scores.csv     # where it goes
+    python -X importtime predict_avb.py MODEL CLIP --output scores.csv     # where the time goes
 
 Two rows: a script with `avb.load`, and the command predict_avb.py. Peer: a script with
-`pipeline("audio-classification")` and `Wav2Vec2ForSequenceClassification` of the same encoder's shape, the clip decoded
-by soundfile.
+`pipeline("audio-classification")` and `Wav2Vec2ForSequenceClassification` with an encoder of the same shape; soundfile
+decodes the clip.
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""The table of docs/encoders.md: how exact each kind of encoder is, from tiny random checkpoints of the stock classes.
+"""The table of docs/encoders.md: how exact each kind of encoder is, with tiny random checkpoints of the stock classes.
 
     python benchmarks/kinds.py
 
-Differences are the largest absolute ones: of hidden states for a layer, of scores in [0, 1] elsewhere; saved folders
-are read by one process that cannot import this project. Step time is a forward and backward pass of the same layers,
-two clips of 2.2 s and 3 s padded, ours and the stock class (which hears the features that its stock extractor made
-before) in turn, `REPEATS` times: the median of the ratios, which a busy machine moves less than times. Needs the extras
-test and openvino.
+Differences are maximum absolute differences: of hidden states for a layer, of scores in [0, 1] otherwise. Saved folders
+are read by a process that cannot import this project. The step time is that of forward and backward through the same
+layers, for two clips of 2.2 s and 3 s, padded. Ours and the stock class (with features computed beforehand by its
+stock extractor) alternate `REPEATS` times; the result is the median ratio, which a busy machine affects less than
+times. Needs the extras test and openvino.
 """
 
 import json

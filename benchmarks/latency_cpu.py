@@ -1,15 +1,16 @@
-"""One clip on a CPU: how long until its scores are there, and do they stay the same.
+"""Latency of one clip on a CPU, and whether its scores stay the same.
 
     python benchmarks/latency_cpu.py                                  # tiny, seconds: does it run?
     python benchmarks/latency_cpu.py --shape LARGE --ours bf16        # the paper's size
 
-Ours, with the weights of the peer: `fp32` (cut to the layer that is used, sdpa), `bf16` (the same in bfloat16), or an
-export by `avb.export`: `onnx-fp32`, `onnx-int8`, `openvino-fp32`, `openvino-bf16`. Peer: the whole stock encoder in
-fp32 with eager attention, `hidden_states[12]`, LSTM, linear layer. The largest difference of predictions is over clips
-that the head was not trained on: its training, on the frames of the frozen random encoder, takes a minute, and makes
-its scores differ from clip to clip. A random head would say the same of every clip, whatever the engine. `--head
-stretched` scales a random one's outputs to a standard deviation of 1 instead, and with them what all clips have in
-common.
+Ours, with the weights of the peer: `fp32` (only the layers that are used, sdpa), `bf16` (the same in bfloat16), or an
+export by `avb.export`: `onnx-fp32`, `onnx-int8`, `openvino-fp32`, `openvino-bf16`. Peer: the full stock encoder in fp32
+with eager attention, `hidden_states[12]`, LSTM, linear layer.
+
+The largest difference of predictions is measured on clips that the head was not trained on. The head is trained for a
+minute on frames of the frozen random encoder, so that its scores differ between clips; a random head would give nearly
+the same scores for every clip with any engine. Instead, `--head stretched` scales the outputs of a random head to a
+standard deviation of 1, which also scales what all clips have in common.
 """
 
 import sys

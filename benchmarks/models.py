@@ -1,7 +1,8 @@
-"""The models that are compared, with random weights: the stock one of each shape, and ours with the same weights.
+"""The compared models, with random weights: the stock one of each shape, and ours with the same weights.
 
-The stock model is what a reader of the paper writes in ten lines: the whole encoder of Transformers in fp32 with eager
-attention, `hidden_states[k]`, an LSTM and a linear layer. Imported by workers only: it takes seconds.
+The stock model is what a reader of the paper would write in ten lines: the full encoder of Transformers in fp32 with
+eager attention, `hidden_states[k]`, an LSTM and a linear layer. Only workers import this module, because it takes
+seconds.
 """
 
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""A folder of clips of mixed length: predict_avb.py against the stock audio-classification pipeline.
+"""Scores a folder of clips of mixed length: predict_avb.py and the stock audio-classification pipeline.
 
     python benchmarks/score_folder.py                            # 64 clips: does it run?
     python benchmarks/score_folder.py --clips 2000
-    python benchmarks/score_folder.py --memory --clips 10000     # peak memory, against a tenth of the clips
+    python benchmarks/score_folder.py --memory --clips 10000     # peak memory, compared with a tenth of the clips
 
-Both have an encoder of the shape of `recipes/encoders/small.yaml` with random weights, and are whole processes, from
-the shell to the table of scores. Ours is the real command, with the torch model in fp32, in bf16 (`--ours torch-bf16`)
-or, by `--ours openvino-bf16`, with what `avb.export` made of it, the export itself not counted. Peer: the stock
+Both have an encoder of the shape of `recipes/encoders/small.yaml` with random weights, and are timed as whole processes
+up to the finished table of scores. Ours is the real command, with the torch model in fp32, in bf16 (`--ours
+torch-bf16`) or, with `--ours openvino-bf16`, with an export by `avb.export`; exporting is not timed. Peer: the stock
 audio-classification pipeline at batch size 16 with `Wav2Vec2ForSequenceClassification`, clips in the order of the
-folder. It would call ffmpeg to decode; here it gets arrays that soundfile decodes.
+folder. It would call ffmpeg to decode; here it gets arrays decoded by soundfile.
 """
 
 import os

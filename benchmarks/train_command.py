@@ -1,14 +1,14 @@
-"""The whole training command against the plain Transformers recipe: same clips, same encoder, same epochs.
+"""The whole training command, compared with the plain Transformers recipe: same clips, encoder and epochs.
 
     python benchmarks/train_command.py                                       # 48 clips: does it run?
     python benchmarks/train_command.py --clips 2000 --epochs 5               # a small encoder
     python benchmarks/train_command.py --shape LARGE --clips 2000 --epochs 3 --device cuda
 
-Both are whole processes, from the shell to the saved model: decoding, training, a validation per epoch. Ours is
-`train_avb.py` on a table of clips with what it chooses by itself, caches empty. Peer: what the audio-classification
-example of Transformers does, `AutoModelForAudioClassification` with its front end frozen and the stock Trainer with its
-defaults (fp32, AdamW, no loader workers, clips in random order padded to the longest of their batch), with soundfile
-for a decoder. Clips are noise bursts of mixed length in four classes, a tenth of them for validation.
+Both are timed as whole processes up to the saved model: decoding, training, a validation per epoch. Ours is
+`train_avb.py` on a table of clips with its default choices and empty caches. Peer: the audio-classification example of
+Transformers, `AutoModelForAudioClassification` with a frozen front end and the stock Trainer with its defaults (fp32,
+AdamW, no loader workers, clips in random order padded to the longest of the batch), with soundfile as the decoder.
+Clips are noise bursts of mixed length in four classes, a tenth of them for validation.
 """
 
 import csv

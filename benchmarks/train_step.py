@@ -1,15 +1,15 @@
-"""One training step of the whole model: ours against stock Transformers, same batch, same loss.
+"""One training step of the whole model, compared with stock Transformers: same batch, same loss.
 
     python benchmarks/train_step.py                              # tiny, seconds: does it run?
     python benchmarks/train_step.py --shape LARGE                # the paper's size: 20 GB of memory, minutes
     python benchmarks/train_step.py --shape LARGE --bf16 --front_end kept --masks
     python benchmarks/train_step.py --shape LARGE --device cuda --batch_size 128 --bf16
 
-Ours: cut to the layer that is used, sdpa, convolutions frozen (the `recommended` preset) and run in every step, or
-`kept`: what they make of the clips is there in half precision, as from the second epoch on; `trained` trains them too.
-AdamW in one fused kernel; bf16 where asked. `--masks`: clips of a quarter to all of `--seconds`, padded to the longest,
-with their mask on both sides. Peer: 24 layers in fp32 with eager attention,
-`hidden_states[12]`, the same LSTM and linear layer, every parameter trained by Adam.
+Ours: only the layers that are used, sdpa, frozen convolutions (the `recommended` preset) that run in every step; or
+`--front_end kept`: their output is read in half precision, as from the second epoch on; or `trained`: they are trained
+too. AdamW in one fused kernel; bf16 if requested. With `--masks`, clips have a quarter to all of `--seconds`, padded to
+the longest, with attention masks on both sides. Peer: 24 layers in fp32 with eager attention, `hidden_states[12]`, the
+same LSTM and linear layer, every parameter trained by Adam.
 """
 
 import sys

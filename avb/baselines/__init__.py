@@ -1,11 +1,11 @@
-"""The A-VB challenge's baselines and two more, as models for the same corpora, tasks, metrics and commands.
+"""The baselines of the A-VB challenge and two more, as models for the same corpora, tasks, metrics and commands.
 
     model, feature_extractor = BASELINES["egemaps_mlp"](get_task("high"))
     splits, collator = prepare_baseline(model, feature_extractor, splits)
 
-`BASELINES` says what `--model` may name, and is the one place where a baseline is entered; `MODELS` finds the class of
-a saved one by its `model_type`. Importing this package registers them with Transformers' Auto classes, so that
-`AutoModelForAudioClassification` and `AutoFeatureExtractor` load what was saved.
+`BASELINES` has the names that `--model` accepts, and is the only place where a baseline is entered; `MODELS` maps a
+saved model's `model_type` to its class. Importing this package registers them with Transformers' Auto classes, so that
+`AutoModelForAudioClassification` and `AutoFeatureExtractor` load saved baselines.
 """
 
 import os

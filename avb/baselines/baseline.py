@@ -1,8 +1,8 @@
-"""What the baselines share: fields of their configuration, and the way from raw outputs to scores and loss.
+"""What all baselines share: fields of their configuration, and the step from raw outputs to scores and loss.
 
-A baseline has the interface of `Wav2Vec2ForVocalBurst`: (input_values, attention_mask, labels) → loss and logits, the
-logits of a regression task within `label_range`, those of a classification raw; and the fields of its configuration
-that the commands read have the same names and the same checks. A saved baseline takes this file along to the Hub.
+A baseline has the interface of `Wav2Vec2ForVocalBurst`: (input_values, attention_mask, labels) → loss and logits. The
+logits are within `label_range` for a regression task and raw for a classification. Configuration fields that the
+commands read have the same names and checks. A saved baseline includes this file for the Hub.
 """
 
 import torch

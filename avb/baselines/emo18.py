@@ -1,20 +1,20 @@
-"""Emo-18 of End2You, A-VB's end-to-end baseline: convolutions on 0.1 s of waveform, an LSTM over those frames.
+"""Emo-18 of End2You, A-VB's end-to-end baseline: convolutions on 0.1 s frames of the waveform, then an LSTM.
 
 Sources: Tzirakis, Zhang & Schuller (2018), "End-to-End Speech Emotion Recognition Using Deep Neural Networks", ICASSP;
 Tzirakis, Zafeiriou & Schuller (2018), "End2You", arXiv:1802.01115; Baird et al. (2022), arXiv:2207.03572.
 
-A frame is 1,600 samples and frames do not overlap. Padding of the convolutions is (kernel - 1) // 2, as End2You's code
-has it, which with pools that step by their width makes
-1,600 → conv 1,599 → pool 159 → conv 158 → pool 19 → conv 18 → pool 2, times 256 channels: 512 values a frame.
+A frame has 1,600 samples, and frames do not overlap. As in End2You's code, convolutions are padded by (kernel - 1) // 2
+and pools move by their width, so the lengths are
+1,600 → conv 1,599 → pool 159 → conv 158 → pool 19 → conv 18 → pool 2, times 256 channels: 512 values per frame.
 
 Unusual, and different from End2You:
-- A last, partial frame is filled up with zeros. End2You drops it, and with it every clip under 0.1 s.
-- Frames of padding reach nothing: neither the batch norms, whose training statistics End2You takes over them too, nor
-  the output, which is read at each clip's last frame. A prediction does not depend on the batch.
-- A regression ends in a sigmoid stretched to the labels' range, as all models here do; End2You's output is unbounded.
+- The last, partial frame is padded with zeros. End2You drops it, and therefore every clip shorter than 0.1 s.
+- Padding frames have no effect. They are excluded from the statistics of batch norm, unlike in End2You, and the output
+  is read at the last frame of each clip. So a prediction does not depend on the batch.
+- A regression ends in a sigmoid scaled to the label range, as in all models here; End2You's output is unbounded.
 
-The waveform enters as it is, levelled to its peak and neither centred nor scaled by its variance: the feature extractor
-is a `VocalBurstFeatureExtractor(do_normalize=False)`. The first batch norm does the scaling.
+The waveform has its peak level set, but is neither centred nor scaled by its variance: the feature extractor is a
+`VocalBurstFeatureExtractor(do_normalize=False)`. The first batch norm does the scaling.
 """
 
 import torch

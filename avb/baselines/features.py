@@ -1,11 +1,11 @@
-"""openSMILE functionals of a whole split, computed once and kept on disk; and batches of them.
+"""Computes the openSMILE functionals of a whole split once, stores them on disk, and makes batches of them.
 
-The file's name is a fingerprint of the waveforms themselves, the feature set and openSMILE's version. So the tasks of a
-corpus share one file, and clips decoded in another way get another.
+The name of the file is a fingerprint of the waveforms, the feature set and openSMILE's version. So all tasks of a
+corpus share one file, and clips that are decoded differently have another.
 
-Unusual: not `Dataset.map`, whose processes die on what `avb.corpora.decode` returns (datasets 5.2 cannot unpickle a
-slice of tables joined side by side). And not `multiprocessing.Pool`, which waits for ever for a process that was
-killed, or that was forked where SIGTERM has a handler.
+Unusual: this does not use `Dataset.map`, whose worker processes fail on the data sets of `avb.corpora.decode`
+(datasets 5.2 cannot unpickle a slice of tables joined side by side), or `multiprocessing.Pool`, which waits forever if
+a worker is killed, or if it was forked while SIGTERM had a handler.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""What the networks on log-mel spectra share: the bank of mel filters, the frames of each clip, a block's convolutions.
+"""Shared by the networks on log-mel spectrograms: mel filters, frames per clip, and the convolutions of a block.
 
-Unusual: a prediction does not depend on the batch. Whatever lies behind a clip's end is set to zero before each
-convolution, as if the clip ended there. A saved network takes this file along to the Hub.
+Unusual: a prediction does not depend on the batch. Everything after the end of a clip is set to zero before each
+convolution, as if the clip were alone. A saved network includes this file for the Hub.
 """
 
 from typing import NamedTuple

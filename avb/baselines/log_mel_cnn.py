@@ -1,14 +1,13 @@
-"""A small residual network on log-mel spectra: not the challenge's, but what many would try first with few clips.
+"""A small residual network on log-mel spectrograms: not a challenge baseline, but a common first choice for few clips.
 
-waveform → log-mel spectrum (64 bands, 20 ms hop) → batch norm of each band → convolution and four residual blocks
+waveform → log-mel spectrogram (64 bands, 20 ms hop) → batch norm of each band → convolution and four residual blocks
 (He et al. 2016) → mean and maximum over bands → attention over time → linear.
 
 Unusual:
-- A prediction does not depend on the batch: whatever lies behind a clip's end is set to zero before each convolution,
-  as if the clip ended there.
-- SpecAugment (Park et al. 2019) and a shift by up to three bands belong to the model in training, as dropout does.
+- A prediction does not depend on the batch: everything after the end of a clip is set to zero before each convolution.
+- In training, the model itself applies SpecAugment (Park et al. 2019) and shifts of up to three bands, like dropout.
 
-The waveform enters at zero mean and unit variance: the feature extractor is a `VocalBurstFeatureExtractor()`.
+The waveform has zero mean and unit variance: the feature extractor is a `VocalBurstFeatureExtractor()`.
 """
 
 import torch

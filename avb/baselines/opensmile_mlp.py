@@ -1,4 +1,4 @@
-"""eGeMAPSv02 or ComParE_2016 functionals of a whole clip into a three-layer perceptron: A-VB's feature-based baselines.
+"""eGeMAPSv02 or ComParE_2016 functionals of a whole clip and a three-layer perceptron: A-VB's feature-based baselines.
 
 Sources: Baird et al. (2022), "The ACII 2022 Affective Vocal Bursts Workshop & Competition", arXiv:2207.03572; Eyben et
 al. (2016), "The Geneva Minimalistic Acoustic Parameter Set (GeMAPS) for Voice Research and Affective Computing", IEEE
@@ -6,14 +6,14 @@ Transactions on Affective Computing 7(2); Schuller et al. (2016), "The INTERSPEE
 Challenge"; Eyben, Wöllmer & Schuller (2010), "openSMILE: the Munich versatile and fast open-source audio feature
 extractor", ACM Multimedia.
 
-Licence: openSMILE is audEERING GmbH's and not part of this project. Its licence, the audEERING Research License
-Agreement, covers research, teaching and other non-commercial use; products and other commercial use need a licence from
-audEERING. That is why it is an extra, to be installed on purpose: `pip install "avb[opensmile]"`.
+Licence: openSMILE belongs to audEERING GmbH and is not part of this project. The audEERING Research License Agreement
+covers research, teaching and other non-commercial use; products and other commercial use need a licence from audEERING.
+This is why it is an optional extra: `pip install "avb[opensmile]"`.
 
 Unusual:
-- The feature extractor does nearly all of the work, 25 to 90 ms per clip. For training, `avb.baselines.features` makes
-  it once for all epochs.
-- The mean and standard deviation of the train features are buffers of the model: a saved model is complete.
+- The feature extractor does nearly all of the work, 25 to 90 ms per clip. For training, `avb.baselines.features`
+  computes the features once for all epochs.
+- The mean and standard deviation of the training features are buffers of the model, so a saved model is complete.
 """
 
 from functools import cache

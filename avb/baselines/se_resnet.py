@@ -1,14 +1,14 @@
-"""A residual network with squeeze and excitation on log-mel spectra: what did best on EmoGator of twelve networks.
+"""A residual network with squeeze-and-excitation on log-mel spectrograms: the best of twelve networks on EmoGator.
 
-waveform → log-mel spectrum (80 bands of 50 to 7,900 Hz, 25 ms windows, 10 ms hop), normalised per clip, beside it the
-band's height → two convolutions → four stages of two residual blocks (He et al. 2016) with squeeze and excitation (Hu
-et al. 2018, arXiv:1709.01507) → mean over bands → attention and maximum over time → linear.
+waveform → log-mel spectrogram (80 bands of 50 to 7,900 Hz, 25 ms windows, 10 ms hop), normalised per clip, with the
+height of the band as a second channel → two convolutions → four stages of two residual blocks (He et al. 2016) with
+squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507) → mean over bands → attention and maximum over time → linear.
 
 Unusual:
-- A prediction does not depend on the batch: whatever lies behind a clip's end is set to zero before each convolution,
-  and no mean, maximum or excitation sees it. Clips of like length share a batch, so little is computed in vain.
-- SpecAugment (Park et al. 2019) and stochastic depth (Huang et al. 2016) belong to the model in training.
-- The level of a clip does not matter: the floor of the logarithm is relative to the clip's loudest band.
+- A prediction does not depend on the batch: everything after the end of a clip is set to zero before each convolution,
+  and excluded from each mean, maximum and excitation. Clips of similar length share a batch, so little is wasted.
+- In training, the model itself applies SpecAugment (Park et al. 2019) and stochastic depth (Huang et al. 2016).
+- The level of a clip has no effect: the floor of the logarithm is relative to the loudest band of the clip.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""How sure a model may be: fits `calibration.json` (see `calibration_avb`) on speakers it was not trained on.
+"""Fits `calibration.json` (see `calibration_avb`), which says how reliable a model's scores are for unseen speakers.
 
 python -m avb.calibration runs/mine clips.csv --split validation
 """

@@ -1,8 +1,8 @@
-"""Temperature, label sets and intervals of one task, and what they are worth on speakers left out of the fit.
+"""Fits temperature, label sets and intervals of one task, and measures them on speakers left out of the fit.
 
-Every speaker counts alike, however many clips he or she has. Thresholds are those of split conformal prediction: of n
-clips the ⌈(n + 1) · coverage⌉-th smallest non-conformity, which holds for clips that are exchangeable with those of the
-fit. Clips of new speakers are so only roughly; what is measured on held-out speakers is therefore kept beside them.
+All speakers have equal weight, whatever their number of clips. Thresholds are those of split conformal prediction: the
+⌈(n + 1) · coverage⌉-th smallest non-conformity of n clips, which is exact for clips exchangeable with those of the fit.
+Clips of new speakers are exchangeable only approximately, so the coverage measured on held-out speakers is stored too.
 """
 
 from collections.abc import Sequence

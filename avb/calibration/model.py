@@ -1,4 +1,4 @@
-"""`calibration.json` of a saved model, fitted on a split of a corpus that it was not trained on."""
+"""Fits `calibration.json` of a saved model on a split of a corpus that the model was not trained on."""
 
 from pathlib import Path
 from typing import Any

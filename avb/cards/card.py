@@ -1,8 +1,8 @@
-"""Model cards, made of what a run measured.
+"""Builds model cards from the measurements of a run.
 
-The words are in `model_card.md`, a Jinja template; the numbers come from the run's own files (config.json,
-metrics.json, train_set.json, recipe.yaml, versions.json) and, where a table of results is given, from the rows of this
-run. There is no other source: what was not measured is said to be unknown.
+The text is in `model_card.md`, a Jinja template. The numbers come from the run's own files (config.json, metrics.json,
+train_set.json, recipe.yaml, versions.json) and, if a table of results is given, from the rows of this run. There is no
+other source: the card says "unknown" for anything that was not measured.
 """
 
 import math

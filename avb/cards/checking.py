@@ -1,9 +1,10 @@
-"""What a good release of a model still lacks.
+"""Checks what the release of a model still lacks.
 
-python -m avb.cards check runs/high
+    python -m avb.cards check runs/high
 
-Each point is looked up in the folder's files, and comes with the command that sees to it. Some must be: without them
-the push fails, or the card misleads. The others are what the Hub and its readers expect of a model in 2026.
+Each point is checked in the files of the folder and comes with the command that fixes it. Some points are required:
+without them, the push fails or the card is misleading. The others are what the Hub and its readers expect of a model
+in 2026.
 """
 
 from collections.abc import Iterator

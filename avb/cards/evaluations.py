@@ -1,10 +1,10 @@
-"""`.eval_results/*.yaml`: a run's score on a benchmark that is registered on the Hub, for its leaderboard.
+"""`.eval_results/*.yaml`: a run's score on a benchmark registered on the Hub, for the benchmark's leaderboard.
 
     python -m avb.cards write runs/high --benchmark ORG/DATASET:TASK
 
-The Hub reads these files beside `model-index` of the card, which holds every score; its form is that of
-`huggingface_hub.EvalResultEntry` (huggingface.co/docs/hub/eval-results). HUME-VB and EmoGator are not registered, so
-that nothing is written unasked: which data set a score is of, only who has registered it knows.
+The Hub reads these files in addition to the card's `model-index`, which has every score. Their format is that of
+`huggingface_hub.EvalResultEntry` (huggingface.co/docs/hub/eval-results). HUME-VB and EmoGator are not registered, so a
+file is written only on request: only the user knows under which name the data set is registered.
 """
 
 import re

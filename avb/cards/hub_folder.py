@@ -1,8 +1,8 @@
-"""The folder that is a model on the Hub: weights, settings, and the code that reads them without this project.
+"""The folder of a model on the Hub: weights, settings, and the code that loads them without this project.
 
-`save_hub_folder` writes it, `hub_files` says what of a folder belongs on the Hub. A run's other files (checkpoints,
-predictions, the recipe, which names folders of the machine it ran on) stay at home. There is no pickle among the files:
-weights are safetensors, all else is text.
+`save_hub_folder` writes it; `hub_files` lists which files of a folder belong on the Hub. A run's other files are not
+uploaded: checkpoints, predictions, and the recipe, which contains paths of the machine it ran on. There is no pickle
+among the files: weights are safetensors, everything else is text.
 """
 
 import inspect

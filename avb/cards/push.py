@@ -1,7 +1,7 @@
-"""A finished folder onto the Hub: its file list first, then one commit with exactly those files.
+"""Pushes a finished folder to the Hub: shows the list of files, then uploads exactly these files in one commit.
 
-Unusual: the repository is private unless asked otherwise, and one that is public already is not written to as if it
-were private. A push that broke off goes on when it is repeated: what was uploaded before is not sent again.
+Unusual: the repository is private unless a public one is requested, and the push to an existing public repository is
+refused otherwise. An interrupted push can be repeated: files that were uploaded are not sent again.
 """
 
 import os

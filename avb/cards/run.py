@@ -1,6 +1,6 @@
-"""What a card says of a finished run: the files of `avb.run_files`, read with every default and gap in one place.
+"""The facts that a card states about a finished run, read from the files of `avb.run_files`, defaults in one place.
 
-Nothing here is guessed. A file that is not there leaves its facts unknown, which is None, and a card says so.
+Nothing is guessed. If a file is missing, its facts are None, and the card says "unknown".
 """
 
 import dataclasses

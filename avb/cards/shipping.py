@@ -1,4 +1,4 @@
-"""Makes a finished run one of the models that come with the project: half precision, its card in model_cards/.
+"""Makes a finished run one of the models shipped with the project: half precision, and its card in model_cards/.
 
     python -m avb.cards ship RUN NAME
 

@@ -1,7 +1,7 @@
-"""A pushed model's page: a static Space in which it runs in the visitor's browser, and what the card says of it.
+"""The page of a pushed model: a static Space that runs it in the visitor's browser, and its link in the card.
 
-The page and its files are `avb.export.page_folder`'s. The card links the Space and shows the page's picture, which is
-one of these files.
+`avb.export.page_folder` builds the page and its files. The card links to the Space and shows the page's picture, one of
+these files.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The tables of a model card, as Markdown."""
+"""The Markdown tables of a model card."""
 
 from collections.abc import Iterable
 

@@ -1,7 +1,8 @@
-"""Corpora as `DatasetDict`s of one shape: `load_bursts("hume_vb", "path/to/release", "high")`.
+"""Corpora as `DatasetDict`s of one format: `load_bursts("hume_vb", "path/to/release", "high")`.
 
-Rows have `id`, `audio` {bytes, path} (undecoded: see `avb.corpora.decode`), `labels`, and what the corpus knows. A
-regression row's `labels` is a list of float32 with NaN for a missing label, a classification row's an int64 with -100.
+Rows have `id`, `audio` {bytes, path} (not decoded: see `avb.corpora.decode`), `labels`, and further columns of the
+corpus. For a regression, `labels` is a list of float32, NaN for a missing label; for a classification, an int64, -100
+for a missing label.
 """
 
 import inspect

@@ -1,7 +1,7 @@
-"""A folder of class folders, `laugh/*.wav`, `cry/*.wav`, perhaps below folders named train, validation, test.
+"""A folder of class folders, `laugh/*.wav`, `cry/*.wav`, optionally inside folders named train, validation, test.
 
-Without those, splits are made, 80/10/10: clip by clip, unless the names of the files tell the speakers. They may tell
-the classes too; then clips lie in any folders, or in none.
+Without these, splits of 80/10/10 are made: by clip, or by speaker if speakers can be read from file names. Classes can
+be read from file names too; then clips may be in any folder.
 """
 
 import logging

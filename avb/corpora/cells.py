@@ -1,12 +1,12 @@
-"""What the cells of a table say of its clips: the files, segments of files, and labels, checked cell by cell.
+"""Converts the cells of a table to clips, with checks of each cell: files, segments of files, and labels.
 
-- Files lie inside one folder; their names may lack the suffix, or be spelled in another case or Unicode form.
-- Each row of a table with `start` and `end`, as audformat writes them, is a part of a recording, and a clip of its own.
-  Its id and its path are `FILE#START-END`, in seconds, which `audio_avb.load_audio` reads by seeking.
+- All files are inside one folder. Names may lack the suffix, or differ in case or Unicode form.
+- In a table with `start` and `end`, as written by audformat, each row is a segment of a recording and a clip of its
+  own. Its id and its path are `FILE#START-END`, in seconds; `audio_avb.load_audio` reads it by seeking.
 - A missing or withheld label is NaN (regression) or -100 (classification).
 
-Every message names the file, the line, the clip's id, the column and the value: one bad cell in a table of 60,000 rows
-is otherwise a long search.
+Each message names the file, the line, the clip's id, the column and the value, because one bad cell in a table of
+60,000 rows is hard to find.
 """
 
 import contextlib

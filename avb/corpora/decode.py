@@ -1,11 +1,11 @@
-"""Decode every clip once, into an Arrow file on disk that is memory-mapped from then on.
+"""Decodes all clips once, into a memory-mapped Arrow file on disk.
 
-The file holds waveforms only; labels and what else a row has are joined to it when it is opened. So the four tasks of
-one release share one file, and a corrected label needs no decoding. The file's name is a fingerprint of the clips (ids,
-and each file's path, size and modification time, or the bytes themselves), of the settings and of the libraries'
-versions: what changed is never read from an old file. Old files are not deleted: the folder may be emptied at any time.
+The file contains only waveforms; labels and other columns are joined to it when it is opened. So the four tasks of a
+release share one file, and a corrected label requires no decoding. The name of the file is a fingerprint of the clips
+(ids, and each file's path, size and modification time, or the bytes), the settings and the versions of the libraries,
+so an outdated file is never read. Old files are not deleted; the folder can be emptied at any time.
 
-A clip that cannot be decoded is kept in the file as its error, left out of the rows, and reported every time.
+For a clip that cannot be decoded, the file stores the error; the clip is left out of the rows and reported every time.
 """
 
 import hashlib

@@ -1,17 +1,17 @@
 """EmoGator: 30 intended emotions, each recorded three times by each contributor (arXiv:2301.00508; Apache-2.0).
 
-Two forms load:
+Two formats can be loaded:
 
 - the mp3 tree as published, `.../data/mp3/NNNNNN-EE-I.mp3`: contributor, emotion (01 to 30, in alphabetical order) and
   instance (take) are read from the names. Splits are made by speaker, from a hash of the contributor's number: 80 % of
-  them train, 10 % validation, 10 % test, whichever files are there;
-- Parquet shards, `train-*.parquet`, `validation-*.parquet` and perhaps `test-*.parquet`, with the columns `audio`
-  {bytes, path}, `speaker`, `category`, `instance`, `duration` (seconds). Their names give the splits. This is what
-  `python -m avb.corpora.prepare emogator` writes; where both forms are there, this one is read.
+  speakers train, 10 % validation, 10 % test, independent of which files exist;
+- Parquet shards, `train-*.parquet`, `validation-*.parquet` and optionally `test-*.parquet`, with the columns `audio`
+  {bytes, path}, `speaker`, `category`, `instance`, `duration` (seconds). Their names give the splits. `python -m
+  avb.corpora.prepare emogator` writes this format; if both formats exist, this one is read.
 
-Labels are the emotion a contributor was asked for, not a listener's rating. Valence and arousal (task "two") are
-*pseudo-targets*: ratings of the emotion's word (Warriner et al. 2013), one constant for all clips of a category. They
-exercise a regression; they say nothing about a clip.
+The labels are the emotions that contributors were asked to express, not ratings of listeners. Valence and arousal (task
+"two") are *pseudo-targets*: ratings of the emotion's word (Warriner et al. 2013), the same for all clips of a category.
+They can be used to try a regression, but say nothing about an individual clip.
 """
 
 import re

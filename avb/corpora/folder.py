@@ -1,25 +1,26 @@
-"""Your own clips: a label table with a path column, or a folder of class folders. The task is made from what is there.
+"""Your own clips: a label table with a path column, or a folder of class folders. The task follows from the data.
 
     load("clips.csv")          file,valence,arousal      -> regression of valence and arousal
     load("clips.csv")          file,emotion              -> classification
-    load("clips/")             laugh/*.wav cry/*.wav     -> classification; train/, validation/, test/ may lie above
+    load("clips/")             laugh/*.wav cry/*.wav     -> classification; optionally inside train/, validation/, test/
 
-Rules, each with an option to overrule it:
+Rules, each with an option to override it:
 
-- the path column is the one called file, path, filename, audio, wav, file_id, ...; paths are relative to the table's
-  folder (`audio_root`). A path may not leave that folder: `..` and absolute paths outside it are refused; for a table
-  of absolute paths give `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ...; where no file has
-  that very name, the only one that has it in another case or Unicode form is taken.
-- the label columns are the ones left: all numeric, or exactly one of text. Anything else is ambiguous, and raises.
-- regression labels lie in [0, 1], or in the `label_range` given; they are never rescaled here.
-- columns `start` and `end` (s) make each row a segment of its file, a clip with the id `path#start-end`; all segments
+- The path column is the one called file, path, filename, audio, wav, file_id, ... Paths are relative to the table's
+  folder (`audio_root`) and may not leave it: `..` and absolute paths outside are refused. For a table of absolute
+  paths, use `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ... If no file has exactly this
+  name, the only file that has it in another case or Unicode form is used.
+- The label columns are the remaining columns: all numeric, or exactly one text column. Anything else is ambiguous and
+  raises an error.
+- Regression labels are in [0, 1], or in the given `label_range`; they are not rescaled here.
+- Columns `start` and `end` (s) make each row a segment of its file, a clip with the id `path#start-end`. All segments
   of a file are in one split.
-- a folder whose sub-folders train, validation, test have a `metadata.csv` or `.jsonl` each is read as one table.
-- splits come from the column called split (train, val, dev, test, ...), or from the paths where the first folder of
-  each is called so (`train/1.wav`), or else are made, 80/10/10, deterministic, by speaker where a column speaker,
-  subject, participant or actor is there: no speaker is on two sides.
-- `speaker_pattern`, `label_pattern` and `group_pattern` read speakers, classes and groups from the paths of the clips
-  instead, without suffix: see `avb.corpora.patterns`.
+- A folder whose sub-folders train, validation, test each contain a `metadata.csv` or `.jsonl` is read as one table.
+- Splits are read from the column called split (train, val, dev, test, ...), or from paths whose first folder is a split
+  (`train/1.wav`). Otherwise splits of 80/10/10 are made, deterministically, and by speaker if there is a column
+  speaker, subject, participant or actor: then no speaker is in two splits.
+- `speaker_pattern`, `label_pattern` and `group_pattern` read speakers, classes and groups from the clips' paths without
+  suffix instead: see `avb.corpora.patterns`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Folds of clips or speakers: made, or kept in a table, so that every choice holds out the same ones."""
+"""Folds of clips or speakers: made here, or read from a table, so that every experiment holds out the same ones."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Clips that belong together, those of a speaker or of a recording, and splits that keep them on one side."""
+"""Groups of clips that belong together (one speaker or one recording), and splits that do not separate them."""
 
 import logging
 from collections.abc import Sequence

@@ -1,11 +1,11 @@
-"""HUME-VB, the corpus of the A-VB 2022 challenge, in its release layout:
+"""HUME-VB, the corpus of the A-VB 2022 challenge, in the layout of its release:
 
     root/audio/wav/NNNNN.wav
     root/labels/{high,two,culture,type}_info.csv    File_ID ([NNNNN]), Split (Train, Val, Test), the label columns
 
-The order of the release is kept, and `id` is the File_ID as the table spells it, so that a submission can print it.
-Test labels are withheld: empty cells, or -1, Unknown or None in all of them, are read as missing. Label columns are
-found by name. A folder written by `python -m avb.corpora.prepare hume_vb` loads the same way.
+The order of the release is kept. `id` is the File_ID as spelled in the table, so that a submission can print it.
+Labels of the test split are withheld: cells that are empty, or in all rows -1, Unknown or None, are read as missing.
+Label columns are found by name. A folder written by `python -m avb.corpora.prepare hume_vb` is loaded in the same way.
 
 Sources: Baird et al. (2022), arXiv:2207.03572 (challenge); Cowen et al. (2022), doi:10.5281/zenodo.6320973 (corpus,
 licensed on request).

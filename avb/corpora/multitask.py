@@ -1,4 +1,4 @@
-"""Several tasks of one corpus in one set of rows: a clip that lacks a task's label has NaN in its place."""
+"""Combines several tasks of one corpus in one set of rows; a label that a task lacks for a clip is NaN."""
 
 from collections.abc import Sequence
 from typing import cast

@@ -1,11 +1,11 @@
-"""Speakers, labels and groups read from file names, by a regular expression or by the name of a well-known corpus.
+"""Reads speakers, labels and groups from file names, with a regular expression or the name of a well-known corpus.
 
     vivae                S01_achievement_low_01.wav → S01, achievement
     "^([^/]+)/"          anna/laugh1.wav → anna
 
-An expression is searched in a clip's path below the folder, without its suffix; its one group is what is read. The
-ready ones follow each corpus's own description of its names, and were tried on names made up after it, not on the
-corpora. The options are `--speaker_pattern`, `--label_pattern` and `--group_pattern`.
+The expression is searched in the clip's path relative to the folder, without suffix; its only group is the value. The
+built-in patterns follow the file naming that each corpus documents; they were tested on made-up names of this form, not
+on the corpora. The options are `--speaker_pattern`, `--label_pattern` and `--group_pattern`.
 """
 
 import re

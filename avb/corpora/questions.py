@@ -1,7 +1,7 @@
-"""What a table of unknown make leaves open, asked at once: where the clips are, what the labels are, who speaks.
+"""Asks, in one error, everything that an unknown table leaves open: the columns of clips, labels and speakers.
 
-A column is proposed where its cells speak for it, never because it happens to hold numbers: a running number and a
-duration are numbers too.
+A column is proposed only if its values suggest it, not because they are numbers: running numbers and durations are
+numbers too.
 """
 
 import shlex

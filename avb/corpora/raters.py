@@ -1,4 +1,4 @@
-"""Tables with a row per rater: one clip of them, its ratings kept beside the label that they make together."""
+"""Tables with one row per rater: makes one clip of these rows, and keeps its ratings beside the combined label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What tells the release of HUME-VB, the paper's corpus, from a part of it and from a sample in its layout.
+"""Distinguishes the release of HUME-VB, the paper's corpus, from a part of it and from a sample in its layout.
 
 Source: Baird et al. (2022), arXiv:2207.03572.
 """

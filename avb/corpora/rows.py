@@ -1,7 +1,8 @@
-"""Rows of a corpus: one shape for all, `id`, `audio`, `labels`, and what the corpus knows.
+"""Rows of a corpus, in one format for all: `id`, `audio`, `labels`, and further columns of the corpus.
 
-And `splits.csv`: which clip a run had in which split, so that a later command tests on no clip that was trained on.
-Splits that are made depend on the whole table: a new row, or another column of speakers, moves clips between them.
+Also reads and writes `splits.csv`, the split of each clip in a run, so that later commands do not test on a clip that
+was used for training. Splits that are made depend on the whole table: a new row, or another column of speakers, moves
+clips between them.
 """
 
 import csv

@@ -1,12 +1,12 @@
-"""Parquet shards: the form `python -m avb.corpora.prepare` writes and every corpus reads back, memory-mapped.
+"""Parquet shards: the format that `python -m avb.corpora.prepare` writes and every corpus can read, memory-mapped.
 
     train-00000.parquet ... validation-00000.parquet ... test-00000.parquet ...
     tasks.json      what the label columns mean (hume_vb and folder; EmoGator's loader knows its own)
-    prepare.json    the settings, and whether the work is finished
+    prepare.json    the settings, and whether prepare has finished
 
-A row holds `id`, `audio` {bytes, path}, one column per label (a number, or a class name) and what the corpus knows. One
-set of shards serves all tasks of a release: the audio is stored once. Labels are read by column name, so a table joined
-to the shards with any Parquet tool stays loadable.
+A row contains `id`, `audio` {bytes, path}, one column per label (a number, or a class name) and further columns of the
+corpus. One set of shards has all tasks of a release, so the audio is stored once. Labels are read by column name, so
+columns may be added to the shards with any Parquet tool.
 """
 
 import io

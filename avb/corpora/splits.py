@@ -1,4 +1,4 @@
-"""Names of splits, and splits and folds made where a corpus has none: deterministic, no speaker on two sides."""
+"""Names of splits; splits and folds for corpora without them: deterministic, with no speaker in two of them."""
 
 import hashlib
 from collections import Counter, defaultdict

@@ -1,7 +1,7 @@
-"""Label tables: read exactly, and columns found by name.
+"""Reads label tables exactly, and finds columns by name.
 
-Unusual: cells stay strings until a label is parsed, so an id such as `00123` keeps its zeros; a row with a field too
-many or too few is an error, never padded; and each row remembers its line, so that a message can name it.
+Unusual: cells remain strings until a label is parsed, so an id such as `00123` keeps its zeros. A row with too many or
+too few fields is an error; it is never padded. Each row keeps its line number, so that messages can name it.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Vocal bursts in recordings: where they are, what they are, and how the detector came about.
+"""Vocal bursts in recordings: finds them, scores them, and trains the detector.
 
 import avb
 avb.find("interview.wav")  # DataFrame: start, end, detection, one column per emotion

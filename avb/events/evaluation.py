@@ -1,7 +1,7 @@
-"""What a detector is worth: on scenes with bursts, and on hours of recordings that hold none.
+"""Evaluates a detector on scenes with bursts, and on hours of recordings without any.
 
-The threshold is fixed on scenes and recordings of the training side; everything reported is of the other side:
-speakers, languages and packages that the detector was never trained on.
+The threshold is set on scenes and recordings of the training side. All reported results are of the test side: speakers,
+languages and packages that the detector was not trained on.
 """
 
 from collections.abc import Iterator

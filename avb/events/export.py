@@ -1,6 +1,6 @@
-"""A detector as ONNX: `input_values` (batch, samples) → `logits` (batch, frames, 1), any length and batch.
+"""Exports a detector to ONNX: `input_values` (batch, samples) → `logits` (batch, frames, 1), any length and batch size.
 
-Beside FILE.onnx, FILE.json has the numbers of the rule that makes events of logits: `decoding_rule` of detection.py.
+FILE.json, written beside FILE.onnx, has the parameters that turn logits into events: `decoding_rule` of detection.py.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Events of a recording with the emotions heard in them: `avb.find`, and what the commands and pipelines share."""
+"""Events of a recording, with their emotion scores: `avb.find`, and the code shared by commands and pipelines."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Events in the formats of annotation tools: RTTM, Audacity's labels, Praat's TextGrid, JSON.
+"""Writes events in the formats of annotation tools: RTTM, Audacity labels, Praat TextGrid, JSON.
 
-What an event is called is its likeliest label, or `burst` where the model gives no classes.
+The name of an event is its most likely label, or `burst` if the model has no classes.
 """
 
 import json

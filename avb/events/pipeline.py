@@ -1,9 +1,9 @@
-"""What `avb.load` gives: a pipeline for clips, and generators for recordings of any length.
+"""The result of `avb.load`: a pipeline for clips, with generators for recordings of any length.
 
 pipe = avb.load("emogator-small")
-for event in pipe.events("interview.wav"): ...   # {"start", "end", "detection", "scores": [{"label", "score"}, ...]}
-for window in pipe.windows("interview.wav"): ... # {"start", "end", "scores"}
-for event in pipe.stream(chunks): ...            # as soon as each is over
+for event in pipe.events("interview.wav"): ...  # {"start", "end", "detection", "scores": [{"label", "score"}, ...]}
+for window in pipe.windows("interview.wav"): ...  # {"start", "end", "scores"}
+for event in pipe.stream(chunks): ...  # each event when it has ended
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
-"""What scenes are made of, decoded once: bursts, speech, music and sounds of one side, side by side in a file.
+"""The decoded material of scenes: bursts, speech, music and sounds of one side, concatenated in one file.
 
-`pool_SIDE.pcm` holds 16-bit samples at 16 kHz without a header, `pool_SIDE.csv` a row per piece: kind, group (a
-burst's speaker, a language, a package), label, start and stop in samples.
+`pool_SIDE.pcm` contains 16-bit samples at 16 kHz without a header. `pool_SIDE.csv` has one row per piece: kind, group
+(a burst's speaker, a language, a package), label, start and stop in samples.
 """
 
 from collections.abc import Iterator

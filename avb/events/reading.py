@@ -1,4 +1,4 @@
-"""A recording of any length, block by block at 16 kHz, so that memory does not grow with it."""
+"""Reads a recording of any length block by block at 16 kHz, so that memory does not grow with its length."""
 
 import os
 from collections.abc import Iterator

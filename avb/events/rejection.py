@@ -1,9 +1,9 @@
-"""Whether what an emotion model heard was a vocal burst at all: fits `burst` of its calibration.json.
+"""Rejects sounds that are not vocal bursts: fits `burst` in the calibration.json of an emotion model.
 
-A logistic regression on the logarithms of the model's own scores. It is fitted on bursts of half of EmoGator's
-validation speakers, on whom no emotion model that comes with the project was trained, and on windows of the recordings
-of the training side (`recipes/events/sources.csv`), of noise and of silence; what it is worth is measured on the other
-half and on the testing side: other speakers, languages and packages.
+The classifier is a logistic regression on the logarithms of the model's own scores. It is fitted on bursts of half of
+EmoGator's validation speakers, on whom no shipped emotion model was trained, and on windows of the recordings of the
+training side (`recipes/events/sources.csv`), of noise and of silence. It is evaluated on the other half of the speakers
+and on the test side: other speakers, languages and packages.
 """
 
 from collections.abc import Iterator, Sequence

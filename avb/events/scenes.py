@@ -1,8 +1,9 @@
-"""Scenes: recordings made of bursts on speech, music, sounds, noise or silence, with the time of every burst.
+"""Scenes: recordings mixed from bursts and speech, music, sounds, noise or silence, with the time of every burst.
 
-A scene is a function of the pool, the settings, the seed and its number, on whatever machine. Bursts lie 0 to 20 dB
-above what they lie on. Unusual, so that the detector hears bursts rather than pasting: speech and sounds are pasted the
-same way, at the same levels, and are no events; and what a microphone or a telephone does, it does to the whole scene.
+A scene depends only on the pool, the settings, the seed and its number, not on the machine. Bursts are 0 to 20 dB above
+their background. Unusual, so that the detector learns to detect bursts, not cuts: speech and sounds are inserted in the
+same way, at the same levels, and are not events; and the effects of a microphone or a telephone are applied to the
+whole scene.
 """
 
 from collections.abc import Iterator

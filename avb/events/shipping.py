@@ -1,4 +1,4 @@
-"""A trained and evaluated detector becomes the one that comes with the project: half precision, and its card."""
+"""Makes a trained and evaluated detector the one shipped with the project: half precision, and its card."""
 
 import json
 import shutil

@@ -1,7 +1,7 @@
-"""Free recordings in which there are no vocal bursts: packages of Debian, each for training or for testing.
+"""Free recordings without vocal bursts: Debian packages, each used for training or for testing.
 
-`recipes/events/sources.csv` says of each its licence, what it holds, and which side it is on. No language and no
-speaker is on both sides: a package of many languages has a row for each side. No recording comes with the project.
+`recipes/events/sources.csv` states for each package its licence, its contents and its side. No language and no speaker
+is on both sides: a package with many languages has a row for each side. The recordings are not part of the project.
 """
 
 import csv

@@ -1,7 +1,7 @@
-"""Tables of events or windows of many recordings, each of any length: in constant memory, resumable by recording.
+"""Tables of events or windows of many recordings of any length, written in constant memory and resumable by recording.
 
-Rows are kept in OUTPUT.partial as they are made, with a line where a recording ends; what an interruption left of a
-recording that was not over is dropped and made again.
+Rows are stored in OUTPUT.partial as they are computed, with a line at the end of each recording. After an interruption,
+the rows of an unfinished recording are dropped and computed again.
 """
 
 import json

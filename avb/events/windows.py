@@ -1,4 +1,4 @@
-"""Scores of windows of a recording of any length, in constant memory."""
+"""Scores the windows of a recording of any length, in constant memory."""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,6 +1,6 @@
-"""A trained model as ONNX Runtime and OpenVINO run it, once it is shown to predict the same.
+"""Exports a trained model for ONNX Runtime and OpenVINO, and checks that its predictions are the same.
 
-`avb.export.exporting.export_model` writes one graph, `avb.export.hub.export_hub` the Hub's layout.
+`avb.export.exporting.export_model` writes one graph, `avb.export.hub.export_hub` the layout of the Hub.
 """
 
 

@@ -1,7 +1,7 @@
-"""How far an exported model is from the torch model it was made of: the same clips through both, alone and padded.
+"""Measures how far an exported model differs from the original torch model, on the same clips, alone and padded.
 
-Very short clips are always among them. That is where engines go wrong: OpenVINO 2026.4 in bf16 is off by 40 % in a
-grouped convolution of 16 taps over fewer than 8 frames, and right on longer clips.
+Very short clips are always included, because engines fail there: OpenVINO 2026.4 in bf16 is off by 40 % in a grouped
+convolution of 16 taps over fewer than 8 frames, but correct for longer clips.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""An ONNX folder made of a trained model, once it is shown to predict the same; the command is avb/export/command.py.
+"""Exports a trained model to an ONNX folder and checks its predictions; the command is avb/export/command.py.
 
-Unusual: nothing is written where a score differs by more than the tolerance, on any clip, alone or in a padded batch.
+Unusual: nothing is written if a score of any clip, alone or in a padded batch, differs by more than the tolerance.
 """
 
 import os

@@ -1,12 +1,12 @@
-"""The model as inference engines like it: the numbers of a `VocalBurstModel`, in fewer and lighter steps.
+"""A `VocalBurstModel` rewritten for inference engines: the same numbers, in fewer and cheaper operations.
 
-Made to be traced into ONNX; it holds the model's own weights. Unusual:
+It is made to be traced into ONNX and contains the model's own weights. Unusual:
 
-- The convolutional front end runs channels last, each convolution as matrix products over reshaped frames: the layer
-  norms of LARGE-LV60K and XLSR53 then need no transposes over 3,200 frames per second, and every heavy step is a
-  product that an engine knows how to quantise.
-- No branch and no constant depends on the batch or the clip it is traced with.
-- As in the model, a clip's prediction does not depend on its batch.
+- The convolutional front end runs channels-last, with each convolution as matrix products over reshaped frames. So the
+  layer norms of LARGE-LV60K and XLSR53 need no transposes over 3,200 frames per second, and every expensive operation
+  is a product that engines can quantise.
+- No branch or constant depends on the batch or the clip used for tracing.
+- As in the model, the prediction for a clip does not depend on its batch.
 """
 
 from collections.abc import Iterable

@@ -1,11 +1,11 @@
 """The Hub's layout of an export: `onnx/model.onnx`, `model_fp16.onnx` and `model_quantized.onnx` in a model's folder.
 
-    python -m avb.export runs/mine runs/mine --hub        # beside the safetensors; `avb.cards push` takes them along
-    python -m avb.export emogator-small small --hub       # a folder of its own
+    python -m avb.export runs/mine runs/mine --hub        # beside the safetensors; `avb.cards push` uploads them too
+    python -m avb.export emogator-small small --hub       # a separate folder
 
-These are the names that transformers.js and Optimum look for. `onnx/export.json` says of each how far its scores are
-from the torch model's, on the clips that the exports of `avb.export.exporting` are compared on. Unusual: the exact file
-has to be within its tolerance; one of the smaller ones that is not is left out, which is printed and on file.
+transformers.js and Optimum look for these names. `onnx/export.json` contains, for each file, the difference of its
+scores from the torch model's, on the clips used by `avb.export.exporting`. Unusual: the exact file must be within its
+tolerance; a smaller one that is not is left out, which is printed and stored.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""The page that runs models in a visitor's browser, as a folder; the command is avb/export/page.py.
+"""Builds the folder of the page that runs models in a visitor's browser; the command is avb/export/page.py.
 
-Its files are `web/` in the source tree and `avb/web_files/` once installed. Beside them come the models, exported in
-the Hub's layout (avb/export/hub.py), and ONNX Runtime Web: from its npm package at the version and hash that
-`package-lock.json` pins, or from a folder that has its files (--ort_dir).
+The page's files are in `web/` in the source tree and in `avb/web_files/` once installed. The folder also contains the
+models, exported in the Hub's layout (avb/export/hub.py), and ONNX Runtime Web: its npm package, at the version and hash
+pinned in `package-lock.json`, or a folder with its files (--ort_dir).
 """
 
 import json

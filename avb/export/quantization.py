@@ -1,8 +1,8 @@
-"""Products in int8, weights with a scale per column, inputs with a scale per row, in an ONNX graph.
+"""Quantises matrix products of an ONNX graph to int8, with one scale per weight column and one per input row.
 
-ONNX Runtime's own dynamic quantisation takes one scale from a whole batch, padding included: a clip's prediction would
-depend on its batch. Here each frame has its own, which is also closer to fp32: outlier frames cost only themselves.
-The engine's kernel is the same, `MatMulIntegerToFloat` of com.microsoft.
+ONNX Runtime's own dynamic quantisation uses one scale for a whole batch, including padding, so the prediction for a
+clip would depend on its batch. Here each frame has its own scale, which is also closer to fp32, because outlier frames
+affect only themselves. The kernel is the same, `MatMulIntegerToFloat` of com.microsoft.
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""The networks on log-mel spectra as inference engines like them: the same numbers, the Fourier transform as products.
+"""The networks on log-mel spectrograms, rewritten for inference engines: the same numbers, with a convolution as STFT.
 
-Made to be traced into ONNX; it holds the model's own weights. Unusual:
+It is made to be traced into ONNX and contains the model's own weights. Unusual:
 
-- A power spectrum is a convolution with windowed cosines and sines. ONNX has an STFT, which OpenVINO does not read for
-  a varying length and WebGPU does not run; a convolution runs everywhere, and gives the same to rounding.
-- Frames are as many as the padded batch has. The model takes those of its longest clip; the others change nothing.
-- No length is divided: OpenVINO 2026.4 rounds a quotient of integers where the others cut it off.
+- A power spectrum is a convolution with windowed cosines and sines. ONNX has an STFT operator, but OpenVINO cannot read
+  it for variable lengths and WebGPU cannot run it; a convolution runs everywhere, with the same result up to rounding.
+- There are as many frames as the padded batch has. The model uses those of its longest clip; the others change nothing.
+- Lengths are never divided: OpenVINO 2026.4 rounds the quotient of integers, other engines truncate it.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""Weights kept in fewer bits than they are computed with: arithmetic stays fp32, so that any engine runs the file.
+"""Stores weights with fewer bits than the computation uses: arithmetic remains fp32, so any engine can run the file.
 
-`store_half` writes fp16 weights, which ONNX Runtime widens once, when it opens the file: half the bytes to load, scores
-within some 1e-4, and as fast. `store_int8` does the same to convolutions, in int8 with a scale per output channel.
-Unusual: no activation is rounded, so nothing can overflow, and a clip's score does not depend on its batch.
+`store_half` writes fp16 weights, which ONNX Runtime converts to fp32 when it opens the file: half the size, the same
+speed, scores within about 1e-4. `store_int8` does the same for convolutions, in int8 with a scale per output channel.
+Unusual: activations are not rounded, so nothing can overflow, and the score of a clip does not depend on its batch.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""A model as an ONNX file, at the precision asked for."""
+"""Writes a model to an ONNX file, at the requested precision."""
 
 import warnings
 from pathlib import Path

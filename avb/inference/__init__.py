@@ -1,1 +1,1 @@
-"""Scores of clips by a trained model: found, loaded, run by torch or another engine, kept as they are made."""
+"""Scores clips with a trained model: loads it, runs it with torch or another engine, and stores the scores."""

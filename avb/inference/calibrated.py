@@ -1,4 +1,4 @@
-"""What a model's calibration makes of its scores: probabilities at the fitted temperature, label sets, intervals."""
+"""Applies a model's calibration to its scores: probabilities at the fitted temperature, label sets, intervals."""
 
 from dataclasses import dataclass
 from typing import Any

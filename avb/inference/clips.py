@@ -1,8 +1,8 @@
 """The clips that predict_avb.py scores: audio files, or a split of a corpus.
 
-Both can be cut into parts, and a part can be sent to another machine: of files their names travel, of a corpus its name
-and the numbers of the rows. Audio is read where it is decoded, one clip after the other, so that a corpus need not fit
-into memory.
+Both can be divided into parts, and a part can be sent to another machine: for files, their names are sent; for a
+corpus, its name and row numbers. Audio is read only when it is decoded, one clip at a time, so a corpus does not have
+to fit into memory.
 """
 
 import glob

@@ -1,9 +1,9 @@
-"""Shards of scores made by many workers: Ray Data hands them out, to the processes of one machine or of a cluster.
+"""Shards of scores computed by many workers: Ray Data distributes them to the processes of a machine or cluster.
 
-A worker holds the model and takes one shard after the other. It writes the shard itself, so nothing but names goes
-through Ray, and a worker's memory does not grow with the list of clips. When a worker dies, Ray starts another, and the
-shard it had begun is made again. Every machine needs this project installed, and sees model, clips and output folder
-under the same paths.
+A worker loads the model and processes one shard after another. It writes the shard itself, so only names pass through
+Ray, and the memory of a worker does not grow with the number of clips. If a worker dies, Ray starts another one, which
+computes the unfinished shard again. This project must be installed on every machine, and model, clips and output folder
+must have the same paths on all of them.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Where a model runs: the device that was asked for, if it is there."""
+"""Selects the device on which a model runs: the requested one, if it exists."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Clips as vectors: what the encoder of a trained model makes of them, for a classifier or a map of one's own."""
+"""Clips as vectors: the output of a trained model's encoder, as input of a classifier or a map of your own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

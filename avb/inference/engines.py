@@ -1,8 +1,8 @@
-"""An exported model, run by ONNX Runtime or OpenVINO with the interface of the torch model.
+"""An exported model, run by ONNX Runtime or OpenVINO, with the interface of the torch model.
 
-`avb.load("runs/mine-onnx")` and `predict_avb.py runs/mine-onnx PATHS` take it as they take a folder of train_avb.py:
-the key `export` of its config.json says which engine runs `model.onnx`, and at which precision. Threads are torch's
-(`torch.set_num_threads`, `OMP_NUM_THREADS`).
+`avb.load("runs/mine-onnx")` and `predict_avb.py runs/mine-onnx PATHS` accept it like a folder written by train_avb.py:
+the key `export` of its config.json says which engine runs `model.onnx`, and at which precision. The number of threads
+is torch's (`torch.set_num_threads`, `OMP_NUM_THREADS`).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Scores kept as they are made, one line of JSON each: after an interruption a run goes on from there."""
+"""Stores scores as they are computed, one line of JSON each, so that an interrupted run can continue."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A trained model from a folder, the models that come with the project or the Hub: checked, then ready to score."""
+"""Loads a trained model from a folder, the models shipped with the project, or the Hub, and checks its files first."""
 
 from types import NoneType
 from typing import Any

@@ -1,4 +1,4 @@
-"""Engines that run an export, and at which precision: names only, so that a command's help loads no engine."""
+"""The engines that run an export, and their precisions: only names, so that a command's help loads no engine."""
 
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}  # backend, which is also the extra's name → its package
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "bf16")}

@@ -1,4 +1,4 @@
-"""How a model's run read its corpus: what a later command on the same corpus goes by where nothing else is said."""
+"""How a model's training read its corpus: the defaults of later commands on the same corpus."""
 
 import os
 from pathlib import Path

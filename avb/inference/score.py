@@ -1,6 +1,6 @@
-"""Scores of clips by a trained model: decoded beside the model's work, batched by length, given back in order.
+"""Scores clips with a trained model: decodes while the model computes, batches by length, returns scores in order.
 
-A score is what `logits` holds for a regression task, and a probability (softmax) for a classification.
+For a regression task, the scores are the `logits`; for a classification, they are probabilities (softmax).
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""A model and how it is run: the one hand-over to a table of scores and to shards, on whatever machine."""
+"""A model and the settings with which it is run: one object for tables of scores and for shards, on any machine."""
 
 import os
 from collections.abc import Iterator

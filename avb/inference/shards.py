@@ -1,13 +1,13 @@
-"""Scores in shards: a folder of Parquet files, for more clips than one table or one machine should take.
+"""Scores in shards: a folder of Parquet files, for more clips than one table or one machine can handle.
 
-    part-00000.parquet ...   `id` and the scores of so many clips, in their order; bad clips are in the file's metadata
+    part-00000.parquet ...   `id` and scores of a fixed number of clips, in order; bad clips are in the file's metadata
     _finished.json           written last: how many clips were scored and skipped
-    ../FOLDER.errors.csv     the clips that were skipped, written last too
+    ../FOLDER.errors.csv     the skipped clips; also written last
 
-A shard's name and content follow from the list of clips alone, whoever makes it: work that is done again, because a
-worker died or the command was typed again, replaces a file by an equal one. A shard is written under a hidden name and
-moved, so that one that exists is whole; its metadata says of which model and clips it is (its key). Programs that read
-a folder of Parquet pass over names that begin with a dot or an underscore.
+The name and content of a shard depend only on the list of clips, not on the worker. If work is repeated, because a
+worker died or the command was run again, a file is replaced by an identical one. A shard is written under a hidden name
+and then moved, so an existing shard is complete; its metadata identify the model and the clips (its key). Programs that
+read a folder of Parquet files ignore names that begin with a dot or an underscore.
 """
 
 import json

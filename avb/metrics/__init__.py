@@ -2,11 +2,11 @@
 
 Pure functions over arrays, in float64, with population moments (divisor n). Unusual:
 
-- an undefined score is NaN and stays NaN, in a mean over labels too;
-- a missing target (NaN, or -100 for a class) is left out; a NaN *prediction* is not: it makes the score NaN;
-- `evaluate_predictions` adds bootstrap intervals that resample whole speakers where they are known, because clips of
-  one speaker are not independent. No clip is copied: each unit is summed up once, and a resample is a row of counts
-  times those sums.
+- An undefined score is NaN, and so is a mean over labels that contains it.
+- A missing target (NaN, or -100 for a class) is ignored. A NaN *prediction* is not ignored: it makes the score NaN.
+- `evaluate_predictions` adds bootstrap intervals. If speakers are known, whole speakers are resampled, because clips of
+  one speaker are not independent. No clip is copied: sums are computed once per unit, and a resample is a vector of
+  counts times these sums.
 
 Sources: Lin (1989), "A concordance correlation coefficient to evaluate reproducibility", Biometrics 45(1), 255-268;
 Baird et al. (2022), arXiv:2207.03572 (the challenge scores by CCC and UAR); Field & Welsh (2007), "Bootstrapping

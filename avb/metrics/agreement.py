@@ -1,4 +1,4 @@
-"""How well raters agree with each other: the ceiling of what a model of their mean can be asked for."""
+"""How well raters agree with each other: an upper bound for a model of their mean."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""Bootstrap by unit: a resample is a row of counts times each unit's sums, so no clip is ever copied.
+"""Bootstrap by unit: a resample is a vector of counts times the sums of each unit, so no clip is copied.
 
-Whole speakers are drawn where they are known, because clips of one speaker are not independent (Field & Welsh, 2007,
-"Bootstrapping clustered data", JRSS B 69(3), 369-390); else what the names of files keep together, else clips.
+If speakers are known, whole speakers are resampled, because clips of one speaker are not independent (Field & Welsh,
+2007, "Bootstrapping clustered data", JRSS B 69(3), 369-390); otherwise groups found by file names, otherwise clips.
 """
 
 from collections.abc import Sequence

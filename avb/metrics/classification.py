@@ -1,4 +1,4 @@
-"""Recall by class, UAR, accuracy, macro F1 and the confusion matrix."""
+"""Per-class recall, UAR, accuracy, macro F1 and the confusion matrix."""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -1,4 +1,4 @@
-"""All scores of a task's predictions, with 95 % bootstrap intervals by speaker."""
+"""All scores of the predictions for a task, with 95 % bootstrap intervals by speaker."""
 
 from __future__ import annotations
 

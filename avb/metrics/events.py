@@ -1,9 +1,10 @@
-"""Scores of events in time: F1 with collars, errors of onset and offset, false alarms per hour.
+"""Scores of detected events: F1 with collars, onset and offset errors, false alarms per hour.
 
-An estimated event is a hit where its onset lies within the collar of a reference's, and its offset within the collar or
-half of the reference's length, whichever is more; each event is matched once, in the matching of most hits: the
-event-based metrics of sed_eval (Mesaros, Heittola & Virtanen 2016, "Metrics for polyphonic sound event detection",
-Applied Sciences 6(6), 162). Events are (onset, offset) in seconds. Undefined scores are NaN.
+An estimated event is a hit if its onset is within the collar of a reference's onset, and its offset is within the
+collar or half of the reference's length, whichever is larger. Each event is matched at most once, so that the number of
+hits is maximal. These are the event-based metrics of sed_eval (Mesaros, Heittola & Virtanen 2016, "Metrics for
+polyphonic sound event detection", Applied Sciences 6(6), 162). Events are (onset, offset) in seconds. Undefined scores
+are NaN.
 """
 
 from collections.abc import Sequence

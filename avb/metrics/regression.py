@@ -1,6 +1,6 @@
-"""CCC and Pearson correlation, label by label, and the sums over clips that both are made of.
+"""CCC and Pearson correlation per label, and the sums over clips from which both are computed.
 
-Those sums (`clip_terms`) are what a bootstrap resamples: `evaluation` turns their resampled totals into moments again.
+A bootstrap resamples these sums (`clip_terms`); `evaluation` converts the resampled totals back to moments.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a pre-training is put together from: a model of the objective, and the clips and batches that it can use."""
+"""Builds the parts of a pre-training: a model of the objective, and the clips and batches that suit it."""
 
 from collections.abc import Sized
 from functools import partial

@@ -1,13 +1,15 @@
-"""Encoders that learn from unlabelled bursts, by one of several objectives.
+"""Encoders that learn from unlabelled bursts, with one of several objectives.
 
-The encoder is always Transformers' own `Wav2Vec2Model`, at `model.wav2vec2`: what is saved is a plain wav2vec 2.0
-checkpoint that `--encoder` and any other user of Transformers can load.
+The encoder is always Transformers' own `Wav2Vec2Model`, at `model.wav2vec2`: a plain wav2vec 2.0 checkpoint is saved,
+which `--encoder` and any other code based on Transformers can load.
 
-- `log_mel`: the log-mel spectrum of hidden frames, by regression, after TERA (Liu et al. 2021, arXiv:2007.06028).
-- `descriptors`: cepstrum, pitch, energy and the like of hidden frames, by regression.
-- `clusters`: the k-means cluster of hidden frames' log-mel spectra, after HuBERT (Hsu et al. 2021, arXiv:2106.07447).
-- `layer_clusters`: HuBERT's second round, clusters of a layer of the encoder that is gone on from.
-- `contrastive`: wav2vec 2.0's own loss (Baevski et al. 2020, arXiv:2006.11477), Transformers' `Wav2Vec2ForPreTraining`.
+- `log_mel`: regression of the log-mel spectrogram at masked frames, after TERA (Liu et al. 2021, arXiv:2007.06028).
+- `descriptors`: regression of cepstrum, pitch, energy and similar descriptors at masked frames.
+- `clusters`: the k-means cluster of the log-mel frames at masked positions, after HuBERT (Hsu et al. 2021,
+  arXiv:2106.07447).
+- `layer_clusters`: the second iteration of HuBERT: clusters of a layer of the encoder that training continues from.
+- `contrastive`: the loss of wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477), with Transformers'
+  `Wav2Vec2ForPreTraining`.
 """
 
 import copy

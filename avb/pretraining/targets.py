@@ -1,7 +1,7 @@
-"""What a hidden frame's contents are said to be: the targets of masked prediction.
+"""The targets of masked prediction, one per frame of the encoder.
 
-A frame of a target is made of the very samples that the frame of the convolutional front end hears: window = its
-receptive field, hop = its stride. So every front end has one target a frame.
+A target is computed from exactly the samples that its frame of the convolutional front end covers: window = receptive
+field, hop = stride. So every front end has one target per frame.
 """
 
 import librosa

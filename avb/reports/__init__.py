@@ -1,1 +1,1 @@
-"""What runs measured: the paper's tables with ours beside them, comparisons, and a page about a run."""
+"""Reports of measurements: the paper's tables beside ours, comparisons, and a page about a run."""

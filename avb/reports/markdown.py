@@ -1,4 +1,4 @@
-"""Tables as Markdown, and scores as their cells: three decimals; what is undefined (NaN) is called so."""
+"""Markdown tables; scores have three decimals, and an undefined one (NaN) is shown as such."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,9 +1,9 @@
-"""The paper's Tables I to V with ours beside them.
+"""The paper's Tables I to V, with our results beside them.
 
-A run counts as a row of the paper if its recipe is that row's, nothing in it was changed on the command line, and it
-saw the corpus of the paper: `hume_vb` with exactly the release's number of clips, in training and in the split scored.
-A sample or a tree of pseudo-labels in the release's layout has other numbers. All else is listed apart. With
-`--changes` the rows are the runs that changed every recipe in that one way: the same tables of another encoder.
+A run counts as a row of the paper if its recipe is that row's, nothing was changed on the command line, and it used the
+paper's corpus: `hume_vb` with exactly the release's number of clips, in training and in the scored split. A sample or a
+corpus with pseudo-labels in the release's layout has other numbers. All other runs are listed separately. With
+`--changes`, the rows are the runs that changed every recipe in this one way: the same tables for another encoder.
 """
 
 import csv

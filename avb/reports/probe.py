@@ -1,9 +1,9 @@
-"""A linear model on fixed features, scored on held-out groups: how much of a task a representation holds.
+"""A linear model on fixed features, scored on held-out groups: how well a representation serves a task.
 
-Standardised features go into a logistic regression (classes, balanced weights) or a ridge regression (scores). How
-strongly it is regularised is chosen on inner folds of the train clips; speakers are on one side of each fold, outer and
-inner. Sources: Yang et al. (2021), "SUPERB: Speech processing Universal PERformance Benchmark", arXiv:2105.01051 (a
-linear head on frozen frames); Varma & Simon (2006), BMC Bioinformatics 7:91 (why the folds are nested).
+Standardised features are the input of a logistic regression (classes, balanced weights) or a ridge regression (scores).
+The strength of regularisation is chosen on inner folds of the training clips. No speaker is on both sides of an inner
+or outer fold. Sources: Yang et al. (2021), "SUPERB: Speech processing Universal PERformance Benchmark",
+arXiv:2105.01051 (a linear head on frozen frames); Varma & Simon (2006), BMC Bioinformatics 7:91 (why folds are nested).
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""What a run measured, as rows: one per split, and one more for each of several tasks.
+"""The results of a run as rows: one per split, and one more for each of several tasks.
 
-A run that fails is a row too, with an empty score and the reason in `note`. A row names its recipe and whatever the
-command line changed in it: `paper/high-lv60k` run with `--max_steps 5` is not the paper's row. See
-`avb.reports.run_table` for the table that they are appended to.
+A run that fails has a row too, with an empty score and the reason in `note`. A row contains the recipe and the changes
+made on the command line: `paper/high-lv60k` run with `--max_steps 5` is not the paper's row. See
+`avb.reports.run_table` for the table to which rows are appended.
 """
 
 import json

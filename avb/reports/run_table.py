@@ -1,9 +1,9 @@
-"""The table of results, `results/runs.csv`: one row per run and split, from which every table and picture is made.
+"""The table of results, `results/runs.csv`: one row per run and split, the source of every table and figure.
 
-Unusual: runs that finish at the same time append to one file without a lock. The file is made, header and all, under a
-temporary name and linked into place, which succeeds for one process only; a row is one write to a file opened for
-appending. (Local file systems keep such a write whole; NFS does not promise it.) A table of an older version is
-upgraded on its first append.
+Unusual: runs that finish at the same time append to one file without a lock. The file is created, including the header,
+under a temporary name and linked into place, which succeeds for only one process; a row is a single write to a file
+opened for appending. (Local file systems keep such a write intact; NFS does not guarantee it.) A table of an older
+version is upgraded on its first append.
 """
 
 import csv

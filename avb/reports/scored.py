@@ -1,4 +1,4 @@
-"""What a finished run wrote down about a split, read back: targets, scores, speakers and durations, task by task."""
+"""Reads what a finished run stored about a split: targets, scores, speakers and durations, task by task."""
 
 import csv
 import math

@@ -1,7 +1,7 @@
-"""Results over seeds, and the table of any runs. Scores are percentages, as in the paper.
+"""Results over seeds, and the table of all runs. Scores are percentages, as in the paper.
 
-Over several seeds: the mean, its standard deviation, and an interval from the mean lower to the mean upper bound. Of
-runs with the same seed the last one counts.
+Over several seeds: the mean, its standard deviation, and an interval from the mean lower bound to the mean upper bound.
+If several runs have the same seed, the last one counts.
 """
 
 from collections.abc import Iterable

@@ -1,13 +1,13 @@
-"""The server's application: uploaded bytes in, scores and events out; no path, address or name of a file is followed.
+"""The server application: uploaded bytes in, scores and events out. Paths, addresses and file names are never followed.
 
-- `POST /scores`, `POST /events`: one or several files (`files`, multipart) → one answer per file, in order; a file that
-  cannot be read costs itself only.
-- `/stream` (WebSocket): binary messages of 16-bit little-endian mono samples at `?sampling_rate=16000` → a message of
-  JSON for each event as soon as it is over; the text `end` asks for what is left, and is answered by `{"end": true}`.
+- `POST /scores`, `POST /events`: one or several files (`files`, multipart) → one answer per file, in order. A file that
+  cannot be read gets an error as its answer; the others are not affected.
+- `/stream` (WebSocket): binary messages of 16-bit little-endian mono samples at `?sampling_rate=16000` → a JSON message
+  for each event when it has ended; the text `end` requests the remaining events, and is answered by `{"end": true}`.
 - `GET /health`: `{"status": "ok", "labels": [...], "streams": ...}`.
 
-A browser's request is accepted from pages of this machine, and from the origins that are named: else any page that
-somebody visits could use a server on his or her machine. Models run one at a time, in a thread of their own.
+Browser requests are accepted only from pages of this machine and from the origins that are given; otherwise any page
+that somebody visits could use a server on their machine. Models run one at a time, in their own thread.
 """
 
 import asyncio

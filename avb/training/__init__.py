@@ -1,1 +1,1 @@
-"""One run: the model, its batches and their loss, checkpoints, and the scores at the end."""
+"""The parts of one run: the model, its batches and loss, checkpoints, and the final scores."""

@@ -1,7 +1,7 @@
-"""Random changes to a train clip that leave its label what it is, and mixtures that mix the labels too.
+"""Augmentation of training clips: random changes that keep the label, and mixtures that also mix the labels.
 
-What is drawn for them is in `avb.training.draws`. Here it is applied to one clip, in NumPy, on the way from the disk;
-`avb.training.batched_changes` does the same to a batch of clips that lie on a device.
+`avb.training.draws` draws the changes. This module applies them to one clip, in NumPy, after it is read from disk;
+`avb.training.batched_changes` does the same for a batch of clips in a device's memory.
 """
 
 from collections.abc import Callable, Mapping, Sequence

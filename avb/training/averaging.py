@@ -1,9 +1,9 @@
-"""A Trainer that scores and keeps an exponential moving average of the weights (Polyak & Juditsky 1992).
+"""A Trainer that scores and saves an exponential moving average of the weights (Polyak & Juditsky 1992).
 
-Unusual: the average is part of each checkpoint, in a file of its own beside the weights that training goes on from, so
-that a resumed run ends with the same average to the bit. In the first steps its decay is (1 + step) / (10 + step) where
-that is less than `ema_decay`, or the random start would be remembered for hundreds of steps. The statistics of batch
-norm are averaged along.
+Unusual: each checkpoint contains the average, in its own file beside the weights that training continues from, so a
+resumed run ends with exactly the same average. In the first steps the decay is (1 + step) / (10 + step) if that is less
+than `ema_decay`; otherwise the random initial weights would have an effect for hundreds of steps. The statistics of
+batch norm are averaged too.
 """
 
 from pathlib import Path

@@ -1,13 +1,14 @@
-"""The clips of each optimiser step, the same ones on any number of devices and accumulation steps.
+"""Selects the clips of each optimiser step: the same ones for any number of devices and accumulation steps.
 
-Unusual: one step takes the next `devices × accumulation × batch size` clips of the epoch's order and deals them out, so
-that no clip is in it twice: accelerate's own sharding repeats clips of the epoch's start to fill a last batch, and
-leaves Transformers' length-grouped order to each device's own random numbers, which drift apart with the first dropout.
-The order depends on seed and epoch alone, so a run that goes on in mid-epoch goes on in the same order.
+Unusual: a step takes the next `devices × accumulation × batch size` clips in the order of the epoch and divides them
+among devices, so that no clip is used twice. accelerate's own sharding repeats clips from the start of the epoch to
+fill the last batch. It also leaves Transformers' length-grouped order to the random numbers of each device, which
+differ after the first dropout. Here the order depends only on the seed and the epoch, so a run that is resumed within
+an epoch continues in the same order.
 
-Steps of so many clips, or of so much audio (`budget`). In the second case clips are sorted by length into bands, each
-as many clips as whole steps take; which clips of a band share a step is drawn anew in each epoch. So an epoch's number
-of steps is known in advance, as the learning-rate schedule needs it, and the same in each.
+A step has a fixed number of clips, or a fixed amount of audio (`budget`). For the latter, clips are sorted by length
+into bands, and each band has as many clips as fill whole steps; which clips of a band form a step is drawn anew in each
+epoch. So the number of steps per epoch is constant and known in advance, as the learning-rate schedule requires.
 """
 
 from collections.abc import Iterator, Sequence

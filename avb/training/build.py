@@ -1,4 +1,4 @@
-"""The model a recipe asks for; `avb.training.trainer` holds the Trainer that fits it."""
+"""Builds the model that a recipe describes; the Trainer that fits it is in `avb.training.trainer`."""
 
 import dataclasses
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: which of them is whole, and where a run starts.
+"""Checkpoints on disk: which of them are complete, and where a run starts.
 
-Unusual: a checkpoint holds a list of its files and their sizes, written last, so that one that was cut short while it
-was written or copied is never taken for a whole one.
+Unusual: a checkpoint contains a list of its files and their sizes, which is written last. So a checkpoint that was
+truncated while it was written or copied is never used.
 """
 
 import contextlib

@@ -1,8 +1,9 @@
-"""What was not given: rates, epochs, batch size, pooling, RNN and class weights that fit what is trained.
+"""Chooses the values of arguments that are not given: learning rates, epochs, batch size, pooling, RNN, class weights.
 
-The arguments' plain defaults are those of the recommended preset. In a training what was not given follows instead from
-the encoder, from what of it is frozen, and from the number of train clips; `docs/training.md` says what was measured,
-and on what. What is given wins. What is filled in is written into the run's recipe, from which a resumed run reads it.
+The plain defaults of the arguments are those of the recommended preset. For training, values that are not given depend
+on the encoder, on which parts of it are frozen, and on the number of training clips; `docs/training.md` describes the
+measurements behind them. Given values always win. The chosen values are written to the run's recipe, which a resumed
+run reads.
 """
 
 from collections.abc import Container, Sequence

@@ -1,8 +1,8 @@
-"""What was not given and depends on the device: precision, loader workers, the size of evaluation batches.
+"""Chooses values that depend on the device, if not given: precision, loader workers, size of evaluation batches.
 
-On a CPU nothing changes. On a GPU an encoder of speech is trained in bfloat16 where the card has it, else in TF32, and
-clips are loaded by processes that live as long as the training. What is given, by a recipe too, wins; what changes a
-number is written into the run's recipe, and a resumed run keeps it.
+On a CPU nothing changes. On a GPU, a speech encoder is trained in bfloat16 if the GPU supports it, otherwise in TF32,
+and clips are loaded by worker processes that run until training ends. Given values win, also those of a recipe. Values
+that affect results are written to the run's recipe, and a resumed run keeps them.
 """
 
 import os

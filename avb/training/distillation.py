@@ -1,10 +1,11 @@
-"""Train labels softened by what other models say of the same clips: knowledge distillation (Hinton et al. 2015,
-arXiv:1503.02531). Several teachers are averaged. Here by tables of their scores of the clips as recorded:
+"""Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): training labels mixed with the scores of other models.
+
+Several teachers are averaged. This module uses tables of their scores for the unchanged clips:
 
     python predict_avb.py runs/teacher --corpus emogator --data_dir ROOT --split train --output teacher.parquet
     python train_avb.py RECIPE --data_dir ROOT --teachers teacher.parquet --teacher_weight 0.7
 
-Models that hear each clip as the student does are in `avb.training.teachers`.
+Teachers that score each clip as the student receives it are in `avb.training.teachers`.
 """
 
 from collections.abc import Sequence

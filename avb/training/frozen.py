@@ -1,11 +1,11 @@
-"""The frames of a frozen encoder, or of its frozen front end, computed once per clip instead of once per epoch.
+"""Computes the frames of a frozen encoder, or of its frozen front end, once per clip instead of once per epoch.
 
-Layer `encoder_layer` of every clip of a split, or what the convolutions make of it, goes to disk in half precision, in
-shards of Arrow that are memory-mapped from then on; what is above trains from them. The folder's name is a hash of the
-waveforms, the frozen part's weights and all settings it depends on, so that a stale one cannot be read. A computation
-that was stopped goes on at the first shard that is missing.
+Layer `encoder_layer` of every clip of a split, or the output of the convolutions, is stored on disk in half precision,
+in memory-mapped Arrow shards; the rest of the model is trained on these frames. The folder's name is a hash of the
+waveforms, the weights of the frozen part and all settings that matter, so outdated frames are never read. An
+interrupted computation continues with the first missing shard.
 
-Unusual: pooling, RNN, loss and labels are no part of the hash. Every head tried on one encoder shares its frames.
+Unusual: pooling, RNN, loss and labels are not part of the hash, so all heads tried on one encoder share its frames.
 """
 
 import hashlib

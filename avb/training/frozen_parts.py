@@ -1,4 +1,4 @@
-"""Which lower part of a model is not trained, and so gives the same of a clip in every epoch."""
+"""Finds the frozen lower part of a model, whose output for a clip is the same in every epoch."""
 
 from collections.abc import Callable
 from dataclasses import fields

@@ -1,14 +1,14 @@
-"""Forward, loss and backward of a step as CUDA graphs: one launch instead of some thousands of kernels.
+"""Runs forward, loss and backward of a step as CUDA graphs: one launch instead of thousands of kernel launches.
 
-At a batch of 16 clips a GPU works faster than a processor can launch what it is to do. A captured step is launched at
-once. Each shape of a batch (its length and number of clips) is one graph, replayed from static inputs into static
-gradients; clipping, optimiser and learning rate stay outside.
+With 16 clips per batch, a GPU executes kernels faster than the CPU can launch them. A captured step is launched at
+once. Each batch shape (length and number of clips) has its own graph, with static inputs and static gradients;
+clipping, optimiser and learning rate are outside the graph.
 
 Unusual:
-- A shape is run eagerly the first time it comes, which is its warm-up and a step like any other; captured the second
-  time. A capture runs nothing, so the random numbers are those of an eager training: torch advances its generator by as
-  much per replay as per eager step.
-- All graphs share one pool of memory and leave nothing in it, so that together they need as much as the largest one.
+- A shape is run eagerly the first time, as a warm-up that is also an ordinary step, and captured the second time. A
+  capture runs nothing, so random numbers are those of eager training: a replay advances torch's generator as much as an
+  eager step does.
+- All graphs share one memory pool and leave nothing in it, so together they need only as much as the largest one.
 """
 
 import logging

@@ -1,7 +1,6 @@
-"""A few lengths that batches are padded to, chosen so that little is padding.
+"""Chooses a few lengths to which batches are padded, with little padding.
 
-On a GPU every length seen for the first time costs a plan of cuDNN, a captured graph or a compilation; padding has no
-influence on a score.
+On a GPU, every new length costs a cuDNN plan, a captured graph or a compilation; padding does not affect scores.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From a command's arguments to decoded clips."""
+"""Loads the corpus that a command's arguments describe, and decodes its clips."""
 
 from pathlib import Path
 from typing import NamedTuple

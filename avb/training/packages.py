@@ -1,4 +1,4 @@
-"""Whether the packages that an optimiser or a tracker needs are here, known before a corpus is opened."""
+"""Checks, before the corpus is opened, that the packages of the chosen optimiser and experiment trackers are there."""
 
 from torch import nn
 from transformers import Trainer, TrainingArguments

@@ -1,9 +1,9 @@
-"""A training as one reads it: a line per epoch, and one every half minute while an epoch lasts longer than that.
+"""Shows the progress of a training: a line per epoch, and one every half minute while an epoch takes longer than that.
 
     380 steps in 20 epochs: about 2 min 5 s, with the scoring of epochs
     epoch  3 of 20   loss 0.812   validation UAR 0.412 (best 0.431, epoch 2)   1 min 12 s left
 
-Takes the place of the stock Trainer's bars, which write over each other, and of its dictionaries.
+Replaces the stock Trainer's progress bars, which overwrite each other, and its printed dictionaries.
 """
 
 import time

@@ -1,8 +1,9 @@
-"""A Trainer that can be stopped at any moment, and goes on as if it had not been.
+"""A Trainer that can be stopped at any time and resumed with the same result as an uninterrupted run.
 
-Unusual: a checkpoint is written under another name and moved when it is whole; older ones go only then. SIGTERM, which
-clusters send before they take a machine away, ends the step, writes a checkpoint and exits. What the stock Trainer
-forgets is kept: the loss since the last log entry, the counter of early stopping, and that training is over.
+Unusual: a checkpoint is written under a temporary name and moved when it is complete; older ones are deleted only then.
+On SIGTERM, which clusters send before they reclaim a machine, the current step is finished, a checkpoint is written and
+the process exits. It also restores what the stock Trainer forgets: the loss since the last log entry, the counter of
+early stopping, and whether training has ended.
 """
 
 import os

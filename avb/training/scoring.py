@@ -1,4 +1,4 @@
-"""What a trained model says of a split: predictions on disk, metrics with intervals, and a summary for the terminal."""
+"""Scores a trained model on a split: predictions on disk, metrics with intervals, and a summary for the terminal."""
 
 import shlex
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What is known before the first step: the clips and whose they are, the classes, what is trained how.
+"""Describes a training before its first step: clips and speakers, classes, and how each part of the model is trained.
 
-A run prints it, and keeps what it says of its train clips in `train_set.json`, from which a card shows it beside the
-scores: a label that is hardly ever seen is hardly ever heard.
+A run prints this, and stores the statistics of its training set in `train_set.json`. A card shows them beside the
+scores: a label with few training clips is rarely predicted.
 """
 
 import textwrap

@@ -1,13 +1,13 @@
-"""Models that teach while a student is trained: each judges every train batch, as changed by chance as it is.
+"""Teacher models that score each training batch exactly as the student receives it.
 
     python train_avb.py RECIPE --data_dir ROOT --teachers runs/teacher emogator-cnn --teacher_weight 0.7
 
-They hear just what the student hears, its random changes included ("function matching", Beyer et al. 2022,
-arXiv:2106.05237), but each in its own way: at the level of its own training, normalised or not, and as whatever it
-makes of a waveform, be it a log mel spectrum or openSMILE's functionals. So a Whisper may teach a wav2vec 2.0, and that
-one a small CNN. A run with `--folds` teaches by all of its models: each clip is judged by the one that never heard its
-speaker. What a model says of clips that it was trained on is too sure, and tells a student little that the labels do
-not.
+Teachers receive the same augmented audio as the student ("function matching", Beyer et al. 2022, arXiv:2106.05237), but
+each with its own preparation: at the level it was trained with, normalised or not, and with its own features, such as a
+log-mel spectrogram or openSMILE functionals. So a Whisper model can teach a wav2vec 2.0 model, and that can teach a
+small CNN. All models of a run with `--folds` can be the teacher: each clip is scored by the model that was not trained
+on its speaker. This matters because a model is overconfident on its own training clips, so its scores for them add
+little to the labels.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
-"""How long a training will take, said before its first step: some of its real steps are timed, and change nothing.
+"""Estimates, before the first step, how long a training will take, by timing some real steps that change nothing.
 
-Batches of the run itself go forward and back through the model as it will be trained, augmentation and teachers
-included; what is left out is the optimiser's own share. Weights are not touched; gradients, random numbers and the
-statistics of batch norm are put back, so that the run ends in the same bits with and without.
+Batches of the run are passed forward and backward through the model as in training, with augmentation and teachers;
+only the optimiser's part is left out. Weights are not modified; gradients, random numbers and the statistics of batch
+norm are restored, so the result of the run is bit-identical with and without the estimate.
 """
 
 import random

@@ -1,11 +1,10 @@
-"""The Trainer that fits a model, with the loss of the whole batch however it is cut up.
+"""The Trainer that fits a model, with the loss of the whole batch, however it is divided.
 
-CCC is no sum over clips, and neither cross entropy nor squared error is a mean of means where labels are missing. So
-the loss is computed once per step, on the joined outputs of all devices and all micro-batches, and each micro-batch
-back-propagates its own rows of the loss's gradient (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size
-under Memory Limited Setup", arXiv:2101.06983). Accumulation runs each micro-batch forward twice: once without a
-gradient for the outputs, and again, with the same random numbers, to back-propagate. A batch that is not cut up is run
-once.
+CCC is not a sum over clips, and if labels are missing, cross entropy and squared error are not means of micro-batch
+means. So the loss is computed once per step, on the concatenated outputs of all devices and micro-batches, and each
+micro-batch back-propagates its own rows of the gradient (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size
+under Memory Limited Setup", arXiv:2101.06983). With accumulation, each micro-batch runs forward twice: first without
+gradients, for its outputs, then with the same random numbers, for back-propagation. An undivided batch runs once.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What a result depends on besides recipe and seed: the commit of this project, and the packages that compute it."""
+"""What a result depends on, besides recipe and seed: the commit of this project and the versions of the packages."""
 
 import platform
 import subprocess
