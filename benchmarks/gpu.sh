@@ -4,13 +4,13 @@
 # Each row is written as soon as it is measured: what there is when it is cut off can be used. TOTAL seconds are its
 # own limit (0: none); LIMIT is each row's. At the end stands the table of the rows. Exit code 1 where a row failed.
 # Dry run of the same lines on a CPU, at toy size:
-#   DEVICE=cpu SHAPE=TOY BATCH=2 LARGE_BATCH=4 EPOCHS=1 CLIPS=32 ROUNDS=1 RESULTS=/tmp/dry.csv benchmarks/gpu.sh
+#   DEVICE=cpu SHAPE=TOY BATCH=2 LARGE_BATCH=4 EPOCHS=1 CLIPS=32 SMALL_CLIPS=32 ROUNDS=1 RESULTS=/tmp/dry.csv benchmarks/gpu.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD"
 device="${DEVICE:-cuda}" shape="${SHAPE:-LARGE}" batch="${BATCH:-16}" large_batch="${LARGE_BATCH:-128}"
 epochs="${EPOCHS:-3}" clips="${CLIPS:-2000}" rounds="${ROUNDS:-10}" results="${RESULTS:-results/benchmarks.csv}"
-limit="${LIMIT:-120}" total="${TOTAL:-0}"
+small_clips="${SMALL_CLIPS:-24000}" limit="${LIMIT:-120}" total="${TOTAL:-0}"
 failed=0
 
 run() {
@@ -29,6 +29,8 @@ step --batch_size "$batch" --masks                                         # wan
 step --batch_size "$batch" --masks --front_end kept                        # 6 times
 step --batch_size "$large_batch" --masks --alone                           # 40 % of a matrix product
 run train_command.py --rounds 1 --clips "$clips" --epochs "$epochs"        # 4 times
+limit=$((2 * limit)) run small_models.py --rounds 1 --clips "$small_clips" --epochs "$((epochs < 2 ? 2 : epochs))" \
+  --recipes baselines/log_mel_cnn emogator/filterbank                      # 5,000 and 2,000 clips a second
 step --batch_size "$large_batch" --masks --alone --front_end kept
 run train_step.py --rounds "$rounds" --bf16 --batch_size "$batch" --masks --alone    # eager, for comparison
 run score_folder.py --rounds 1 --clips "$clips" --ours torch-bf16

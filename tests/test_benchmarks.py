@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -100,16 +101,18 @@ def test_every_gpu_row_runs_on_a_cpu_at_toy_size(tmp_path):
     """With it train_step.py, train_command.py and frozen_epochs.py, which nothing else here runs."""
     results = tmp_path / "benchmarks.csv"
     sizes = {"DEVICE": "cpu", "SHAPE": "TOY", "BATCH": "2", "LARGE_BATCH": "4", "EPOCHS": "1", "CLIPS": "32"}
+    sizes["SMALL_CLIPS"] = "24"
     environment = {**os.environ, **sizes, "ROUNDS": "2", "LIMIT": "600", "RESULTS": str(results)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run([ROOT / "benchmarks" / "gpu.sh"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read(results)
-    names = ["train_step"] * 3 + ["train_command", "train_step", "train_step", "score_folder", "frozen_epochs"]
+    names = ["train_step"] * 3 + ["train_command"] + ["small_models"] * 2
+    names += ["train_step", "train_step", "score_folder", "frozen_epochs"]
     assert [row["benchmark"] for row in rows] == names
     steps = [row for row in rows if row["benchmark"] == "train_step"]
     assert all(float(row["gflops"]) > 0 and float(row["limit_gflops"]) > 0 for row in steps)
-    for row in (*steps[:2], rows[3], *rows[6:]):
+    for row in (*steps[:2], *rows[3:6], *rows[8:]):
         check_whole(row)
     for row in steps[2:]:
         assert row["peer"] == row["ratio"] == row["peer_s"] == "" and float(row["ours_s"]) > 0
@@ -132,6 +135,34 @@ def test_who_goes_first_changes(tmp_path):
     row = harness.compared(harness.Row("name", "setting", "peer"), *times)
     ratios = [theirs / own for own, theirs in zip(times[0].seconds, times[1].seconds, strict=True)]
     assert (row.ratio_low, row.ratio_high) == (min(ratios), max(ratios))
+
+
+def test_an_epoch_is_timed_from_the_second_on():
+    small = importlib.import_module("small_models")
+    says = "import time; time.sleep({}); print('epoch 1 of 3   loss 1', flush=True); print('epoch 2 of 3: step 1 of 9')"
+    ends = "; print('epoch 2 of 3   loss 1'); print('epoch 3 of 3   loss 1')"
+    side = small.Epochs(lambda: [sys.executable, "-S", "-c", says.format(1) + ends])
+    started = time.perf_counter()
+    seconds, cpu = side.run()
+    assert 0 < 2 * seconds < time.perf_counter() - started - 1  # the second before the first line is no part of them
+    assert cpu >= 0 and side.times.peak_mib > 0
+    broken = small.Epochs(lambda: [sys.executable, "-S", "-c", says.format(0) + "; raise SystemExit('no card')"])
+    with pytest.raises(small.BenchmarkError, match="exit code 1 after 1 epochs:\nno card"):
+        broken.run()
+
+
+def test_the_plain_script_changes_clips_and_labels_as_a_training_needs_them():
+    torch = importlib.import_module("torch")
+    small = importlib.import_module("small_models")
+    torch.manual_seed(0)
+    samples, counts = torch.randint(-9000, 9000, (4, 8000), dtype=torch.int16), torch.tensor([8000, 4000, 2000, 6000])
+    samples *= torch.arange(8000) < counts[:, None]
+    waveforms, mask, labels = small.change(samples, counts, torch.eye(4))
+    assert waveforms.shape == mask.shape == (4, 8000) and not waveforms[mask == 0].any()
+    torch.testing.assert_close(labels.sum(1), torch.ones(4))
+    for waveform, own in zip(waveforms, mask, strict=True):
+        assert abs(waveform[own == 1].mean()) < 1e-3 and waveform[own == 1].std() == pytest.approx(1, abs=0.01)
+    assert (mask.sum(1) - counts).abs().max() < 0.2 * 8000 + 3200
 
 
 def test_a_command_that_fails_says_so():
