@@ -144,12 +144,13 @@ def run_peer(argv: list[str]):
     from avb.command_line import parse_arguments
     from avb.tasks import Task
     from avb.training.build import build_model
+    from avb.training.device_defaults import set_tf32
 
     model_args, data_args, args, _ = parse_arguments(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, _ = build_model(model_args, data_args, Task("label", "classification", CLASSES), None)
     model.to(device).train()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    set_tf32(device == "cuda")
     in_bf16 = device == "cuda" and model_args.model == "wav2vec2"  # as ours chooses
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, fused=True)
     samples, counts, labels = (values.to(device) for values in read_clips(Path(data_args.data_dir)))

@@ -5,6 +5,8 @@ graph would.
 """
 
 import logging
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from avb.arguments import AvbTrainingArguments
 from avb.baselines.log_mel_cnn import LogMelCNN, LogMelCNNConfig
 from avb.encoders.kinds import encoder_class
 from avb.errors import AvbError
-from avb.training.graphs import FIRST_STEPS, GraphedSteps, reason_against
+from avb.training.graphs import FIRST_STEPS, CudaCapture, GraphedSteps, reason_against
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst
 from spectrum_avb import kaldi_filters, whisper_filters
@@ -177,6 +179,40 @@ def test_a_capture_that_fails_is_said_once_and_changes_nothing(tmp_path, caplog)
     assert len(said) == 1 and "not permitted when stream is capturing" in said[0]
     assert capture.captures == 2 and capture.replays > 0 and not broken.graphed.graphs
     assert difference(weights(eager), weights(broken)) < 1e-6
+
+
+def test_after_a_capture_that_breaks_the_device_is_as_before(monkeypatch):
+    """The stand-in's capture ends as that of torch.cuda.graph, which raises before it puts the stream back."""
+    device, drawn = {"stream": "current", "random": "before"}, []
+
+    @contextmanager
+    def graph(graph, pool, stream, capture_error_mode):
+        device["stream"] = stream
+        try:
+            yield
+        finally:
+            raise torch.AcceleratorError("operation failed due to a previous error during capture")
+
+    generator = SimpleNamespace(clone_state=lambda: "clone", graphsafe_set_state=drawn.append)
+    for name, stand_in in {
+        "Stream": lambda device: "side",
+        "graph_pool_handle": lambda: None,
+        "CUDAGraph": SimpleNamespace,
+        "graph": graph,
+        "current_stream": lambda of: device["stream"],
+        "set_stream": lambda stream: device.update(stream=stream),
+        "get_rng_state": lambda of: device["random"],
+        "set_rng_state": lambda state, of: device.update(random=state),
+        "default_generators": [generator],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+
+    def step():
+        device["random"] = "half-way"
+
+    with pytest.raises(RuntimeError, match="previous error"):
+        CudaCapture(torch.device("cuda:0"))(step)
+    assert device == {"stream": "current", "random": "before"} and drawn == ["clone"]
 
 
 def test_graphs_are_few_and_share_their_gradients():

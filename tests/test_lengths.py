@@ -111,7 +111,7 @@ def on_a_gpu(tmp_path, monkeypatch):
     def make(bf16=True, tf32=True, **settings):
         monkeypatch.setattr(device_defaults, "is_torch_bf16_gpu_available", lambda: bf16)
         monkeypatch.setattr(device_defaults, "is_torch_tf32_available", lambda: tf32)
-        monkeypatch.setattr(device_defaults, "enable_tf32", lambda enable: None)
+        monkeypatch.setattr(device_defaults, "set_tf32", lambda is_on: None)
         args = AvbTrainingArguments(output_dir=str(tmp_path), **settings)
         monkeypatch.setattr(AvbTrainingArguments, "device", property(lambda self: torch.device("cuda")))
         return args
@@ -147,6 +147,23 @@ def test_an_older_card_has_tf32_or_nothing(on_a_gpu, monkeypatch):
     assert device_defaults.fill_in(ModelArguments(), args, {}) == {"bf16": False, "tf32": True}
     monkeypatch.setattr(device_defaults, "is_torch_tf32_available", lambda: False)
     assert device_defaults.fill_in(ModelArguments(), args, {}) == {"bf16": False}
+
+
+@pytest.mark.parametrize("before", [None, False, True])
+@pytest.mark.parametrize("is_on", [False, True])
+def test_tf32_is_that_of_all_kernels_however_torch_is_asked(is_on, before):
+    """After Transformers has set it, too, by an interface that reaches only some of them."""
+    kernels = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    try:
+        if before is not None:
+            torch.backends.fp32_precision = "tf32" if before else "ieee"
+        device_defaults.set_tf32(is_on)
+        assert {one.fp32_precision for one in kernels} <= ({"tf32"} if is_on else {"ieee", "none"})
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == is_on
+        assert torch.get_float32_matmul_precision() == ("high" if is_on else "highest")
+    finally:  # as torch starts: convolutions and LSTMs only
+        device_defaults.set_tf32(False)
+        torch.backends.fp32_precision, torch.backends.cudnn.allow_tf32 = "none", True
 
 
 def test_a_cpu_changes_nothing(tmp_path):

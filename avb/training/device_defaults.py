@@ -6,12 +6,12 @@ that affect results are written to the run's recipe, and a resumed run keeps the
 """
 
 import os
+import warnings
 from collections.abc import Container
 from typing import Any
 
 import torch
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
-from transformers.utils.import_utils import enable_tf32
 
 from audio_avb import SAMPLING_RATE
 from avb.arguments import AvbTrainingArguments, ModelArguments
@@ -55,7 +55,8 @@ def fill_in(
         args.bf16, args.mixed_precision = True, "bf16"
     if "tf32" in chosen:
         args.tf32 = chosen["tf32"]
-        enable_tf32(args.tf32)
+    if args.tf32 is not None:
+        set_tf32(args.tf32)
     if "logging_nan_inf_filter" not in given:
         args.logging_nan_inf_filter = False  # to look at each step's loss, the host would wait for the device
     args.accelerator_config.non_blocking = args.dataloader_pin_memory
@@ -67,6 +68,19 @@ def fill_in(
         if "dataloader_prefetch_factor" not in given:
             args.dataloader_prefetch_factor = PREFETCH
     return chosen
+
+
+def set_tf32(is_on: bool):
+    """Products, convolutions and LSTMs in fp32 round their factors to ten bits, or do not.
+
+    By both of torch's interfaces. By the newer one alone, which Transformers takes, convolutions and LSTMs stay as they
+    are (pytorch/pytorch#179445), and the older one raises when torch.compile asks it (#166387).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that one of them is older
+        torch.backends.fp32_precision = "tf32" if is_on else "ieee"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_on
+        torch.set_float32_matmul_precision("high" if is_on else "highest")
 
 
 def loader_workers(world_size: int) -> int:

@@ -57,12 +57,14 @@ class CudaCapture:
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
         state, graph = torch.cuda.get_rng_state(self.device), torch.cuda.CUDAGraph()
+        current = torch.cuda.current_stream(self.device)
         try:
             # Of this thread alone: the loader's, which pins memory, must not break a capture.
             mode = "thread_local"
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode):
                 function()
         except RuntimeError:
+            torch.cuda.set_stream(current)  # which `torch.cuda.graph` leaves as it is where the capture's end raises
             # The generator would still take itself for one that is captured, and refuse to draw.
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
             generator = torch.cuda.default_generators[index]
