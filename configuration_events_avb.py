@@ -16,8 +16,8 @@ class BurstEventsConfig(PreTrainedConfig):
 
     model_type = "vocal-burst-events"
 
-    channels: int = 128
-    dilations: Sequence[int] = (1, 2, 4, -8, -16, -32, 1, 2, 4)
+    channels: int = 192
+    dilations: Sequence[int] = (1, 2, 4, -8, -16, -32, 1, 2, 4, -8, 1, 2)
     dropout: float = 0.1
     threshold: float = 0.5
 

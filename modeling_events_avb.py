@@ -4,7 +4,7 @@
     model(waveforms).logits.sigmoid()  # (batch, frames, 1)
 
 waveform → log-mel spectrum (64 bands, 10 ms hop) → batch norm of each band → three convolutions that leave a quarter of
-the frames → residual blocks of dilated depthwise-separable convolutions over time → linear.
+the frames → residual blocks of dilated convolutions over time → linear.
 
 Self-contained code for the Hub: it needs torch, transformers and `configuration_events_avb.py` beside it. Unusual:
 
@@ -36,23 +36,19 @@ FRAME_SAMPLES = 4 * HOP  # from one frame of the output to the next, 40 ms
 
 
 class DilatedBlock(nn.Module):
-    """A depthwise convolution over three frames, a pointwise one, and a way around both."""
+    """A dilated convolution over three frames, and a way around it."""
 
     def __init__(self, channels: int, dilation: int, dropout: float):
         super().__init__()
         width = abs(dilation)
         self.padding = (2 * width, 0) if dilation < 0 else (width, width)
-        self.depthwise = nn.Conv1d(channels, channels, 3, dilation=width, groups=channels, bias=False)
-        self.depthwise_norm = nn.BatchNorm1d(channels)
-        self.pointwise = nn.Conv1d(channels, channels, 1, bias=False)
-        self.pointwise_norm = nn.BatchNorm1d(channels)
+        self.convolution = nn.Conv1d(channels, channels, 3, dilation=width, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """x (batch, channels, frames), zero behind each clip's end; mask (batch, 1, frames) of ones before it."""
-        hidden = self.depthwise_norm(self.depthwise(F.pad(x, self.padding))).relu()
-        hidden = self.pointwise_norm(self.pointwise(hidden)).relu()
-        return (x + self.dropout(hidden)) * mask
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (batch, channels, frames), zero behind each clip's end."""
+        return x + self.dropout(self.norm(self.convolution(F.pad(x, self.padding))).relu())
 
 
 class BurstEventsModel(PreTrainedModel):
@@ -91,19 +87,30 @@ class BurstEventsModel(PreTrainedModel):
             self.window.copy_(torch.hann_window(WINDOW))
 
     @property
+    def left_frames(self) -> int:
+        """How many frames before one the blocks hear."""
+        return sum(2 * -d if d < 0 else d for d in self.config.dilations)
+
+    @property
+    def right_frames(self) -> int:
+        """How many frames after one the blocks hear."""
+        return sum(max(d, 0) for d in self.config.dilations)
+
+    @property
     def left_samples(self) -> int:
         """How far before a frame's middle the audio reaches that it depends on; rounded up to whole frames."""
-        return self._reach(sum(2 * -d if d < 0 else d for d in self.config.dilations))
+        return self.left_frames * FRAME_SAMPLES + self.stem_samples
 
     @property
     def right_samples(self) -> int:
         """How far behind a frame's middle the audio reaches that it depends on: the latency of a stream."""
-        return self._reach(sum(max(d, 0) for d in self.config.dilations))
+        return self.right_frames * FRAME_SAMPLES + self.stem_samples
 
-    def _reach(self, frames: int) -> int:
-        stem = 1 + 2 + 4  # spectra of 10 ms to each side, of three convolutions over 10, 20 and 40 ms
-        samples = frames * FRAME_SAMPLES + stem * HOP + WINDOW // 2
-        return math.ceil(samples / FRAME_SAMPLES) * FRAME_SAMPLES
+    @property
+    def stem_samples(self) -> int:
+        """How far to each side of a frame's middle its `frame_features` reach; rounded up to whole frames."""
+        spectra = 1 + 2 + 4  # of 10 ms to each side, of three convolutions over 10, 20 and 40 ms
+        return math.ceil((spectra * HOP + WINDOW // 2) / FRAME_SAMPLES) * FRAME_SAMPLES
 
     def forward(
         self,
@@ -123,18 +130,29 @@ class BurstEventsModel(PreTrainedModel):
         lengths = None
         if attention_mask is not None:
             lengths, input_values = attention_mask.sum(1), input_values * attention_mask
-        bands = self.band_norm(self.log_mel(input_values))  # (batch, bands, spectra)
-        mask = self._mask(lengths, HOP, bands)
-        hidden = bands[:, None] * mask[:, None]
-        for convolution, norm, (_, stride) in zip(self.stem, self.stem_norms, STRIDES, strict=True):
-            hidden = norm(convolution(hidden)).relu()
-            mask = mask[..., ::stride]
-            hidden = hidden * mask[:, None]  # (batch, channels, bands, frames)
-        hidden = self.projection(hidden.flatten(1, 2)).relu() * mask  # (batch, channels, frames)
-        for block in self.blocks:
-            hidden = block(hidden, mask)
-        logits = self.classifier(hidden.transpose(1, 2))  # (batch, frames, 1)
+        logits = self.classify(self.frame_features(input_values, lengths), lengths)
         return TokenClassifierOutput(loss=None if labels is None else frame_loss(logits, labels), logits=logits)
+
+    def frame_features(self, waveforms: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """What the blocks hear: (batch, samples) → (batch, channels, frames); a frame's depends on `stem_samples`.
+
+        Args:
+            waveforms: zero behind each clip's end.
+            lengths: (batch,) of the clips in samples; None where none is padded.
+        """
+        hidden = self.band_norm(self.log_mel(waveforms))[:, None]  # (batch, 1, bands, spectra)
+        hop = HOP
+        hidden = _silence(hidden, lengths, hop)
+        for convolution, norm, (_, stride) in zip(self.stem, self.stem_norms, STRIDES, strict=True):
+            hop *= stride
+            hidden = _silence(norm(convolution(hidden)).relu(), lengths, hop)  # (batch, channels, bands, frames)
+        return _silence(self.projection(hidden.flatten(1, 2)).relu(), lengths, hop)
+
+    def classify(self, features: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """`frame_features` (batch, channels, frames) → logits (batch, frames, 1)."""
+        for block in self.blocks:
+            features = _silence(block(features), lengths, FRAME_SAMPLES)
+        return self.classifier(features.transpose(1, 2))
 
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) → (batch, bands, 1 + samples // HOP), each window centred, silence around the clip."""
@@ -150,13 +168,14 @@ class BurstEventsModel(PreTrainedModel):
             power = spectrum.real.square() + spectrum.imag.square()
         return (self.filters.float() @ power + LOG_FLOOR).log().to(self.classifier.weight.dtype)
 
-    @staticmethod
-    def _mask(lengths: torch.Tensor | None, hop: int, bands: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, spectra): one where a spectrum's middle is within the clip, or at its end."""
-        if lengths is None:
-            return torch.ones_like(bands[:, :1])
-        places = torch.arange(bands.shape[-1], device=bands.device)
-        return (places <= (lengths // hop)[:, None])[:, None].to(bands.dtype)
+
+def _silence(hidden: torch.Tensor, lengths: torch.Tensor | None, hop: int) -> torch.Tensor:
+    """(batch, ..., frames) with zeros in the frames whose middle lies behind the clip's end, so no frame hears them."""
+    if lengths is None:
+        return hidden
+    places = torch.arange(hidden.shape[-1], device=hidden.device) * hop
+    inside = places <= lengths.view(-1, *[1] * (hidden.dim() - 1))
+    return hidden * inside
 
 
 def frame_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

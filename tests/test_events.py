@@ -68,7 +68,8 @@ def test_a_stream_gives_what_the_whole_recording_gives(detector, step):
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert stream.frame == start // FRAME_SAMPLES + len(expected)
-        assert len(stream._buffer) <= detector.left_samples + detector.right_samples + FRAME_SAMPLES + step
+        assert len(stream._buffer) <= 2 * detector.stem_samples + FRAME_SAMPLES
+        assert stream._features.shape[2] <= detector.left_frames + detector.right_frames + 1
 
 
 def test_what_a_frame_hears_is_bounded_and_no_smaller_than_said(detector):
@@ -97,14 +98,18 @@ def test_a_clip_in_a_batch_gives_what_it_gives_alone(detector):
 def segments(probabilities, threshold=0.6) -> list[tuple[float, float, float]]:
     segmenter = Segmenter(threshold)
     found = [*segmenter.push(np.array(probabilities)), *segmenter.finish()]
-    return [(round(event.start_seconds, 2), round(event.end_seconds, 2), event.probability) for event in found]
+    found = [(event.start_seconds, event.end_seconds, event.probability) for event in found]
+    return [tuple(round(float(value), 2) for value in event) for event in found]
 
 
 def test_events_of_probabilities():
-    low, rise, high = [0.1] * 10, [0.4] * 5, [0.9] * 10
+    low, rise, high = [0.1] * 10, [0.5] * 5, [0.9] * 10
     assert segments(low) == []
     assert segments(low + rise + low) == []  # never as sure as the threshold
-    assert segments(low + rise + high + rise + low) == [(0.38, 1.18, 0.9)]  # from 10 * 0.04 - 0.02 to 29 * 0.04 + 0.02
+    assert segments(low + [0.9] + rise + low) == []  # not as a whole
+    assert segments(low + rise + high + rise + low) == [(0.38, 1.18, 0.7)]  # from 10 * 0.04 - 0.02 to 29 * 0.04 + 0.02
+    assert segments(low + [0.3] * 10 + low, threshold=0.2) == [(0.38, 0.78, 0.3)]
+    assert segments(high + [0.0] * 5 + high + [0.2] * 5)[0][2] == 0.72  # pauses within an event count
     assert segments(low + high) == [(0.38, 0.78, 0.9)]  # to the end of the recording
     assert segments(high) == [(0.0, 0.38, 0.9)]
     assert len(segments(high + [0.0] * 5 + high)) == 1 and len(segments(high + [0.0] * 6 + high)) == 2

@@ -48,7 +48,8 @@ class FrameStream {
 export class Segmenter {
   #rule;
   #last = 0;
-  #highest = 0;
+  #sum = 0; // of probabilities, up to the last frame
+  #pause = 0; // and after it
   frame = 0;
   first = null; // frame of the event that is under way
 
@@ -57,14 +58,17 @@ export class Segmenter {
   }
 
   *push(probabilities) {
-    const { threshold, low_share: lowShare, merge_seconds: merge, longest_seconds: longest } = this.#rule;
+    const { merge_seconds: merge, longest_seconds: longest } = this.#rule;
     const perSecond = this.#rule.sampling_rate / this.#rule.frame_samples;
-    const low = Math.fround(threshold * lowShare); // probabilities are in single precision
+    const low = Math.fround(this.#rule.low); // probabilities are in single precision
     for (const probability of probabilities) {
       if (probability >= low) {
-        if (this.first === null) [this.first, this.#highest] = [this.frame, 0];
+        if (this.first === null) [this.first, this.#sum, this.#pause] = [this.frame, 0, 0];
         this.#last = this.frame;
-        this.#highest = Math.max(this.#highest, probability);
+        this.#sum += this.#pause + probability;
+        this.#pause = 0;
+      } else if (this.first !== null) {
+        this.#pause += probability;
       }
       if (this.first !== null) {
         const isOver = this.frame - this.#last >= merge * perSecond;
@@ -80,10 +84,9 @@ export class Segmenter {
     const { threshold, shortest_seconds: shortest, sampling_rate: rate, frame_samples: step } = this.#rule;
     const start = Math.max(0, this.first * step - step / 2);
     const stop = this.#last * step + step / 2;
+    const mean = this.#sum / (this.#last - this.first + 1);
     this.first = null;
-    if (this.#highest >= threshold && stop - start >= shortest * rate) {
-      yield { start, stop, probability: this.#highest };
-    }
+    if (mean >= threshold && stop - start >= shortest * rate) yield { start, stop, probability: mean };
   }
 }
 

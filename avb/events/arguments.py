@@ -13,7 +13,7 @@ class TrainingArguments:
 
     pool: str = field(metadata={"help": "folder that python -m avb.events prepare wrote"})
     output_dir: str = field(metadata={"help": "where the model goes"})
-    channels: int = field(default=128, metadata={"help": "channels of each block"})
+    channels: int = field(default=192, metadata={"help": "channels of each block"})
     dropout: float = field(default=0.1, metadata={"help": "dropout in each block"})
     scene_seconds: float = field(default=10.24, metadata={"help": "length of a training scene"})
     batch_size: int = field(default=16, metadata={"help": "scenes per step"})
@@ -21,6 +21,9 @@ class TrainingArguments:
     learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of a cosine schedule"})
     warmup_steps: int = field(default=100, metadata={"help": "steps of warm-up"})
     weight_decay: float = field(default=0.01, metadata={"help": "weight decay of AdamW"})
+    ema_decay: float = field(default=0.998, metadata={"help": "decay per step of the moving average that is saved"})
+    bf16: bool = field(default=False, metadata={"help": "compute in bfloat16, which processors with AMX do faster"})
+    workers: int = field(default=0, metadata={"help": "processes that make scenes ahead of the training"})
     max_minutes: float = field(
         default=0.0, metadata={"help": "stop after this many minutes and stretch the cosine to fit; 0: no limit"}
     )

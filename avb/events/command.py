@@ -10,7 +10,7 @@ python -m avb.events export runs/events build/events.onnx
 
 import argparse
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from avb.errors import AvbError
@@ -59,8 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     from avb.events.arguments import TrainingArguments
 
     for known in fields(TrainingArguments):
-        kind = known.type if isinstance(known.type, type) else str
-        train.add_argument(f"--{known.name}", type=kind, help=known.metadata["help"])
+        kind = {bool: _boolean}.get(known.type, known.type)
+        train.add_argument(f"--{known.name}", type=kind, help=f"{known.metadata['help']}{_default(known.default)}")
     train.set_defaults(run=run_train)
 
     evaluate = commands.add_parser(
@@ -90,6 +90,16 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument("output", metavar="FILE", help="the .onnx file")
     export.set_defaults(run=run_export)
     return parser
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+def _default(value: object) -> str:
+    return "" if value in (MISSING, "") else f" (default: {str(value).lower() if value in (True, False) else value})"
 
 
 def run_fetch(args: argparse.Namespace):

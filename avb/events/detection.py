@@ -1,7 +1,7 @@
 """Probabilities of frames → events; the same for a recording that is a file and for one that never ends.
 
-`FrameStream` runs the detector on stretches that overlap by what a frame hears of its surroundings, so a frame's
-probability is that of the whole recording, and memory is bounded. `Segmenter` makes events of probabilities, one frame
+`FrameStream` keeps what the next frames still hear, audio for the stem and its output for the blocks, so a frame's
+probability is that of the whole recording, each part is computed once, and memory is bounded. `Segmenter` makes events of probabilities, one frame
 after the other. `EventStream` joins both and gives each event with its audio. Positions are whole numbers of samples
 since the start, which stay exact however long a stream runs.
 """
@@ -21,7 +21,7 @@ from avb.models import DETECTOR, locate
 from configuration_events_avb import BurstEventsConfig
 from modeling_events_avb import FRAME_SAMPLES, BurstEventsModel
 
-LOW_SHARE = 0.5  # an event lasts while the probability is at least this share of the threshold
+LOW = 0.4  # an event lasts while the probability is at least this, or the threshold where that is lower
 MERGE_SECONDS = 0.24  # a shorter pause does not end an event
 SHORTEST_SECONDS = 0.12
 LONGEST_SECONDS = 30.0  # an event that lasts longer is cut
@@ -32,7 +32,7 @@ MARGIN_SECONDS = 0.1  # of audio on both sides of an event, which the emotion mo
 class Detection:
     """Attributes:
     start, stop: in samples at 16 kHz since the start of the recording.
-    probability: highest of the event's frames.
+    probability: mean of the event's frames.
     """
 
     start: int
@@ -76,7 +76,7 @@ def decoding_rule(model: BurstEventsModel) -> dict[str, float]:
     """What makes events of a detector's logits, as numbers: an export carries them to readers in other languages."""
     return {
         "threshold": model.config.threshold,
-        "low_share": LOW_SHARE,
+        "low": min(LOW, model.config.threshold),
         "merge_seconds": MERGE_SECONDS,
         "shortest_seconds": SHORTEST_SECONDS,
         "longest_seconds": LONGEST_SECONDS,
@@ -101,33 +101,49 @@ class FrameStream:
         self.frame = start // FRAME_SAMPLES  # the next one that is given
         self._begin = start  # of the buffer
         self._buffer = np.zeros(0, np.float32)
+        self._features = torch.zeros(1, model.config.channels, 0)  # (1, channels, frames)
+        self._first = self.frame  # of the features
 
     def push(self, samples: np.ndarray) -> np.ndarray:
         """Takes float32 samples (samples,); gives the probabilities (frames,) that are certain by now."""
         self._buffer = np.concatenate([self._buffer, samples])
-        return self._run((self._begin + len(self._buffer) - self.model.right_samples) // FRAME_SAMPLES + 1)
+        self._hear((self._begin + len(self._buffer) - self.model.stem_samples) // FRAME_SAMPLES + 1)
+        return self._classify(self._first + self._features.shape[2] - self.model.right_frames)
 
     def finish(self) -> np.ndarray:
         """The stream has ended: the probabilities (frames,) of its last frames."""
-        return self._run((self._begin + len(self._buffer)) // FRAME_SAMPLES + 1)
+        self._hear((self._begin + len(self._buffer)) // FRAME_SAMPLES + 1)
+        return self._classify(self._first + self._features.shape[2])
 
     @torch.inference_mode()
-    def _run(self, stop: int) -> np.ndarray:
-        if stop <= self.frame or not len(self._buffer):
-            return np.zeros(0, np.float32)
-        logits = self.model(torch.from_numpy(self._buffer)[None]).logits[0, :, 0]  # (frames of the buffer,)
-        first = self.frame - self._begin // FRAME_SAMPLES
-        probabilities = logits[first : first + stop - self.frame].sigmoid().numpy()
-        self.frame = stop
-        keep = max(self._begin, stop * FRAME_SAMPLES - self.model.left_samples)
+    def _hear(self, stop: int):
+        """Adds the features of the frames before `stop`."""
+        start = self._first + self._features.shape[2]
+        if stop <= start or not len(self._buffer):
+            return
+        heard = self.model.frame_features(torch.from_numpy(self._buffer)[None])
+        first = start - self._begin // FRAME_SAMPLES
+        self._features = torch.cat([self._features, heard[..., first : first + stop - start]], 2)
+        keep = max(self._begin, stop * FRAME_SAMPLES - self.model.stem_samples)
         self._buffer, self._begin = self._buffer[keep - self._begin :].copy(), keep
+
+    @torch.inference_mode()
+    def _classify(self, stop: int) -> np.ndarray:
+        """Probabilities (frames,) of the frames before `stop` that were not given yet."""
+        if stop <= self.frame:
+            return np.zeros(0, np.float32)
+        logits = self.model.classify(self._features)[0, :, 0]  # (frames of the features,)
+        probabilities = logits[self.frame - self._first : stop - self._first].sigmoid().numpy()
+        self.frame = stop
+        keep = max(self._first, stop - self.model.left_frames)
+        self._features, self._first = self._features[..., keep - self._first :].clone(), keep
         return probabilities
 
 
 class Segmenter:
-    """Events of probabilities: from the first frame of at least `LOW_SHARE` of the threshold to the last.
+    """Events of probabilities: from the first frame of at least `LOW` to the last, pauses up to `MERGE_SECONDS` bridged.
 
-    One of them reaches the threshold; pauses shorter than `MERGE_SECONDS` are bridged.
+    The mean of an event's frames reaches the threshold: one frame that looks like a burst is common in speech.
 
     Args:
         threshold: a probability.
@@ -139,15 +155,18 @@ class Segmenter:
             raise AvbError(f"threshold={threshold!r} is not legal: it must be a probability between 0 and 1")
         self.threshold, self.frame = threshold, frame
         self.first: int | None = None  # of the event that is under way
-        self._last, self._highest = 0, 0.0
+        self._last, self._sum, self._pause = 0, 0.0, 0.0  # sums of probabilities: up to the last frame, and after it
 
     def push(self, probabilities: np.ndarray) -> Iterator[Detection]:
         """Takes (frames,); gives the events that are over by then."""
+        low = min(LOW, self.threshold)
         for probability in probabilities:
-            if probability >= self.threshold * LOW_SHARE:
+            if probability >= low:
                 if self.first is None:
-                    self.first, self._highest = self.frame, 0.0
-                self._last, self._highest = self.frame, max(self._highest, float(probability))
+                    self.first, self._sum, self._pause = self.frame, 0.0, 0.0
+                self._last, self._sum, self._pause = self.frame, self._sum + self._pause + float(probability), 0.0
+            elif self.first is not None:
+                self._pause += float(probability)
             if self.first is not None:
                 is_over = self.frame - self._last >= MERGE_SECONDS * SAMPLING_RATE / FRAME_SAMPLES
                 if is_over or self.frame - self.first >= LONGEST_SECONDS * SAMPLING_RATE / FRAME_SAMPLES:
@@ -161,11 +180,12 @@ class Segmenter:
 
     def _close(self) -> Iterator[Detection]:
         assert self.first is not None
+        mean = self._sum / (self._last - self.first + 1)
         start = max(0, self.first * FRAME_SAMPLES - FRAME_SAMPLES // 2)
         stop = self._last * FRAME_SAMPLES + FRAME_SAMPLES // 2
         self.first = None
-        if self._highest >= self.threshold and stop - start >= SHORTEST_SECONDS * SAMPLING_RATE:
-            yield Detection(start, stop, self._highest)
+        if mean >= self.threshold and stop - start >= SHORTEST_SECONDS * SAMPLING_RATE:
+            yield Detection(start, stop, mean)
 
 
 class EventStream:

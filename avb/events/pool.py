@@ -60,9 +60,16 @@ class Pool:
     def _spans(self) -> np.ndarray:
         return self.pieces[["start", "stop"]].to_numpy()  # a look into the table itself takes as long as the audio
 
-    def audio(self, number: int) -> np.ndarray:
-        """A piece, float32 of shape (samples,)."""
+    def length(self, number: int) -> int:
+        """Samples of a piece."""
         start, stop = self._spans[number]
+        return int(stop - start)
+
+    def audio(self, number: int, first: int = 0, length: int | None = None) -> np.ndarray:
+        """A piece, or `length` samples of it from the one with number `first` on; float32 of shape (samples,)."""
+        start, stop = self._spans[number]
+        start += first
+        stop = stop if length is None else min(stop, start + length)
         return np.asarray(self.samples[start:stop], np.float32) / 32768
 
 

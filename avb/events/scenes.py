@@ -107,10 +107,14 @@ class Scenes:
 
     def _piece(self, kind: str, rng: np.random.Generator, group: str | None = None) -> tuple[np.ndarray, str, str]:
         """Waveform, label and group of a piece."""
+        number, group = self._number(kind, rng, group)
+        return self.pool.audio(number), self.pool.labels[number], group
+
+    def _number(self, kind: str, rng: np.random.Generator, group: str | None = None) -> tuple[int, str]:
+        """Number and group of a piece."""
         names, numbers, _ = self._groups[kind]
         group = group or self._group(kind, rng)
-        number = int(rng.choice(numbers[names.index(group)]))
-        return self.pool.audio(number), self.pool.labels[number], group
+        return int(rng.choice(numbers[names.index(group)])), group
 
     def _group(self, kind: str, rng: np.random.Generator) -> str:
         names, _, shares = self._groups[kind]
@@ -146,9 +150,9 @@ class Scenes:
             return noise(length, rng) * 0.003
         track = noise(length, rng) * 10 ** (rng.uniform(-60, -25) / 20)
         if kind == "music":
-            waveform, _, _ = self._piece("music", rng)
-            start = int(rng.integers(0, max(1, len(waveform) - length)))
-            track += np.resize(_level(waveform[start : start + length]), length)
+            number, _ = self._number("music", rng)
+            start = int(rng.integers(0, max(1, self.pool.length(number) - length)))
+            track += np.resize(_level(self.pool.audio(number, start, length)), length)
             return track
         group = None if rng.random() < 0.2 else self._group(kind, rng)
         position = -int(rng.uniform(0, 2) * SAMPLING_RATE)

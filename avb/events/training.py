@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import yaml
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 from transformers import Wav2Vec2FeatureExtractor, set_seed
 
 from audio_avb import SAMPLING_RATE
@@ -24,7 +26,7 @@ from avb.files import make_folder, write_json
 from configuration_events_avb import BurstEventsConfig
 from modeling_events_avb import FRAME_SAMPLES, BurstEventsModel
 
-LOG_STEPS = 50
+LOG_STEPS, SAVE_STEPS = 50, 500
 
 
 def train(args: TrainingArguments) -> Path:
@@ -32,36 +34,39 @@ def train(args: TrainingArguments) -> Path:
     set_seed(args.seed)
     folder = make_folder(args.output_dir)
     pool = Pool.load(args.pool, "train")
-    scenes = Scenes(pool, SceneSettings(args.scene_seconds, varied=True), args.seed)
     model = BurstEventsModel(BurstEventsConfig(channels=args.channels, dropout=args.dropout))
     if args.start_from:
         model = load_detector(args.start_from)
     model.train()
+    # What is saved is the moving average of weights and batch statistics: a step's own weights still swing.
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     begin, losses, log = time.monotonic(), [], []
-    step, progress = 0, 0.0
-    while step < args.max_steps and progress < 1:
+    progress = 0.0
+    for step, (waveforms, labels) in enumerate(_batches(pool, args)):
         progress = step / args.max_steps
         if args.max_minutes:
             progress = max(progress, (time.monotonic() - begin) / 60 / args.max_minutes)
+        if progress >= 1:
+            break
         rise = min(1.0, (step + 1) / args.warmup_steps)
         for group in optimizer.param_groups:
-            group["lr"] = args.learning_rate * rise * 0.5 * (1 + np.cos(np.pi * min(progress, 1.0)))
-        batch = [scenes[step * args.batch_size + number] for number in range(args.batch_size)]
-        waveforms = torch.from_numpy(np.stack([scene.waveform for scene in batch]))  # (batch, samples)
-        labels = torch.stack([frame_labels(scene.events, waveforms.shape[1]) for scene in batch])  # (batch, frames)
-        loss = model(waveforms, labels=labels).loss
+            group["lr"] = args.learning_rate * rise * 0.5 * (1 + np.cos(np.pi * progress))
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            loss = model(waveforms, labels=labels).loss
         loss.backward()
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        average.update_parameters(model)
         losses.append(loss.item())
-        step += 1
-        if step % LOG_STEPS == 0:
-            log.append({"step": step, "loss": float(np.mean(losses[-LOG_STEPS:]))})
-            print(f"step {step}: loss {log[-1]['loss']:.4f}, {(time.monotonic() - begin) / 60:.1f} min", flush=True)
-            model.save_pretrained(folder)
-    model.eval()
+        if (step + 1) % LOG_STEPS == 0:
+            log.append({"step": step + 1, "loss": float(np.mean(losses[-LOG_STEPS:]))})
+            minutes = (time.monotonic() - begin) / 60
+            print(f"step {step + 1}: loss {log[-1]['loss']:.4f}, {minutes:.1f} min", flush=True)
+        if (step + 1) % SAVE_STEPS == 0:
+            average.module.save_pretrained(folder)
+    model = average.module.eval()
     model.config.threshold, tried = fit_threshold(model, pool, args.threshold_scenes, most_alarms=args.most_alarms)
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
@@ -70,6 +75,27 @@ def train(args: TrainingArguments) -> Path:
     )
     write_json(folder / "training_log.json", {"losses": log, "thresholds": tried})
     return folder
+
+
+class _Batches(Dataset):
+    """Batch number n has the scenes from n * batch_size on, so that it is the same with any number of workers."""
+
+    def __init__(self, pool: Pool, args: TrainingArguments):
+        self.scenes = Scenes(pool, SceneSettings(args.scene_seconds, varied=True), args.seed)
+        self.size, self.steps = args.batch_size, args.max_steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, samples) waveforms and (batch, frames) labels."""
+        batch = [self.scenes[step * self.size + number] for number in range(self.size)]
+        waveforms = torch.from_numpy(np.stack([scene.waveform for scene in batch]))
+        return waveforms, torch.stack([frame_labels(scene.events, waveforms.shape[1]) for scene in batch])
+
+
+def _batches(pool: Pool, args: TrainingArguments) -> DataLoader:
+    return DataLoader(_Batches(pool, args), batch_size=None, shuffle=False, num_workers=args.workers)
 
 
 def frame_labels(events: list[Event], samples: int) -> torch.Tensor:
