@@ -10,8 +10,10 @@ python -m avb.events export runs/events build/events.onnx
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import cast
 
 from avb.errors import AvbError
 
@@ -59,8 +61,10 @@ def make_parser() -> argparse.ArgumentParser:
     from avb.events.arguments import TrainingArguments
 
     for known in fields(TrainingArguments):
-        kind = {bool: _boolean}.get(known.type, known.type)
-        train.add_argument(f"--{known.name}", type=kind, help=f"{known.metadata['help']}{_default(known.default)}")
+        kind = _boolean if known.type is bool else known.type
+        train.add_argument(
+            f"--{known.name}", type=cast(Callable, kind), help=f"{known.metadata['help']}{_default(known.default)}"
+        )
     train.set_defaults(run=run_train)
 
     evaluate = commands.add_parser(

@@ -11,9 +11,10 @@ from itertools import islice
 import numpy as np
 
 from audio_avb import SAMPLING_RATE
+from avb.events.acoustics import noise
 from avb.events.detection import EventStream, FrameStream, Segmenter
 from avb.events.pool import Pool
-from avb.events.scenes import Scene, Scenes, SceneSettings, noise
+from avb.events.scenes import Scene, Scenes, SceneSettings
 from avb.metrics.events import event_scores, false_alarms_per_hour
 from modeling_events_avb import BurstEventsModel
 

@@ -2,8 +2,8 @@
 
 A scene depends only on the pool, the settings, the seed and its number, not on the machine. Bursts are 0 to 20 dB above
 their background. Unusual, so that the detector learns to detect bursts, not cuts: speech and sounds are inserted in the
-same way, at the same levels, and are not events; and the effects of a microphone or a telephone are applied to the
-whole scene.
+same way, at the same levels, and are not events; and the effects of a room, a microphone or a telephone are
+applied to the whole scene.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-import soxr
 
 from audio_avb import SAMPLING_RATE
+from avb.events.acoustics import noise, through_a_channel
 from avb.events.pool import Pool
 from avb.files import make_folder, write_table
 
@@ -24,6 +24,7 @@ SNR_DB = (0.0, 20.0)
 FADE = 160  # samples, 10 ms
 GAP_SECONDS = 0.6  # least between what is pasted
 LEVEL_DB = (-36.0, -1.0)  # of the scene's peak, dBFS
+BURST_STRETCH, SPEECH_STRETCH = 0.2, 0.35  # at most, of varied scenes: few people speak in what can be had freely
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SceneSettings:
     """Attributes:
     seconds: of a scene.
     bursts_per_minute: of a scene; with `varied` up to two and a half times as many, or none.
-    varied: vary numbers, pitch, band and tilt, and paste what is no burst: for training.
+    varied: vary numbers, pitch, room and band, and paste what is no burst: for training.
     backgrounds: weight of each kind.
     """
 
@@ -100,7 +101,7 @@ class Scenes:
             if speaker:
                 events.append(Event(start / SAMPLING_RATE, (start + piece) / SAMPLING_RATE, label, speaker))
         if settings.varied:
-            scene = _channel(scene, rng)
+            scene = through_a_channel(scene, rng)
         peak = np.abs(scene).max(initial=1e-9)
         scene = scene * (10 ** (rng.uniform(*LEVEL_DB) / 20) / peak)
         return Scene(scene.astype(np.float32), events, background)
@@ -127,12 +128,12 @@ class Scenes:
         count = round(expected) if not settings.varied else int(rng.integers(0, max(3, int(2.5 * expected)) + 1))
         drawn = [self._piece("burst", rng) for _ in range(count)]
         if settings.varied:
-            drawn = [(_stretch(waveform, rng), label, speaker) for waveform, label, speaker in drawn]
-            for _ in range(int(rng.integers(0, 3)) if rng.random() < 0.6 else 0):
-                waveform, _, _ = self._piece("speech" if rng.random() < 0.7 else "sound", rng)
+            drawn = [(_stretch(burst, _factor(BURST_STRETCH, rng)), label, speaker) for burst, label, speaker in drawn]
+            for _ in range(int(rng.integers(0, 5)) if rng.random() < 0.7 else 0):
+                waveform, _, _ = self._piece("speech" if rng.random() < 0.75 else "sound", rng)
                 most = int(rng.uniform(0.2, 4) * SAMPLING_RATE)
                 start = int(rng.integers(0, max(1, len(waveform) - most)))
-                drawn.append((_stretch(waveform[start : start + most], rng), "", ""))
+                drawn.append((_stretch(waveform[start : start + most], _factor(SPEECH_STRETCH, rng)), "", ""))
         rng.shuffle(drawn)
         room = round(settings.seconds * SAMPLING_RATE)
         kept = []
@@ -150,39 +151,35 @@ class Scenes:
             return noise(length, rng) * 0.003
         track = noise(length, rng) * 10 ** (rng.uniform(-60, -25) / 20)
         if kind == "music":
-            number, _ = self._number("music", rng)
-            start = int(rng.integers(0, max(1, self.pool.length(number) - length)))
-            track += np.resize(_level(self.pool.audio(number, start, length)), length)
-            return track
+            return track + self._music(length, rng)
+        track += self._row(kind, length, rng)
+        if self.settings.varied and rng.random() < 0.15:  # a second speaker, or music below
+            other = self._row("speech", length, rng) if rng.random() < 0.5 else self._music(length, rng)
+            track += other * 10 ** (rng.uniform(-20, 0) / 20)
+        return track
+
+    def _music(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """float32 of shape (length,), of about unit level."""
+        number, _ = self._number("music", rng)
+        factor = _factor(SPEECH_STRETCH, rng) if self.settings.varied else 1.0
+        needed = length if factor == 1 else int(length * factor) + 2
+        start = int(rng.integers(0, max(1, self.pool.length(number) - length)))
+        return np.resize(_level(_stretch(self.pool.audio(number, start, needed), factor)), length)
+
+    def _row(self, kind: str, length: int, rng: np.random.Generator) -> np.ndarray:
+        """Pieces of speech or sounds, one after the other; float32 of shape (length,), of about unit level."""
+        track = np.zeros(length, np.float32)
         group = None if rng.random() < 0.2 else self._group(kind, rng)
+        factor = _factor(SPEECH_STRETCH, rng) if self.settings.varied else 1.0
         position = -int(rng.uniform(0, 2) * SAMPLING_RATE)
         while position < length:
             waveform, _, _ = self._piece(kind, rng, group)
+            waveform = _stretch(waveform, factor)
             if position + len(waveform) > 0:
                 piece = _level(waveform)[max(0, -position) :][: length - max(0, position)]
                 track[max(0, position) : max(0, position) + len(piece)] += piece
             position += len(waveform) + int(rng.exponential(0.35 if kind == "speech" else 1.0) * SAMPLING_RATE)
         return track
-
-
-def noise(length: int, rng: np.random.Generator) -> np.ndarray:
-    """White, pink, brown or in between, now and then with hum or a slow swell; unit level; float32 (length,)."""
-    size = min(length, 1 << 16)  # 4 s, over and over
-    spectrum = np.fft.rfft(rng.standard_normal(size))
-    frequency = np.fft.rfftfreq(size, 1 / SAMPLING_RATE)
-    spectrum *= np.maximum(frequency, 20.0) ** -rng.uniform(0, 1.1)
-    if rng.random() < 0.3:  # a band of it
-        low = 10 ** rng.uniform(1.5, 3.3)
-        spectrum[(frequency < low) | (frequency > low * rng.uniform(2, 20))] *= 0.03
-    track = np.resize(np.fft.irfft(spectrum, size), length)
-    time = np.arange(length) / SAMPLING_RATE
-    track /= np.sqrt(np.square(track).mean()) + 1e-9
-    if rng.random() < 0.2:
-        base = rng.choice([50, 60, rng.uniform(80, 400)])
-        track += rng.uniform(0.2, 1.5) * sum(np.sin(2 * np.pi * base * k * time) / k for k in (1, 2, 3, 5))
-    if rng.random() < 0.3:
-        track *= 1 + rng.uniform(0, 0.9) * np.sin(2 * np.pi * (rng.uniform(0.05, 2) * time + rng.random()))
-    return track.astype(np.float32)
 
 
 def _level(waveform: np.ndarray) -> np.ndarray:
@@ -215,22 +212,17 @@ def _fade(waveform: np.ndarray) -> np.ndarray:
     return waveform
 
 
-def _stretch(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Faster or slower by up to 12 %, pitch along with it."""
-    factor = rng.uniform(0.88, 1.12)
+def _factor(most: float, rng: np.random.Generator) -> float:
+    """A factor around 1: as often faster as slower, at most by `1 + most`."""
+    return float(np.exp(rng.uniform(-1, 1) * np.log1p(most)))
+
+
+def _stretch(waveform: np.ndarray, factor: float) -> np.ndarray:
+    """`factor` times as fast, pitch and formants along with it: somebody else's voice."""
+    if factor == 1:
+        return waveform
     places = np.arange(0, len(waveform) - 1, factor)
     return np.interp(places, np.arange(len(waveform)), waveform).astype(np.float32)
-
-
-def _channel(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A dull or bright microphone; a telephone."""
-    if rng.random() < 0.5:
-        scene = scene + rng.uniform(-0.6, 0.6) * np.r_[0, scene[:-1]].astype(np.float32)
-    if rng.random() < 0.25:
-        rate = int(rng.choice([8_000, 8_000, 11_025]))
-        narrow = soxr.resample(soxr.resample(scene, SAMPLING_RATE, rate, quality="LQ"), rate, SAMPLING_RATE, "LQ")
-        scene = np.pad(narrow, (0, max(0, len(scene) - len(narrow))))[: len(scene)]
-    return scene.astype(np.float32)
 
 
 def write_scenes(scenes: Scenes, number: int, folder: Path) -> Path:

@@ -7,6 +7,7 @@ endless row of scenes with a label per frame, so neither that command's corpora,
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ def train(args: TrainingArguments) -> Path:
     model.train()
     # What is saved is the moving average of weights and batch statistics: a step's own weights still swing.
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True)
+    averaged = cast(BurstEventsModel, average.module)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     begin, losses, log = time.monotonic(), [], []
     progress = 0.0
@@ -65,8 +67,8 @@ def train(args: TrainingArguments) -> Path:
             minutes = (time.monotonic() - begin) / 60
             print(f"step {step + 1}: loss {log[-1]['loss']:.4f}, {minutes:.1f} min", flush=True)
         if (step + 1) % SAVE_STEPS == 0:
-            average.module.save_pretrained(folder)
-    model = average.module.eval()
+            averaged.save_pretrained(folder)
+    model = averaged.eval()
     model.config.threshold, tried = fit_threshold(model, pool, args.threshold_scenes, most_alarms=args.most_alarms)
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
