@@ -67,8 +67,8 @@ def card(name: str, report: dict, parameters: int, steps: int) -> str:
     )
     groups = [name for name, part in alarms.items() if " " in name and part["hours"] >= FEWEST_HOURS]
     per_hour = "\n".join(
-        f"| {' '.join(dict.fromkeys(kind.split()))} | {alarms[kind]['per_hour']:.1f} | {alarms[kind]['interval'][0]:.1f} to "
-        f"{alarms[kind]['interval'][1]:.1f} | {alarms[kind]['hours']:.2f} |"
+        f"| {' '.join(dict.fromkeys(kind.split()))} | {alarms[kind]['per_hour']:.1f} | "
+        f"{alarms[kind]['interval'][0]:.1f} to {alarms[kind]['interval'][1]:.1f} | {alarms[kind]['hours']:.2f} |"
         for kind in [*kinds, *groups]
     )
     return f"""---
