@@ -443,6 +443,14 @@ class AvbTrainingArguments(TrainingArguments):
             )
 
 
+# Arguments of the stock Trainer that change no number, among them do_train, do_eval and do_predict, which are not read.
+_NO_INFLUENCE = """
+logging_first_step logging_nan_inf_filter log_on_each_node log_level log_level_replica disable_tqdm debug
+include_num_input_tokens_seen skip_memory_metrics save_only_model save_on_each_node enable_jit_checkpoint
+eval_accumulation_steps torch_empty_cache_steps dataloader_num_workers dataloader_persistent_workers
+dataloader_prefetch_factor dataloader_multiprocessing_context ddp_backend ddp_bucket_cap_mb ddp_find_unused_parameters
+ddp_static_graph ddp_timeout local_rank do_train do_eval do_predict resume_from_checkpoint
+""".split()
 # Properties of the stock Trainer's arguments. An argument that is not listed changes the result: whatever affects a
 # number, even its last digit, or the order of clips, counts as a change.
 _STOCK: dict[str, dict[str, Any]] = {
@@ -464,41 +472,7 @@ _STOCK: dict[str, dict[str, Any]] = {
     "trackio_space_id": PRIVATE,
     "trackio_bucket_id": PRIVATE,
     "trackio_static_space_id": PRIVATE,
-    # fmt: off
-    **dict.fromkeys(
-        (
-            "logging_first_step",
-            "logging_nan_inf_filter",
-            "log_on_each_node",
-            "log_level",
-            "log_level_replica",
-            "disable_tqdm",
-            "include_num_input_tokens_seen",
-            "skip_memory_metrics",
-            "debug",
-            "save_only_model",
-            "save_on_each_node",
-            "enable_jit_checkpoint",
-            "eval_accumulation_steps",
-            "torch_empty_cache_steps",
-            "dataloader_num_workers",
-            "dataloader_persistent_workers",
-            "dataloader_prefetch_factor",
-            "dataloader_multiprocessing_context",
-            "ddp_backend",
-            "ddp_bucket_cap_mb",
-            "ddp_find_unused_parameters",
-            "ddp_static_graph",
-            "ddp_timeout",
-            "local_rank",
-            "do_train",
-            "do_eval",
-            "do_predict",
-            "resume_from_checkpoint",  # train_avb.py does not read the first three
-        ),
-        NO_CHANGE,
-    ),
-    # fmt: on
+    **dict.fromkeys(_NO_INFLUENCE, NO_CHANGE),
 }
 
 
