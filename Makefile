@@ -1,7 +1,7 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
-# With a CUDA build of torch of your own: `make VENV=path/to/it demo`.
+# Two commands set up a fresh machine: `make demo` and `make test`. To use an existing virtual environment, e.g. one with a
+# CUDA build of torch: `make VENV=path/to/it demo`.
 
-# Waiting threads sleep: on a machine that does other work too, spinning ones make the LSTM a hundred times slower.
+# Waiting threads sleep: on a busy machine, spinning threads make the LSTM a hundred times slower.
 export OMP_WAIT_POLICY = PASSIVE
 
 VENV ?= .venv
@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 
 install: $(INSTALLED)
 
-# torch first and pinned: a range would take the newest CUDA build, several GB.
+# torch is installed first and pinned: a version range would install the newest CUDA build, several GB.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -29,16 +29,16 @@ demo: install
 	$(BIN)/python predict_avb.py emogator-small data/sample/audio/wav/10*.wav --output runs/sample/emogator-small.csv --overwrite
 	head -n 4 runs/sample/emogator-small.csv | cut -c1-100
 
-# The demo app, on this machine only; `make space MODELS="runs/mine org/avb-high"` shows others than runs/sample.
+# The demo app, on this machine only; `make space MODELS="runs/mine org/avb-high"` shows other models than runs/sample.
 space: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	$(BIN)/python demo/app.py $(if $(MODELS),--models $(MODELS))
 
-# The page that runs the models in a browser alone, in build/web; npm fetches its runtime, or ORT_DIR=folder has it.
+# The page that runs models in the browser, in build/web; npm downloads its runtime, or ORT_DIR=folder provides it.
 web: install
 	$(BIN)/python -m avb.export.page build/web $(MODELS) --overwrite $(if $(ORT_DIR),--ort_dir $(ORT_DIR))
 
-# A file's tests stay in one process, in order: they share what they train. Files come in the order of tests/conftest.py.
+# The tests of a file run in one process, in order, because they share trained models. tests/conftest.py orders the files.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: install
@@ -47,7 +47,7 @@ test: install
 test-fast: install
 	$(PYTEST) -m "not slow and not nightly"
 
-# What is too long for CI: every benchmark at toy size, the fuzzers and the soak. Before an issue is called done.
+# Too long for CI: every benchmark at toy size, the fuzzers and the soak test. Run it before an issue is closed.
 nightly: install
 	$(PYTEST) -m nightly
 	$(BIN)/python tests/fuzz.py tables 100000
@@ -55,7 +55,7 @@ nightly: install
 	$(BIN)/python tests/fuzz.py recipes 20000
 	$(BIN)/python tests/soak.py --predictions 50000 --requests 2000
 
-# The model, scores, tasks and corpora, 95 % of the lines of each. What runs in processes of its own does not count.
+# Line coverage of the model, metrics, tasks and corpora: at least 95 % each. Code in other processes does not count.
 COVERED_BY := modeling losses front_end metrics metric_spaces evaluate_modules tasks corpora emogator decode prepare \
 	multitask hub
 coverage: install
