@@ -31,16 +31,16 @@ register_when_loaded()
 def load(
     name: str, device: str = "auto", engine: str | None = None, precision: str | None = None, **settings
 ) -> "RecordingPipeline":
-    """A trained model as a pipeline, from a folder or the Hub; with this project's code, none of the repository's.
+    """Loads a trained model as a pipeline, from a folder or the Hub; runs this project's code, never the repository's.
 
     Args:
-        name: folder written by train_avb.py or avb.export, a model that comes with the project (`emogator-small`), or a
+        name: a folder written by train_avb.py or avb.export, a model shipped with the project (`emogator-small`), or a
             model on the Hub.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
-        engine: `torch`, `onnx` or `openvino`, of a folder with `onnx/` (`python -m avb.export MODEL MODEL --hub`); None
-            is torch where there are safetensors.
-        precision: with an engine, `fp32` (None), `fp16` or `int8`.
-        settings: defaults of the calls, see `VocalBurstPipeline`: `top_k`, `window_seconds`, `batch_size`, …
+        engine: `torch`; or `onnx` or `openvino`, for a folder with `onnx/` (`python -m avb.export MODEL MODEL --hub`).
+            None means torch if there are safetensors.
+        precision: for `onnx` and `openvino`: `fp32` (None), `fp16` or `int8`.
+        settings: default arguments of calls, see `VocalBurstPipeline`: `top_k`, `window_seconds`, `batch_size`, …
 
     Raises:
         AvbError: there is no such model, its files are damaged or do not fit together, or it has no trained head.
@@ -51,19 +51,19 @@ def load(
 
 
 def find(recording, model: "str | VocalBurstPipeline" = "emogator-small", **settings) -> "pd.DataFrame":
-    """The vocal bursts of a recording, each with its emotions: see `avb.events.finding.find`."""
+    """Finds the vocal bursts of a recording and scores their emotions: see `avb.events.finding.find`."""
     from avb.events import finding
 
     return finding.find(recording, model, **settings)
 
 
 def plot(recording, output=None, model: "str | VocalBurstPipeline" = "emogator-small", **settings) -> "Figure":
-    """A picture of a recording: its events, its level, and its scores over time. Needs matplotlib, the extra `report`.
+    """Draws a recording: its events, its level, and its scores over time. Needs matplotlib, the extra `report`.
 
     Args:
-        recording: a path, bytes, (array, rate), or whatever else a pipeline takes, of any length.
-        output: a .png or .svg to write; None only gives the figure, which a notebook shows.
-        model: of emotions: anything that `avb.load` takes, or what it returned.
+        recording: a path, bytes, (array, rate), or whatever else a pipeline accepts; any length.
+        output: a .png or .svg file to write; None only returns the figure, which a notebook shows.
+        model: an emotion model: anything that `avb.load` accepts, or its result.
         settings: `window_seconds`, `hop_seconds`, `labels`, `detector`, `threshold`, `device`, see
             `avb.events.timeline.make_timeline`.
 
@@ -86,21 +86,21 @@ def plot(recording, output=None, model: "str | VocalBurstPipeline" = "emogator-s
 
 
 def train(data, *, recipe: str | list[str] | None = None, **arguments) -> "TrainedRun":
-    """Trains, scores and saves a model, with the arguments of `train_avb.py` by their names: see `avb.api.train`."""
+    """Trains, scores and saves a model; the keywords are arguments of `train_avb.py`: see `avb.api.train`."""
     from avb import api
 
     return api.train(data, recipe=recipe, **arguments)
 
 
 def embed(clips, model: str = "emogator-small", **settings):
-    """What a model's encoder makes of clips, float32 (clips, hidden): see `avb.inference.embedding.embed`."""
+    """Clips as vectors of a model's encoder, float32 (clips, hidden): see `avb.inference.embedding.embed`."""
     from avb.inference import embedding
 
     return embedding.embed(clips, model, **settings)
 
 
 def __getattr__(name: str):
-    """`avb.BurstTrainer` and `avb.AvbTrainingArguments`, loaded when they are asked for."""
+    """Loads `avb.BurstTrainer` and `avb.AvbTrainingArguments` on first access."""
     if name == "BurstTrainer":
         from avb.training.trainer import BurstTrainer
 

@@ -26,7 +26,7 @@ from avb.run import run
 from avb.run_files import CONFIG, FOLDS, Metrics
 from pipeline_avb import VocalBurstPipeline
 
-CLIPS = "clips"  # what a run's folder keeps of clips that were given as objects: a table, and a folder of audio
+CLIPS = "clips"  # in a run's folder, for clips given as objects: a table, and a folder of audio
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class TrainedRun:
     """A finished run.
 
     Attributes:
-        output_dir: its folder: model, card, scores, predictions.
-        metrics: what was measured, by split.
+        output_dir: the run's folder, with model, card, scores and predictions.
+        metrics: the measurements, by split.
     """
 
     output_dir: Path
@@ -43,7 +43,7 @@ class TrainedRun:
 
     @cached_property
     def score(self) -> VocalBurstPipeline:
-        """The model as `avb.load` gives it: `run.score("laugh.wav")`."""
+        """The model as returned by `avb.load`: `run.score("laugh.wav")`."""
         if not (self.output_dir / CONFIG).is_file():
             raise AvbError(
                 f"{self.output_dir}: a cross-validation has one model per fold, in {FOLDS}/; final_model=True "
@@ -66,14 +66,14 @@ def train(
     """Trains, scores and saves a model, as `train_avb.py` does.
 
     Args:
-        data: a table or a folder of clips, as `--data_dir`; a DataFrame of such a table; or `datasets` objects, whose
-            clips are in a column `audio`. Paths in an object start from the current folder, or from `audio_root`.
-        recipe: a recipe by name (`paper/high-lv60k`) or file; several follow one another.
-        arguments: those of `train_avb.py` by their names, such as `encoder`, `num_train_epochs`, `output_dir`; None
-            turns one off.
+        data: a table or a folder of clips, like `--data_dir`; a DataFrame of such a table; or `datasets` objects with
+            the clips in a column `audio`. Paths in an object are relative to the current folder, or to `audio_root`.
+        recipe: name (`paper/high-lv60k`) or file of a recipe; of several, later ones override earlier ones.
+        arguments: arguments of `train_avb.py`, such as `encoder`, `num_train_epochs`, `output_dir`; None turns one
+            off.
 
     Raises:
-        AvbError: an argument is unknown or illegal, the clips cannot be read, ...; the process never ends.
+        AvbError: an argument is unknown or invalid, the clips cannot be read, ... The process is never ended.
     """
     arguments = {name: OFF if value is None else value for name, value in arguments.items()}
     arguments.setdefault("output_dir", "runs/run")
@@ -82,20 +82,20 @@ def train(
     else:
         arguments |= _as_table(data, arguments)
     recipes = [recipe] if isinstance(recipe, str) else recipe or []
-    known = {action.dest for action in make_parser()._actions} - {"help", "list_recipes"}  # which end a process
+    known = {action.dest for action in make_parser()._actions} - {"help", "list_recipes"}  # these end a process
     parts = parse_arguments([*recipes, *recipe_arguments(arguments, known)], exits=False)
     try:
         metrics = run(*parts)
     except AvbError:
         raise
-    except ValueError as error:  # of the model's configuration
+    except ValueError as error:  # raised by the model's configuration
         raise AvbError(str(error)) from error
-    assert metrics is not None  # of the one process that there is
+    assert metrics is not None  # there is only one process
     return TrainedRun(Path(str(arguments["output_dir"])), metrics)
 
 
 def _as_table(data: pd.DataFrame | Dataset | DatasetDict, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes clips that were given as objects into the run's folder; returns the arguments that read them."""
+    """Writes clips given as objects to the run's folder; returns the arguments with which they are read."""
     folder = make_folder(Path(str(arguments["output_dir"])) / CLIPS)
     table = folder / "clips.csv"
     if isinstance(data, pd.DataFrame):
@@ -112,7 +112,7 @@ def _as_table(data: pd.DataFrame | Dataset | DatasetDict, arguments: Mapping[str
 
 
 def _rows(split: Dataset, folder: Path, name: str) -> Iterator[dict]:
-    """Rows of a table: the clip's file, which is written where the clip is in memory, and the other columns."""
+    """Yields rows of a table: the clip's file, written if the clip is in memory, and the other columns."""
     if "audio" not in split.column_names:
         raise AvbError(f"the Dataset has no column 'audio', only {', '.join(split.column_names)}: use rename_column")
     if isinstance(split.features["audio"], Audio):

@@ -38,7 +38,7 @@ PROPERTIES: dict[str, Any] = {
     "left_alone": False,  # True: ours, but --help shows it after the stock Trainer's
 }
 NO_CHANGE = {"changes_result": False}
-# By their recipes: `avb.baselines.BASELINES` takes seconds to import, and a test sees to it that each has one.
+# Read from their recipes, because importing `avb.baselines.BASELINES` takes seconds; a test checks that each has one.
 _BASELINES = sorted(path.stem for path in (RECIPES / "baselines").glob("*.yaml"))
 
 
@@ -465,7 +465,7 @@ _STOCK: dict[str, dict[str, Any]] = {
     "use_cpu": {**NO_CHANGE, "often_typed": True},
     "report_to": {**NO_CHANGE, "often_typed": True},
     "run_name": PRIVATE,
-    "logging_dir": PRIVATE,  # of older runs' recipes
+    "logging_dir": PRIVATE,  # in recipes of older runs
     "hub_always_push": PRIVATE,
     "hub_revision": PRIVATE,
     "project": PRIVATE,  # of an experiment tracker, like the three below
@@ -477,7 +477,7 @@ _STOCK: dict[str, dict[str, Any]] = {
 
 
 def names_with(prop: str, value: bool = True) -> list[str]:
-    """The arguments whose property in `PROPERTIES` has this value."""
+    """The arguments with this value of a property of `PROPERTIES`."""
     found = dict.fromkeys(_STOCK, PROPERTIES[prop])
     for arguments in (ModelArguments, PretrainingArguments, DataArguments, AvbTrainingArguments):
         found |= {f.name: f.metadata.get(prop, PROPERTIES[prop]) for f in dataclasses.fields(arguments)}

@@ -18,13 +18,13 @@ from avb.errors import AvbError
 
 
 def cache_folder(cache_dir: str | os.PathLike | None) -> Path:
-    """The folder of cached files: the one given, or `avb` in the cache of datasets."""
+    """The folder of cached files: the given one, or `avb` in the cache of `datasets`."""
     return Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "avb"
 
 
 @contextmanager
 def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.ipc.RecordBatchStreamWriter]:
-    """A writer of record batches into the file `path`, which exists once the block has ended without an error.
+    """Opens a writer of record batches; the file `path` exists only after the block has ended without an error.
 
     Raises:
         AvbError: the file cannot be written.
@@ -45,7 +45,7 @@ def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.ipc.RecordBatchSt
 
 
 def hash_waveforms(rows: Dataset, digest):
-    """Adds the column `input_values`, lengths included, to a hash of hashlib's; about a second per GB."""
+    """Adds the column `input_values`, including lengths, to a hash of hashlib; takes about a second per GB."""
     for table in rows.select_columns("input_values").with_format("arrow").iter(batch_size=256):
         for chunk in table["input_values"].chunks:
             digest.update(np.ascontiguousarray(chunk.value_lengths()))

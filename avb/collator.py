@@ -11,18 +11,18 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 
 
 class BurstCollator:
-    """Pads waveforms that were trimmed and levelled when they were decoded, normalises them, and builds the mask.
+    """Normalises and pads waveforms, which were trimmed and levelled when decoded, and builds the attention mask.
 
     Args:
-        feature_extractor: that of the model.
-        lengths: that batches are padded to, ascending, in samples; none pads each to its longest clip.
+        feature_extractor: the model's.
+        lengths: to which batches are padded, ascending, in samples; without them, each is padded to its longest clip.
     """
 
     def __init__(self, feature_extractor: VocalBurstFeatureExtractor, lengths: Sequence[int] = ()):
         self.feature_extractor, self.lengths = feature_extractor, lengths
 
     def __call__(self, rows: list[dict]) -> BatchFeature:
-        """Rows with `input_values` (samples,) and perhaps `labels` → `input_values`, `attention_mask`, `labels`."""
+        """Rows with `input_values` (samples,) and optionally `labels` → `input_values`, `attention_mask`, `labels`."""
         clips = [np.asarray(row["input_values"], dtype=np.float32) for row in rows]
         batch = self.feature_extractor(
             clips,
@@ -37,8 +37,8 @@ class BurstCollator:
 
 
 def padded_length(longest: int, lengths: Sequence[int]) -> int:
-    """The first of `lengths` (ascending) that a batch fits into; a longer one goes to whole multiples of an eighth of
-    the last one, so that these are few too. Without lengths: as long as it is.
+    """The first of `lengths` (ascending) that a batch fits into. A longer batch is padded to a multiple of an eighth of
+    the last length, so that these lengths are few too. Without lengths, the length of the batch.
     """
     if not lengths:
         return longest
@@ -49,9 +49,9 @@ def padded_length(longest: int, lengths: Sequence[int]) -> int:
 
 
 def collate_labels(rows: list[dict]) -> dict[str, torch.Tensor]:
-    """`labels` of rows that have them: (batch, labels) float32 for scores, (batch,) int64 for classes.
+    """The `labels` of rows, if they have any: (batch, labels) float32 for scores, (batch,) int64 for classes.
 
-    And `folds` (batch, teachers) int64, where teachers ask for them (`avb.training.distillation.with_folds`).
+    Also `folds` (batch, teachers) int64, if teachers need them (`avb.training.distillation.with_folds`).
     """
     if "labels" not in rows[0]:
         return {}
@@ -63,9 +63,9 @@ def collate_labels(rows: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in batches of clips of like length, each at most `budget` long in all, padding included (or one clip).
+    """Batches of indices of clips of similar length, each at most `budget` long including padding (or a single clip).
 
-    Memory is bounded by the longest clip, and little of the work is spent on padding.
+    Memory is bounded by the longest clip, and little work is spent on padding.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     batch: list[int] = []

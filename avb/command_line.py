@@ -26,7 +26,7 @@ with registering_later():
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """One spelling an argument and one default: the stock help has `--a_b A_B, --a-b A_B` and `(default: None)`."""
+    """Shows one spelling and one default per argument, not `--a_b A_B, --a-b A_B` and `(default: None)`."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         values = "" if action.nargs == 0 else f" {self._format_args(action, '')}"
@@ -42,16 +42,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if is_said else super()._get_help_string(action)
 
 
-OFF = "none"  # as a value of an argument that may be None: `--peak_db none`, and in a recipe `peak_db: none`
-NOT_GIVEN = "null"  # `--peak_db null` takes the key out of the recipes before it, as a null in a recipe does
+OFF = "none"  # value of an argument that may be None: `--peak_db none`, and in a recipe `peak_db: none`
+NOT_GIVEN = "null"  # `--peak_db null` removes the key from the recipes, like a null in a recipe
 
 
 class _OrNone:
-    """A type of arguments that takes `none` too, as None."""
+    """An argument type that also accepts `none`, as None."""
 
     def __init__(self, kind: Callable[[str], Any]):
         self.kind = kind
-        self.__name__ = kind.__name__  # of argparse's errors
+        self.__name__ = kind.__name__  # in argparse's errors
 
     def __call__(self, text: str) -> Any:
         return None if text.lower() == OFF else self.kind(text)
@@ -62,17 +62,17 @@ def _names_that_may_be_none(dataclass_type: type) -> set[str]:
 
 
 class AvbArgumentParser(HfArgumentParser):
-    """One-line errors, and a help in which our arguments come before the hundred of the stock Trainer."""
+    """A parser with one-line errors, whose help lists our arguments before the hundred of the stock Trainer."""
 
     def __init__(self, dataclass_types, **kwargs):
         # Before the stock parser, which rewrites the types of fields.
         may_be_none = set().union(*map(_names_that_may_be_none, dataclass_types))
         super().__init__(dataclass_types, formatter_class=_HelpFormatter, **kwargs)
         for action in self._actions:
-            if action.dest in may_be_none and action.default != OFF:  # of report_to it is a value of its own
+            if action.dest in may_be_none and action.default != OFF:  # for report_to, it is an ordinary value
                 action.type = _OrNone(action.type or str)
         for action in self._actions:
-            if action.option_strings[0].startswith("--no_"):  # HfArgumentParser makes one of each switch that is on
+            if action.option_strings[0].startswith("--no_"):  # added for switches that are on
                 action.help = argparse.SUPPRESS
         training = next(group for group in self._action_groups if group.title == "training")
         stock = self.add_argument_group("stock Trainer", "see transformers.TrainingArguments")
@@ -84,12 +84,12 @@ class AvbArgumentParser(HfArgumentParser):
 
     @staticmethod
     def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field):
-        # The stock method hands all metadata to argparse, which does not know ours.
+        # The stock method passes all metadata to argparse, which does not know ours.
         plain = copy.copy(field)
         plain.metadata = {key: value for key, value in field.metadata.items() if key not in PROPERTIES}  # type: ignore
         HfArgumentParser._parse_dataclass_field(parser, plain)
 
-    exits = True  # at an error; else it is raised
+    exits = True  # on an error; otherwise it is raised
 
     def error(self, message: str):
         if message.endswith("expected one argument"):
@@ -102,7 +102,7 @@ class AvbArgumentParser(HfArgumentParser):
 
 
 def make_parser(model_arguments: type = ModelArguments) -> AvbArgumentParser:
-    """The arguments of `train_avb.py`, or with `PretrainingArguments` those of `pretrain_avb.py`."""
+    """Builds the parser of `train_avb.py` or, with `PretrainingArguments`, of `pretrain_avb.py`."""
     parser = AvbArgumentParser(
         (model_arguments, DataArguments, AvbTrainingArguments),
         usage="%(prog)s [RECIPE ...] [--argument value ...]",
@@ -123,12 +123,12 @@ class _ListRecipes(argparse.Action):
 
 @dataclass(frozen=True)
 class Command:
-    """What a command line asked for, beside the values of the arguments.
+    """What a command line requested, besides the values of the arguments.
 
     Attributes:
-        recipe: the recipe with what was typed merged in, ready to be written beside the model.
-        name: the recipe's name, `paper/high-lv60k`; several are joined by `+`, none is empty.
-        changes: what was typed that changes a result, as `Result.changes` has it.
+        recipe: the recipe merged with the typed arguments, ready to be written beside the model.
+        name: the recipe's name, `paper/high-lv60k`; several are joined by `+`; empty without a recipe.
+        changes: the typed arguments that affect results, as in `Result.changes`.
     """
 
     recipe: dict[str, Any]
@@ -137,7 +137,7 @@ class Command:
 
 
 def typed_changes(argv: Sequence[str]) -> str:
-    """Those of the typed arguments that may change a result, sorted by name; of a path the last part.
+    """The typed arguments that may change a result, sorted by name; paths are shortened to their last part.
 
     >>> typed_changes(["--seed", "1", "--data_dir", "/data", "--pooling", "avg", "--max_steps=5"])
     '--max_steps 5 --pooling avg'
@@ -149,19 +149,19 @@ def typed_changes(argv: Sequence[str]) -> str:
             groups.append([name.replace("-", "_"), *([value] if equals else [])])
         elif groups:
             groups[-1].append(Path(token).name if Path(token).is_absolute() else token)
-    last = {name: values for name, *values in groups}  # a repeated argument's last value counts
+    last = {name: values for name, *values in groups}  # the last value of a repeated argument counts
     for name in names_with("changes_result", False):
         last.pop(name, None)
     return " ".join(shlex.join([f"--{name}", *values]) for name, values in sorted(last.items()))
 
 
 def take_out_nulls(argv: Sequence[str], recipe: dict[str, Any], known: set[str]) -> tuple[list[str], dict[str, Any]]:
-    """What was typed and the recipe, without the arguments that `--name null` takes out of what is before it.
+    """The typed arguments and the recipe, without the arguments that a later `--name null` removes.
 
     >>> take_out_nulls(["--seed", "1", "--seed=null"], {"seed": 3, "loss": "mse"}, {"seed", "loss"})
     ([], {'loss': 'mse'})
     """
-    groups: list[list[str]] = [[]]  # one for each argument, with its values; the first for what precedes them all
+    groups: list[list[str]] = [[]]  # one per argument, with its values; the first has what precedes them all
     for token in argv:
         groups += [[token]] if token.startswith("--") else []
         groups[-1] += [] if token.startswith("--") else [token]
@@ -181,7 +181,7 @@ _ONE_OF_TRAINING = "; only train_avb.py has it: leave it out"
 
 
 def _is_of_clips(name: str) -> bool:
-    """Whether what stands for a recipe is a table or a folder of clips."""
+    """Whether the value given as a recipe is a table or a folder of clips."""
     is_table = Path(name).suffix.lower() in (*TABLE_SUFFIXES, *SPREADSHEET_SUFFIXES)
     return is_table or (os.path.isdir(name) and name not in recipes.names())
 
@@ -191,18 +191,18 @@ def _training_names() -> set[str]:
 
 
 def parse_arguments(argv: list[str] | None = None, model_arguments: type = ModelArguments, exits: bool = True) -> tuple:
-    """Reads `[RECIPE ...] [--argument value ...]`; later recipes win, and the command line over all.
+    """Parses `[RECIPE ...] [--argument value ...]`; later recipes override earlier ones, typed arguments all of them.
 
     Args:
-        argv: None is the command line's.
-        model_arguments: dataclass of what is trained: `ModelArguments`, or `PretrainingArguments`.
-        exits: an error ends the program with exit code 2 and one line; False raises it.
+        argv: the arguments; None means those of the command line.
+        model_arguments: the dataclass of the model's arguments: `ModelArguments` or `PretrainingArguments`.
+        exits: whether an error ends the program with one line and exit code 2, instead of being raised.
 
     Returns:
         The dataclasses (model, data, training), and the `Command`.
 
     Raises:
-        AvbError: with `exits` False, an argument is unknown or illegal.
+        AvbError: with `exits` False, an argument is unknown or invalid.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(model_arguments)
@@ -235,13 +235,13 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
         end = ELSEWHERE.get(name) or (_ONE_OF_TRAINING if name in _training_names() else did_you_mean(unknown, known))
         parser.error(f"unknown argument {rest[0]!r}{end}")
     for name, value in vars(namespace).items():
-        if value == [None]:  # a list's `none`
+        if value == [None]:  # `none` for a list
             setattr(namespace, name, None)
     if namespace.output_dir is None:
         namespace.output_dir = f"runs/{'-'.join(path.stem for path in paths) or 'run'}"
     given = {item.lstrip("-").split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
     resolved = {
-        key: OFF if value is None and key != "output_dir" else value  # null would mean: not given
+        key: OFF if value is None and key != "output_dir" else value  # null would mean "not given"
         for key, value in vars(namespace).items()
         if key in given | {key for key, value in recipe.items() if value is not None} | {"output_dir"}
     }
@@ -251,8 +251,8 @@ def parse_arguments(argv: list[str] | None = None, model_arguments: type = Model
             own = {f.name for f in dataclass_type.__dataclass_fields__.values() if f.init}
             parts.append(dataclass_type(**{key: value for key, value in vars(namespace).items() if key in own}))
         if vars(namespace).get("model", "wav2vec2") == "wav2vec2" and "/" not in namespace.encoder:
-            resolve(namespace.encoder)  # a near miss of a name is known now, not after the clips are read
+            resolve(namespace.encoder)  # reports a misspelled name now, not after the clips have been read
     except (AvbError, ValueError, ImportError) as error:
         parser.error(str(error))
-    register_now()  # from here on models are built
+    register_now()  # models are built from here on
     return (*parts, Command(resolved, "+".join(map(recipes.recipe_name, paths)), typed_changes(typed)))

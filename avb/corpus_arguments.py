@@ -11,19 +11,19 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")  # of label tables, see avb.corpora.tables
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")  # for label tables, see avb.corpora.tables
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # not supported
 PRIVATE = {"changes_result": False, "private": True}  # see avb.arguments.PROPERTIES
 
 
 @dataclass(frozen=True)
 class KnownCorpus:
-    """What is known of a corpus beside its clips.
+    """Facts about a corpus, besides its clips.
 
     Attributes:
-        title: what a card calls it.
-        about: what `--help` says of it.
-        licence: of a model that was trained on it, as the Hub's metadata has it; None where its owner has to say.
+        title: its name on a card.
+        about: its description in `--help`.
+        licence: of a model trained on it, as in the Hub's metadata; None if the corpus's owner has to decide.
     """
 
     title: str
@@ -31,7 +31,7 @@ class KnownCorpus:
     licence: Mapping[str, Any] | None = None
 
 
-# By the name of its module in `avb/corpora/`.
+# The keys are the names of the modules in `avb/corpora/`.
 CORPORA = {
     "hume_vb": KnownCorpus(
         "HUME-VB (A-VB 2022)", "the A-VB release", {"license": "other", "license_name": "hume-vb-agreement"}

@@ -49,8 +49,8 @@ from avb.training.loading import Clips, load_pool
 from avb.training.progress import metric_name
 from avb.training.scoring import evaluate_split
 
-HELD_OUT = "test"  # what a fold's own clips are called in its run
-# Trains one model into `args.output_dir`: arguments, what reads its clips, run id → what was measured, and epochs.
+HELD_OUT = "test"  # the split of a fold's held-out clips in its run
+# Trains one model into `args.output_dir`: arguments, loader of its clips, run id → metrics and epochs.
 TrainOne = Callable[[AvbTrainingArguments, Callable[[], Clips], str], tuple[Metrics, float | None]]
 
 
@@ -61,20 +61,20 @@ def cross_validate(
     note_run: Callable[[Clips, Dataset], str],
     train_one: TrainOne,
 ) -> tuple[Metrics, list, float | None]:
-    """Trains and scores the models of all folds, and with `--final_model` one of all clips.
+    """Trains and scores the models of all folds and, with `--final_model`, one model of all clips.
 
     Args:
         data_args: corpus and folds.
-        args: of the run; `output_dir` is the folder of all.
-        given: the arguments that a recipe or the command line gave.
-        note_run: writes what is known of the run before it starts; returns its id. Those of the folds are `ID.0`, ...
+        args: of the run; `output_dir` contains all folds.
+        given: the arguments set by a recipe or on the command line.
+        note_run: writes the known facts of the run before it starts; returns its id. The folds have `ID.0`, ...
         train_one: trains a model.
 
     Returns:
-        The run's metrics, the clips that cannot be read, and the epochs of the last model.
+        The run's metrics, the unreadable clips, and the epochs of the last model.
 
     Raises:
-        AvbError: the folds do not fit the clips, or what `train_one` raises.
+        AvbError: the folds do not fit the clips, or an error of `train_one`.
     """
     folds = str(data_args.folds)
     root, is_main = Path(str(args.output_dir)), args.process_index == 0
@@ -104,7 +104,7 @@ def cross_validate(
             metrics, epochs = train_one(own, partial(_same, fold_clips), f"{run_id}.{number}")
             measured.append(metrics)
             if is_main:
-                write_metrics(folder, metrics)  # from here on the fold is finished
+                write_metrics(folder, metrics)  # the fold is finished from here on
                 if not args.keep_checkpoints:
                     discard_all(folder)
         if is_main:
@@ -121,14 +121,14 @@ def cross_validate(
 
 
 def check_arguments(data_args: DataArguments, pushes: bool):
-    """What can be wrong before anything is read.
+    """Checks the arguments before anything is read.
 
     Args:
         data_args: of the run.
-        pushes: whether its model is to go to the Hub.
+        pushes: whether its model will be pushed to the Hub.
 
     Raises:
-        AvbError: arguments of folds that do not go together.
+        AvbError: the arguments of folds contradict each other.
     """
     if data_args.folds is None:
         if data_args.final_model:
@@ -142,20 +142,20 @@ def check_arguments(data_args: DataArguments, pushes: bool):
 
 
 def _prepare(root: Path, args: AvbTrainingArguments):
-    """Raises where the folder holds another run; with `--overwrite` the folds of it go."""
+    """Raises if the folder contains another run; with `--overwrite`, its folds are deleted."""
     make_folder(root)
-    starting_point(root, args.resume, args.overwrite)  # raises where it is finished
+    starting_point(root, args.resume, args.overwrite)  # raises if it is finished
     if (root / FOLDS).exists() and not (args.resume or args.overwrite):
         raise AvbError(f"{root} holds an unfinished run: --resume true continues, --overwrite true starts over")
     if args.process_index == 0 and args.overwrite:
         clear(root)
         shutil.rmtree(root / FOLDS, ignore_errors=True)
         for name in (FOLDS_TABLE, SPLITS, CONFIG, CARD, *(path.name for path in root.glob("*.safetensors"))):
-            (root / name).unlink(missing_ok=True)  # a model of an earlier run is none of these folds
+            (root / name).unlink(missing_ok=True)  # the model of an earlier run belongs to none of these folds
 
 
 def _assign(root: Path, pool: Dataset, folds: str, args: AvbTrainingArguments, where: str) -> np.ndarray:
-    """Each clip's fold; a run that goes on has those that it began with."""
+    """The fold of each clip; a resumed run keeps the folds that it started with."""
     path = root / FOLDS_TABLE
     if args.resume and path.is_file():
         return assign_folds(pool, str(path), where)
@@ -166,7 +166,7 @@ def _assign(root: Path, pool: Dataset, folds: str, args: AvbTrainingArguments, w
 
 
 def _chooses_epoch(args: AvbTrainingArguments, given: Container[str]) -> bool:
-    """Whether the best epoch is asked for; the default of an ordinary run, which has validation clips, is no asking."""
+    """Whether the best epoch is requested; the default of runs with validation clips does not count as a request."""
     return args.early_stopping_patience is not None or (
         "load_best_model_at_end" in given and args.load_best_model_at_end
     )
@@ -176,7 +176,7 @@ def _fold_arguments(args: AvbTrainingArguments, folder: Path, chooses: bool) -> 
     own = copy.copy(args)
     own.output_dir = str(folder)
     own.resume = args.resume and last_checkpoint(folder) is not None
-    own.overwrite = args.resume and not own.resume  # what is there was cut short before its first checkpoint
+    own.overwrite = args.resume and not own.resume  # the existing run was interrupted before its first checkpoint
     if not chooses:
         own.eval_strategy, own.load_best_model_at_end = IntervalStrategy.NO, False
         if own.save_strategy == SaveStrategy.BEST:
@@ -194,7 +194,7 @@ def _train_final(
     train_one: TrainOne,
     where: str,
 ) -> tuple[Metrics, float | None] | None:
-    """The model of all clips, in the run's folder; where the corpus has splits of its own, with those."""
+    """Trains the model of all clips in the run's folder; if the corpus has splits of its own, with those."""
     if not data_args.final_model:
         return None
     root = Path(str(args.output_dir))
@@ -207,7 +207,7 @@ def _train_final(
     else:
         splits, own = DatasetDict({**clips.splits, "train": pool}), _fold_arguments(args, root, chooses=True)
     if args.process_index == 0:
-        write_run_splits(root / SPLITS, splits)  # so that a later command takes no clip for an unheard one
+        write_run_splits(root / SPLITS, splits)  # so that later commands know these clips
     return train_one(own, partial(_same, clips._replace(splits=splits)), run_id)
 
 
@@ -218,7 +218,7 @@ def _same(clips: Clips) -> Clips:
 def _pool_predictions(
     root: Path, numbers: list[int], pool: Dataset, task: Task | MultiTask, labels: list[str]
 ) -> np.ndarray:
-    """Writes the folds' predictions into one table; returns the outputs (clips, labels) in the order of the pool."""
+    """Writes the predictions of all folds to one table; returns the outputs (clips, labels) in the pool's order."""
     rows: dict[str, dict] = {}
     for number in numbers:
         with open(predictions_path(fold_path(root, number), HELD_OUT), newline="", encoding="utf-8") as file:
@@ -230,7 +230,7 @@ def _pool_predictions(
     ordered = [rows[clip_id] for clip_id in ids]
     write_table(predictions_path(root, CROSS_VALIDATION), ordered, list(ordered[0]))
     outputs = np.array([[float(row[label]) for label in labels] for row in ordered])
-    # Six decimals do not tell two classes apart that are as likely: the one that was predicted stays the highest.
+    # Six decimals cannot distinguish nearly equal probabilities: make sure that the predicted class is the highest.
     for part, place in _classifications(task):
         column = f"prediction_{part.name}" if isinstance(task, MultiTask) else "prediction"
         index_of = {label: place.start + index for index, label in enumerate(labels[place])}

@@ -13,35 +13,35 @@ from audio_avb import AudioError, AvbError, printable
 
 __all__ = ["AudioError", "AvbError", "CorpusError", "RecipeError", "did_you_mean", "fold"]
 
-MOST_LISTED = 12  # names in a message
+MOST_LISTED = 12  # at most this many names in a message
 
 
 class CorpusError(AvbError):
-    """A corpus on disk, its tables or its options do not fit together. On one line, whatever its cells hold."""
+    """A corpus, its tables and its options do not fit together. The message is one line, whatever the cells contain."""
 
     def __init__(self, message: str):
         super().__init__(printable(message))
 
 
 class RecipeError(AvbError):
-    """A recipe that cannot be read, or an argument in it that does not exist. On one line, whatever it holds."""
+    """A recipe cannot be read or has an unknown argument. The message is one line, whatever the recipe contains."""
 
     def __init__(self, message: str):
         super().__init__(printable(message))
 
 
 def fold(name: str) -> str:
-    """A name without case, spaces, underscores and punctuation: `Voc_Type` and `voc type` are one."""
+    """A name without case, spaces, underscores and punctuation: `Voc_Type` and `voc type` become equal."""
     return re.sub(r"[\W_]+", "", str(name)).casefold()
 
 
 def did_you_mean(name: str, names: Iterable[str], listed: str = "") -> str:
-    """The end of a sentence about an unknown name: "; did you mean 'X'?", or "." where no name is near.
+    """The end of a sentence about an unknown name: "; did you mean 'X'?", or "." if no known name is similar.
 
     Args:
-        name: as it was given.
-        names: those that there are.
-        listed: what to call their list, which follows; without it there is none.
+        name: the given name.
+        names: the known names.
+        listed: the heading of their list, which follows; without it, they are not listed.
     """
     names = list(names)
     folded = {fold(candidate): candidate for candidate in names}

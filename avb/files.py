@@ -15,7 +15,7 @@ PICTURES = (".png", ".svg")
 
 
 def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
-    """The path of a table, or of a file of other `suffixes`, that can be written.
+    """Checks that a table, or a file with other `suffixes`, can be written, and returns its path.
 
     Raises:
         AvbError: its suffix is unknown, it exists and must not be overwritten, or its folder cannot be written.
@@ -30,10 +30,10 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
 
 
 def make_folder(path: str | os.PathLike) -> Path:
-    """The folder, made if need be.
+    """Creates the folder if needed, and returns its path.
 
     Raises:
-        AvbError: it cannot be made or written.
+        AvbError: it cannot be created or written.
     """
     path = Path(path)
     try:
@@ -46,12 +46,12 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 
 def is_folder(output: str) -> bool:
-    """Whether an output means a folder of shards: it is one, ends in a slash, or has no suffix."""
+    """Whether an output is a folder of shards: it is an existing folder, ends with a slash, or has no suffix."""
     return output.endswith(("/", os.sep)) or os.path.isdir(output) or not Path(output).suffix
 
 
 def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
-    """Rows as CSV, JSON lines or Parquet, by suffix; memory stays flat however many there are.
+    """Writes rows as CSV, JSON lines or Parquet, depending on the suffix, in constant memory.
 
     Raises:
         AvbError: it cannot be written.
@@ -63,7 +63,7 @@ def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
 
 
 def write_json(path: str | Path, content: dict | list):
-    """A JSON file for people to read: indented, in the order given.
+    """Writes a JSON file for people to read: indented, in the given order.
 
     Raises:
         AvbError: it cannot be written.
@@ -72,15 +72,15 @@ def write_json(path: str | Path, content: dict | list):
 
 
 def read_json(path: str | Path, way_out: str, error_type: type[AvbError] = AvbError) -> Any:
-    """What a JSON file holds.
+    """Reads a JSON file.
 
     Args:
         path: of the file.
-        way_out: what the user can do if it cannot be read; the end of the message.
-        error_type: what is raised then.
+        way_out: what the user can do if it cannot be read; ends the message.
+        error_type: the type of the raised error.
 
     Raises:
-        AvbError: it is not there, cannot be read, or is not JSON.
+        AvbError: it does not exist, cannot be read, or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def read_json(path: str | Path, way_out: str, error_type: type[AvbError] = AvbEr
 
 
 def write_text(path: str | Path, text: str):
-    """A text file in UTF-8.
+    """Writes a text file in UTF-8.
 
     Raises:
         AvbError: it cannot be written.
@@ -101,10 +101,10 @@ def write_text(path: str | Path, text: str):
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A temporary name, whose file takes the place of `path` at the end.
+    """Yields a temporary name, whose file replaces `path` at the end.
 
     Raises:
-        AvbError: it cannot be written; nothing is left of it, and what was there before stays.
+        AvbError: it cannot be written; nothing is left of it, and an earlier file is kept.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -130,7 +130,7 @@ def _write_jsonl(path: Path, rows: Iterable[dict], columns: list[str]):
 
 
 def _write_parquet(path: Path, rows: Iterable[dict], columns: list[str], group: int = 10_000):
-    import pyarrow as pa  # a third of a second, which a CSV does without
+    import pyarrow as pa  # takes a third of a second, which a CSV does not need
     import pyarrow.parquet as pq
 
     writer = None
@@ -145,7 +145,7 @@ def _write_parquet(path: Path, rows: Iterable[dict], columns: list[str], group: 
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items in order, the last one perhaps shorter; one list is held at a time."""
+    """Yields lists of `size` items in order; the last one may be shorter. Only one list is in memory."""
     batch = []
     for item in items:
         batch.append(item)

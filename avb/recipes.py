@@ -22,11 +22,11 @@ from avb.errors import RecipeError, did_you_mean
 SUFFIXES = (".yaml", ".yml")
 _INSTALLED = Path(__file__).resolve().parent / "recipe_files"
 FOLDER = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "recipes"
-_PARTS = ("accelerate", "encoders", "events", "parts")  # folders of files that are no recipe, or none by itself
-MAX_BYTES = 64 * 1024  # of a recipe; those here have less than 1 KiB
-MAX_VALUES = 10_000  # in a recipe, anchors written out
-MAX_RECIPES = 100  # that extend one another
-# Arguments of other programs, and what is to be done instead.
+_PARTS = ("accelerate", "encoders", "events", "parts")  # folders of files that are not recipes on their own
+MAX_BYTES = 64 * 1024  # per recipe; those here have less than 1 KiB
+MAX_VALUES = 10_000  # in a recipe, with anchors expanded
+MAX_RECIPES = 100  # in a chain of `extends`
+# Arguments of other programs, and what to do instead.
 ELSEWHERE = {
     "device": "; the GPUs that there are train: --use_cpu true leaves them, CUDA_VISIBLE_DEVICES=1 chooses",
     "no_cuda": "; --use_cpu true trains on the CPU",
@@ -34,11 +34,11 @@ ELSEWHERE = {
 
 
 def read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file, read by the safe loader.
+    """Reads the mapping in a YAML file, with the safe loader.
 
     Raises:
-        RecipeError: the file is missing, is no YAML, holds something else than a mapping of names to values, or more
-            than `MAX_BYTES` or, its anchors written out, `MAX_VALUES`.
+        RecipeError: the file is missing or not YAML, contains something other than a mapping of names to values, or
+            more than `MAX_BYTES` or, with anchors expanded, `MAX_VALUES`.
     """
     try:
         with open(path, "rb") as file:
@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> dict:
         raise RecipeError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise RecipeError(f"{path}: not a recipe: its values are nested too deeply") from error
-    # PyYAML's own mistakes: `2020-13-45` is a ValueError, `!!bool maybe` a KeyError, `!!timestamp x` an AttributeError.
+    # PyYAML's own bugs: `2020-13-45` is a ValueError, `!!bool maybe` a KeyError, `!!timestamp x` an AttributeError.
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise RecipeError(f"{path}: not a YAML file: a value is not of its type ({error}); quote it") from error
     if not isinstance(content, dict):
@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> dict:
 
 
 def _refuse_expansion(path: Path, content: dict):
-    """A few anchors can stand for billions of values, or for themselves: counted as they would be written out."""
+    """Refuses a file whose anchors expand to too many values, or to themselves: a few can stand for billions."""
     waiting, count = [content], 0
     while waiting:
         value = waiting.pop()
@@ -83,7 +83,7 @@ def _refuse_expansion(path: Path, content: dict):
 
 
 def names() -> list[str]:
-    """The names of the recipes that come with the project, `paper/high-lv60k`, sorted."""
+    """The sorted names of the recipes shipped with the project, such as `paper/high-lv60k`."""
     return [name for name in _files() if not set(name.split("/")) & set(_PARTS)]
 
 
@@ -92,12 +92,12 @@ def _files() -> list[str]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe, or of an encoder's fields: an existing file, or one of the project by its name.
+    """Finds the file of a recipe, or of an encoder's fields: an existing file, or one of the project by its name.
 
-    The name may be the path in the source tree too, `recipes/paper/high-lv60k.yaml`.
+    The name may also be the path in the source tree, `recipes/paper/high-lv60k.yaml`.
 
     Raises:
-        RecipeError: there is none; the message names the nearest one, and where it was looked for.
+        RecipeError: there is none; the message names the most similar one, and the searched folders.
     """
     path = Path(name)
     if path.is_absolute() or "\0" in str(name) or path.is_file():
@@ -106,7 +106,7 @@ def find_recipe(name: str | Path) -> Path:
     known = known.with_suffix("") if known.suffix in SUFFIXES else known
     if known.as_posix() in _files():
         return FOLDER / f"{known}.yaml"
-    if os.path.lexists(path):  # a folder, a device: read_yaml says what it is
+    if os.path.lexists(path):  # a folder or a device: read_yaml reports it
         return path
     raise RecipeError(
         f"{name}: no such recipe{did_you_mean(known.as_posix(), _files())} Looked for: that file in {Path.cwd()}, and "
@@ -115,7 +115,7 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def recipe_name(path: str | Path) -> str:
-    """What results call a recipe: its path below the project's folder of recipes, or any folder called so.
+    """The name of a recipe in results: its path below the project's folder of recipes, or any folder with that name.
 
     >>> recipe_name("/home/me/avb/recipes/paper/high-lv60k.yaml")
     'paper/high-lv60k'
@@ -132,21 +132,21 @@ def recipe_name(path: str | Path) -> str:
 
 
 def read_recipe(path: str | Path) -> dict:
-    """All arguments of a recipe, a file or a name (`find_recipe`), those it extends included.
+    """Reads all arguments of a recipe (a file or a name, see `find_recipe`), including those of the recipes it extends.
 
-    A recipe is as powerful as a command line, and may name any folder of the machine, as that does; but what it
-    extends is a recipe beside it: a relative path of a YAML file, in whose place no other file is read.
+    A recipe is as powerful as a command line: it may name any folder of the machine. But it can only extend recipes
+    given by the relative path of a YAML file; no other file is ever read as a recipe.
 
     Raises:
-        RecipeError: as `find_recipe` and `read_yaml`, recipes that extend each other in a circle or more than
-            `MAX_RECIPES`, or something else than relative paths of YAML files in `extends`.
+        RecipeError: errors of `find_recipe` and `read_yaml`; recipes extend each other in a circle or are more than
+            `MAX_RECIPES`; `extends` is not a relative path of a YAML file, or a list of them.
     """
     return _read_recipe(find_recipe(path).absolute(), (), {})
 
 
 def _read_recipe(path: Path, reading: tuple[Path, ...], known: dict[Path, dict]) -> dict:
-    with contextlib.suppress(ValueError):  # a name with a zero byte: the error is read_yaml's
-        path = Path(os.path.realpath(path))  # not resolve(), which raises for a link to itself before Python 3.13
+    with contextlib.suppress(ValueError):  # a name with a zero byte: read_yaml reports it
+        path = Path(os.path.realpath(path))  # not resolve(), which before Python 3.13 raises for a link to itself
     if path in reading:
         raise RecipeError(f"{path}: extends itself, through {' → '.join(p.name for p in (*reading, path))}")
     if path in known:
@@ -176,19 +176,19 @@ def _parents(path: Path, extends) -> list[str]:
 
 
 def recipe_arguments(recipe: dict, known) -> list[str]:
-    """A recipe as command-line arguments.
+    """Converts a recipe to command-line arguments.
 
     Raises:
-        RecipeError: a key that is no argument (the message names the nearest one), or a list of something else than
-            words and numbers.
+        RecipeError: a key is not an argument (the message names the most similar one), or a list contains something
+            other than words and numbers.
     """
     arguments = []
     for key, value in recipe.items():
         if key not in known:
             raise RecipeError(f"unknown argument {key!r} in the recipe{ELSEWHERE.get(key) or did_you_mean(key, known)}")
-        if value is None:  # takes the key of a recipe before it back out
+        if value is None:  # removes the key of an earlier recipe
             continue
-        if isinstance(value, str) and value.startswith("-"):  # on its own it would be taken for an argument
+        if isinstance(value, str) and value.startswith("-"):  # alone, it would be parsed as an argument
             arguments.append(f"--{key}={value}")
             continue
         arguments.append(f"--{key}")

@@ -35,7 +35,7 @@ def _register_model():
     from avb.encoders.kinds import all_classes
     from feature_extraction_avb import VocalBurstFeatureExtractor
 
-    for model_class in all_classes():  # their configurations too: they stand beside the models, which need torch
+    for model_class in all_classes():  # and configurations: these modules need torch
         config_class = model_class.config_class
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         config_class.register_for_auto_class()
@@ -84,7 +84,7 @@ def _register_pipeline():
     PIPELINE_REGISTRY.register_pipeline(TASK, VocalBurstPipeline, pt_model=AutoModelForAudioClassification)
 
 
-# The modules of Transformers that look classes up; and ours, whose classes may be saved without any of them.
+# The modules of Transformers that look up classes; and ours, whose classes can be saved without any of these.
 _REGISTERED_AFTER: dict[str, tuple[Callable[[], None], ...]] = {
     "transformers.models.auto.configuration_auto": (_register_config, _register_events_config),
     "transformers.models.auto.modeling_auto": (_register_model, _register_events_model),
@@ -100,14 +100,14 @@ _PACKAGES = ("transformers", *(name for name in _REGISTERED_AFTER if name.endswi
 
 
 class _RegisterOnImport(threading.local, MetaPathFinder):
-    """Finds modules as the other finders do, and registers once those above are loaded.
+    """Finds modules like the other finders, and registers our classes when the modules above have been loaded.
 
-    These packages import one another: what is registered waits for the end of the outermost import, lest it
-    sees half of a module. Each thread has its own state, as it has its own chain of imports.
+    These packages import each other. Registration waits for the end of the outermost import, so that it never sees a
+    partially executed module. Each thread has its own state, because it has its own chain of imports.
     """
 
     def __init__(self):
-        self.depth = 0  # of the modules that are being executed, and of blocks that have it wait
+        self.depth = 0  # nesting depth
         self.waiting: list[Callable[[], None]] = []
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
@@ -141,9 +141,9 @@ _FINDER = _RegisterOnImport()
 
 @contextmanager
 def registering_later() -> Iterator[None]:
-    """What is imported in the block is registered by the next import of those above, or by `register_now`.
+    """Postpones registration of imports in the block to the next import of those modules, or to `register_now`.
 
-    For what a command imports to check its arguments: Transformers' configurations load the Auto classes along.
+    For the imports with which a command checks its arguments: Transformers' configurations also load the Auto classes.
     """
     _FINDER.depth += 1
     try:
@@ -153,12 +153,12 @@ def registering_later() -> Iterator[None]:
 
 
 def register_now():
-    """Registers what waits."""
+    """Registers everything that was postponed."""
     _FINDER.register_waiting()
 
 
 def register_when_loaded():
-    """Registers what can be found by now, and the rest when it is imported."""
+    """Registers the classes whose modules are loaded, and the others when their modules are imported."""
     sys.meta_path.insert(0, _FINDER)
     for name, registers in _REGISTERED_AFTER.items():
         if name in sys.modules:

@@ -65,17 +65,17 @@ def run(
     """Trains, scores, saves and describes one model.
 
     Returns:
-        What was measured; None on a process that is not the main one.
+        The metrics; None on every process but the main one.
 
     Raises:
-        AvbError: see the message. A run that fails is a row of `args.results` all the same.
-        ValueError: an illegal field of the model's configuration.
+        AvbError: see the message. A run that fails gets a row in `args.results` too.
+        ValueError: a field of the model's configuration is invalid.
     """
     assert args.output_dir is not None  # parse_arguments sees to it
     repo_id = args.hub_model_id if args.push_to_hub else None
     if repo_id and model_args.lora_rank is not None and not model_args.merge_lora:
         raise AvbError("--merge_lora false makes a folder that needs its encoder and peft: leave --push_to_hub out")
-    args.push_to_hub = False  # the Trainer would upload checkpoints too; ours is one commit of the finished folder
+    args.push_to_hub = False  # the Trainer would upload checkpoints too; we upload the finished folder in one commit
     is_main_process = args.process_index == 0
     check_arguments(data_args, pushes=repo_id is not None)
     check_packages(args)
@@ -86,14 +86,14 @@ def run(
     if args.results and is_main_process:
         check_table(args.results)
     if repo_id and is_main_process:
-        open_repository(repo_id, args.hub_private_repo)  # a missing token is known now, not after hours
+        open_repository(repo_id, args.hub_private_repo)  # reports a missing token now, not after hours
     facts: dict[str, Any] = {
         "encoder": model_args.encoder if model_args.model == "wav2vec2" else model_args.model,
         "corpus": data_args.corpus,
         "data_dir": data_args.data_dir,
     }
     run_id = new_run_id()
-    made_by = versions()  # as it starts: the working tree may have another commit at its end
+    made_by = versions()  # at the start: the working tree may be at another commit at the end
     try:
         metrics, bad, epochs = _measure(model_args, data_args, args, command.recipe, made_by, run_id)
     except ValueError as error:
@@ -105,12 +105,12 @@ def run(
         return None
     if bad:
         write_table(Path(args.output_dir) / BAD_CLIPS, (clip._asdict() for clip in bad), list(BadClip._fields))
-    has_model = data_args.folds is None or data_args.final_model  # else it is in the folders of the folds
+    has_model = data_args.folds is None or data_args.final_model  # otherwise it is in the folders of the folds
     print(summary(metrics, len(bad), Path(args.output_dir), has_model))
     try:
         rows = run_results(command.name, command.changes, metrics, epochs=epochs, versions=made_by, **facts)
         write_results(Path(args.output_dir) / RESULTS, rows)
-        write_metrics(args.output_dir, metrics)  # last: a run that has it has the others
+        write_metrics(args.output_dir, metrics)  # written last: a run that has it has the other files
         if args.results:
             for row in rows:
                 append_result(args.results, row)
@@ -134,9 +134,9 @@ def _measure(
     made_by: dict,
     run_id: str,
 ) -> tuple[Metrics, list[BadClip], float | None]:
-    """Trains a model, or one per fold. Returns what was measured, the clips that cannot be read, the epochs trained."""
+    """Trains a model, or one per fold. Returns the metrics, the unreadable clips, and the epochs trained."""
 
-    said: set[str] = set()  # what one fold has printed, the next need not
+    said: set[str] = set()  # lines printed by one fold are not repeated by the next
 
     def train_one(own: AvbTrainingArguments, read_clips: Callable[[], Clips], own_id: str):
         return fit(copy.copy(model_args), data_args, own, recipe, made_by, own_id, read_clips, said)
@@ -175,17 +175,17 @@ def fit(
     read_clips: Callable[[], Clips],
     said: set[str],
 ) -> tuple[Metrics, float | None]:
-    """Clips → model → trainer → predictions and model on disk. Returns the metrics and the epochs trained.
+    """Builds and trains the model, and writes model and predictions. Returns the metrics and the epochs trained.
 
-    `said` holds the lines that are not printed again, and gets those that are.
+    `said` contains lines that are not printed again; printed lines are added to it.
     """
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     if args.resume and checkpoint is None and args.process_index == 0:
         print(f"{output_dir} holds no checkpoint to resume from: training starts over")
-    logging.disable_progress_bar()  # of files of weights, which are read and written in no time
-    set_seed(args.seed)  # before the model: its head starts from random weights
+    logging.disable_progress_bar()  # of reading and writing weights, which is fast
+    set_seed(args.seed)  # before building the model, whose head has random initial weights
 
     check_model(model_args)  # before clips are decoded
     clips = read_clips()
@@ -197,14 +197,14 @@ def fit(
         if data_args.folds is None:
             lines = corpus_lines(str(data_args.data_dir), clips.splits, clips.has_made_splits)
             lines += class_lines(clips.task, clips.splits)
-        else:  # the clips of all folds were described before the first one
+        else:  # the clips of all folds were described before the first fold
             lines = lacking_lines(clips.task, {"train": clips.splits["train"]})
         _say([*lines, *wrapped(chosen)], said)
     trainer, feature_extractor, placed = _build(model_args, data_args, args, clips)
     longest = max(max(split["num_samples"][:]) for split in clips.splits.values())
     if trainer.audio is not None:
         device_defaults.fill_in_loading(args, recipe)
-    if args.device.type == "cuda":  # it changes a number, so a resumed run keeps it
+    if args.device.type == "cuda":  # it affects results, so a resumed run keeps it
         recipe = recipe | {"audio_on_device": str(trainer.audio is not None).lower()}
     device_defaults.fill_in_evaluation(args, recipe, longest, batch_dependence(trainer.model))
 
@@ -250,7 +250,7 @@ def fit(
 
 
 def _encoder_licence(model_args: ModelArguments) -> str | None:
-    """None where training starts from random weights."""
+    """The licence of the encoder's weights; None if training starts from random weights."""
     if model_args.model != "wav2vec2" or Path(model_args.encoder).suffix in SUFFIXES:
         return None
     return licence_of(model_args.encoder)
@@ -268,14 +268,14 @@ def _source(model_args: ModelArguments) -> str:
         return f"{model_args.model}, from random weights"
     random = ", random weights" if Path(model_args.encoder).suffix in SUFFIXES else ""
     frozen = {"encoder": ", all of it frozen", "feature_encoder": ", its convolutions frozen"}
-    encoder = Path(model_args.encoder)  # a recipe's own path is whole
+    encoder = Path(model_args.encoder)  # the path in a recipe is already complete
     is_below = encoder.is_absolute() and encoder.is_relative_to(Path.cwd())
     name = encoder.relative_to(Path.cwd()) if is_below else model_args.encoder
     return f"encoder {name}{random}{frozen.get(model_args.freeze, '')}"
 
 
 def _rates(trainer: BurstTrainer) -> dict[str, float]:
-    """The learning rate of each part that is trained."""
+    """The learning rate of each trained part."""
     trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
     rates = {"head": trainer.args.learning_rate}
     if any(name.startswith(f"{trainer.model.base_model_prefix}.") for name in trained):
@@ -284,7 +284,7 @@ def _rates(trainer: BurstTrainer) -> dict[str, float]:
 
 
 def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, made_by: dict) -> str:
-    """Writes how the run is made, from which a stopped one goes on; returns its id."""
+    """Writes the settings of the run, from which an interrupted run continues; returns its id."""
     run_id = start_run(output_dir, is_resumed, run_id)
     write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     write_json(output_dir / VERSIONS, made_by)
@@ -299,7 +299,7 @@ def _fill_in_defaults(
     recipe: dict,
     output_dir: Path,
 ) -> tuple[dict, str]:
-    """Sets what was not given; returns the recipe with it, and a line about it. A stopped run's own recipe wins."""
+    """Sets values that were not given; returns the recipe with them, and a line. A resumed run's recipe wins."""
     path, labels = output_dir / RECIPE, clips.splits["train"]["labels"]
     known = read_yaml(path) if args.resume and path.is_file() else {}
     known = {name: None if value == OFF else value for name, value in known.items()}
@@ -321,7 +321,7 @@ def _refuse_few_clips(args: AvbTrainingArguments, clips: int):
 def _build(
     model_args: ModelArguments, data_args: DataArguments, args: AvbTrainingArguments, clips: Clips
 ) -> tuple[BurstTrainer, Any, Placed]:
-    """The Trainer of the recipe's model, the feature extractor, and the splits as the model reads them."""
+    """Builds the Trainer of the recipe's model, the feature extractor, and the splits as the model reads them."""
     task, splits = clips.task, clips.splits
     model, feature_extractor = build_model(model_args, data_args, task, splits["train"])
     teachers, model_teachers = data_args.teachers or [], None
@@ -331,7 +331,7 @@ def _build(
     elif data_args.teacher_views != 1:
         raise AvbError("--teacher_views goes with --teachers that are models; predict_avb.py --views makes tables")
     if data_args.rater_targets == MAJORITY and "ratings" in splits["train"].column_names:
-        splits["train"] = splits["train"].remove_columns("ratings")  # what most say is the label, as it stands there
+        splits["train"] = splits["train"].remove_columns("ratings")  # the label is already the majority vote
     has_raters = "ratings" in splits["train"].column_names and task.kind == "classification"
     if teachers or has_raters or MIXUP in read_augmentations(data_args.augment or [], data_args.augment_prob):
         tables = [] if model_teachers else teachers

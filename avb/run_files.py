@@ -34,11 +34,11 @@ VERSIONS = "versions.json"
 BAD_CLIPS = "bad_clips.csv"
 SPLITS = "splits.csv"
 CARD = "README.md"
-TRAINER_STATE = "trainer_state.json"  # the Trainer's name for its log
-RUN_ID = "run_id.txt"  # from the first step on, so that a resumed run keeps its id
+TRAINER_STATE = "trainer_state.json"  # the Trainer's log
+RUN_ID = "run_id.txt"  # written at the first step, so that a resumed run keeps its id
 FOLDS = "folds"
 FOLDS_TABLE = "folds.csv"
-CROSS_VALIDATION = "cross_validation"  # the split of `metrics.json` that holds the scores over all folds
+CROSS_VALIDATION = "cross_validation"  # the split of `metrics.json` with the scores over all folds
 
 SCORED_SPLITS = ("validation", "test", CROSS_VALIDATION)
 
@@ -46,12 +46,12 @@ _MULTITASK_METRIC = MultiTask.metric
 
 
 class TaskScores(NamedTuple):
-    """What one task scored on one split.
+    """The scores of one task on one split.
 
     Attributes:
         split: validation, test or cross_validation.
         task: the task, with its own metric.
-        scores: as `avb.metrics.evaluate_predictions` returns them; without the metric where no clip has a label.
+        scores: the result of `avb.metrics.evaluate_predictions`; without the metric if no clip has a label.
     """
 
     split: str
@@ -60,27 +60,27 @@ class TaskScores(NamedTuple):
 
     @property
     def is_scored(self) -> bool:
-        """Whether any clip had a label."""
+        """Whether any clip has a label."""
         return self.task.metric in self.scores
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """`metrics.json`.
+    """The contents of `metrics.json`.
 
     Attributes:
-        task: name of the task; of several, joined by +.
+        task: name of the task; several are joined by +.
         metric: the score that ranks runs: ccc, uar, or mean_score over several tasks.
         labels: names of the model's outputs, in order.
-        run_id: of the run; empty for runs of versions that gave none.
+        run_id: of the run; empty for runs of versions without ids.
         corpus: hume_vb, emogator, folder, or sample for the synthetic one.
         seed: of the run.
         train_clips: clips trained on.
         train_seconds: how long training took.
-        encoder_licence: of the weights that training started from; None where it started from none.
-        tasks: where there are several, `{"name", "kind", "labels"}` of each, in the order of the outputs.
-        splits: split name to its scores, as `avb.metrics.evaluate_predictions` returns them; a split whose labels are
-            withheld has no score, but a `note`.
+        encoder_licence: of the initial weights; None if training started from random weights.
+        tasks: for several tasks, `{"name", "kind", "labels"}` of each, in the order of the outputs.
+        splits: maps a split's name to the result of `avb.metrics.evaluate_predictions`; a split whose labels are
+            withheld has a `note` instead.
     """
 
     task: str
@@ -97,7 +97,7 @@ class Metrics:
 
     @property
     def parts(self) -> list[Task]:
-        """The tasks, one or several."""
+        """The single task, or the parts of a multitask."""
         if self.metric != _MULTITASK_METRIC:
             return [Task(self.task, "classification" if self.metric == "uar" else "regression", tuple(self.labels))]
         return [Task(part["name"], part["kind"], tuple(part["labels"])) for part in self.tasks]
@@ -108,23 +108,23 @@ class Metrics:
 
     @property
     def scored_splits(self) -> dict[str, dict[str, Any]]:
-        """Scores by split, of the splits that have some."""
+        """The scores of each split that has any."""
         return {name: scores for name, scores in self.splits.items() if self.is_scored(name)}
 
     def task_scores(self, split: str) -> list[TaskScores]:
-        """What each task scored on a split; where its labels are withheld, the note alone."""
+        """The scores of each task on a split; if its labels are withheld, only the note."""
         scores = self.splits[split]
         return [TaskScores(split, task, scores.get("tasks", {}).get(task.name, scores)) for task in self.parts]
 
 
 def describe_tasks(task: Task | MultiTask) -> list[dict[str, Any]]:
-    """`Metrics.tasks` of a run of this task."""
+    """The value of `Metrics.tasks` for a run of this task."""
     parts = task.parts if isinstance(task, MultiTask) else ()
     return [{"name": part.name, "kind": part.kind, "labels": list(part.labels)} for part in parts]
 
 
 def write_metrics(folder: str | Path, metrics: Metrics):
-    """Marks the run as finished.
+    """Writes `metrics.json`, which marks the run as finished.
 
     Raises:
         AvbError: the file cannot be written.
@@ -137,7 +137,7 @@ def read_metrics(folder: str | Path) -> Metrics:
     """Reads `metrics.json` of a finished run, of this version or an older one.
 
     Raises:
-        AvbError: there is none, or it is not what train_avb.py writes.
+        AvbError: there is none, or train_avb.py did not write it.
     """
     path = Path(folder) / METRICS
     content = read_json(path, "give the folder of a finished run")
@@ -152,7 +152,7 @@ def read_metrics(folder: str | Path) -> Metrics:
 
 
 def _upgrade(folder: Path, content: dict) -> dict:
-    """The form without `splits`: they stood among the scalars, and what the tasks were was in `config.json` alone."""
+    """Converts the old format without `splits`: these were among the scalars, and the tasks only in `config.json`."""
     splits = {name: value for name, value in content.items() if isinstance(value, dict)}
     upgraded = {name: value for name, value in content.items() if name not in splits} | {"splits": splits}
     if content["metric"] == _MULTITASK_METRIC:
@@ -168,10 +168,10 @@ def _upgrade(folder: Path, content: dict) -> dict:
 
 
 def read_facts(folder: str | Path, name: str) -> dict[str, Any]:
-    """A JSON file of a run: its versions, train set or configuration; empty where it has none.
+    """Reads a JSON file of a run: its versions, training set or configuration; empty if there is none.
 
     Raises:
-        AvbError: it is not what train_avb.py writes.
+        AvbError: train_avb.py did not write it.
     """
     path = Path(folder) / name
     if not path.is_file():
@@ -183,17 +183,17 @@ def read_facts(folder: str | Path, name: str) -> dict[str, Any]:
 
 
 def predictions_path(folder: str | Path, split: str) -> Path:
-    """`predictions_SPLIT.csv`."""
+    """The path of `predictions_SPLIT.csv`."""
     return Path(folder) / f"predictions_{split}.csv"
 
 
 def fold_path(folder: str | Path, fold: int) -> Path:
-    """The folder of a fold's run, counted from 0."""
+    """The folder of a fold's run; folds are counted from 0."""
     return Path(folder) / FOLDS / str(fold)
 
 
 def trained_folders(folder: str | Path) -> list[Path]:
-    """The folders of a run that have a Trainer's log: its own, or those of a cross-validation's folds."""
+    """The folders of a run that contain a Trainer's log: its own, or those of its folds."""
     own = Path(folder)
     if (own / TRAINER_STATE).is_file() or not (own / FOLDS).is_dir():
         return [own]
@@ -201,12 +201,12 @@ def trained_folders(folder: str | Path) -> list[Path]:
 
 
 def new_run_id() -> str:
-    """The time, UTC, and three random bytes: `20240131-154502-9f3c1a`."""
+    """Makes an id of the time in UTC and three random bytes: `20240131-154502-9f3c1a`."""
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def start_run(folder: str | Path, is_resumed: bool, run_id: str) -> str:
-    """Notes a run's id in its folder; a resumed run keeps the one it has.
+    """Writes a run's id to its folder; a resumed run keeps its id.
 
     Raises:
         AvbError: the file cannot be written or read.

@@ -5,15 +5,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SIGTERM_EXIT = 128 + signal.SIGTERM  # the exit code that a shell gives it
+SIGTERM_EXIT = 128 + signal.SIGTERM  # the exit code that a shell reports for it
 
 
 @contextmanager
 def on_sigterm(handler: Callable) -> Iterator[None]:
-    """Inside, SIGTERM calls `handler(number, frame)`; afterwards, also after an error, it does what it did before.
+    """Within the block, SIGTERM calls `handler(number, frame)`; afterwards, the previous handler is restored.
 
-    A handler left behind would keep this process, and those that it forks, from being ended by `kill`. In a thread
-    that is not the main one nothing changes: Python lets no other handle signals.
+    A handler that is not removed would prevent `kill` from ending this process and its child processes. In threads
+    other than the main one this has no effect: Python handles signals only in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -23,16 +23,16 @@ import numpy as np
 from avb.errors import AvbError, did_you_mean
 
 Kind = Literal["regression", "classification"]
-MISSING_CLASS = -100  # what torch's cross entropy ignores
+MISSING_CLASS = -100  # ignored by torch's cross entropy
 
 
 def majority_class(classes: np.ndarray, num_labels: int) -> int:
-    """The most frequent of (raters,) class indices; of equally frequent ones the first; `MISSING_CLASS` of none."""
+    """The most frequent of (raters,) class indices; the first of several; `MISSING_CLASS` if there are none."""
     known = classes[classes != MISSING_CLASS]
     return int(np.bincount(known, minlength=num_labels).argmax()) if len(known) else MISSING_CLASS
 
 
-# The other columns of tables in which each label has one: those of predict_avb.py, of a run's predictions, of events.
+# The other columns of tables with one column per label: predict_avb.py's, a run's predictions, tables of events.
 OWN_COLUMNS = (
     "id", "error", "prediction", "confidence", "burst_score", "is_burst", "label_set", "set_size", "start", "end",
     "detection", "speaker", "group", "country", "fold", "label",
@@ -41,16 +41,16 @@ OWN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Task:
-    """Names and order of what a model predicts.
+    """The names and the order of a model's labels.
 
     Args:
         name: identifier of the task.
         kind: "regression" (a number per label) or "classification" (one label per clip).
         labels: label names in the order of the model's outputs; a list is stored as a tuple.
-        label_range: lowest and highest legal value of a regression label; a classification task ignores it.
+        label_range: lowest and highest valid value of a regression label; ignored for a classification.
 
     Raises:
-        ValueError: a field holds an illegal value; the message names the field and the legal values.
+        ValueError: a field has an invalid value; the message names the field and the valid values.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Task:
             raise ValueError(f"kind must be one of {list(get_args(Kind))}, got {self.kind!r}")
         self._validate_labels()
         self._validate_label_range()
-        # The dataclass is frozen; YAML and JSON hand over lists, which would make it unhashable.
+        # The dataclass is frozen; YAML and JSON provide lists, which would make it unhashable.
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "label_range", tuple(float(bound) for bound in self.label_range))
 
     def _validate_labels(self):
-        # A bare string would pass as a sequence of one-letter labels.
+        # A string would be accepted as a sequence of one-letter labels.
         if not isinstance(self.labels, (tuple, list)) or not all(_is_name(label) for label in self.labels):
             raise ValueError(f"labels must be a tuple or list of non-empty strings, got {self.labels!r}")
         fewest = 1 if self.kind == "regression" else 2
@@ -89,14 +89,14 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """Key of the score that ranks models: "ccc" for regression, "uar" for classification."""
+        """The key of the score that ranks models: "ccc" for regression, "uar" for classification."""
         return "ccc" if self.kind == "regression" else "uar"
 
     def loss(self, given: str | None, default: str = "ccc") -> str:
-        """The loss of a model of this task: the one that is `given`, else cross entropy or a regression's `default`.
+        """The loss for this task: the `given` one, otherwise cross entropy, or the `default` for a regression.
 
         Raises:
-            AvbError: the given one does not fit.
+            AvbError: the given loss does not fit the task.
         """
         is_classification = self.kind == "classification"
         loss = given or ("ce" if is_classification else default)
@@ -123,7 +123,7 @@ class Task:
 
 @dataclass(frozen=True)
 class MultiTask:
-    """Several tasks of one model. Its outputs are those of its parts side by side, and so are its targets, as floats.
+    """Several tasks of one model. Its outputs and its targets (as floats) are those of its parts, concatenated.
 
     Targets have shape (clips, columns): the labels of a regression part, one column with the class index of a
     classification part; NaN is missing everywhere. Scored by the mean over its parts' metrics.
@@ -132,7 +132,7 @@ class MultiTask:
         parts: at least two tasks of different names.
 
     Raises:
-        ValueError: fewer, or two of one name.
+        ValueError: there are fewer, or two have the same name.
     """
 
     parts: tuple[Task, ...]
@@ -152,7 +152,7 @@ class MultiTask:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of all parts; a label that two of them have is preceded by the part's name."""
+        """The labels of all parts; a label of two parts is prefixed with the name of the part."""
         names = [label for part in self.parts for label in part.labels]
         return tuple(
             f"{part.name}/{label}" if names.count(label) > 1 else label for part in self.parts for label in part.labels
@@ -165,12 +165,12 @@ class MultiTask:
     def outputs(self, outputs: np.ndarray) -> list[np.ndarray]:
         """Each part's columns of (clips, num_labels) outputs.
 
-        The Hub's modules know no `Task`: for them `Wav2Vec2VocalBurstConfig.task_slices` says the same.
+        The Hub's modules do not know `Task`; `Wav2Vec2VocalBurstConfig.task_slices` gives them the same information.
         """
         return np.split(outputs, np.cumsum([part.num_labels for part in self.parts])[:-1], axis=-1)
 
     def targets(self, targets: np.ndarray) -> list[np.ndarray]:
-        """Each part's targets as that part has them, of the floats (clips, columns)."""
+        """Splits the targets (clips, columns), floats, into those of each part, in the part's own format."""
         widths = [part.num_labels if part.kind == "regression" else 1 for part in self.parts]
         columns = np.split(targets, np.cumsum(widths)[:-1], axis=-1)
         return [
@@ -180,10 +180,10 @@ class MultiTask:
 
 
 def refuse_own_columns(task: Task | MultiTask):
-    """Refuses to learn a label whose column would be taken for another one.
+    """Refuses labels whose column would be mistaken for another one.
 
     Raises:
-        AvbError: a label is called like a column of this project's own tables.
+        AvbError: a label has the name of a column of this project's own tables.
     """
     parts = task.parts if isinstance(task, MultiTask) else (task,)
     numbers = [label for part in parts if part.kind == "regression" for label in part.labels]
@@ -232,10 +232,10 @@ TASKS: dict[str, Task] = {
 
 
 def get_task(name: str) -> Task:
-    """The challenge's task of that name.
+    """Returns the challenge's task of that name.
 
     Raises:
-        AvbError: no such task; the message names the nearest one and all.
+        AvbError: no such task; the message names the most similar one and all others.
     """
     if name not in TASKS:
         raise AvbError(f"unknown task {name!r}{did_you_mean(name, TASKS, 'Tasks')}")
@@ -243,7 +243,7 @@ def get_task(name: str) -> Task:
 
 
 def task_of_config(config) -> Task | MultiTask:
-    """The task of a model by its configuration, which does not know the name of a single one: that is "task"."""
+    """The task of a model, from its configuration. This does not contain the name of a single task, so it is "task"."""
     labels = [config.id2label[index] for index in range(config.num_labels)]
     label_range = tuple(config.label_range)
     if not getattr(config, "tasks", None):
