@@ -24,14 +24,14 @@ import numpy as np
 
 try:
     from .decoders_avb import AudioError, Resampler, too_long
-    from .decoders_avb import AvbError as AvbError  # for those that have it from here
+    from .decoders_avb import AvbError as AvbError  # re-exported
     from .recording_avb import LEGAL_RATES, Segment, load_recordings, printable
-except ImportError:  # run from this folder, not loaded from the Hub
+except ImportError:  # imported from this folder, not from the Hub
     from decoders_avb import AudioError, Resampler, too_long
     from decoders_avb import AvbError as AvbError
     from recording_avb import LEGAL_RATES, Segment, load_recordings, printable
 
-SAMPLING_RATE = 16_000  # Hz, of every encoder used here
+SAMPLING_RATE = 16_000  # Hz; the rate of every encoder used here
 AUDIO_SUFFIXES = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".w64", ".rf64", ".wave",
     ".bwf", ".caf", ".mp2", ".voc", ".sph", ".nist", ".avr", ".svx", ".8svx", ".m4a", ".m4b", ".aac", ".mp4", ".3gp",
@@ -40,32 +40,32 @@ AUDIO_SUFFIXES = (
     ".mp1", ".mpc", ".tak", ".asf", ".ra", ".rm", ".spx", ".loas", ".adts", ".m4r", ".3ga", ".caff", ".alac", ".dts",
     ".gsm", ".g722",
 )  # fmt: skip
-SHADOWS = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")  # how names of what file systems leave beside files start
+SHADOWS = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")  # names of file-system metadata start so
 
 AudioSource = str | os.PathLike | bytes | dict
 
-MAX_SECONDS = 600.0  # of a clip, unless said otherwise
-MAX_VIEWS = 15  # of a clip at prediction
-FASTEST_VIEW = 1.14  # speed of the outermost of several views of a clip
-MAX_CHANNELS = 16  # of an array, to tell them from its samples
+MAX_SECONDS = 600.0  # default limit of a clip
+MAX_VIEWS = 15  # number of views of a clip at prediction
+FASTEST_VIEW = 1.14  # the fastest speed of several views of a clip
+MAX_CHANNELS = 16  # in an array, to distinguish channels from samples
 
 _SEGMENT = re.compile(r"(.+)#(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class AudioPreparation:
-    """How a clip becomes the waveform that a model hears: rate, quiet ends, level, and how long it may be.
+    """How a clip is prepared for a model: sampling rate, trimming of quiet ends, level, and maximum duration.
 
     Args:
         sampling_rate: of the result, Hz.
-        trim_top_db: cut from both ends what lies this many dB below the loudest frame (positive; 60 keeps all but
-            silence); None trims nothing.
-        peak_db: level of the highest absolute sample after trimming, dBFS; None leaves the level as recorded. A clip
-            of zeros stays zero.
+        trim_top_db: trim both ends where they are more than this many dB below the loudest frame (positive; 60 trims
+            only silence); None does not trim.
+        peak_db: level of the highest absolute sample after trimming, dBFS; None keeps the recorded level. A clip of
+            zeros remains zero.
         max_seconds: longest clip that is decoded, seconds.
 
     Raises:
-        AudioError: a setting is illegal.
+        AudioError: a setting is invalid.
     """
 
     sampling_rate: int = SAMPLING_RATE
@@ -74,7 +74,7 @@ class AudioPreparation:
     max_seconds: float = MAX_SECONDS
 
     def __post_init__(self):
-        # A word is refused where a file's settings are read, which can name the file.
+        # Strings are refused where a file's settings are read, because that error can name the file.
         if isinstance(self.peak_db, (int, float)) and not self.peak_db <= 0:
             raise AudioError(f"peak_db must be at most 0 (dBFS) or None, got {self.peak_db!r}")
         if self.trim_top_db is not None and not self.trim_top_db > 0:
@@ -86,13 +86,13 @@ class AudioPreparation:
 
     @classmethod
     def of(cls, feature_extractor, max_seconds: float = MAX_SECONDS) -> "AudioPreparation":
-        """What a feature extractor says of its model's clips."""
+        """The preparation that a model's feature extractor specifies."""
         return cls(
             feature_extractor.sampling_rate, feature_extractor.trim_top_db, feature_extractor.peak_db, max_seconds
         )
 
     def load(self, source: AudioSource) -> np.ndarray:
-        """Decode and prepare one clip; see `load_audio`."""
+        """Decodes and prepares one clip; see `load_audio`."""
         name, file, handle, segment = _open(source)
         with file:
             try:
@@ -102,14 +102,14 @@ class AudioPreparation:
                 waveform = load_recordings(
                     name, file, size, handle, self.sampling_rate, self.max_seconds, segment=segment
                 )
-            except OSError as error:  # a network drive that is gone, a bad sector
+            except OSError as error:  # a disconnected network drive, a bad sector
                 raise AudioError(
                     f"{name}: cannot be read ({error.strerror}); check the disk, or copy it again"
                 ) from error
         return self.apply(waveform)
 
     def apply(self, waveform: np.ndarray) -> np.ndarray:
-        """What is done to every clip once it is decoded, in training and after: quiet ends cut, then the level set.
+        """Prepares a decoded clip, in training and at prediction: trims quiet ends, then sets the level.
 
         Args:
             waveform: float32 of shape (samples,) at `sampling_rate`.
@@ -118,7 +118,7 @@ class AudioPreparation:
             float32 waveform of shape (samples,), at least one sample.
         """
         if self.trim_top_db is not None:
-            import librosa  # takes seconds to load, and is not needed for a clip that is not trimmed
+            import librosa  # takes seconds to load, and is only needed for trimming
 
             waveform, _ = librosa.effects.trim(waveform, top_db=self.trim_top_db)
         if self.peak_db is not None:
@@ -127,25 +127,25 @@ class AudioPreparation:
 
 
 def load_audio(source: AudioSource, **settings) -> np.ndarray:
-    """Decode one clip.
+    """Decodes one clip.
 
     Args:
-        source: a path (`talk.wav#12.5-14` is that part of it, in s), the bytes of a file, or a row's `{"bytes": ...,
-            "path": ...}` (bytes win where both are given).
+        source: a path (`talk.wav#12.5-14` is this part of the file, in s), the bytes of a file, or a row's
+            `{"bytes": ..., "path": ...}` (if both are given, the bytes are used).
         settings: fields of `AudioPreparation` that differ from its defaults.
 
     Returns:
         float32 waveform of shape (samples,), at least one sample.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty, truncated, damaged, no audio, of a format soundfile cannot
-            read, longer than `max_seconds`, without samples, or holds NaN or infinity; or a setting is illegal.
+        AudioError: the file is missing, unreadable, empty, truncated, damaged, not audio, in an unsupported format,
+            longer than `max_seconds`, without samples, or contains NaN or infinity; or a setting is invalid.
     """
     return AudioPreparation(**settings).load(source)
 
 
 def split_segment(path: str) -> tuple[str, Segment | None]:
-    """`talk.wav#12.5-14` → `talk.wav` and its segment; None where a file has that very name, or it names no segment."""
+    """`talk.wav#12.5-14` → `talk.wav` and its segment. None if there is no segment, or if a file has this name."""
     match = _SEGMENT.fullmatch(path)
     if match is None or os.path.exists(path):
         return path, None
@@ -155,12 +155,12 @@ def split_segment(path: str) -> tuple[str, Segment | None]:
 def waveform_from_array(
     array: np.ndarray, rate: float, *, sampling_rate: int = SAMPLING_RATE, max_seconds: float = MAX_SECONDS
 ) -> np.ndarray:
-    """Samples that are decoded already, as `load_audio` without trimming and level would give them.
+    """Converts decoded samples to what `load_audio` returns without trimming and levelling.
 
     Args:
-        array: shape (samples,), or of several channels (samples, channels) or (channels, samples), which are averaged;
-            floats, or integers whose full scale is that of their type, as in a WAV file.
-        rate: of the samples, Hz.
+        array: shape (samples,), or (samples, channels) or (channels, samples), whose channels are averaged; floats, or
+            integers whose full scale is that of their type, as in a WAV file.
+        rate: sampling rate of the array, Hz.
         sampling_rate: of the result, Hz.
         max_seconds: longest clip that is accepted, seconds.
 
@@ -168,7 +168,7 @@ def waveform_from_array(
         float32 waveform of shape (samples,), at least one sample.
 
     Raises:
-        AudioError: no samples, an impossible shape, not numbers, NaN or infinity, too long, or an impossible rate.
+        AudioError: empty, too long, not numeric, NaN or infinity in the array; or its shape or rate is invalid.
     """
     array = np.asarray(array)
     if array.dtype.kind not in "fi":
@@ -194,7 +194,7 @@ def waveform_from_array(
 
 
 def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
-    """Scale a waveform so that its highest absolute sample is `peak_db` dBFS; zeros stay zeros.
+    """Scales a waveform so that its highest absolute sample is `peak_db` dBFS; zeros remain zeros.
 
     Args:
         waveform: float32, shape (samples,).
@@ -206,22 +206,22 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
 
 
 def check_views(views: Any, name: str):
-    """Raises an AvbError, which names the argument, where a number of views is none of 1 to `MAX_VIEWS`."""
+    """Raises an AvbError, which names the argument, if a number of views is not in 1 to `MAX_VIEWS`."""
     if not (isinstance(views, int) and 1 <= views <= MAX_VIEWS):
         raise AvbError(f"{name} {views!r} is invalid: it must be 1 to {MAX_VIEWS}")
 
 
 def speed_views(waveform: np.ndarray, views: int) -> list[np.ndarray]:
-    """The clip played at `views` speeds, whose scores are averaged at prediction (test-time augmentation).
+    """The clip at `views` playback speeds, whose scores are averaged at prediction (test-time augmentation).
 
     Args:
         waveform: float32, shape (samples,), prepared.
-        views: speeds, evenly spaced on a logarithmic scale from 1 / 1.14 to 1.14, so that duration, pitch and formants
-            change together; of an odd number the one in the middle is the clip as it is. 1 is the clip alone.
+        views: number of speeds, evenly spaced on a logarithmic scale from 1 / 1.14 to 1.14; duration, pitch and
+            formants change together. Of an odd number, the middle one is the unchanged clip; 1 is only this one.
     """
     if views == 1:
         return [waveform]
-    import soxr  # here: what scores a clip once can do without
+    import soxr  # imported here, because scoring a single view does not need it
 
     played = [
         waveform
@@ -233,7 +233,7 @@ def speed_views(waveform: np.ndarray, views: int) -> list[np.ndarray]:
 
 
 class _Bytes(io.BytesIO):
-    """For libsndfile: of a damaged file it asks for places before the start, and cannot hear a Python error."""
+    """Bytes for libsndfile, which seeks before the start of a damaged file and cannot handle Python errors."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -243,8 +243,8 @@ class _Bytes(io.BytesIO):
 
 
 def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment | None]:
-    """The source's name for messages, an open binary file, what libsndfile reads (a path where there is one), and the
-    segment that is wanted of it."""
+    """Opens a source. Returns its name for messages, an open binary file, the input for libsndfile (the path, if there
+    is one), and the requested segment."""
     path = None
     if isinstance(source, dict):
         path, source = source.get("path"), source.get("bytes")
@@ -258,9 +258,9 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment
         file = _Bytes(source)
         return printable(str(path or f"<{len(source)} bytes>")), file, file, None
 
-    assert path is not None  # without bytes there is one
+    assert path is not None  # there is one if there are no bytes
     try:
-        path = os.fsencode(path)  # as bytes: a name need not be UTF-8
+        path = os.fsencode(path)  # as bytes, because a name may not be UTF-8
     except UnicodeEncodeError as error:
         raise AudioError(f"{path!a}: not a valid file name; correct it") from error
     name = printable(path.decode("utf-8", "backslashreplace"))
@@ -271,7 +271,7 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment
             raise AudioError(f"{name}: the segment must end after it starts; correct it, or leave it out")
     if not os.path.exists(path):
         raise AudioError(f"{name}: no such file; check the path, and which folder the table's paths are relative to")
-    if not os.path.isfile(path):  # a pipe would block for ever
+    if not os.path.isfile(path):  # a pipe would block forever
         raise AudioError(f"{name}: not a regular file; give the path of one audio file")
     try:
         return name, open(path, "rb"), path, segment
@@ -280,6 +280,6 @@ def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment
 
 
 def is_shadow(path: str | os.PathLike) -> bool:
-    """Whether a file is what file systems leave beside files: named like audio, but without sound."""
+    """Whether a file is metadata that a file system wrote beside a file: named like audio, but without sound."""
     parts = os.path.normpath(os.fspath(path)).split(os.sep)
     return parts[-1].startswith(SHADOWS) or "__MACOSX" in parts

@@ -27,20 +27,20 @@ import torch
 from transformers.utils import cached_file
 
 CALIBRATION_FILE = "calibration.json"
-RATES = (5, 10, 20, 60, 180, 360)  # false alarms per hour for which there are thresholds
-COVERAGES = tuple(round(0.5 + step / 1000, 3) for step in range(500))  # for which there are thresholds: 0.5 to 0.999
+RATES = (5, 10, 20, 60, 180, 360)  # false alarms per hour with a threshold
+COVERAGES = tuple(round(0.5 + step / 1000, 3) for step in range(500))  # with thresholds: 0.5 to 0.999
 
 
 @dataclass(frozen=True)
 class TaskCalibration:
-    """Of one task.
+    """The calibration of one task.
 
     Attributes:
         temperature: of a classification's logits.
-        set_thresholds: for each of `COVERAGES`, how far a label's probability may lie below 1 and be in the set; of a
-            classification.
-        half_widths: for each label its half widths, one for each of `COVERAGES`; of a regression.
-        measured: what was found on speakers left out of the fit, for the reader.
+        set_thresholds: of a classification: for each of `COVERAGES`, how far the probability of a label in the set may
+            be below 1.
+        half_widths: of a regression: for each label, one half width for each of `COVERAGES`.
+        measured: measurements on speakers left out of the fit, for information.
     """
 
     temperature: float = 1.0
@@ -49,37 +49,37 @@ class TaskCalibration:
     measured: dict[str, Any] = field(default_factory=dict)
 
     def label_sets(self, probabilities: np.ndarray, coverage: float) -> np.ndarray:
-        """Which labels are in each clip's set: (clips, labels) of booleans; never none, the likeliest always is.
+        """Which labels are in each clip's set: booleans (clips, labels). The most likely label is always in the set.
 
         Args:
             probabilities: (clips, labels), after the temperature.
-            coverage: share of clips whose set should hold the true label, 0.5 to 0.999.
+            coverage: fraction of clips whose set should contain the true label, 0.5 to 0.999.
 
         Raises:
-            ValueError: another coverage, or the task has no thresholds.
+            ValueError: the coverage is out of range, or the task has no thresholds.
         """
         threshold = _at(self.set_thresholds, coverage)
         likeliest = probabilities >= probabilities.max(axis=-1, keepdims=True)
         return (1 - probabilities <= threshold) | likeliest
 
     def intervals(self, labels: Iterable[str], coverage: float) -> np.ndarray:
-        """Half widths (labels,) of intervals that hold a clip's true score as often as `coverage` says.
+        """Half widths (labels,) of intervals that contain a clip's true score with the given `coverage`.
 
         Raises:
-            ValueError: an illegal coverage, or a label without half widths.
+            ValueError: the coverage is invalid, or a label has no half widths.
         """
         return np.array([_at(self.half_widths.get(label, ()), coverage) for label in labels])
 
 
 @dataclass(frozen=True)
 class BurstCheck:
-    """Whether what a model heard was a vocal burst: a logistic regression on the logarithms of its scores.
+    """Whether a clip is a vocal burst: a logistic regression on the logarithms of a model's scores.
 
     Attributes:
         weights: of each label's `log_scores`.
         bias: added to their sum.
-        thresholds: of `burst_scores` for each of `RATES`.
-        measured: what was found on speakers, languages and packages left out of the fit, for the reader.
+        thresholds: of `burst_scores`, one for each of `RATES`.
+        measured: measurements on speakers, languages and packages left out of the fit, for information.
     """
 
     weights: tuple[float, ...]
@@ -88,10 +88,10 @@ class BurstCheck:
     measured: dict[str, Any] = field(default_factory=dict)
 
     def threshold(self, false_alarms_per_hour: float) -> float:
-        """Which `burst_scores` is reached by so many windows of 2 s, one per second, of an hour without bursts.
+        """The `burst_scores` reached by this many 2 s windows (one per second) in an hour without bursts.
 
         Raises:
-            ValueError: it is not one of `RATES`.
+            ValueError: the rate is not one of `RATES`.
         """
         if false_alarms_per_hour not in RATES[: len(self.thresholds)]:
             raise ValueError(f"false_alarms_per_hour={false_alarms_per_hour:g}: legal are {', '.join(map(str, RATES))}")
@@ -100,13 +100,13 @@ class BurstCheck:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of a model.
+    """The calibration of a model.
 
     Attributes:
-        weights: `weights_fingerprint` of what it was fitted to.
-        tasks: by the task's name in a multitask; of a single task its name is "".
-        fitted_on: split, number of clips and speakers, for the reader.
-        burst: whether it is a burst at all; None where that was not fitted.
+        weights: `weights_fingerprint` of the model that it was fitted to.
+        tasks: by the name of the task in a multitask; "" for a single task.
+        fitted_on: split, number of clips and speakers, for information.
+        burst: tells bursts from other sounds; None if it was not fitted.
     """
 
     weights: str
@@ -119,10 +119,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, text: str) -> "Calibration":
-        """Reads what `to_json` wrote; what a later version added is left out.
+        """Reads the output of `to_json`; additions of later versions are ignored.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: it is not such an output.
         """
         try:
             content = json.loads(text)
@@ -150,7 +150,7 @@ def _burst_check(content: dict) -> BurstCheck:
 
 
 def log_scores(scores: np.ndarray) -> np.ndarray:
-    """(..., labels) scores as the model gives them, uncalibrated → what a `BurstCheck` weighs."""
+    """(..., labels) uncalibrated scores of the model → the inputs of a `BurstCheck`."""
     return np.log(np.maximum(np.asarray(scores, np.float64), 1e-6))
 
 
@@ -158,7 +158,7 @@ def burst_scores(check: BurstCheck, logarithms: np.ndarray) -> np.ndarray:
     """(..., labels) `log_scores` → (...): near 1 for a burst, near 0 for speech, music, noise, silence.
 
     Raises:
-        ValueError: another number of labels than it was fitted to.
+        ValueError: the number of labels differs from the fitted one.
     """
     if logarithms.shape[-1] != len(check.weights):
         raise ValueError(f"{len(check.weights)} weights for {logarithms.shape[-1]} labels")
@@ -168,10 +168,10 @@ def burst_scores(check: BurstCheck, logarithms: np.ndarray) -> np.ndarray:
 def burst_answers(
     calibration: Calibration | None, scores: np.ndarray, false_alarms_per_hour: float | None
 ) -> list[dict[str, Any]]:
-    """`burst_score` and `is_burst` of each clip's scores, (clips, labels) as the model gives them; {} if not asked for.
+    """`burst_score` and `is_burst` for uncalibrated scores (clips, labels); {} if they are not requested.
 
     Raises:
-        ValueError: the calibration does not say what is a burst, or an illegal rate.
+        ValueError: the calibration has no burst check, or the rate is invalid.
     """
     if false_alarms_per_hour is None:
         return [{} for _ in scores]
@@ -186,7 +186,7 @@ def burst_answers(
 
 
 def task_parts(config) -> list[tuple[str, slice, bool]]:
-    """Name ("" of a single task), outputs, and whether they are classes, of each task of a model's configuration."""
+    """Name ("" for a single task), outputs and whether it is a classification, for each task of a configuration."""
     if config.loss != "multitask":
         return [("", slice(0, config.num_labels), config.loss == "ce")]
     parts = zip(config.tasks, config.task_slices, strict=True)
@@ -194,7 +194,7 @@ def task_parts(config) -> list[tuple[str, slice, bool]]:
 
 
 def calibrated_scores(calibration: Calibration | None, scores: np.ndarray, config) -> np.ndarray:
-    """(..., labels) probabilities at temperature 1 → at the fitted one; scores of a regression stay as they are."""
+    """(..., labels) probabilities at temperature 1 → at the fitted one; scores of a regression are not changed."""
     if calibration is None:
         return scores
     scores = np.array(scores, dtype=np.float64)
@@ -208,11 +208,11 @@ def calibrated_scores(calibration: Calibration | None, scores: np.ndarray, confi
 
 
 def covered(calibration: Calibration, scores: np.ndarray, config, coverage: float) -> list[tuple[np.ndarray, ...]]:
-    """For one clip's calibrated scores (labels,), task by task: which classes are in the set, (labels,) of booleans;
-    or the lower and the upper bounds (labels,) of its scores.
+    """For one clip's calibrated scores (labels,), by task: whether each class is in the set (labels,), or the lower and
+    upper bounds (labels,) of the scores.
 
     Raises:
-        ValueError: an illegal coverage, or nothing was fitted for a task.
+        ValueError: the coverage is invalid, or nothing was fitted for a task.
     """
     found: list[tuple[np.ndarray, ...]] = []
     for name, place, is_class in task_parts(config):
@@ -227,9 +227,9 @@ def covered(calibration: Calibration, scores: np.ndarray, config, coverage: floa
 
 
 def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """Of a trained model's `named_parameters()`: 16 hexadecimal digits, the same in half and in single precision.
+    """A fingerprint of a model's `named_parameters()`: 16 hexadecimal digits, the same in half and single precision.
 
-    A sample of each parameter, rounded to half precision.
+    It is a hash of a sample of each parameter, rounded to half precision.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(parameters, key=lambda pair: pair[0]):
@@ -238,7 +238,7 @@ def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def read_calibration(folder: str | os.PathLike, weights: str, **hub_arguments) -> Calibration | None:
-    """The calibration in a model's folder or repository on the Hub; None where there is none for these weights.
+    """Reads the calibration in a model's folder or Hub repository; None if there is none for these weights.
 
     Args:
         folder: the folder or repository.
@@ -267,7 +267,7 @@ def read_calibration(folder: str | os.PathLike, weights: str, **hub_arguments) -
 
 
 def _at(values: tuple[float, ...], coverage: float) -> float:
-    """The entry of the smallest of `COVERAGES` that is no smaller than the one wanted."""
+    """The entry of the smallest of `COVERAGES` that is at least the requested one."""
     if not values:
         raise ValueError("nothing was fitted for this")
     if not COVERAGES[0] <= coverage <= COVERAGES[-1]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import Wav2Vec2Config
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .pooling_avb import POOLINGS
 except ImportError:
     from pooling_avb import POOLINGS
@@ -27,7 +27,7 @@ else:
 
 PAPERS_LAYER = 12
 LOSSES = ("ccc", "mse", "ce")  # of one task
-MULTITASK = "multitask"  # the loss of several
+MULTITASK = "multitask"  # the loss of several tasks
 TASK_WEIGHTINGS = ("fixed", "uncertainty")
 CCC_REDUCTIONS = ("mean", "sum")
 HEAD_NORMS = (None, "batch", "batch_clips")
@@ -42,7 +42,7 @@ HEAD_FIELDS = frozenset(
     "problem_type architectures".split()
 )
 
-# Settings of a plain encoder's pre-training, and the values for fine-tuning on bursts instead.
+# Settings from the pre-training of a plain encoder, with the values used for fine-tuning on bursts instead.
 # Layer drop leaves parameters unused, which breaks DDP; the paper trains without SpecAugment, on one layer.
 _FINE_TUNING_DEFAULTS = {
     "layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "use_weighted_layer_sum": False,
@@ -58,7 +58,7 @@ _LARGEST = {
     "hidden_size": 65_536,
     "intermediate_size": 262_144,
     "num_conv_pos_embeddings": 65_536,
-    "encoder_layers": 1_000,  # Whisper's names
+    "encoder_layers": 1_000,  # the names used by Whisper
     "d_model": 65_536,
     "encoder_ffn_dim": 262_144,
     "max_source_positions": 65_536,

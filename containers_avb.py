@@ -9,9 +9,9 @@ import struct
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-UNKNOWN = -1  # a length that the container leaves open, as of a recording that was written to a pipe
+UNKNOWN = -1  # a length that the container does not state, e.g. of a recording written to a pipe
 _STREAMED_BYTES = 0x7FFF0000  # a WAV written to a pipe claims at least this much data
-_STREAMED_LONG = 2**62  # and so where lengths are of 64 bits
+_STREAMED_LONG = 2**62  # the same for 64-bit lengths
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
@@ -20,14 +20,14 @@ _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 @dataclass(frozen=True)
 class Promise:
-    """What a header says.
+    """What a header declares.
 
     Attributes:
-        start: byte at which the promised part starts.
-        length: its bytes, or UNKNOWN.
-        exact: whether no byte may lack: what is lost of a page is the page.
-        unended: whether the file stops at a page or fragment that is not marked as its last.
-        repair: where a header claims nothing, a place in it and the bytes that libsndfile should find there instead.
+        start: byte at which the declared part starts.
+        length: its length in bytes, or UNKNOWN.
+        exact: whether no byte may be missing; if part of a page is missing, the whole page is lost.
+        unended: whether the file ends with a page or fragment that is not marked as the last one.
+        repair: if a header declares nothing, a position in it and the bytes that libsndfile should read there instead.
     """
 
     start: int
@@ -38,7 +38,7 @@ class Promise:
 
 
 def read_promise(file: BinaryIO, size: int) -> Promise | None:
-    """The promise of a file of `size` bytes; None where its container states none, or is not known here."""
+    """Reads the declared length of a file of `size` bytes; None if its container declares none or is unknown here."""
     head = _at(file, 0, 256).ljust(256, b"\0")
     magic, form = head[:4], head[8:12]
     if magic in (b"RIFF", b"RIFX", b"RF64") and form == b"WAVE":
@@ -78,7 +78,7 @@ def read_promise(file: BinaryIO, size: int) -> Promise | None:
         return _mat4(head, ">" if any(magic) else "<")
     if head[:10] == b"MATLAB 5.0":
         promise = _chunks(file, size, 128, ">II" if head[126:128] == b"MI" else "<II", (), pad=8)
-        return promise and replace(promise, length=promise.length - 8)  # by which libsndfile counts too many
+        return promise and replace(promise, length=promise.length - 8)  # libsndfile counts too many by this number
     if magic == b"OggS":
         return _ogg(file, size)[0]
     if magic == b"\x1aE\xdf\xa3":
@@ -94,9 +94,9 @@ def read_promise(file: BinaryIO, size: int) -> Promise | None:
 
 
 def end_of_first(file: BinaryIO, size: int) -> int:
-    """Where the first of several joined recordings ends; `size` where there is only one, or the end is not known.
+    """The end of the first of several concatenated recordings; `size` if there is only one, or the end is unknown.
 
-    Joined by `cat`, or as chains of Ogg: RIFF, AIFF, AU, MP4, Ogg, and MP3 whose first frame states its length.
+    Concatenated by `cat`, or as an Ogg chain: RIFF, AIFF, AU, MP4, Ogg, and MP3 whose first frame states its length.
     """
     head = _at(file, 0, 12)
     if head[:4] == b"OggS":
@@ -126,11 +126,11 @@ def _mp3_end(file: BinaryIO, size: int) -> int:
     if not 0 < length < size - start:
         return size
     rest = _at(file, end, 8192)
-    if rest[:3] == b"TAG":  # a title of the first one, 128 bytes
+    if rest[:3] == b"TAG":  # the title (128 bytes) of the first one
         end, rest = end + 128, rest[128:]
     if rest[:3] == b"ID3":
         return end
-    # What follows is a recording where a frame begins, and another one of its kind, at whatever rate.
+    # A recording follows if there is a frame, followed by another of the same kind, at any rate.
     frame = rest.find(b"\xff", 0, 16)
     kind = rest[frame : frame + 2]
     is_frame = 0 <= frame and len(kind) == 2 and kind[1] & 0xE6 == 0xE2 and len(rest) > 200
@@ -138,18 +138,18 @@ def _mp3_end(file: BinaryIO, size: int) -> int:
 
 
 def flac_states_length(file: BinaryIO) -> bool:
-    """Whether it is a FLAC that says how many samples it has; one that was written to a pipe says 0."""
+    """Whether it is a FLAC file that states its number of samples; one written to a pipe states 0."""
     head = mp3_head(file)[1]
     return head[:4] == b"fLaC" and bool(head[21] & 15 or any(head[22:26])) if len(head) >= 26 else head[:4] == b"fLaC"
 
 
 def states_length(file: BinaryIO) -> bool:
-    """Whether an MP3 or FLAC file says how many samples it has."""
+    """Whether an MP3 or FLAC file states its number of samples."""
     return flac_states_length(file) or any(mark + bytes(3) in mp3_head(file)[1] for mark in (b"Xing", b"Info"))
 
 
 def mp3_head(file: BinaryIO) -> tuple[int, bytes]:
-    """Where an MP3's frames start, behind its tag of titles and pictures, and its first bytes from there."""
+    """Where the frames of an MP3 start, after its ID3 tag, and the first bytes from there."""
     tag = _at(file, 0, 10)
     start = 0
     if tag[:3] == b"ID3" and len(tag) == 10:
@@ -177,14 +177,14 @@ def _riff(file: BinaryIO, size: int, order: str) -> Promise | None:
 
 
 def _open_where_it_lies(file: BinaryIO, size: int, promise: Promise, layout: str, counted: int) -> Promise:
-    """The promise, UNKNOWN where it is no more than `counted` bytes, or impossibly many, and audio follows.
+    """The declared length; UNKNOWN if it is at most `counted` bytes, or impossibly long, although audio follows.
 
     Args:
         file: open.
         size: its bytes.
-        promise: of a chunk.
-        layout: of the chunk's length, which lies in front of its content.
-        counted: bytes of the content that are no audio.
+        promise: what a chunk's header declares.
+        layout: of the chunk's length, which precedes its content.
+        counted: bytes of the content that are not audio.
     """
     most = _STREAMED_LONG if struct.calcsize(layout) == 8 else _STREAMED_BYTES
     if promise.length >= most:
@@ -196,7 +196,7 @@ def _open_where_it_lies(file: BinaryIO, size: int, promise: Promise, layout: str
     following = _at(file, audio, 8)
     is_chunk = len(following) == 8 and following[:4].decode("latin-1").isprintable()
     if is_chunk and audio + 8 + struct.unpack(f"{layout[0]}I", following[4:])[0] <= size:
-        return promise  # nothing was recorded
+        return promise  # an empty recording
     length = struct.pack(layout, size - promise.start) if layout != ">q" else b"\xff" * 8
     return replace(promise, length=UNKNOWN, repair=(promise.start - len(length), length))
 
@@ -204,16 +204,16 @@ def _open_where_it_lies(file: BinaryIO, size: int, promise: Promise, layout: str
 def _chunks(
     file: BinaryIO, size: int, start: int, layout: str, wanted: tuple, pad: int = 1, counts_itself: bool = False
 ) -> Promise | None:
-    """The first chunk of a wanted name, or the last one there is where none is wanted.
+    """Finds the first chunk with a wanted name, or the last chunk if no names are given.
 
     Args:
         file: open.
         size: its bytes.
         start: of the first chunk.
-        layout: of a chunk's head: name, length.
+        layout: of a chunk's header: name, length.
         wanted: names.
         pad: chunks start at multiples of this many bytes.
-        counts_itself: whether the length includes the chunk's head.
+        counts_itself: whether the length includes the chunk's header.
     """
     head, last = struct.calcsize(layout), None
     while start + head <= size:
@@ -254,7 +254,7 @@ def _mat4(head: bytes, order: str) -> Promise | None:
 
 
 def _sds(head: bytes) -> Promise:
-    """MIDI's sample dump: packets of 127 bytes, 120 of them samples of 7 bits a byte."""
+    """MIDI sample dump: packets of 127 bytes, 120 of which are samples with 7 bits per byte."""
     bits, words = head[6], head[10] | head[11] << 7 | head[12] << 14
     return Promise(21, 127 * -(-words // (120 // max(1, -(-bits // 7)))))
 
@@ -278,7 +278,7 @@ def _boxes(file: BinaryIO, size: int) -> Promise:
         last = Promise(start, length)
         names.add(name)
         start += length
-    # In fragments, as browsers record: an index of them is the end.
+    # In fragments, as recorded by browsers: an index of them is at the end.
     return replace(last, unended=b"moof" in names and b"mfra" not in names)
 
 
@@ -307,14 +307,14 @@ def _matroska(head: bytes) -> Promise | None:
 
 
 def _ogg(file: BinaryIO, size: int) -> tuple[Promise, int]:
-    """The promise of its pages, and where the first link of a chain ends."""
+    """The length declared by its pages, and the end of the first link of a chain."""
     start, flags, end, was_first = 0, 0, size, True
     while start < size:
         head = _at(file, start, 27 + 255)
         if head[:4] != b"OggS"[: len(head)]:
-            return Promise(0, UNKNOWN), end  # damaged, or something behind it: for the decoder to say
+            return Promise(0, UNKNOWN), end  # damaged, or followed by something: the decoder reports it
         if len(head) < 27 or len(head) < 27 + head[26]:
-            return Promise(0, size + 1, exact=True), end  # cut in the head of a page
+            return Promise(0, size + 1, exact=True), end  # truncated in the header of a page
         flags = head[5]
         is_first = bool(flags & 2)
         if is_first and not was_first and end == size:

@@ -14,21 +14,21 @@ import numpy as np
 import soundfile as sf
 
 _BLOCK_SAMPLES = 2**20  # over all channels: 4 MiB per block
-# No playlists, which name other files.
+# No playlists, because they refer to other files.
 _FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,caf,dts,eac3,flac,flv,g722,loas,matroska,mov,mp3,mpc,mpc8,"
     "mpegts,ogg,rm,tak,tta,voc,w64,wav,wv"
 )
-# Containers whose header states the duration, and whose decoder stops where the bytes do without a word.
+# Containers whose header states the duration, and whose decoder stops silently where the bytes end.
 _STATE_DURATION = ("ape", "flv", "mpc", "mpc8", "rm", "tak", "tta", "wv")
-_SEEKABLE = ("mov", "matroska", "flac", "tta")  # by time, and exactly
-_PREROLL = 0.5  # s before a segment from which a codec is decoded, until it no longer depends on what was before
+_SEEKABLE = ("mov", "matroska", "flac", "tta")  # exactly, by time
+_PREROLL = 0.5  # s to decode before a segment, until a codec no longer depends on earlier samples
 
 
 class AvbError(ValueError):
-    """Something in the user's input or options is wrong.
+    """An error in the user's input or options.
 
-    The root of `avb.errors`, and defined here only because the Hub serves these files without the package `avb`.
+    The root of `avb.errors`. It is defined here because the Hub serves these files without the package `avb`.
     """
 
 
@@ -37,13 +37,13 @@ class AudioError(AvbError):
 
 
 class Window(io.RawIOBase):
-    """A part of an open file, as a file of its own.
+    """A part of an open file, with the interface of a file.
 
     Args:
         file: open.
         start: first byte.
-        stop: the byte behind the last one.
-        repair: a place, counted from `start`, and the bytes that a reader finds there instead of the file's.
+        stop: the byte after the last one.
+        repair: a position, counted from `start`, and the bytes to read there instead of the file's.
     """
 
     def __init__(self, file: BinaryIO, start: int, stop: int, repair: tuple[int, bytes] | None = None):
@@ -59,7 +59,7 @@ class Window(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        # Of a damaged file libsndfile asks for places before the start, and cannot hear a Python error.
+        # libsndfile seeks before the start of a damaged file, and cannot handle Python errors.
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         self._at = max(0, base + offset)
         return self._at
@@ -85,19 +85,19 @@ class AvBlocks:
 
     Args:
         handle: a path as bytes, or an open file.
-        start: of the wanted part, s.
-        end: of the wanted part, s; None is the file's.
+        start: of the requested part, s.
+        end: of the requested part, s; None is the end of the file.
 
     Attributes:
         rate: Hz.
-        format: FFmpeg's name of the container.
+        format: FFmpeg's name for the container.
         damaged: whether the last packet could not be decoded.
-        seconds: as the header states them; None where it does not, or where bytes are counted instead.
-        states_nothing: whether the header should state them, and does not.
+        seconds: as stated in the header; None if it states none, or if bytes are counted instead.
+        states_nothing: whether the header should state the duration, but does not.
 
     Raises:
         ImportError: PyAV is not installed.
-        ValueError: no audio that FFmpeg reads.
+        ValueError: there is no audio that FFmpeg can read.
     """
 
     def __init__(self, handle: bytes | BinaryIO, start: float = 0.0, end: float | None = None):
@@ -110,7 +110,7 @@ class AvBlocks:
         file = os.fsdecode(handle) if isinstance(handle, bytes) else handle
         if not isinstance(file, str):
             file.seek(0)
-        # A path is opened by name: file: keeps a colon in it from being taken for a protocol.
+        # A path is opened by name; `file:` prevents a colon in it from being parsed as a protocol.
         name = f"file:{file}" if isinstance(file, str) else file
         try:
             self._container: Any = av.open(name, metadata_errors="ignore", options={"format_whitelist": _FORMATS})
@@ -127,7 +127,7 @@ class AvBlocks:
         self.seconds = stated / self._av.time_base if stated else None
         self.states_nothing = self.format in _STATE_DURATION and not stated
         self._start, self._end = start, end
-        self._first_time: Any = None  # of the first frame, in units of its stream
+        self._first_time: Any = None  # of the first frame, in time units of its stream
 
     def close(self):
         self._container.close()
@@ -159,7 +159,7 @@ class AvBlocks:
                     raise ValueError("a part of it is damaged")
                 for frame in frames:
                     new = (frame.rate, frame.format.name, frame.layout.name)
-                    if new != kind:  # of a joined file each part may have its own
+                    if new != kind:  # parts of a concatenated file may have different ones
                         yield from _mono(resampler.resample(None) if resampler else [])
                         resampler, kind = self._av.AudioResampler("fltp", frame.layout, self.rate), new
                     self._first_time = frame.pts if self._first_time is None else self._first_time
@@ -186,7 +186,7 @@ def _mono(frames: list) -> Iterator[np.ndarray]:
 
 
 def drop(blocks: Iterator[np.ndarray], skipped: int, count: int | None) -> Iterator[np.ndarray]:
-    """Blocks of samples without the first `skipped` ones, and with `count` of the others; None is all."""
+    """Drops the first `skipped` samples of the blocks and keeps `count` of the others; None keeps all."""
     left = np.inf if count is None else count
     for block in blocks:
         part = block[skipped:]
@@ -201,7 +201,7 @@ def drop(blocks: Iterator[np.ndarray], skipped: int, count: int | None) -> Itera
 def read_blocks(file: "Stream", start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
     """Blocks from `start` to `end` (s), float32 of shape (samples,)."""
     skipped = round(start * file.samplerate)
-    if skipped and file.can_seek() and file.format != "MP3":  # in which a place is guessed
+    if skipped and file.can_seek() and file.format != "MP3":  # whose seeking is inexact
         file.seek(skipped)
         skipped = 0
     count = None if end is None else round(end * file.samplerate) - round(start * file.samplerate)
@@ -215,7 +215,7 @@ def _mono_blocks(file: sf.SoundFile) -> Iterator[np.ndarray]:
 
 
 class Stream(sf.SoundFile):
-    """Read from its start to its end: soundfile seeks after each block, which not every codec can."""
+    """A file read from start to end: soundfile seeks after each block, which not every codec supports."""
 
     def seekable(self) -> bool:
         return False
@@ -225,7 +225,7 @@ class Stream(sf.SoundFile):
 
 
 class Blocks:
-    """Blocks of samples, float32 of shape (samples,), checked as they pass; `frames` counts them."""
+    """Blocks of samples, float32 of shape (samples,), which are checked and counted (`frames`) as they pass."""
 
     def __init__(self, name: str, blocks: Iterable[np.ndarray], rate: int, max_seconds: float):
         self.frames = 0
@@ -245,7 +245,7 @@ class Blocks:
 
 
 class Resampler:
-    """soxr's HQ, block by block: to the bit what librosa.resample(res_type="soxr_hq") gives for all blocks at once."""
+    """soxr's HQ, block by block; bit-identical to librosa.resample(res_type="soxr_hq") on all blocks at once."""
 
     def __init__(self, rate: float, sampling_rate: int):
         self._ratio = float(sampling_rate) / rate

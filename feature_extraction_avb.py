@@ -20,17 +20,17 @@ class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
     """16 kHz waveforms → `input_values`, padded on the right, and their `attention_mask`.
 
     Args:
-        peak_db: level of each clip's highest absolute sample, dBFS; None leaves the level as recorded.
-        trim_top_db: cut from both ends what lies this many dB below the loudest frame (positive); None trims nothing.
-        return_attention_mask: a mask is made for every encoder, the group-norm ones included, whose stock feature
-            extractors leave it out: the model needs it to keep a clip's prediction independent of its batch.
-        kwargs: those of `Wav2Vec2FeatureExtractor`.
+        peak_db: level of each clip's highest absolute sample, dBFS; None keeps the recorded level.
+        trim_top_db: trim ends more than this many dB below the loudest frame (positive); None does not trim.
+        return_attention_mask: whether to return a mask. Unlike in the stock feature extractors, this is the default
+            for group-norm encoders too: the model needs it to keep predictions independent of the batch.
+        kwargs: arguments of `Wav2Vec2FeatureExtractor`.
 
     Raises:
-        ValueError: an illegal `trim_top_db`.
+        ValueError: `trim_top_db` is invalid.
     """
 
-    _auto_class = "AutoFeatureExtractor"  # a saved folder has the code, whoever saves it
+    _auto_class = "AutoFeatureExtractor"  # every saved folder contains the code, whoever saves it
 
     def __init__(
         self,
@@ -42,24 +42,24 @@ class VocalBurstFeatureExtractor(Wav2Vec2FeatureExtractor):
         super().__init__(return_attention_mask=return_attention_mask, **kwargs)
         self.peak_db = peak_db
         self.trim_top_db = trim_top_db
-        AudioPreparation.of(self)  # refuses what is illegal
+        AudioPreparation.of(self)  # refuses invalid values
 
     def __call__(self, raw_speech, *args, prepared: bool = False, **kwargs) -> BatchFeature:
-        """As `Wav2Vec2FeatureExtractor`, after trimming and levelling.
+        """Like `Wav2Vec2FeatureExtractor`, after trimming and levelling.
 
         Args:
             raw_speech: one waveform (samples,) or a list of them, at `sampling_rate`.
-            prepared: True where trimming and level were seen to when the clip was decoded.
+            prepared: whether the clips were already trimmed and levelled when they were decoded.
 
         Returns:
-            `input_values` and `attention_mask`, of shape (batch, samples) where they are padded or alone.
+            `input_values` and `attention_mask`, of shape (batch, samples) if padded, or for a single clip.
         """
         if not prepared:
             raw_speech = self.prepare(raw_speech)
         return super().__call__(raw_speech, *args, **kwargs)
 
     def prepare(self, raw_speech) -> list[np.ndarray]:
-        """Waveforms of shape (samples,) each, or a single one → the same, trimmed and levelled."""
+        """Trims and levels one waveform (samples,) or a list of them."""
         clips = [raw_speech] if np.ndim(raw_speech[0]) == 0 else raw_speech
         preparation = AudioPreparation.of(self)
         return [preparation.apply(np.asarray(clip, dtype=np.float32)) for clip in clips]

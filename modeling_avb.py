@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput, Wav2Vec2BaseModelOutput
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
     from .encoder_avb import WaveformEncoder
     from .pooling_avb import POOLINGS
@@ -39,17 +39,17 @@ IGNORE_INDEX = -100  # a clip without a class label; a missing regression label 
 def ccc_loss(
     predictions: torch.Tensor, targets: torch.Tensor, reduction: str = "mean", eps: float = 1e-8
 ) -> torch.Tensor:
-    """1 - CCC over the clips of a batch, mean or sum over labels, in fp32 (equation 2, population moments).
+    """1 - CCC over the clips of a batch, averaged or summed over labels, in fp32 (equation 2, population moments).
 
     CCC = 2 s_xy / (s_x² + s_y² + (x̄ - ȳ)²)
 
-    A label that fewer than two clips carry has no concordance and is left out.
+    Labels present in fewer than two clips have no concordance and are left out.
 
     Args:
         predictions: (batch, labels)
         targets: (batch, labels); NaN marks a missing label.
         reduction: over labels, `mean` or `sum`.
-        eps: keeps the gradient finite where a label and its predictions are constant over the batch.
+        eps: keeps the gradient finite if a label and its predictions are constant over the batch.
     """
     predictions, targets = predictions.float(), targets.float()
     present = ~targets.isnan()
@@ -87,20 +87,20 @@ def ce_loss(
     class_weights: list[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Cross entropy over the clips that have a class, in fp32; zero, not NaN, where none has.
+    """Cross entropy over the clips that have a class, in fp32; zero, not NaN, if there are none.
 
     Args:
         logits: (batch, classes)
-        targets: (batch,) class indices, -100 where missing; or (batch, classes) probabilities, as mixed clips and
-            softened labels have them, NaN where missing.
-        class_weights: one per class; the mean over clips is weighed by them.
+        targets: (batch,) class indices, -100 if missing; or (batch, classes) probabilities, for mixed clips and
+            softened labels, NaN if missing.
+        class_weights: one per class, for the mean over clips.
         label_smoothing: in [0, 1).
     """
     logits = logits.float()
     classes = torch.arange(logits.shape[-1], device=logits.device)
     if class_weights is None:
         weight = logits.new_ones(len(classes))
-    else:  # written there number by number: to copy a list, the host would wait for the device
+    else:  # filled number by number on the device: copying a list would make the host wait
         weight = torch.cat([logits.new_full((1,), value) for value in class_weights])
     if targets.ndim == 1:
         present = targets != IGNORE_INDEX
@@ -108,8 +108,8 @@ def ce_loss(
     else:
         present = ~targets.isnan().any(-1)
     targets = targets.masked_fill(~present[:, None], 0).float()  # (batch, classes)
-    # A clip weighs what its class does, and so does its smoothed loss: as torch.nn.functional.cross_entropy has it.
-    counts = (targets * weight).sum(-1)  # no matrix product, which autocast would round
+    # As in torch.nn.functional.cross_entropy, a clip has the weight of its class, and so does its smoothed loss.
+    counts = (targets * weight).sum(-1)  # not a matrix product, which autocast would round
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / len(weight) * present[:, None]
     loss = -(targets * weight * logits.log_softmax(-1)).sum()
@@ -117,7 +117,7 @@ def ce_loss(
 
 
 def scores_from_outputs(config, outputs: torch.Tensor) -> torch.Tensor:
-    """Raw outputs (..., num_labels) → logits for `ce`; else a sigmoid stretched to `config.label_range`."""
+    """Raw outputs (..., num_labels) → logits for `ce`, otherwise a sigmoid scaled to `config.label_range`."""
     if config.loss == MULTITASK:
         parts = zip(task_configs(config), config.task_slices, strict=True)
         return torch.cat([scores_from_outputs(part, outputs[..., place]) for part, place in parts], -1)
@@ -128,7 +128,7 @@ def scores_from_outputs(config, outputs: torch.Tensor) -> torch.Tensor:
 
 
 def compute_loss(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The loss `config.loss` names, of a whole batch: logits (batch, num_labels), labels as each loss has them."""
+    """The loss `config.loss` of a whole batch: logits (batch, num_labels), labels in the format of the loss."""
     if config.loss == "ccc":
         return ccc_loss(logits, labels, config.ccc_reduction)
     if config.loss == "mse":
@@ -137,7 +137,7 @@ def compute_loss(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 
 
 def task_configs(config) -> list[SimpleNamespace]:
-    """What `compute_loss` and `scores_from_outputs` read, one per task of a multitask model."""
+    """The configurations for `compute_loss` and `scores_from_outputs`, one per task of a multitask model."""
     shared = {"ccc_reduction": config.ccc_reduction, "class_weights": None, "label_range": (0.0, 1.0)}
     return [SimpleNamespace(**{**shared, "label_smoothing": config.label_smoothing, **task}) for task in config.tasks]
 
@@ -147,7 +147,7 @@ def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
     Args:
         logits: (batch, num_labels)
-        labels: (batch, columns) floats, NaN where missing: a regression task's labels, one class index of a
+        labels: (batch, columns) floats, NaN if missing: the labels of a regression task, one class index for a
             classification task.
     """
     widths = [1 if task["loss"] == "ce" else task["num_labels"] for task in config.tasks]
@@ -164,20 +164,20 @@ def task_losses(config, logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 
 class VocalBurstModel(PreTrainedModel):
-    """What stands above the encoder of any kind: LSTM, linear layer, pooling, loss. It mixes in before the stock class.
+    """The head for any kind of encoder: LSTM, linear layer, pooling, loss. A mixin, placed before the stock class.
 
-    With `loss="ccc"` or `"mse"` the logits are the predictions themselves, within `config.label_range`; with
-    `loss="ce"` they are unnormalised log-probabilities.
+    With `loss="ccc"` or `"mse"`, the logits are the predictions, within `config.label_range`; with `loss="ce"`, they
+    are unnormalised log-probabilities.
     """
 
     encoder_class: type[WaveformEncoder]
-    _auto_class = "AutoModelForAudioClassification"  # a saved folder has the code, whoever saves it
-    # Query and value projections of the encoder's attention, which adapters of low rank change.
+    _auto_class = "AutoModelForAudioClassification"  # every saved folder contains the code, whoever saves it
+    # Query and value projections of the encoder's attention, to which LoRA adapters are added.
     lora_targets = ("q_proj", "v_proj")
-    # The Trainer must not rescale the loss by a number of items: CCC is no sum over clips.
+    # The Trainer must not rescale the loss by a number of items: CCC is not a sum over clips.
     accepts_loss_kwargs = False
-    # What a plain checkpoint holds and this model leaves out: layers above encoder_layer, the norm after the last one,
-    # SpecAugment's vector when it is off, and the heads of pre-training, CTC and sequence classification.
+    # Parts of a plain checkpoint that this model does not have: layers above encoder_layer, the norm after the last
+    # one, SpecAugment's vector when it is off, and the heads of pre-training, CTC and sequence classification.
     _keys_to_ignore_on_load_unexpected = [
         r"encoder\.layers\.\d+\.",
         r"encoder\.layer_norm\.",
@@ -189,7 +189,7 @@ class VocalBurstModel(PreTrainedModel):
     ]
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As that of Transformers, for which a class is found by one Auto class alone: here by `AutoModel` too."""
+        """Like that of Transformers, but `AutoModel` finds the saved class too, not only one Auto class."""
         auto_map = dict(getattr(self.config, "auto_map", None) or {})
         auto_map["AutoModel"] = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
         self.config.auto_map = auto_map
@@ -197,10 +197,10 @@ class VocalBurstModel(PreTrainedModel):
 
     def __init__(self, config):
         super().__init__(config)
-        setattr(self, self.base_model_prefix, self.encoder_class(config))  # where plain checkpoints have theirs
+        setattr(self, self.base_model_prefix, self.encoder_class(config))  # where plain checkpoints have their encoder
         self.layer_weights = None
         if config.use_weighted_layer_sum:
-            layers = config.num_hidden_layers + 1  # and the input of the first one
+            layers = config.num_hidden_layers + 1  # plus the input of the first one
             self.layer_weights = nn.Parameter(torch.full((layers,), 1 / layers))
         self.dropout = nn.Dropout(config.head_dropout)
         width = config.hidden_size
@@ -233,16 +233,16 @@ class VocalBurstModel(PreTrainedModel):
             nn.init.constant_(self.layer_weights, 1 / len(self.layer_weights))
 
     def freeze_encoder(self):
-        """Trains the head only: no gradient into the encoder, and its dropout off (or as `frozen_encoder_dropout`)."""
+        """Trains only the head: no gradient for the encoder, and no dropout in it (unless `frozen_encoder_dropout`)."""
         self.base_model.requires_grad_(False)
         self.train(self.training)
 
     def freeze_feature_encoder(self):
-        """Keeps the convolutional front end as it is, as fine-tuning of wav2vec 2.0 usually does."""
+        """Freezes the convolutional front end, as is usual when fine-tuning wav2vec 2.0."""
         self.base_model.freeze_feature_encoder()
 
     def freeze_layers(self, count: int):
-        """Keeps the lowest `count` transformer layers as they are, and all that comes before them."""
+        """Freezes the lowest `count` transformer layers and everything before them."""
         kept = {id(parameter) for layer in self.base_model.layers_kept[count:] for parameter in layer.parameters()}
         for parameter in self.base_model.parameters():
             if id(parameter) not in kept:
@@ -269,19 +269,19 @@ class VocalBurstModel(PreTrainedModel):
         front_end_frames: torch.Tensor | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
-        """Predicts every label of every clip.
+        """Predicts all labels of all clips.
 
         Args:
             input_values: (batch, samples) float waveforms at 16 kHz, padded on the right.
-            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
-            labels: (batch, labels) floats with NaN where missing, or (batch,) class indices with -100.
-            encoder_frames: what `encode` made of the waveforms, instead of them.
-            frame_mask: (batch, frames) True where a frame of `encoder_frames` or `front_end_frames` is made of audio.
-            front_end_frames: (batch, frames, channels) what the convolutions made of the waveforms, instead of them.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None if there is no padding.
+            labels: (batch, labels) floats, NaN if missing, or (batch,) class indices, -100 if missing.
+            encoder_frames: the output of `encode` for the waveforms, instead of them.
+            frame_mask: (batch, frames) True for frames of `encoder_frames` or `front_end_frames` that contain audio.
+            front_end_frames: (batch, frames, channels) the output of the convolutions, instead of the waveforms.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict` as everywhere in Transformers.
 
         Returns:
-            `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
+            `logits` (batch, num_labels) in fp32, and `loss` if `labels` are given.
         """
         return_dict = kwargs.pop("return_dict", True)
         if encoder_frames is not None:
@@ -290,9 +290,9 @@ class VocalBurstModel(PreTrainedModel):
             kept = {"front_end_frames": front_end_frames, "frame_mask": frame_mask}
             outputs, frame_mask = self.encode(**kept, **kwargs)
         else:
-            assert input_values is not None  # one of the three is given
+            assert input_values is not None  # one of the three arguments is given
             outputs, frame_mask = self.encode(input_values, attention_mask, **kwargs)
-        assert frame_mask is not None  # frames come with theirs
+        assert frame_mask is not None  # frames have their own mask
         logits = self.predict_frames(outputs.last_hidden_state, frame_mask)
         loss = None if labels is None else self.compute_loss(logits, labels)
         output = SequenceClassifierOutput(
@@ -301,9 +301,9 @@ class VocalBurstModel(PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss of a whole batch; that of several tasks is a weighted sum.
+        """The loss of a whole batch; for several tasks, a weighted sum.
 
-        With uncertainty weighting, task t of log variance s_t adds exp(-s_t) L_t + s_t (Kendall et al. 2018).
+        With uncertainty weighting, task t with log variance s_t adds exp(-s_t) L_t + s_t (Kendall et al. 2018).
         """
         if self.config.loss != MULTITASK:
             return compute_loss(self.config, logits, labels)
@@ -321,10 +321,10 @@ class VocalBurstModel(PreTrainedModel):
         frame_mask: torch.Tensor | None = None,
         **kwargs,
     ):
-        """The encoder alone: waveforms, or what its front end made of them → its outputs, and the mask of its frames.
+        """Runs only the encoder: waveforms, or the output of its front end → its outputs, and the mask of its frames.
 
-        `last_hidden_state` of the outputs is what the head reads: (batch, frames, hidden), or all layers kept side by
-        side, which are still to be weighed: (batch, frames, (layers + 1) × hidden).
+        The head reads the `last_hidden_state` of the outputs: (batch, frames, hidden), or all layers concatenated,
+        before they are weighted: (batch, frames, (layers + 1) × hidden).
         """
         is_asked = kwargs.get("output_hidden_states", self.config.output_hidden_states)
         if self.layer_weights is not None:
@@ -344,15 +344,15 @@ class VocalBurstModel(PreTrainedModel):
         return outputs, mask
 
     def weigh_layers(self, layers: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, (layers + 1) × hidden) → (batch, frames, hidden), weighed by the softmax of the weights."""
+        """(batch, frames, (layers + 1) × hidden) → (batch, frames, hidden), weighted by the softmax of the weights."""
         assert self.layer_weights is not None  # with use_weighted_layer_sum
         weights = self.layer_weights.softmax(-1).to(layers.dtype)
         return torch.stack(layers.chunk(len(weights), -1), -1) @ weights
 
     def predict_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The head alone: what `encode` gives, encoder frames and their mask → (batch, num_labels) in fp32.
+        """Runs only the head: the result of `encode`, encoder frames and their mask → (batch, num_labels) in fp32.
 
-        The LSTM runs forwards only, so the padding on the right never reaches a valid frame.
+        The LSTM only runs forwards, so padding on the right never affects a valid frame.
         """
         if self.layer_weights is not None:
             hidden_states = self.weigh_layers(hidden_states)
@@ -366,7 +366,7 @@ class VocalBurstModel(PreTrainedModel):
         return self.pool_frames(frames, mask, scores)
 
     def score_outputs(self, outputs: torch.Tensor) -> torch.Tensor:
-        """The linear layer's outputs, (batch, frames, num_labels) or (batch, num_labels), normed and squashed."""
+        """Applies norm and sigmoid to the linear outputs, (batch, frames, num_labels) or (batch, num_labels)."""
         if self.head_norm is not None:
             outputs = self.head_norm(outputs.transpose(1, -1)).transpose(1, -1)
         if self.config.ce_sigmoid:
@@ -374,7 +374,7 @@ class VocalBurstModel(PreTrainedModel):
         return scores_from_outputs(self.config, outputs)
 
     def pool_frames(self, frames: torch.Tensor, mask: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
-        """(batch, frames, …) → (batch, …), over the frames that the configuration's pooling sees."""
+        """(batch, frames, …) → (batch, …), over the frames that the configured pooling includes."""
         seen = torch.ones_like(mask) if self.config.pools_padding else mask
         return POOLINGS[self.config.pooling](frames, seen, scores=scores, lengths=mask.sum(-1))
 
@@ -388,7 +388,7 @@ class VocalBurstEncoder(WaveformEncoder, Wav2Vec2Model):
         super().adapt(config)
         self.use_spectra()
         if config.do_stable_layer_norm:
-            # The pre-norm encoders normalise once more after the last layer, which hidden_states[k] does not have.
+            # Pre-norm encoders normalise again after the last layer; hidden_states[k] does not include that.
             self.encoder.layer_norm = nn.Identity()
 
 
@@ -400,5 +400,5 @@ class Wav2Vec2ForVocalBurst(VocalBurstModel, Wav2Vec2PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
-        """As everywhere in Transformers; HuBERT checkpoints are read too, whatever head they come with."""
+        """Like that of Transformers; also reads HuBERT checkpoints, with any head."""
         return super().from_pretrained(*args, key_mapping={r"^hubert\.": "wav2vec2.", **(key_mapping or {})}, **kwargs)

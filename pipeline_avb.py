@@ -22,10 +22,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from huggingface_hub.utils import httpx  # httpx or httpx2, whichever the installed client brings
+from huggingface_hub.utils import httpx  # httpx or httpx2, whichever the installed client uses
 from transformers.pipelines.base import ChunkPipeline
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .audio_avb import (
         MAX_SECONDS,
         AudioError,
@@ -66,11 +66,11 @@ except ImportError:
 
 TASK = "vocal-burst-recognition"
 MAX_DOWNLOAD_BYTES = 128 * 2**20  # ten minutes of 16-bit stereo at 48 kHz are 110 MiB
-DOWNLOAD_SECONDS = 30.0  # for the whole of a file
+DOWNLOAD_SECONDS = 30.0  # for a whole file
 
 
 def scores_from_logits(logits: np.ndarray, config) -> np.ndarray:
-    """(clips, labels) logits → scores: those of a regression as they are, those of classes as probabilities."""
+    """(clips, labels) logits → scores: unchanged for a regression, probabilities for a classification."""
     if config.loss == "multitask":
         parts = [(task, logits[..., place]) for task, place in zip(config.tasks, config.task_slices, strict=True)]
         return np.concatenate([softmax(part) if task["loss"] == "ce" else part for task, part in parts], axis=-1)
@@ -78,28 +78,29 @@ def scores_from_logits(logits: np.ndarray, config) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
 
 
 class VocalBurstPipeline(ChunkPipeline):
-    """Scores of vocal bursts, by `Wav2Vec2ForVocalBurst` or a baseline.
+    """Scores vocal bursts with `Wav2Vec2ForVocalBurst` or a baseline.
 
-    Args, of the constructor or of a call:
-        top_k: the so many highest scores, sorted; None is every label in the task's order.
-        window_seconds: length of the windows a recording is cut into, each scored as a clip of its own; None scores
-            the whole recording as one clip.
-        hop_seconds: from one window's start to the next one's; None is `window_seconds`, windows side by side.
+    Args (of the constructor or of a call):
+        top_k: return only this many highest scores, sorted; None returns all labels in the task's order.
+        window_seconds: length of the windows into which a recording is divided, each scored as a clip; None scores the
+            whole recording as one clip.
+        hop_seconds: from the start of one window to the next; None is `window_seconds`: windows without overlap.
         max_seconds: longest recording that is accepted, seconds.
-        coverage: of a calibrated model: each label says by `in_set` whether it is in the set that holds the true label
-            of so many clips (0.9: 90 %), each score of a regression has `low` and `high`; None is neither.
-        false_alarms_per_hour: of a model whose calibration says what is a burst: each label has `burst_score` and
-            `is_burst` of its clip or window, too; at most so many windows (2 s, one per second) of an hour without
-            bursts are taken for one. 5, 10, 20, 60, 180 or 360.
-        views: speeds at which each clip or window is scored (`audio_avb.speed_views`); the answer is the mean of the
-            scores. As many times the work; 1 is the clip as it is.
-        batch_size: clips, windows or views that go through the model together (1).
+        coverage: for a calibrated model: adds `in_set` to each label, whether it is in the set that contains the true
+            label of this fraction of clips (0.9: 90 %), or `low` and `high` to each score of a regression; None adds
+            neither.
+        false_alarms_per_hour: for a model whose calibration has a burst check: adds `burst_score` and `is_burst` of
+            the clip or window to each label. At most this many windows (2 s, one per second) in an hour without bursts
+            are taken for bursts. 5, 10, 20, 60, 180 or 360.
+        views: number of speeds at which each clip or window is scored (`audio_avb.speed_views`); the result is the
+            mean of the scores. Takes that many times as long; 1 is the unchanged clip.
+        batch_size: number of clips, windows or views per batch (1).
     """
 
     _load_feature_extractor = True
@@ -110,10 +111,10 @@ class VocalBurstPipeline(ChunkPipeline):
 
     @cached_property
     def calibration(self):
-        """What lies beside the weights, fitted to them; None where there is nothing. Probabilities are given by it."""
+        """The calibration stored beside the weights, or None. Probabilities are calibrated with it."""
         config = self.model.config
         name = getattr(config, "_name_or_path", "")
-        if not name:  # a model made here
+        if not name:  # a model trained in this process
             return None
         weights = getattr(self.model, "trained_weights", None)
         if weights is None:
@@ -124,25 +125,25 @@ class VocalBurstPipeline(ChunkPipeline):
         """Scores one clip or many.
 
         Args:
-            inputs: a path, an http(s) address, the bytes of a file, a file opened for reading bytes, a waveform
-                (samples,) or (samples, channels) with its rate, `(array, rate)`, a dict `{"array" or "raw": ...,
-                "sampling_rate": ...}` or `{"bytes": ..., "path": ...}`, or what `datasets` gives for a row's audio. A
-                waveform without its rate is taken for one at the model's, with a warning. Or many of them: a list,
+            inputs: a path, an http(s) URL, the bytes of a file, a file opened in binary mode, a waveform (samples,) or
+                (samples, channels) with its sampling rate, `(array, rate)`, a dict `{"array" or "raw": ...,
+                "sampling_rate": ...}` or `{"bytes": ..., "path": ...}`, or a row's audio from `datasets`. A waveform
+                without a sampling rate is assumed to have the model's, with a warning. Or several of these: a list,
                 tuple, column, generator or torch dataset.
-            kwargs: see the class; and `num_workers`, the processes that decode a torch dataset.
+            kwargs: see the class; and `num_workers`, the number of processes that decode a torch dataset.
 
         Returns:
-            For one clip `[{"label": ..., "score": ...}, ...]`, or with `window_seconds`
+            For one clip, `[{"label": ..., "score": ...}, ...]`; with `window_seconds`,
             `[{"start": ..., "end": ..., "scores": [{"label": ..., "score": ...}, ...]}, ...]`, times in seconds. The
-            last window ends with the recording and begins early enough to be a whole one; a recording shorter than a
-            window is one. For a list, tuple or column a list of these; for a generator or dataset an iterator.
+            last window ends with the recording and has full length; a recording shorter than a window is one window.
+            For a list, tuple or column, a list of these; for a generator or dataset, an iterator.
 
         Raises:
-            AudioError: a clip cannot be read, as `audio_avb.load_audio` says; its message names the clip.
-            ValueError: an illegal argument.
+            AudioError: a clip cannot be read, see `audio_avb.load_audio`; the message names the clip.
+            ValueError: an argument is invalid.
         """
         if isinstance(inputs, Sequence) and not is_one_clip(inputs):
-            # Through a generator: a column of datasets is never decoded as a whole, and an empty list is no error.
+            # Through a generator, so that a column is never decoded as a whole, and an empty list is not an error.
             return list(super().__call__((clip for clip in inputs), **kwargs))
         return super().__call__(inputs, **kwargs)
 
@@ -181,14 +182,14 @@ class VocalBurstPipeline(ChunkPipeline):
         max_seconds: float = MAX_SECONDS,
         views: int = 1,
     ) -> Iterator[dict]:
-        """One recording → the model's inputs of each view of each of its windows."""
+        """Yields the model's inputs for each view of each window of a recording."""
         rate = self.feature_extractor.sampling_rate
         waveform = read_audio(source, rate, max_seconds)
         spans = window_spans(len(waveform), rate, window_seconds, hop_seconds)
         settings = {"sampling_rate": rate, "return_attention_mask": True, "return_tensors": "pt"}
         for number, (start, end) in enumerate(spans):
             heard = [waveform[start:end]]
-            if views > 1:  # of the clip as it is prepared, as predict_avb.py makes them
+            if views > 1:  # of the prepared clip, as in predict_avb.py
                 heard = speed_views(AudioPreparation.of(self.feature_extractor).apply(heard[0]), views)
                 settings["prepared"] = True
             span = None if window_seconds is None else (start / rate, end / rate)
@@ -199,7 +200,7 @@ class VocalBurstPipeline(ChunkPipeline):
     def _forward(self, model_inputs: dict) -> dict:
         inputs = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
         inputs["input_values"] = inputs["input_values"].to(self.dtype)
-        # The logits first: the batch is counted by the first entry.
+        # The logits come first, because the batch size is read from the first entry.
         return {
             "logits": self.model(**inputs).logits.float(),
             "span": model_inputs["span"],
@@ -214,7 +215,7 @@ class VocalBurstPipeline(ChunkPipeline):
         false_alarms_per_hour: float | None = None,
         views: int = 1,
     ) -> list[dict]:
-        """The windows of one recording → its answer."""
+        """Combines the windows of one recording into its result."""
         logits = torch.cat([output["logits"] for output in model_outputs]).numpy()  # (windows × views, labels)
         found = scores_from_logits(logits, self.model.config)
         found = found.reshape(-1, views, found.shape[-1]).mean(1)  # (windows, labels)
@@ -245,10 +246,10 @@ class VocalBurstPipeline(ChunkPipeline):
 def window_spans(
     samples: int, rate: int, window_seconds: float | None, hop_seconds: float | None
 ) -> list[tuple[int, int]]:
-    """First and past-the-last sample of each window of a recording of so many samples at `rate` Hz.
+    """The first sample of each window, and the one after its last, of a recording of `samples` samples at `rate` Hz.
 
     Raises:
-        ValueError: `hop_seconds` without `window_seconds` or longer, or shorter than a sample.
+        ValueError: `hop_seconds` is longer than `window_seconds`, shorter than a sample, or given without it.
     """
     if window_seconds is None:
         if hop_seconds is not None:
@@ -270,19 +271,19 @@ def window_spans(
 
 
 def is_one_clip(source) -> bool:
-    """Whether it is one clip in any of the forms that `read_audio` takes; a file is one too, though it has lines."""
+    """Whether it is one clip in any form that `read_audio` accepts; a file is one clip, although it is iterable."""
     kinds = (str, bytes, bytearray, memoryview, os.PathLike, io.IOBase, dict, np.ndarray, torch.Tensor)
     return isinstance(source, kinds) or is_array_with_rate(source) or is_audio_decoder(source)
 
 
 def is_audio_decoder(source) -> bool:
-    """Whether it is what `datasets` decodes to; without torchcodec there is none, and no need to import it."""
+    """Whether it is a decoder of `datasets`; it cannot be one unless torchcodec is already imported."""
     torchcodec = sys.modules.get("torchcodec")
     return torchcodec is not None and isinstance(source, torchcodec.decoders.AudioDecoder)
 
 
 def is_array_with_rate(source) -> bool:
-    """Whether it is one clip as (array, rate), or as Gradio has it (rate, array)."""
+    """Whether it is one clip as (array, rate) or, as in Gradio, (rate, array)."""
     if not (isinstance(source, tuple) and len(source) == 2):
         return False
     kinds = {isinstance(part, numbers.Number) for part in source}
@@ -290,7 +291,7 @@ def is_array_with_rate(source) -> bool:
 
 
 def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
-    """Any input of the pipeline → float32 waveform (samples,) at `sampling_rate` Hz, neither trimmed nor levelled.
+    """Reads any input of the pipeline as a float32 waveform (samples,) at `sampling_rate` Hz, not trimmed or levelled.
 
     Raises:
         AudioError: it cannot be read, downloaded or used.
@@ -328,7 +329,7 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
 
 
 def _read_file(file: io.IOBase) -> bytes:
-    """An open file's content, from where it stands, at most `MAX_DOWNLOAD_BYTES`."""
+    """Reads an open file from its current position, at most `MAX_DOWNLOAD_BYTES`."""
     if isinstance(file, io.TextIOBase):
         raise AudioError("<file>: opened as text; open it for bytes: open(path, 'rb')")
     content = file.read(MAX_DOWNLOAD_BYTES + 1)
@@ -338,10 +339,10 @@ def _read_file(file: io.IOBase) -> bytes:
 
 
 def download(url: str) -> bytes:
-    """The content of an http(s) address, at most `MAX_DOWNLOAD_BYTES`, within `DOWNLOAD_SECONDS`.
+    """Downloads an http(s) URL, at most `MAX_DOWNLOAD_BYTES`, within `DOWNLOAD_SECONDS`.
 
     Raises:
-        AudioError: no answer, an answer that is no success, too large, or too slow.
+        AudioError: there is no response, or it is not successful, too large or too slow.
     """
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     content = bytearray()
