@@ -2,7 +2,8 @@
 
 Self-contained code for the Hub. Each is a function of `frames` (batch, frames, labels), the `mask` (batch, frames) of
 those that count, and by name `scores` (batch, frames, 1), which only `attention` has, and `lengths` (batch,), the
-frames of each clip without padding; it gives (batch, labels). `first`, `last`, `max` and `avg` are section III-B's.
+frames of each clip without padding; it gives (batch, labels). It must survive export to ONNX: where PyTorch makes
+floats of integers by itself (`log`, `sqrt`), say `.float()`. `first`, `last`, `max` and `avg` are section III-B's.
 """
 
 from collections.abc import Callable

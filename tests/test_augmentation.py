@@ -1,10 +1,14 @@
 """Augmented train clips: what each change does, what it is drawn from, and that a real training uses it."""
 
+import re
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from audio_avb import SAMPLING_RATE
+from avb.arguments import DataArguments
 from avb.errors import AvbError
 from avb.training.augmentation import AugmentedClips
 from avb.training.draws import DRAWS, MIXUP, read_augmentations
@@ -32,6 +36,11 @@ def draws(name: str, waveform: np.ndarray, epochs: int = 20) -> list[np.ndarray]
         clips.set_epoch(epoch)
         results.append(clips[0]["input_values"])
     return results
+
+
+def test_help_names_every_change():
+    (field,) = (field for field in fields(DataArguments) if field.name == "augment")
+    assert not [name for name in DRAWS if not re.search(rf"\b{name}\b", field.metadata["help"])]
 
 
 def test_rate_changes_duration_and_pitch_together():

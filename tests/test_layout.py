@@ -216,10 +216,10 @@ def imported_modules(node: ast.AST) -> set[str]:
     return {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
 
 
-@pytest.mark.parametrize("name", ["baseline", "emo18", "log_mel_cnn", "opensmile_mlp", "se_resnet"])
-def test_a_baseline_taken_along_to_the_hub_imports_nothing_of_avb(name):
-    found = project_imports(ROOT / "avb" / "baselines" / f"{name}.py")
-    assert found <= {path.stem for path in SERVED}
+@pytest.mark.parametrize("path", sorted((ROOT / "avb" / "baselines").glob("*.py")), ids=lambda path: path.stem)
+def test_a_baseline_taken_along_to_the_hub_imports_nothing_of_avb(path):
+    stays_here = path.name in ("__init__.py", "features.py")
+    assert (project_imports(path) <= {path.stem for path in SERVED}) != stays_here
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -233,6 +233,20 @@ def test_files_fit_in_the_head(path):
 def test_what_a_docstring_shows_is_what_comes_out(name):
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted and not outcome.failed
+
+
+def test_the_page_of_the_architecture_names_what_is_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    said = set(re.findall(r"`([^`\n]+)`", page.partition("## To change something")[2]))
+    said = {name for name in said if not re.search("NAME|KIND|SPLIT", name)}
+    files = {name for name in said if re.fullmatch(r"[\w./-]+(\.(py|md|csv|txt|yaml)|/)", name)}
+    places = ["", "web", *{path.parent.relative_to(ROOT) for path in MODULES}]
+    lost = {name for name in files if not any((ROOT / place / name).exists() for place in places)}
+    assert len(files) > 60 and not lost
+    identifiers = {name.rpartition(".")[2] for name in said if re.fullmatch(r"[A-Za-z_]+", name)} - {"evaluate"}
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in [*MODULES, *ROOT.glob("*_avb.py")])
+    lost = {name for name in identifiers if not re.search(rf"\b{name}\b", sources)}
+    assert len(identifiers) > 30 and not lost
 
 
 def test_what_is_imported_is_declared():
@@ -310,7 +324,7 @@ def test_the_core_needs_no_package_of_an_extra():
 
 @pytest.mark.nightly
 def test_a_row_of_a_table_does_not_pass_ever_more_files_to_become_a_number():
-    """31 hand it over. Before a new one is let in: is there a file that does nothing but hand it on?"""
+    """29 hand it over. Before a new one is let in: is there a file that does nothing but hand it on?"""
     done = subprocess.run([sys.executable, "-m", "tests.row_path"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1].split()[0]) <= 31, done.stdout
+    assert int(done.stdout.splitlines()[-1].split()[0]) <= 29, done.stdout

@@ -44,7 +44,6 @@ EXPECTED = {
     "_save_optimizer_and_scheduler": ["output_dir"],
     "compute_loss": ["model", "inputs", "return_outputs", "num_items_in_batch"],
     "create_optimizer": ["model"],
-    "evaluate": ["eval_dataset", "ignore_keys", "metric_key_prefix"],
     "evaluation_loop": ["dataloader", "description", "prediction_loss_only", "ignore_keys", "metric_key_prefix"],
     "get_batch_samples": ["epoch_iterator", "num_batches", "device"],
     "train": ["resume_from_checkpoint", "trial", "ignore_keys_for_eval"],

@@ -68,9 +68,9 @@ def wilson_interval(hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
 
 
 @quiet
-def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+def accuracy(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
     """Share of clips whose class is right; NaN for no clip. Arguments and errors as `confusion_matrix`."""
-    confusion = confusion_matrix(y_true, y_pred)
+    confusion = confusion_matrix(y_true, y_pred, num_labels)
     return float(np.trace(confusion) / confusion.sum())
 
 

@@ -18,7 +18,7 @@ from avb.metrics.classification import (
     uar,
     wilson_interval,
 )
-from avb.metrics.further import CLASSIFICATION, REGRESSION
+from avb.metrics.further import CLASSIFICATION, REGRESSION, Score
 from avb.metrics.regression import (
     ccc,
     ccc_of_moments,
@@ -129,7 +129,7 @@ def _point_scores(task: Task | MultiTask, y_true: np.ndarray, y_pred: np.ndarray
     if task.kind == "regression":
         scores = np.asarray(ccc(y_true, y_pred))  # (labels,)
         per_label = {f"ccc_{label}": float(score) for label, score in zip(task.labels, scores, strict=True)}
-        further = {name: score.of(y_true, y_pred) for name, score in REGRESSION.items() if score.each_epoch}
+        further = _further_scores(REGRESSION, y_true, y_pred, only_each_epoch=True)
         return {"ccc": float(scores.mean()), "pearson": float(np.mean(pearson(y_true, y_pred)))} | further | per_label
     return _class_scores(y_true, y_pred, task.num_labels, only_each_epoch=True)
 
@@ -224,7 +224,7 @@ def _evaluate_regression(
         "ccc_high": float(high),
         "chance": 0.0,
         "pearson": float(label_pearson.mean()),
-        **{name: score.of(y_true, y_pred) for name, score in REGRESSION.items()},
+        **_further_scores(REGRESSION, y_true, y_pred),
         "per_label": {label: dict(zip(names, row, strict=True)) for label, row in zip(task.labels, rows, strict=True)},
     }
 
@@ -274,12 +274,13 @@ def _class_scores(
     return {
         "uar": present if len(occurring) == num_labels else np.nan,
         "uar_present": present,
-        **{
-            name: score.of(y_true, y_pred, num_labels)
-            for name, score in CLASSIFICATION.items()
-            if score.each_epoch or not only_each_epoch
-        },
+        **_further_scores(CLASSIFICATION, y_true, y_pred, num_labels, only_each_epoch=only_each_epoch),
     }
+
+
+def _further_scores(scores: dict[str, Score], *arrays, only_each_epoch: bool = False) -> dict[str, float]:
+    wanted = {name: score for name, score in scores.items() if score.each_epoch or not only_each_epoch}
+    return {name: float(np.mean(score.of(*arrays))) for name, score in wanted.items()}
 
 
 def has_label(task: Task | MultiTask, y_true: np.ndarray) -> np.ndarray:

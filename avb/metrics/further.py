@@ -17,13 +17,14 @@ class Score(NamedTuple):
 
     Attributes:
         of: its function of targets and predictions: of a regression (clips, labels) with NaN for a missing label, of
-            a classification (clips,) class indices with -100, and behind them the number of classes.
+            a classification (clips,) class indices with -100, and behind them the number of classes. It gives a number,
+            or one per label, of which the mean counts.
         title: what a card calls it.
         hub_type: the Hub's name of the metric; None where it has none, and the score stays out of `model-index`.
         each_epoch: whether it is logged after each epoch too.
     """
 
-    of: Callable[..., float]
+    of: Callable[..., float | np.ndarray]
     title: str
     hub_type: str | None = None
     each_epoch: bool = True
@@ -31,12 +32,12 @@ class Score(NamedTuple):
 
 REGRESSION = {
     "official_ccc": Score(
-        lambda y_true, y_pred: float(np.mean(official_ccc(y_true, y_pred))),
+        official_ccc,
         "CCC, computed as in the challenge's script",
         each_epoch=False,
     ),
 }
 CLASSIFICATION = {
-    "accuracy": Score(lambda y_true, y_pred, num_labels: accuracy(y_true, y_pred), "accuracy", "accuracy"),
+    "accuracy": Score(accuracy, "accuracy", "accuracy"),
     "macro_f1": Score(macro_f1, "macro F1", "f1"),
 }

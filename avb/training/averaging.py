@@ -6,6 +6,8 @@ than `ema_decay`; otherwise the random initial weights would have an effect for 
 batch norm are averaged too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,30 +26,33 @@ State = dict[str, torch.Tensor]
 class AveragingTrainer(CheckpointTrainer):
     """The Trainer with `ema_decay`; without it, nothing here has an effect.
 
-    In training `evaluate` has the averaged weights; at its end the model has them too, the best epoch's where
+    In training evaluation has the averaged weights; at its end the model has them too, the best epoch's where
     `load_best_model_at_end` asks for them.
     """
 
-    def __init__(self, *, args, **kwargs):
-        self.average: State | None = None
-        super().__init__(args=args, **kwargs)
-        if args.ema_decay is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise AvbError("--ema_decay does not run under FSDP or DeepSpeed, which keep weights in parts")
-            self.add_callback(AverageCallback(self))
+    average: State | None = None
+
+    def keep_average(self):
+        """Called before training, where there is `ema_decay`."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise AvbError("--ema_decay does not run under FSDP or DeepSpeed, which keep weights in parts")
+        self.add_callback(AverageCallback(self))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         self.average = None  # made at the first step, or read from the checkpoint
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """In training the model has them meanwhile, where there are any."""
         if not self.is_in_train or self.average is None:
-            return super().evaluate(*args, **kwargs)
+            yield
+            return
         model = self._averaged_model()
         trained = copy_state(model)
         model.load_state_dict(self.average)
         try:
-            return super().evaluate(*args, **kwargs)
+            yield
         finally:
             model.load_state_dict(trained)
 

@@ -8,8 +8,8 @@ early stopping, and whether training has ended.
 
 import os
 import shutil
-from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -38,12 +38,14 @@ class Terminated(SystemExit):
 class CheckpointTrainer(Trainer):
     """The Trainer whose checkpoints are whole or absent; see the module. `output_dir` must be one for all processes."""
 
-    def __init__(self, *, args, callbacks: Sequence[TrainerCallback] = (), **kwargs):
-        args.restore_callback_states_from_checkpoint = True  # early stopping's counter
-        self.sigterm = SigtermCallback(self)
-        self._resumed_from: Path | None = None
-        self._saving_under: Path | None = None
-        super().__init__(args=args, callbacks=[*callbacks, self.sigterm], **kwargs)
+    _resumed_from: Path | None = None
+    _saving_under: Path | None = None
+
+    @cached_property
+    def sigterm(self) -> "SigtermCallback":
+        callback = SigtermCallback(self)
+        self.add_callback(callback)
+        return callback
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """As the stock method.
@@ -53,6 +55,7 @@ class CheckpointTrainer(Trainer):
             Terminated: SIGTERM came.
         """
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self.args.restore_callback_states_from_checkpoint = True  # early stopping's counter
         self.sigterm.listen()
         try:
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)

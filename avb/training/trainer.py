@@ -119,6 +119,8 @@ class BurstTrainer(AveragingTrainer):
             self.remove_callback(stock)
         if not args.disable_tqdm:
             self.add_callback(ProgressLines(best_metric(task), partial(expected_seconds, self)))
+        if args.ema_decay is not None:
+            self.keep_average()
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
         self.graphed = self._capture_steps(is_cut_up)
@@ -310,14 +312,17 @@ class BurstTrainer(AveragingTrainer):
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs):
         """As the stock method, but the loss is that of the whole split, not the mean of its batches'."""
-        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if output.label_ids is not None:
-            predictions, labels = (
-                torch.as_tensor(array, device=self.args.device) for array in (output.predictions, output.label_ids)
+        with self.averaged_weights():
+            output = super().evaluation_loop(
+                dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs
             )
-            with torch.no_grad():
-                loss = self.accelerator.unwrap_model(self.model).compute_loss(predictions, labels)
-            output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
+            if output.label_ids is not None:
+                predictions, labels = (
+                    torch.as_tensor(array, device=self.args.device) for array in (output.predictions, output.label_ids)
+                )
+                with torch.no_grad():
+                    loss = self.accelerator.unwrap_model(self.model).compute_loss(predictions, labels)
+                output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
         return output
 
     # ---- optimiser --------------------------------------------------------------------------------------------------
