@@ -26,6 +26,7 @@ EXPECTED = {
     ],
     "_load_best_model": [],
     "_load_optimizer_and_scheduler": ["checkpoint"],
+    "_prepare_inputs": ["inputs"],
     "_run_epoch": [
         "model",
         "epoch",
