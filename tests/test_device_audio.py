@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 from scaled_run import clips, make_trainer
-from trainings import EVERY_STEP, NOISY, difference, is_same, log, weights
+from trainings import EVERY_STEP, NOISY, SYNCHRONISING, Operations, difference, is_same, log, weights
 
 from audio_avb import SAMPLING_RATE
 from avb.collator import BurstCollator
@@ -150,15 +150,29 @@ def test_a_batch_is_that_of_the_disk_up_to_16_bits(normalizes):
     assert (batch["input_values"] - expected["input_values"]).abs().le(peaks * 2e-5 + 1e-9).all()
 
 
-def test_clips_are_read_by_places_as_by_slices(monkeypatch):
-    """By slices on a CPU, by places on a GPU."""
+def test_clips_are_read_all_at_once_as_one_by_one():
     audio = DeviceAudio({"train": bursts()}, CPU, normalizes=False)
     clips, starts, samples = torch.tensor([3, 11, 5]), torch.tensor([7, 0, 2]), torch.tensor([100, 480, 9])
-    by_slices = audio.read(clips, starts, samples, 500)
-    monkeypatch.setattr(audio, "device", torch.device("meta"))  # only what is asked for its type
-    assert (
-        torch.equal(audio.read(clips, starts, samples, 500), by_slices) and by_slices.any(1).tolist()[:2] == [True] * 2
-    )
+    one_by_one = audio.read(clips, starts, samples, 500)
+    audio.clip_by_clip = False
+    assert torch.equal(audio.read(clips, starts, samples, 500), one_by_one)
+    assert one_by_one.any(1).tolist() == [True, True, False]  # the last one is silence
+
+
+def test_on_a_gpu_a_batch_asks_the_device_for_nothing():
+    """Nor is more than a number copied there, once what is constant lies there."""
+    rows = bursts()
+    augmentation = draws.Augmentation(rows["num_samples"][:], NAMES, prob=0.8, seed=3)
+    audio = DeviceAudio({"train": rows}, CPU, normalizes=True)
+    train = audio.clips({"train": rows}, augmentation)["train"]
+    batch = DeviceCollator()([train[number] for number in range(len(rows))])
+    expected, audio.clip_by_clip = audio.hear(batch), False
+    audio.hear(batch)
+    with Operations() as seen:
+        heard_at_once = audio.hear(batch)
+    assert {"gather", "_fft_r2c", "index"} <= seen.names and not seen.names & {*SYNCHRONISING, "lift_fresh"}
+    assert torch.equal(heard_at_once["attention_mask"], expected["attention_mask"])
+    assert (heard_at_once["input_values"] - expected["input_values"]).square().mean() < 1e-3  # another resampler
 
 
 def test_sizes_of_ffts_are_few_and_large_enough():

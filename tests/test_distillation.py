@@ -215,18 +215,19 @@ def test_a_model_teaches_by_the_real_command(sample, tmp_path):
     name = save_model(tmp_path / "teacher", TASKS["type"])
     argv = [*common, "--encoder", "recipes/encoders/tiny.yaml", "--freeze", "none", "--encoder_layer", "1"]
     argv += ["--rnn_layers", "0", "--max_steps", "2", "--logging_steps", "1", "--logging_strategy", "steps"]
-    losses = []
-    for weight in ("0", "1"):
-        output_dir = str(tmp_path / weight)
-        assert train_avb.main([*argv, "--teachers", name, "--teacher_weight", weight, "--output_dir", output_dir]) == 0
-        history = json.loads((tmp_path / weight / "trainer_state.json").read_text())["log_history"]
-        losses.append([row["loss"] for row in history if "loss" in row])
+
+    def train(folder: str, *more: str) -> list[float]:
+        assert train_avb.main([*argv, *more, "--output_dir", str(tmp_path / folder)]) == 0
+        history = json.loads((tmp_path / folder / "trainer_state.json").read_text())["log_history"]
+        return [row["loss"] for row in history if "loss" in row]
+
+    losses = [train(weight, "--teachers", name, "--teacher_weight", weight) for weight in ("0", "1")]
     ids = load_bursts("hume_vb", sample, "type").splits["train"]["id"]
-    folds = save_folds(tmp_path / "cv", TASKS["type"], {clip: number % 2 for number, clip in enumerate(ids)})
-    assert train_avb.main([*argv, "--teachers", folds, "--augment", "mixup", "--output_dir", str(tmp_path / "f")]) == 0
-    assert train_avb.main([*argv, "--output_dir", str(tmp_path / "plain")]) == 0
-    history = json.loads((tmp_path / "plain" / "trainer_state.json").read_text())["log_history"]
-    plain = [row["loss"] for row in history if "loss" in row]
+    folds = ["--teachers", save_folds(tmp_path / "cv", TASKS["type"], {clip: row % 2 for row, clip in enumerate(ids)})]
+    folds += ["--augment", "mixup"]
+    on_device = train("device", *folds, "--audio_on_device", "true")  # whose samples the teachers hear, too
+    np.testing.assert_allclose(on_device, train("disk", *folds), atol=1e-3)
+    plain = train("plain")
     np.testing.assert_allclose(losses[0], plain, rtol=1e-5)
     assert np.abs(np.subtract(losses[1], plain)).max() > 1e-3
 

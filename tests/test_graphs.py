@@ -14,8 +14,7 @@ from conftest import GROUP_NORM, LAYER_NORM, TINY
 from scaled_run import make_trainer
 from tiny_kinds import STOCK
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from trainings import NOISY, difference, weights
+from trainings import NOISY, SYNCHRONISING, Operations, difference, weights
 
 from avb.arguments import AvbTrainingArguments
 from avb.baselines.log_mel_cnn import LogMelCNN, LogMelCNNConfig
@@ -25,8 +24,6 @@ from avb.training.graphs import FIRST_STEPS, CudaCapture, GraphedSteps, reason_a
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst
 from spectrum_avb import kaldi_filters, whisper_filters
-
-SYNCHRONISING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique")
 
 
 class Again:
@@ -49,20 +46,6 @@ class Again:
             function()
 
         return replay
-
-
-class Operations(TorchDispatchMode):
-    """Names of what runs, and of what is copied from lists of the host more than a number."""
-
-    def __init__(self):
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        if name != "lift_fresh" or args[0].numel() > 1:
-            self.names.add(name)
-        return function(*args, **(kwargs or {}))
 
 
 # ---- what is captured ------------------------------------------------------------------------------------------------
@@ -137,7 +120,9 @@ def test_what_asks_is_noticed():
 # ---- how it trains ---------------------------------------------------------------------------------------------------
 
 TRAININGS = {
-    "missing labels": {"missing": 20},
+    "missing labels, clips on the device": {
+        "missing": 20, "audio_on_device": "true", "augment": ["rate", "shift", "noise"],
+    },
     "classes, some missing, weighed": {
         "task": "type", "missing": 7, "model": {"class_weights": "balanced", "pooling": "attention"},
     },

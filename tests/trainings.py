@@ -11,10 +11,12 @@ import scaled_run
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 NOISY = {"hidden_dropout": 0.2, "head_dropout": 0.2, "mask_time_prob": 0.2}  # every draw of random numbers counts
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
 EVERY_STEP |= {"save_total_limit": None, "load_best_model_at_end": True}
+SYNCHRONISING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique")  # operations that a host waits for
 SCRIPT = str(ROOT / "tests" / "scaled_run.py")
 
 
@@ -70,3 +72,17 @@ def _read(folder: Path) -> Scaled:
 
 def difference(first: dict, second: dict) -> float:
     return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
+
+
+class Operations(TorchDispatchMode):
+    """Names of what runs, and of what is copied from lists of the host more than a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name != "lift_fresh" or args[0].numel() > 1:
+            self.names.add(name)
+        return function(*args, **(kwargs or {}))

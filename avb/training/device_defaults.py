@@ -5,6 +5,7 @@ and clips are loaded by worker processes that run until training ends. Given val
 that affect results are written to the run's recipe, and a resumed run keeps them.
 """
 
+import gc
 import os
 import warnings
 from collections.abc import Container
@@ -96,7 +97,8 @@ def fill_in_loading(args: AvbTrainingArguments, given: Container[str]):
 
 
 def free_bytes(device: torch.device) -> int:
-    """Of a GPU's memory what a tensor can have: also what torch keeps for later, after a fold, say."""
+    """Of a GPU's memory what a tensor can have: also what torch keeps for later, and what the model of a fold had."""
+    gc.collect()
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
