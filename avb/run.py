@@ -46,7 +46,7 @@ from avb.run_files import (
 from avb.training import defaults, device_defaults
 from avb.training.build import build_model, check_model
 from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
-from avb.training.device_audio import Placed, place_clips
+from avb.training.device_audio import Placed, check_changes, place_clips
 from avb.training.distillation import are_models, soften
 from avb.training.draws import MIXUP, read_augmentations
 from avb.training.frozen import training_inputs
@@ -79,6 +79,8 @@ def run(
     is_main_process = args.process_index == 0
     check_arguments(data_args, pushes=repo_id is not None)
     check_packages(args)
+    if args.audio_on_device == "true":
+        check_changes(data_args.augment or [])
     if args.resume and not args.overwrite and is_finished(args.output_dir):
         if is_main_process:
             print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains again)")

@@ -219,7 +219,9 @@ def test_what_cannot_lie_there_is_refused_in_one_line():
         (BurstCollator(extractor), ["rate", "pitch:0.1"], "--augment pitch is done on a processor"),
         (FrameCollator(8), [], "what was computed of them before"),
     ):
-        with pytest.raises(AvbError, match=f"--audio_on_device true cannot be: .*{reason}.*; with false they come"):
+        with pytest.raises(
+            AvbError, match=f"--audio_on_device true is not possible: .*{reason}.*. With false, clips come"
+        ):
             place_clips(splits, collator, names, 0.5, 0, "true", CPU)
         placed = place_clips(splits, collator, names, 0.5, 0, "auto", torch.device("cuda"))
         assert placed.audio is None and reason in placed.reason

@@ -209,16 +209,35 @@ def place_clips(
             lying = audio.clips(splits, augmentation)
             return Placed(lying, lying["train"], DeviceCollator(), audio)
         if choice == "true":
-            raise AvbError(f"--audio_on_device true cannot be: {reason}; with false they come from the disk")
+            raise AvbError(_refusal(reason))
     return Placed(splits, AugmentedClips(train, names, prob, seed) if names else train, collator, reason=reason)
+
+
+def check_changes(names: Sequence[str]):
+    """What can be said of `--audio_on_device true` before there are clips.
+
+    Raises:
+        AvbError: one of the changes is not done there, or is unknown.
+    """
+    if reason := _reason_in_changes(names):
+        raise AvbError(_refusal(reason))
+
+
+def _refusal(reason: str) -> str:
+    return f"--audio_on_device true is not possible: {reason}. With false, clips come from the disk"
+
+
+def _reason_in_changes(names: Sequence[str]) -> str | None:
+    others = sorted(set(read_augmentations(names, 0)) - set(BATCHED))
+    return f"--augment {' '.join(others)} is done on a processor, clip by clip" if others else None
 
 
 def reason_against(splits: Mapping[str, Dataset], collator, names: Sequence[str], device: torch.device) -> str | None:
     """Why the audio of these splits cannot lie on a device; None where it can. Arguments as `place_clips`."""
     if not isinstance(collator, BurstCollator):
         return "the model reads what was computed of them before (frames of a frozen part, or functionals)"
-    if others := sorted(set(read_augmentations(names, 0)) - set(BATCHED)):
-        return f"--augment {' '.join(others)} is done on a processor, clip by clip"
+    if reason := _reason_in_changes(names):
+        return reason
     if device.type != "cuda":
         return None
     needed = 2 * sum(int(np.sum(split["num_samples"][:])) for split in splits.values())

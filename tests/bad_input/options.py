@@ -54,6 +54,12 @@ CASES = [
     Case("avb.train, flash_attention_2", train(attn_implementation="flash_attention_2"), "error: leave it at sdpa"),
     Case("--deepspeed of a file that is not there", train(deepspeed="none.json"), "error: --deepspeed"),
     Case("--ddp_backend x", pretrain("--ddp_backend", "x"), "error: if it is left out, the device's own is used"),
+    Case("--audio_on_device often", train(audio_on_device="often"), "error: it must be auto, true or false"),
+    Case(
+        "--audio_on_device true, with a change that is not done there",
+        train(audio_on_device="true", augment=["rate", "pitch"]),
+        "error: With false, clips come from the disk",
+    ),
     Case("--optim of a package that is missing", train(optim="lomo"), "error: or leave it out"),
     Case("--optim that is unknown", train(optim="adamx"), "error: invalid choice"),
     Case("--report_to of a package that is missing", train(report_to="neptune"), "error: or leave it out"),
