@@ -40,7 +40,7 @@ def test_every_stock_argument_changes_a_result_or_is_marked():
     stock = {field.name for field in fields(TrainingArguments) if field.init}
     marked = set(names_with("changes_result", False))
     assert not marked & set(CHANGE_RESULTS)
-    assert stock - marked == stock & set(CHANGE_RESULTS), "new in transformers: mark it in _STOCK, or add it here"
+    assert stock - marked == stock & set(CHANGE_RESULTS), "new in transformers: mark it in STOCK, or add it here"
 
 
 def test_a_property_is_of_an_argument_that_there_is():
