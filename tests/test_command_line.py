@@ -196,5 +196,5 @@ def test_list_recipes(capsys):
 def test_a_recipe_named_as_a_shipped_model_makes_that_kind(model):
     arguments = parse(f"emogator/{model}")[0]
     head = (ROOT / "recipes" / "emogator" / f"{model}.yaml").read_text().splitlines()[0]
-    assert head.startswith(f"# What {model} is")
+    assert head.startswith(f"# The recipe of {model}:")
     assert (arguments.model == "log_mel_cnn") == (model == "emogator-cnn")
