@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,6 +114,18 @@ def test_models_say_of_a_batch_what_they_say_of_its_clips_alone(tmp_path, wavefo
     np.testing.assert_allclose(softened[0], 0.25 * scores[0] + 0.75 * np.array([0, 1, 0]), atol=1e-5)
     np.testing.assert_allclose(softened[1], scores[1], atol=1e-5)
     assert not softened.requires_grad
+
+
+def test_a_step_does_not_wait_for_a_teacher_that_hears_its_batch(tmp_path, monkeypatch):
+    """Scores on the meta device have no values: a copy of them to the host would raise."""
+    names = [save_model(tmp_path / "like", MOOD, peak_db=-3.0), save_model(tmp_path / "unlike", MOOD, peak_db=-6.0)]
+    like, unlike = (teachers[None] for teachers in ModelTeachers(names, MOOD, HEARD, 1.0, CPU).teachers)
+    outputs = SimpleNamespace(logits=torch.empty(1, 3, device="meta"))
+    monkeypatch.setattr(type(like.model), "forward", lambda self, **inputs: outputs)
+    inputs = {name: torch.ones(1, 800, device="meta") for name in ("input_values", "attention_mask")}
+    assert like.scores(inputs, 1).device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta tensor"):  # it has the host set the level of each clip
+        unlike.scores(inputs, 1)
 
 
 def save_kind(name: str, folder, task: Task, **preparation) -> str:

@@ -27,7 +27,6 @@ from avb.run_files import FOLDS, FOLDS_TABLE
 from avb.tasks import MultiTask, Task
 from avb.training.distillation import blend, check_weight
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from pipeline_avb import scores_from_logits
 
 FOLDS_COLUMN = "folds"  # of train rows and batches, (teachers,) each
 
@@ -95,8 +94,9 @@ class Teacher:
         return self.own(clips, sampling_rate=SAMPLING_RATE, **settings).to(self.model.device)
 
     def _scores(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """As `scores_from_logits`, for which the host would wait for the device, in every step."""
         logits = self.model(**inputs).logits.float()
-        return torch.from_numpy(scores_from_logits(logits.cpu().numpy(), self.model.config)).to(logits.device)
+        return logits.softmax(-1) if self.model.config.loss == "ce" else logits
 
 
 class ModelTeachers:
