@@ -94,7 +94,9 @@ class BurstCheck:
             ValueError: the rate is not one of `RATES`.
         """
         if false_alarms_per_hour not in RATES[: len(self.thresholds)]:
-            raise ValueError(f"false_alarms_per_hour={false_alarms_per_hour:g}: legal are {', '.join(map(str, RATES))}")
+            raise ValueError(
+                f"false_alarms_per_hour={false_alarms_per_hour:g}: use one of {', '.join(map(str, RATES))}"
+            )
         return self.thresholds[RATES.index(int(false_alarms_per_hour))]
 
 
@@ -177,8 +179,8 @@ def burst_answers(
         return [{} for _ in scores]
     if calibration is None or calibration.burst is None:
         raise ValueError(
-            f"false_alarms_per_hour needs a {CALIBRATION_FILE} that says what is a burst; python -m avb.events reject "
-            "fits it"
+            f"false_alarms_per_hour needs a {CALIBRATION_FILE} with a burst check; fit it with "
+            "python -m avb.events reject"
         )
     threshold = calibration.burst.threshold(false_alarms_per_hour)
     found = burst_scores(calibration.burst, log_scores(scores))

@@ -25,6 +25,6 @@ class BurstEventsConfig(PreTrainedConfig):
         kwargs = {"id2label": {0: "burst"}, "label2id": {"burst": 0}} | kwargs
         super().__init__(**kwargs)
         if not self.dilations or 0 in self.dilations or self.channels < 1:
-            raise ValueError(f"dilations={self.dilations!r}, channels={self.channels!r}: whole numbers that are not 0")
+            raise ValueError(f"dilations={self.dilations!r}, channels={self.channels!r}: they must not be 0")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold={self.threshold!r} is invalid: it must be a probability between 0 and 1")

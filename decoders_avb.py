@@ -118,7 +118,7 @@ class AvBlocks:
             raise ValueError(getattr(error, "strerror", None) or str(error)) from error
         if not any(stream.codec_context for stream in self._container.streams.audio[:1]):
             self.close()
-            raise ValueError("no sound in it, or of an unknown kind")
+            raise ValueError("it has no sound, or an unknown format")
         self.rate = self._container.streams.audio[0].rate
         self.format = self._container.format.name
         self.damaged = False

@@ -158,7 +158,7 @@ class VocalBurstPipeline(ChunkPipeline):
         }
         if kwargs:
             raise ValueError(
-                f"unknown argument {', '.join(kwargs)}: those of this pipeline are top_k, window_seconds, hop_seconds, "
+                f"unknown argument {', '.join(kwargs)}: this pipeline has top_k, window_seconds, hop_seconds, "
                 "max_seconds, coverage, false_alarms_per_hour, views, batch_size and num_workers"
             )
         for name, value in preprocess.items():
@@ -322,7 +322,7 @@ def read_audio(source, sampling_rate: int, max_seconds: float = MAX_SECONDS) -> 
         source = _read_file(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
         raise AudioError(
-            "audio must be a path, an address, bytes, an open file, (array, rate) or a dict of one of them, got "
+            "audio must be a path, a URL, bytes, an open file, (array, rate) or a dict of one of these, got "
             f"{type(source).__name__}"
         )
     return load_audio(source, sampling_rate=sampling_rate, trim_top_db=None, peak_db=None, max_seconds=max_seconds)
@@ -349,7 +349,7 @@ def download(url: str) -> bytes:
     try:
         with httpx.stream("GET", url, timeout=DOWNLOAD_SECONDS, follow_redirects=True) as response:
             if response.status_code != httpx.codes.OK:
-                raise AudioError(f"{url}: the server answers {response.status_code}; check the address")
+                raise AudioError(f"{url}: the server answered {response.status_code}; check the URL")
             for part in response.iter_bytes():
                 content += part
                 if len(content) > MAX_DOWNLOAD_BYTES:
@@ -357,7 +357,7 @@ def download(url: str) -> bytes:
                         f"{url}: larger than {MAX_DOWNLOAD_BYTES / 2**20:g} MiB; download it and cut it into parts"
                     )
                 if time.monotonic() > deadline:
-                    raise AudioError(f"{url}: not here after {DOWNLOAD_SECONDS:g} seconds; download it first")
+                    raise AudioError(f"{url}: download timed out after {DOWNLOAD_SECONDS:g} seconds; download it first")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise AudioError(f"{url}: cannot be downloaded ({error or type(error).__name__}); check the address") from error
+        raise AudioError(f"{url}: cannot be downloaded ({error or type(error).__name__}); check the URL") from error
     return bytes(content)

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"predict_avb.py: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("predict_avb.py: stopped; the same command continues from what is scored", file=sys.stderr)
+        print("predict_avb.py: stopped; the same command continues where it stopped", file=sys.stderr)
         return 130
 
 
@@ -154,15 +154,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.ray and (os.path.exists(args.ray) or args.ray == "-"):
-        parser.error(f"--ray takes an address, and {args.ray} is a path: type --ray behind the PATHs")
+        parser.error(f"--ray takes an address, but {args.ray} is a path: put --ray after the PATHs")
     if bool(args.paths) == bool(args.corpus):
         parser.error("give either PATHs or --corpus")
     if args.paths and (given := given_options(args)):
-        parser.error(f"--{next(iter(given))} goes with --corpus, not with PATHs")
+        parser.error(f"--{next(iter(given))} is for --corpus, not for PATHs")
     if args.corpus and not args.data_dir:
         parser.error("--corpus needs --data_dir")
     if args.submission and (args.corpus != "hume_vb" or args.task not in TASKS or not args.submission[1].isdigit()):
-        parser.error("--submission TEAM N goes with --corpus hume_vb --task TASK, and N is a number")
+        parser.error("--submission TEAM N needs --corpus hume_vb --task TASK, and N must be a number")
     if args.submission and not args.output:
         args.output = f"{args.task}_{args.split}.csv"
     if not args.output:
@@ -179,9 +179,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     check_recordings(parser, args)
     if is_folder(args.output):
         if args.submission or args.strict:
-            parser.error("--submission and --strict go with a table (.csv, .jsonl, .parquet), not with a folder")
+            parser.error("--submission and --strict need a table (.csv, .jsonl, .parquet), not a folder")
         if args.ray is not None and args.device not in ("auto", "cpu", "cuda"):
-            parser.error(f"--device {args.device}: Ray gives each worker its device; say auto, cpu or cuda")
+            parser.error(f"--device {args.device}: Ray selects the device of each worker; use auto, cpu or cuda")
     elif args.ray is not None:
         parser.error(f"--ray writes shards: give a folder, without suffix, as --output instead of {args.output}")
     return args
@@ -192,21 +192,21 @@ def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
     if is_picture(args.output):
         for name in ("events_format", "submission", "coverage", "false_alarms_per_hour", "ray", "batch_seconds"):
             if getattr(args, name) is not None:
-                parser.error(f"--{name} goes with a table, and {args.output} is a picture")
+                parser.error(f"--{name} is for a table, but {args.output} is a picture")
         if args.dtype != "float32":
-            parser.error(f"--dtype {args.dtype} goes with a table, and {args.output} is a picture")
+            parser.error(f"--dtype {args.dtype} is for a table, but {args.output} is a picture")
         return
     if args.labels:
-        parser.error("--labels goes with a picture: --output FILE.png or FILE.svg")
+        parser.error("--labels is for a picture: --output FILE.png or FILE.svg")
     if not (args.events or args.window_seconds):
         for name in ("detector", "threshold", "events_format", "hop_seconds"):
             if getattr(args, name) is not None:
-                parser.error(f"--{name} goes with {'--window_seconds' if name == 'hop_seconds' else '--events'}")
+                parser.error(f"--{name} needs {'--window_seconds' if name == 'hop_seconds' else '--events'}")
         return
     if args.events and args.window_seconds:
         parser.error("give either --events or --window_seconds")
     if args.events_format and not args.events:
-        parser.error("--events_format goes with --events")
+        parser.error("--events_format needs --events")
     if is_folder(args.output) or args.submission or args.ray is not None:
         parser.error(
             "--events and --window_seconds write a table (.csv, .jsonl, .parquet), without --submission, --ray"

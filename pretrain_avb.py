@@ -46,17 +46,19 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     if args.push_to_hub:
         raise AvbError("--push_to_hub is for train_avb.py: an encoder is not pushed")
     if data_args.folds is not None:
-        raise AvbError("--folds is for train_avb.py: an encoder is not scored; --fold_file and --fold hold a fold out")
+        raise AvbError(
+            "--folds is for train_avb.py: an encoder is not scored; use --fold_file and --fold to hold out a fold"
+        )
     if args.audio_on_device == "true":
         raise AvbError("--audio_on_device is for train_avb.py: pre-training reads clips from the disk; leave it out")
     check_packages(args)
     assert args.output_dir is not None  # parse_arguments sees to it
     output_dir = make_folder(args.output_dir)
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):
-        raise AvbError(f"{output_dir} holds an encoder: choose another --output_dir, or --overwrite true")
+        raise AvbError(f"{output_dir} contains an encoder: choose another --output_dir, or --overwrite true")
     if args.resume and not args.overwrite and is_finished(output_dir):
         if args.process_index == 0:
-            print(f"{output_dir} holds a finished encoder: nothing to resume (--overwrite true trains again)")
+            print(f"{output_dir} contains a finished encoder: nothing to resume (--overwrite true trains again)")
         return read_json(output_dir / METRICS, "--overwrite true trains again")["validation_loss"]
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     set_seed(args.seed)

@@ -189,7 +189,7 @@ def _decode_by_av(
     try:
         source = AvBlocks(handle, start, end)
     except ImportError as error:
-        raise AudioError(f"{name}: soundfile cannot read it, PyAV perhaps can: {error}") from error
+        raise AudioError(f"{name}: soundfile cannot read it, but PyAV may: {error}") from error
     except ValueError as error:
         raise AudioError(_damaged(name, str(first_error))) from error
     try:
@@ -222,7 +222,7 @@ def _check_segment(name: str, segment: Segment, seconds: float, max_seconds: flo
     """Raises where a recording is too short for its segment, or the segment is too long."""
     if segment.start >= seconds or (segment.end is not None and segment.end > seconds + _SEGMENT_SLACK):
         raise AudioError(
-            f"{name}: the segment lies beyond the end of the file, which holds {seconds:g} seconds; correct start and "
+            f"{name}: the segment is beyond the end of the file, which has {seconds:g} seconds; correct start and "
             "end (seconds from the file's start), or leave it out"
         )
     if (seconds if segment.end is None else segment.end) - segment.start > max_seconds:
@@ -231,7 +231,7 @@ def _check_segment(name: str, segment: Segment, seconds: float, max_seconds: flo
 
 def _check_rate(name: str, rate: int):
     if not LEGAL_RATES[0] <= rate <= LEGAL_RATES[1]:
-        raise AudioError(f"{name}: its header says {rate:,} Hz, legal are 1,000 to 384,000; export it again")
+        raise AudioError(f"{name}: its header says {rate:,} Hz, not 1,000 to 384,000 Hz; export it again")
 
 
 def _check_samples(name: str, blocks: "Blocks"):
@@ -247,7 +247,7 @@ def _refuse_truncated(name: str, promise: Promise | None, size: int):
         return
     present, promised = max(0, size - promise.start), promise.length
     if promised == UNKNOWN:
-        _say_once("unknown length", f"{name}: its header leaves the length open; nothing vouches for its end")
+        _say_once("unknown length", f"{name}: its header does not state the length, so a truncation cannot be detected")
         return
     lost = promised - present
     tolerated = max(_LOST_SHARE * promised, min(_LOST_BYTES, _LOST_SHORT_SHARE * promised))
@@ -259,29 +259,33 @@ def _refuse_truncated(name: str, promise: Promise | None, size: int):
     if lost > 0:
         _say_once("short", f"{name}: {lost:,} of the {promised:,} bytes that its header promises are not there; read")
     if promise.unended:
-        _say_once("unended", f"{name}: its last part is not marked as the end; nothing vouches for it")
+        _say_once("unended", f"{name}: its last part is not marked as the end, so a truncation cannot be detected")
 
 
 _said: set[str] = set()  # kinds of doubtful files that were named
 
 
 def _say_unstated(name: str, container: str):
-    _say_once(container, f"{name}: {container.upper()} that does not state its length; nothing vouches for its end")
+    _say_once(
+        container, f"{name}: {container.upper()} that does not state its length, so a truncation cannot be detected"
+    )
 
 
 def _say_once(kind: str, message: str):
     """One line for the first file of a kind: a corpus of browsers' recordings would fill the screen."""
     if kind not in _said:
         _said.add(kind)
-        logger.warning("%s (said once; others like it are read as well)", message)
+        logger.warning("%s (this warning is shown once; other such files are read too)", message)
 
 
 def _undecodable(name: str, head: bytes, error: Exception) -> str | None:
     """What is wrong with a file that cannot be audio; None where another decoder may read it."""
     if not head.strip(b"\0"):
-        return f"{name}: no audio: the file starts with zeros only (an interrupted copy?); copy it again"
+        return f"{name}: not audio: the file starts with zeros (an interrupted copy?); copy it again"
     if _looks_like_text(head):
-        return f"{name}: no audio but text, starting {head[:24].decode(errors='replace')!r}; is it the right file?"
+        return (
+            f"{name}: not audio but text, starting with {head[:24].decode(errors='replace')!r}; is it the right file?"
+        )
     return None if isinstance(error, sf.SoundFileError) else _damaged(name, str(error))
 
 
@@ -290,7 +294,7 @@ def _damaged(name: str, reason: str) -> str:
     if "File does not exist" in reason:  # what libsndfile says of an MP3 without a whole frame
         reason = "unknown format"
     return (
-        f"{name}: cannot be decoded ({reason}): damaged, truncated, or no audio of a known format; "
+        f"{name}: cannot be decoded ({reason}): damaged, truncated, or not audio of a known format; "
         "copy or export it again"
     )
 

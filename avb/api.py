@@ -46,7 +46,7 @@ class TrainedRun:
         """The model as returned by `avb.load`: `run.score("laugh.wav")`."""
         if not (self.output_dir / CONFIG).is_file():
             raise AvbError(
-                f"{self.output_dir}: a cross-validation has one model per fold, in {FOLDS}/; final_model=True "
+                f"{self.output_dir}: a cross-validation has a model per fold, in {FOLDS}/; final_model=True "
                 "makes one of all clips"
             )
         return load(str(self.output_dir))

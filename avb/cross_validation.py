@@ -132,13 +132,13 @@ def check_arguments(data_args: DataArguments, pushes: bool):
     """
     if data_args.folds is None:
         if data_args.final_model:
-            raise AvbError("--final_model true goes with --folds: without them there is one model anyway")
+            raise AvbError("--final_model true needs --folds: without it, there is only one model anyway")
         return
     check_folds(data_args.folds)
     if data_args.fold is not None or data_args.fold_file is not None:
-        raise AvbError("--folds trains a model per fold, --fold and --fold_file one of them: give one or the other")
+        raise AvbError("--folds trains a model per fold, --fold and --fold_file one of them: use one or the other")
     if pushes and not data_args.final_model:
-        raise AvbError("--folds makes a model per fold, and none to push: --push_to_hub needs --final_model true")
+        raise AvbError("--folds trains a model per fold, none to be pushed: --push_to_hub needs --final_model true")
 
 
 def _prepare(root: Path, args: AvbTrainingArguments):
@@ -146,7 +146,7 @@ def _prepare(root: Path, args: AvbTrainingArguments):
     make_folder(root)
     starting_point(root, args.resume, args.overwrite)  # raises if it is finished
     if (root / FOLDS).exists() and not (args.resume or args.overwrite):
-        raise AvbError(f"{root} holds an unfinished run: --resume true continues, --overwrite true starts over")
+        raise AvbError(f"{root} contains an unfinished run: --resume true continues, --overwrite true starts over")
     if args.process_index == 0 and args.overwrite:
         clear(root)
         shutil.rmtree(root / FOLDS, ignore_errors=True)

@@ -28,7 +28,7 @@ MAX_VALUES = 10_000  # in a recipe, with anchors expanded
 MAX_RECIPES = 100  # in a chain of `extends`
 # Arguments of other programs, and what to do instead.
 ELSEWHERE = {
-    "device": "; the GPUs that there are train: --use_cpu true leaves them, CUDA_VISIBLE_DEVICES=1 chooses",
+    "device": "; all GPUs are used: --use_cpu true uses none, CUDA_VISIBLE_DEVICES=1 selects one",
     "no_cuda": "; --use_cpu true trains on the CPU",
 }
 
@@ -75,7 +75,7 @@ def _refuse_expansion(path: Path, content: dict):
         value = waiting.pop()
         count += 1 + (len(value) // 100 if isinstance(value, str) else 0)
         if count > MAX_VALUES:
-            raise RecipeError(f"{path}: more than {MAX_VALUES:,} values, its anchors written out; it is not a recipe")
+            raise RecipeError(f"{path}: more than {MAX_VALUES:,} values with its anchors expanded; it is not a recipe")
         if isinstance(value, dict):
             waiting += value.values()
         elif isinstance(value, (list, set, tuple)):
@@ -152,7 +152,7 @@ def _read_recipe(path: Path, reading: tuple[Path, ...], known: dict[Path, dict])
     if path in known:
         return known[path]
     if len(known) + len(reading) >= MAX_RECIPES:
-        raise RecipeError(f"{path}: more than {MAX_RECIPES} recipes extend one another")
+        raise RecipeError(f"{path}: more than {MAX_RECIPES} recipes extend each other")
     own = read_yaml(path)
     merged: dict = {}
     for parent in _parents(path, own.pop("extends", [])):

@@ -74,7 +74,7 @@ def run(
     assert args.output_dir is not None  # parse_arguments sees to it
     repo_id = args.hub_model_id if args.push_to_hub else None
     if repo_id and model_args.lora_rank is not None and not model_args.merge_lora:
-        raise AvbError("--merge_lora false makes a folder that needs its encoder and peft: leave --push_to_hub out")
+        raise AvbError("with --merge_lora false, the folder needs its encoder and peft: leave out --push_to_hub")
     args.push_to_hub = False  # the Trainer would upload checkpoints too; we upload the finished folder in one commit
     is_main_process = args.process_index == 0
     check_arguments(data_args, pushes=repo_id is not None)
@@ -83,7 +83,7 @@ def run(
         check_changes(data_args.augment or [])
     if args.resume and not args.overwrite and is_finished(args.output_dir):
         if is_main_process:
-            print(f"{args.output_dir} holds a finished run: nothing to resume (--overwrite true trains again)")
+            print(f"{args.output_dir} contains a finished run: nothing to resume (--overwrite true trains again)")
         return read_metrics(args.output_dir)
     if args.results and is_main_process:
         check_table(args.results)
@@ -185,7 +185,7 @@ def fit(
     output_dir = make_folder(args.output_dir)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     if args.resume and checkpoint is None and args.process_index == 0:
-        print(f"{output_dir} holds no checkpoint to resume from: training starts over")
+        print(f"{output_dir} has no checkpoint to resume from: training starts over")
     logging.disable_progress_bar()  # of reading and writing weights, which is fast
     set_seed(args.seed)  # before building the model, whose head has random initial weights
 
@@ -269,7 +269,7 @@ def _source(model_args: ModelArguments) -> str:
     if model_args.model != "wav2vec2":
         return f"{model_args.model}, from random weights"
     random = ", random weights" if Path(model_args.encoder).suffix in SUFFIXES else ""
-    frozen = {"encoder": ", all of it frozen", "feature_encoder": ", its convolutions frozen"}
+    frozen = {"encoder": ", completely frozen", "feature_encoder": ", with frozen convolutions"}
     encoder = Path(model_args.encoder)  # the path in a recipe is already complete
     is_below = encoder.is_absolute() and encoder.is_relative_to(Path.cwd())
     name = encoder.relative_to(Path.cwd()) if is_below else model_args.encoder
@@ -331,7 +331,7 @@ def _build(
         settings = (data_args.teacher_weight, args.device, data_args.teacher_views)
         model_teachers = ModelTeachers(teachers, task, feature_extractor, *settings)
     elif data_args.teacher_views != 1:
-        raise AvbError("--teacher_views goes with --teachers that are models; predict_avb.py --views makes tables")
+        raise AvbError("--teacher_views needs --teachers that are models; for tables, use predict_avb.py --views")
     if data_args.rater_targets == MAJORITY and "ratings" in splits["train"].column_names:
         splits["train"] = splits["train"].remove_columns("ratings")  # the label is already the majority vote
     has_raters = "ratings" in splits["train"].column_names and task.kind == "classification"

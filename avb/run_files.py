@@ -216,6 +216,6 @@ def start_run(folder: str | Path, is_resumed: bool, run_id: str) -> str:
         if is_resumed and path.is_file():
             return path.read_text(encoding="utf-8").strip() or run_id
     except (OSError, ValueError) as error:
-        raise AvbError(f"{path}: cannot be read ({error}); delete it, the run gets another id") from error
+        raise AvbError(f"{path}: cannot be read ({error}); delete it, and the run gets a new id") from error
     write_text(path, run_id + "\n")
     return run_id

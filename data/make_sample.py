@@ -235,9 +235,9 @@ def make_sample(out: str | Path, clips: int = 600, seed: int = 0) -> Path:
     """
     out = Path(out).resolve()
     if not MIN_CLIPS <= clips <= 90_000:
-        raise ValueError(f"clips is {clips}, legal are {MIN_CLIPS} (one a speaker) to 90000")
+        raise ValueError(f"--clips {clips} is invalid: it must be {MIN_CLIPS} (one per speaker) to 90000")
     if seed < 0:
-        raise ValueError(f"seed is {seed}, legal are 0 and above")
+        raise ValueError(f"--seed {seed} is invalid: it must be at least 0")
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]  # a changed generator makes a new sample
     notice = NOTICE.format(clips=clips, seed=seed, digest=digest)
     if out.is_file():

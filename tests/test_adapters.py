@@ -175,9 +175,9 @@ def test_a_folder_without_the_encoder_is_loaded_with_peft_and_told_of_without_it
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"encoder": "encoders/small.yaml", "freeze": "none", "lora_rank": 8}, "would keep random weights"),
+        ({"encoder": "encoders/small.yaml", "freeze": "none", "lora_rank": 8}, "would freeze random weights"),
         ({"lora_rank": 0}, "--lora_rank 0 is invalid"),
-        ({"lora_rank": 8, "freeze": "encoder"}, "leave --freeze and --freeze_layers out"),
+        ({"lora_rank": 8, "freeze": "encoder"}, "leave out --freeze and --freeze_layers"),
         ({"freeze_layers": 3}, "give 0 to 2, or --freeze encoder"),
     ],
 )

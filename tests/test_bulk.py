@@ -205,11 +205,11 @@ def test_a_folder_with_other_files_is_refused(command, clips, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--strict"], "go with a table"),
+        (["--strict"], "need a table"),
         (["--shard_clips", "0"], "must be positive"),
         (["--ray", "--output", "scores.csv"], "--ray writes shards: give a folder"),
-        (["--ray", "--device", "cuda:1"], "Ray gives each worker its device"),
-        (["--ray", str(ROOT)], "is a path: type --ray behind the PATHs"),
+        (["--ray", "--device", "cuda:1"], "Ray selects the device of each worker"),
+        (["--ray", str(ROOT)], "is a path: put --ray after the PATHs"),
     ],
 )
 def test_arguments_that_do_not_go_together(arguments, message, command, capsys):

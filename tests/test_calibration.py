@@ -275,7 +275,7 @@ def test_without_a_calibration_the_way_to_one_is_named(calibrated, tmp_path, cap
     assert predict_avb.main([*argv, "0.9"]) == 1
     assert "python -m avb.calibration" in capsys.readouterr().err
     assert predict_avb.main([*argv, "0.2"]) == 1
-    assert "--coverage 0.2: give a share" in capsys.readouterr().err
+    assert "--coverage 0.2: give a fraction" in capsys.readouterr().err
     with pytest.raises(ValueError, match="coverage needs a calibrated model"):
         avb.load(str(tmp_path / "run"))(str(tmp_path / "1.wav"), coverage=0.9)
     for options, message in (

@@ -342,7 +342,7 @@ def test_an_undefined_score_has_its_row_too(folder, tmp_path):
 
 def test_rows_of_another_run_are_refused(folder, tmp_path):
     append_rows(tmp_path / "runs.csv", folder, ("x", ""), seed=77)
-    with pytest.raises(AvbError, match="no row is of this run"):
+    with pytest.raises(AvbError, match="no row of this run"):
         build_card(read_run(folder), "x", [tmp_path / "runs.csv"])
 
 

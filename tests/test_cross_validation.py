@@ -177,7 +177,7 @@ def test_a_stopped_one_goes_on_where_it_was(finished, table, tmp_path, capsys):
     whole = read_metrics(folder)
     (folder / "metrics.json").unlink()
     (folder / "folds" / "2" / "metrics.json").unlink()
-    with pytest.raises(AvbError, match="holds an unfinished run: --resume true continues"):
+    with pytest.raises(AvbError, match="contains an unfinished run: --resume true continues"):
         avb.train(table, output_dir=folder, folds=3, **FAST)
     capsys.readouterr()
     again = avb.train(table, output_dir=folder, folds=3, resume=True, keep_checkpoints=True, **FAST)
@@ -197,7 +197,7 @@ def test_what_does_not_go_together(table, tmp_path):
         ({"folds": 1}, "--folds 1: give a number"),
         ({"folds": 3, "fold": 1}, "--folds trains a model per fold"),
         ({"folds": 3, "push_to_hub": True, "hub_model_id": "a/b"}, "--push_to_hub needs --final_model true"),
-        ({"final_model": True}, "--final_model true goes with --folds"),
+        ({"final_model": True}, "--final_model true needs --folds"),
         ({"folds": 7}, "7 folds of 6 speakers"),
     ]:
         with pytest.raises(AvbError, match=message):

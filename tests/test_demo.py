@@ -105,7 +105,7 @@ def test_a_long_recording_is_the_mean_of_its_windows(pipes, clips):
 
 
 def test_errors_name_the_file_and_not_where_the_server_keeps_it(pipes, clips):
-    for name, said in {"note.wav": "no audio but text", "long.wav": "longer than 3 seconds"}.items():
+    for name, said in {"note.wav": "not audio but text", "long.wav": "longer than 3 seconds"}.items():
         with pytest.raises(AudioError, match=rf"^{name}: {said}") as raised:
             score_recording(pipes["high"], clips[name], window_seconds=5, max_seconds=3)
         assert str(clips[name].parent) not in str(raised.value)
@@ -120,7 +120,7 @@ def test_the_table_keeps_every_file(task, pipes, clip, clips, tmp_path):
     assert os.listdir(tmp_path) == ["scores.csv"]
     assert [row["file"] for row in rows] == [path.name for path in paths]
     assert [bool(row["error"]) for row in rows] == [False, True, False]
-    assert rows[1]["error"].startswith("note.txt: no audio but text") and not any(list(rows[1].values())[3:])
+    assert rows[1]["error"].startswith("note.txt: not audio but text") and not any(list(rows[1].values())[3:])
     expected = pipes[task](str(clip))
     labels = [entry["label"] for entry in expected]
     assert list(rows[0])[-len(labels) :] == labels
@@ -351,7 +351,7 @@ def test_what_is_no_audio_is_said_kindly(page, clips, clip):
     error = page.locator("#result [role=alert]")
     error.wait_for()
     assert error.inner_text() == (
-        "note.wav: no audio but text, starting 'eggs, bread, milk\\neggs, '; is it the right file?"
+        "note.wav: not audio but text, starting 'eggs, bread, milk\\neggs, '; is it the right file?"
     )
     page.locator("#recording button[aria-label=Clear]").click()
     page.locator("#result .avb-hint").wait_for()
@@ -397,7 +397,7 @@ def test_many_files_become_a_table_and_a_csv(page, pipes, clip, clips, tmp_path)
         for row in range(3)
     ]
     assert [row[0] for row in cells] == [clip.name, "note.txt", "long.wav"]
-    assert cells[1][2].startswith("note.txt: no audio but text") and not any(cells[1][3:])
+    assert cells[1][2].startswith("note.txt: not audio but text") and not any(cells[1][3:])
     expected = [entry["score"] for entry in pipes["high"](str(clip))]
     assert [float(cell) for cell in cells[0][3:]] == pytest.approx(expected, abs=ROUNDING)
 

@@ -65,7 +65,7 @@ def test_files_one_clip_and_none(tmp_path, clips):
 
 def test_what_is_said(tmp_path, clips):
     (tmp_path / "bad.wav").write_text("no audio")
-    with pytest.raises(AudioError, match=r"clip 1: .*bad\.wav: no audio but text"):
+    with pytest.raises(AudioError, match=r"clip 1: .*bad\.wav: not audio but text"):
         avb.embed([clips[0], tmp_path / "bad.wav"])
     with pytest.raises(AvbError, match="keeps layers 1 to 4, and 0 is the input of the first"):
         avb.embed(clips, layer=9)

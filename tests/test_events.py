@@ -299,8 +299,8 @@ def test_tables_of_windows(recording, tmp_path):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["--threshold", "0.5", "--output", "a.csv"], "--threshold goes with --events"),
-        (["--hop_seconds", "1", "--output", "a.csv"], "--hop_seconds goes with --window_seconds"),
+        (["--threshold", "0.5", "--output", "a.csv"], "--threshold needs --events"),
+        (["--hop_seconds", "1", "--output", "a.csv"], "--hop_seconds needs --window_seconds"),
         (["--events", "--window_seconds", "2", "--output", "a.csv"], "either --events or --window_seconds"),
         (["--events", "--output", "shards"], "write a table"),
     ],

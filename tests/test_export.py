@@ -285,7 +285,9 @@ def test_command_says_in_one_line_what_is_wrong(trained, exported, tmp_path, cap
         return message
 
     assert "more than the tolerance of 0;" in error(trained, tmp_path / "out", "--tolerance", "0")
-    assert "precision 'bf16' with backend 'onnx' is not made" in error(trained, tmp_path / "out", "--precision", "bf16")
+    assert "precision 'bf16' with backend 'onnx' is not supported" in error(
+        trained, tmp_path / "out", "--precision", "bf16"
+    )
     assert "exists: give another name, or --overwrite" in error(trained, exported)
     assert "is not an exported model" in error(trained, trained, "--overwrite")
     assert "no such model" in error(tmp_path / "none", tmp_path / "out")
@@ -321,19 +323,19 @@ def test_a_damaged_record_of_the_export_is_refused(exported, tmp_path, record):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     config = json.loads((exported / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "export": record}))
-    with pytest.raises(AvbError, match="export the model again|is not made"):
+    with pytest.raises(AvbError, match="export the model again|is not supported"):
         load_model(tmp_path)
 
 
 def test_a_precision_the_engine_does_not_have_is_refused(tmp_path):
     with pytest.raises(
-        AvbError, match=r"precision 'int8' with backend 'openvino' is not made; there are fp32 with onnx"
+        AvbError, match=r"precision 'int8' with backend 'openvino' is not supported; use one of fp32 with onnx"
     ):
         export_model(tmp_path, tmp_path / "out", backend="openvino", precision="int8")
 
 
 def test_another_device_is_refused(exported):
-    with pytest.raises(AvbError, match="is not here|runs on the CPU"):
+    with pytest.raises(AvbError, match="does not exist here|runs on the CPU"):
         load_model(exported, device="cuda")
 
 

@@ -98,5 +98,5 @@ def test_values_are_counted_as_they_would_be_written_out(tmp_path):
     path.write_text(json.dumps({"label_columns": ["a"] * (MAX_VALUES - 2)}))
     assert len(read_yaml(path)["label_columns"]) == MAX_VALUES - 2
     path.write_text(f"a: &a {json.dumps(['x'] * (MAX_VALUES // 2))}\nb: *a\n")
-    with pytest.raises(RecipeError, match="its anchors written out"):
+    with pytest.raises(RecipeError, match="with its anchors expanded"):
         read_yaml(path)

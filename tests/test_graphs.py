@@ -232,7 +232,7 @@ def tiny():
         ({"bf16": True}, None),
         ({"gradient_checkpointing": True}, "--gradient_checkpointing"),
         ({"optim": "galore_adamw_layerwise"}, "takes gradients away"),
-        ({"optim": "schedule_free_adamw"}, "mode of its own"),
+        ({"optim": "schedule_free_adamw"}, "has its own training mode"),
         ({"torch_compile": True}, "--torch_compile"),
     ],
 )

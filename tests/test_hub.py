@@ -133,13 +133,15 @@ def test_a_folder_that_is_no_model_is_refused(folder, tmp_path):
     with pytest.raises(AvbError, match=r"nowhere: no config.json, model.safetensors, preprocessor_config.json; give"):
         hub_files(tmp_path / "nowhere")
     (folder / "audio_avb.py").unlink()
-    with pytest.raises(AvbError, match=r"audio_avb.py, code that reads the model, is not there; save the model again"):
+    with pytest.raises(
+        AvbError, match=r"audio_avb.py, the code that loads the model, is missing; save the model again"
+    ):
         hub_files(folder)
     config = json.loads((folder / "config.json").read_text())
     plain = {key: value for key, value in config.items() if key not in ("auto_map", "custom_pipelines")}
     (folder / "config.json").write_text(json.dumps(plain))
     (folder / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(AvbError, match="names no code that reads the model"):
+    with pytest.raises(AvbError, match="names no code that can load the model"):
         hub_files(folder)
 
 

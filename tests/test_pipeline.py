@@ -315,7 +315,7 @@ def test_windows_cover_the_recording_once_each_and_whole(samples, hop):
         ({"hop_seconds": 1}, "needs window_seconds"),
         ({"max_seconds": 0}, "max_seconds=0 is invalid"),
         ({"top_k": 0}, "top_k=0 is invalid"),
-        ({"windows": 1}, "unknown argument windows: those of this pipeline are"),
+        ({"windows": 1}, "unknown argument windows: this pipeline has"),
     ],
 )
 def test_illegal_arguments(pipe, clip, settings, message):
@@ -336,7 +336,7 @@ def wav_bytes(waveform: np.ndarray) -> bytes:
     ("source", "message"),
     [
         ("nowhere.wav", "nowhere.wav: no such file; check the path"),
-        (b"dear diary", "<10 bytes>: no audio but text"),
+        (b"dear diary", "<10 bytes>: not audio but text"),
         (b"", "the file is empty"),
         (wav_bytes(np.array([0.0, np.nan])), "sample 1 is NaN"),
         (np.array([0.0, np.inf]), "<array>: sample 1 is NaN or infinite"),
@@ -373,14 +373,14 @@ def test_max_seconds_can_be_raised(pipe, clip):
 
 def test_bad_addresses(pipe, wav, server, tmp_path, monkeypatch):
     (tmp_path / "page.html").write_text("<html>not found</html>")
-    with pytest.raises(AudioError, match="/gone.wav: the server answers 404; check the address"):
+    with pytest.raises(AudioError, match="/gone.wav: the server answered 404; check the URL"):
         pipe(f"{server}/gone.wav")
-    with pytest.raises(AudioError, match="/page.html: no audio but text"):
+    with pytest.raises(AudioError, match="/page.html: not audio but text"):
         pipe(f"{server}/page.html")
     monkeypatch.setattr(pipeline_avb, "MAX_DOWNLOAD_BYTES", 2**20)
     with pytest.raises(AudioError, match="/endless.wav: larger than 1 MiB"):
         pipe(f"{server}/endless.wav")
     monkeypatch.setattr(pipeline_avb, "MAX_DOWNLOAD_BYTES", 2**40)
     monkeypatch.setattr(pipeline_avb, "DOWNLOAD_SECONDS", 0.2)
-    with pytest.raises(AudioError, match="/endless.wav: not here after 0.2 seconds"):
+    with pytest.raises(AudioError, match="/endless.wav: download timed out after 0.2 seconds"):
         pipe(f"{server}/endless.wav")

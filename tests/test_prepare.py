@@ -183,7 +183,7 @@ def test_bad_clips(tmp_path, release, capsys):
     bad_path = release / "audio" / "wav" / "10001.wav"
     bad_path.write_text("no audio")
     out = tmp_path / "out"
-    with pytest.raises(AudioError, match=r"10001\.wav: no audio but text"):
+    with pytest.raises(AudioError, match=r"10001\.wav: not audio but text"):
         prepare("hume_vb", release, out, strict=True)
     for _ in range(2):  # the second run skips the finished shards, and still knows
         main(["hume_vb", str(release), str(out), "--shard-rows", "8000"])

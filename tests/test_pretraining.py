@@ -122,7 +122,7 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
     assert "fewer than one batch of 999: lower --per_device_train_batch_size" in capsys.readouterr().err
 
     assert pretrain_avb.main([*argv, "--output_dir", str(tmp_path / "encoder")]) == 1
-    assert "holds an encoder: choose another --output_dir" in capsys.readouterr().err
+    assert "contains an encoder: choose another --output_dir" in capsys.readouterr().err
 
     argv = [*common, "--encoder", str(tmp_path / "encoder"), "--encoder_layer", "2", "--rnn_hidden_size", "16"]
     assert train_avb.main([*argv, "--max_steps", "2", "--output_dir", str(tmp_path / "run")]) == 0

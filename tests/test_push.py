@@ -161,7 +161,7 @@ def test_what_goes_wrong_is_one_clear_line(folder, hub, tmp_path):  # noqa: F811
         ),
         "no name": ([str(folder), "a/b/c", "--yes"], token, "'a/b/c' is not a repository name: give ORG/NAME"),
         "public": ([str(folder), "org/is-public", "--yes"], token, "org/is-public is public: push with --public"),
-        "refused card": ([str(refused), REPO, "--yes"], token, "the Hub refuses its metadata: license 'nonsense'"),
+        "refused card": ([str(refused), REPO, "--yes"], token, "the Hub rejects its metadata: license 'nonsense'"),
         "not asked": ([str(folder), REPO], token, "nothing was uploaded: answer y, or add --yes"),
         "not finished": ([str(tmp_path), REPO, "--yes"], token, "no config.json"),
     }

@@ -49,7 +49,7 @@ def test_runs_are_read_with_comments_and_known_by_their_folder(tmp_path):
     with pytest.raises(AvbError, match="line 1: no --output_dir"):
         queue.read_runs(path)
     path.write_text("a.yaml --output_dir x\nb.yaml --output_dir x\n")
-    with pytest.raises(AvbError, match="line 2: --output_dir x is another line's"):
+    with pytest.raises(AvbError, match="line 2: --output_dir x is used by another line"):
         queue.read_runs(path)
     with pytest.raises(AvbError, match="cannot be read"):
         queue.read_runs(tmp_path / "none.txt")

@@ -147,8 +147,8 @@ def test_what_most_raters_say_may_be_all_that_is_learned(folder, tmp_path):
     [
         ("scores", {"rater_targets": "spread"}, "needs --rater_column"),
         ("scores", {"rater_targets": "spraed", "rater_column": "who"}, "did you mean 'spread'"),
-        ("scores", {"rater_targets": "majority", "rater_column": "who"}, "is for a classification, and this is a reg"),
-        ("kinds", {"rater_targets": "spread", "rater_column": "who"}, "is for a regression, and this is a class"),
+        ("scores", {"rater_targets": "majority", "rater_column": "who"}, "is for a classification, but this is a reg"),
+        ("kinds", {"rater_targets": "spread", "rater_column": "who"}, "is for a regression, but this is a class"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(table, options, message, folder):

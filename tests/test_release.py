@@ -88,7 +88,7 @@ def test_the_page_takes_the_place_of_an_older_one_in_a_card():
 def test_an_export_of_other_weights_is_not_pushed(folder):
     (folder / "onnx").mkdir()
     (folder / "onnx" / "export.json").write_text('{"weights_sha256": "of others"}')
-    with pytest.raises(AvbError, match="exported from other weights than model.safetensors; make it again"):
+    with pytest.raises(AvbError, match="exported from other weights than model.safetensors; export it again"):
         hub_files(folder)
 
 

@@ -231,7 +231,7 @@ def test_processes_that_finish_together_lose_nothing(is_old, tmp_path):
 def test_all_48_rows_are_printed_and_written(tmp_path, capsys):
     assert main(["paper", "--results", str(tmp_path / "none.csv"), "--output", str(tmp_path / "out")]) == 0
     captured = capsys.readouterr()
-    assert "holds no results yet" in captured.err
+    assert "has no results yet" in captured.err
     assert captured.out.startswith("# The paper's tables") and "0 of 48 rows" in captured.out
     assert [line[:9] for line in captured.out.splitlines() if line.startswith("## Table")] == [
         f"## Table {number}"[:9] for number in ("I", "II", "III", "IV", "V")
@@ -406,8 +406,8 @@ def test_finished_runs_are_added_once(tmp_path, capsys):
         write_results(run / RESULTS, [row, replace(row, split="test")])
     argv = ["add", *map(str, runs), str(runs[0]), "--results", str(table)]  # one of them is named twice
     append_result(table, rows[0])
-    assert main(argv) == 0 and capsys.readouterr().out == f"{table}: 3 rows added, 3 were there\n"
-    assert main(argv) == 0 and capsys.readouterr().out == f"{table}: 0 rows added, 6 were there\n"
+    assert main(argv) == 0 and capsys.readouterr().out == f"{table}: 3 rows added, 3 were already there\n"
+    assert main(argv) == 0 and capsys.readouterr().out == f"{table}: 0 rows added, 6 were already there\n"
     assert [(row.seed, row.split) for row in read_results(table)] == [
         (1, "validation"), (1, "test"), (2, "validation"), (2, "test"),
     ]  # fmt: skip
@@ -421,7 +421,7 @@ def test_runs_alike_in_all_but_their_id_are_two(tmp_path, capsys):
     append_result(table, replace(SAMPLE, run_id="two"))
     write_results(run / RESULTS, [replace(SAMPLE, run_id="one"), replace(SAMPLE, run_id="three")])
     assert main(["add", str(run), "--results", str(table)]) == 0
-    assert capsys.readouterr().out == f"{table}: 1 rows added, 1 were there\n"
+    assert capsys.readouterr().out == f"{table}: 1 rows added, 1 were already there\n"
 
 
 def test_nothing_is_added_where_one_folder_is_no_finished_run(tmp_path, capsys):

@@ -108,7 +108,7 @@ def test_a_folder_that_was_moved_keeps_its_best_checkpoint(tmp_path):
     assert is_same(weights(undisturbed), weights(resumed))
     assert resumed.state.best_global_step < 7
     shutil.rmtree(tmp_path / "b" / f"checkpoint-{resumed.state.best_global_step}")
-    with pytest.raises(AvbError, match="the best checkpoint so far, is gone"):
+    with pytest.raises(AvbError, match="the best checkpoint so far, is missing"):
         make_trainer(tmp_path / "b", **fields).train(str(tmp_path / "b" / "checkpoint-7"))
 
 
@@ -186,7 +186,7 @@ def test_where_a_run_starts(tmp_path):
         starting_point(tmp_path, resume=True, overwrite=True)
     make_trainer(tmp_path, **{**SHORT, "max_steps": 1}).train()
     with pytest.raises(
-        AvbError, match="holds an unfinished run: --resume true continues, --overwrite true starts over"
+        AvbError, match="contains an unfinished run: --resume true continues, --overwrite true starts over"
     ):
         starting_point(tmp_path, resume=False, overwrite=False)
     assert starting_point(tmp_path, resume=True, overwrite=False) == str(tmp_path / "checkpoint-1")
@@ -413,7 +413,7 @@ def test_ctrl_c_is_one_line(table, tmp_path):
 def test_resume_says_what_there_is_to_resume(table, tmp_path, capsys):
     words = command(tmp_path / "run", table, 1, "--resume", "true", "--max_steps", "2")[2:]
     assert train_avb.main(words) == 0
-    assert "holds no checkpoint to resume from: training starts over" in capsys.readouterr().out
+    assert "has no checkpoint to resume from: training starts over" in capsys.readouterr().out
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
     assert train_avb.main(words) == 0
     assert "holds a finished run: nothing to resume" in capsys.readouterr().out

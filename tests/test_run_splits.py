@@ -128,7 +128,7 @@ def test_options_of_a_corpus_need_one(name, capsys):
     value = {"label_range": "1", "instances": "1", "skip_missing": "true"}.get(name, "x")
     with pytest.raises(SystemExit):
         predict_avb.parse_arguments(["M", "clip.wav", "--output", "s.csv", f"--{name}", value])
-    assert f"--{name} goes with --corpus" in capsys.readouterr().err
+    assert f"--{name} is for --corpus" in capsys.readouterr().err
 
 
 def test_a_label_called_like_a_column_is_refused_before_audio_is_read(tmp_path):

@@ -191,5 +191,9 @@ def test_command_line(tmp_path):
     done = subprocess.run([*command, str(tmp_path / "out"), "--clips", "24"], capture_output=True, text=True)
     assert done.returncode == 0 and "24 synthetic clips" in done.stdout
     failed = subprocess.run([*command, str(tmp_path / "few"), "--clips", "3"], capture_output=True, text=True)
-    assert failed.returncode == 1 and "clips is 3, legal are 24" in failed.stderr and "Traceback" not in failed.stderr
+    assert (
+        failed.returncode == 1
+        and "--clips 3 is invalid: it must be 24" in failed.stderr
+        and "Traceback" not in failed.stderr
+    )
     assert not (tmp_path / "few").exists()

@@ -198,7 +198,7 @@ def test_an_export_reads_no_weights_outside_its_folder(tmp_path):
 def test_what_a_table_may_name(tmp_path):
     """Its own folder, or the one its user gives; a File_ID never names a path. Written down in docs/bad_input.md."""
     (_, path, _), _ = tables.outside(tmp_path)
-    with pytest.raises(CorpusError, match="lies outside"):
+    with pytest.raises(CorpusError, match="is outside"):
         load_bursts("folder", path)
     text = path.read_text().replace("../outside.wav", "outside.wav")
     path.write_text(text.replace("c0.wav", str(tmp_path / "inner" / "c0.wav")))

@@ -46,7 +46,7 @@ def test_segments_are_clips(table, tmp_path):
             of_file.setdefault(clip_id.partition("#")[0], set()).add(split)
     assert set(of_file) == set(FILES) and all(len(splits) == 1 for splits in of_file.values())
     splits, bad = decode_splits(corpus.splits, cache_dir=str(tmp_path))
-    assert [clip.id for clip in bad] == ["talk0.wav#1.5-9"] and "segment lies beyond the end" in bad[0].reason
+    assert [clip.id for clip in bad] == ["talk0.wav#1.5-9"] and "segment is beyond the end" in bad[0].reason
     decoded = waveforms(splits)
     assert len(decoded) == 18
     for clip_id, waveform in decoded.items():

@@ -59,7 +59,7 @@ def test_uploads_are_scored_as_in_python(client, pipe, detector, wav):
     expected = pipe(wav)
     assert [score["label"] for score in scored["scores"]] == [score["label"] for score in expected]
     assert [one["score"] for one in scored["scores"]] == pytest.approx([one["score"] for one in expected], abs=1e-5)
-    assert "no audio but text" in bad["error"] and "passwd" not in bad["error"]
+    assert "not audio but text" in bad["error"] and "passwd" not in bad["error"]
 
     (found,) = client.post("/events", **files(wav)).json()
     expected = list(pipe.events(wav, detector=detector, threshold=0.5))

@@ -101,9 +101,9 @@ def test_what_cannot_be_drawn(more, said, recording, tmp_path, capsys):
 
 def test_options_that_do_not_go_with_a_picture(capsys):
     for more, said in (
-        (["--output", "a.png", "--events_format", "rttm"], "--events_format goes with a table, and a.png is a picture"),
-        (["--output", "a.svg", "--dtype", "bfloat16"], "--dtype bfloat16 goes with a table, and a.svg is a picture"),
-        (["--output", "a.csv", "--labels", "Awe"], "--labels goes with a picture"),
+        (["--output", "a.png", "--events_format", "rttm"], "--events_format is for a table, but a.png is a picture"),
+        (["--output", "a.svg", "--dtype", "bfloat16"], "--dtype bfloat16 is for a table, but a.svg is a picture"),
+        (["--output", "a.csv", "--labels", "Awe"], "--labels is for a picture"),
     ):
         with pytest.raises(SystemExit):
             predict_avb.main(["emogator-cnn", "a.wav", *more])

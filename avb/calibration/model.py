@@ -116,7 +116,7 @@ def _outputs(model: str, config, task: Task | MultiTask) -> list[int]:
     if sorted(outputs) != sorted(task.labels) or (isinstance(task, MultiTask) and outputs != list(task.labels)):
         unknown = sorted(set(task.labels) ^ set(outputs))
         raise AvbError(
-            f"{model}: its labels are not those of the corpus, such as {unknown[0] if unknown else outputs[0]!r}; give "
-            "the labels it was trained on (--label_columns, --task)"
+            f"{model}: its labels differ from those of the corpus, such as {unknown[0] if unknown else outputs[0]!r}; "
+            "give the labels it was trained on (--label_columns, --task)"
         )
     return [outputs.index(label) for label in task.labels]

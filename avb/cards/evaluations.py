@@ -38,7 +38,7 @@ def write_evaluations(folder: Path, run: Run, benchmark: str) -> Path:
     sections = [section for section in run.sections if section.split == SPLIT]
     if len(sections) != 1:
         found = "no score" if not sections else f"{len(sections)} tasks'"
-        raise AvbError(f"{folder}: --benchmark is for one task's score on {SPLIT}, and metrics.json has {found}")
+        raise AvbError(f"{folder}: --benchmark needs the score of one task on {SPLIT}, but metrics.json has {found}")
     (section,) = sections
     metric = run.metrics.metric
     entry = EvalResultEntry(

@@ -88,7 +88,7 @@ def hub_files(folder: str | os.PathLike) -> list[str]:
             code |= {name, *(Path(path).name for path in get_relative_import_files(folder / name))}
     except FileNotFoundError as error:
         name = Path(error.filename).name
-        raise AvbError(f"{folder}: {name}, code that reads the model, is not there; {again}") from error
+        raise AvbError(f"{folder}: {name}, the code that loads the model, is missing; {again}") from error
     present = [name for name in (*CARD_FILES, CALIBRATION_FILE) if (folder / name).is_file()]
     further = [path.relative_to(folder).as_posix() for path in sorted(folder.glob(f"{EVALUATIONS}/*.yaml"))]
     return [*present, *further, *NEEDED_FILES, *sorted(code), *_export_files(folder)]
@@ -103,7 +103,7 @@ def _export_files(folder: Path) -> list[str]:
         digest = sha_fileobj(weights).hex()
     again = f"python -m avb.export {folder} {folder} --hub --overwrite"
     if read_json(report, again).get("weights_sha256") != digest:
-        raise AvbError(f"{report.parent}: exported from other weights than model.safetensors; make it again: {again}")
+        raise AvbError(f"{report.parent}: exported from other weights than model.safetensors; export it again: {again}")
     return sorted(path.relative_to(folder).as_posix() for path in report.parent.iterdir())
 
 

@@ -101,7 +101,7 @@ def push_folder(
                 ModelCard(card).validate()
             except ValueError as error:
                 reason = " ".join(str(error).split())
-                raise AvbError(f"{folder / CARD}: the Hub refuses its metadata: {reason}") from error
+                raise AvbError(f"{folder / CARD}: the Hub rejects its metadata: {reason}") from error
         name = folder.resolve().name
         address = _commit(repo_id, "model", folder, files, f"Upload {name}", {CARD: card.encode()})
         if page and web_space:

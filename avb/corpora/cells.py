@@ -78,8 +78,8 @@ def _path_inside(table: Table, position: int, column: str, name: str, audio_root
     path = audio_root / relative
     if ".." in relative.parts or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(audio_root)):
         raise CorpusError(
-            f"{table.where(position)}, column {column!r}: {name!r} lies outside {audio_root}; give the folder that "
-            "holds all clips as audio_root=... (--audio_root), and paths without '..'"
+            f"{table.where(position)}, column {column!r}: {name!r} is outside {audio_root}; give the folder that "
+            "contains all clips as audio_root=... (--audio_root), and paths without '..'"
         )
     return path
 
@@ -185,7 +185,7 @@ def _read_seconds(table: Table, column: str) -> np.ndarray:
         first = int(unreadable[0])
         raise CorpusError(
             f"{table.where(first)}, column {column!r}: {cells.iloc[first]!r} is not a time: give seconds from the "
-            "file's start, or 0 days 00:00:01.5"
+            "start of the file, or 0 days 00:00:01.5"
         )
     return numbers
 

@@ -118,7 +118,7 @@ def _find_labels(root: Path, task: str) -> Path:
     there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     misspelled = [name for name in there if name not in [table_path(root, other).name for other in TASKS]]
     near, shown = did_you_mean(path.name, misspelled), ", ".join(there[:10]) or "nothing"
-    raise CorpusError(f"{path}: no such label file{near} {folder} holds: {shown}")
+    raise CorpusError(f"{path}: no such label file{near} {folder} contains: {shown}")
 
 
 def _split_of_row(table: Table, position: int, text: str) -> str:

@@ -62,8 +62,8 @@ def class_question(table: Table, columns: Sequence[str]) -> str:
 def speaker_question(usual: Sequence[str]) -> str:
     """Who speaks; `usual` are the names that would have been found."""
     return (
-        f"who speaks? No column is called {', '.join(usual[::2])}; give speaker_column=... (--speaker_column) if one "
-        "says it, else one person may be in several splits"
+        f"who speaks? No column is called {', '.join(usual[::2])}; give speaker_column=... (--speaker_column) if there "
+        "is one; otherwise a person may be in several splits"
     )
 
 

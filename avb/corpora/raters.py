@@ -89,7 +89,7 @@ def check_targets(targets: str, rater_column: str | None, task: Task):
         raise CorpusError(f"--rater_targets {targets} needs --rater_column, the column of the raters")
     fitting = "regression" if targets == SPREAD else "classification"
     if task.kind != fitting:
-        raise CorpusError(f"--rater_targets {targets} is for a {fitting}, and this is a {task.kind}: leave it out")
+        raise CorpusError(f"--rater_targets {targets} is for a {fitting}, but this is a {task.kind}: leave it out")
 
 
 def with_spreads(task: Task, clips: Pooled) -> tuple[Task, Pooled]:

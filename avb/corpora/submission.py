@@ -285,7 +285,7 @@ def _check_score(name: str, cell: str, task: Task, line: int) -> Problem | None:
 def _check_class(name: str, cell: str, task: Task, line: int) -> Problem | None:
     if cell in task.labels:
         return None
-    return Problem("class", f"{name} is {cell!r}, no class{did_you_mean(cell, task.labels, 'Legal')}", line)
+    return Problem("class", f"{name} is {cell!r}, not a class{did_you_mean(cell, task.labels, 'Legal')}", line)
 
 
 def read_test_ids(root: str | Path, task: str) -> list[str]:

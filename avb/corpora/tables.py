@@ -96,7 +96,7 @@ def _read_csv(path: Path) -> Table:
             if len(fields) != len(header):
                 raise CorpusError(
                     f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)}; "
-                    f"quote a field that holds {separator!r}"
+                    f"quote fields that contain {separator!r}"
                 )
             rows.append([field.strip() for field in fields])
             lines.append(line)
@@ -118,7 +118,7 @@ def _read_parquet(path: Path) -> Table:
     about = pq.read_metadata(path)
     if about.num_rows * max(1, about.num_columns) > MAX_CELLS:
         raise CorpusError(
-            f"{path}: {about.num_rows:,} rows of {about.num_columns} columns are more than a label table may have "
+            f"{path}: {about.num_rows:,} rows of {about.num_columns} columns exceed the limit of a label table "
             f"({MAX_CELLS:,} cells); remove columns, or split the table"
         )
     columns = pq.read_table(path).to_pydict()
@@ -147,7 +147,7 @@ def _read_jsonl(path: Path) -> Table:
             for name, value in row.items():
                 if isinstance(value, (dict, list)):
                     raise CorpusError(
-                        f"{path}, line {line}: {name!r} holds a {type(value).__name__}, no text or number"
+                        f"{path}, line {line}: {name!r} is a {type(value).__name__}, not text or a number"
                     )
             rows.append({name.strip(): "" if value is None else str(value).strip() for name, value in row.items()})
             lines.append(line)

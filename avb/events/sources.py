@@ -59,7 +59,7 @@ def read_sources(path: Path = SOURCES) -> list[Source]:
     sides: dict[str, str] = {}
     for row in rows:
         if row.kind not in KINDS or row.side not in SIDES:
-            raise AvbError(f"{path}: {row.package}: kind {row.kind!r}, side {row.side!r}: legal are {KINDS}, {SIDES}")
+            raise AvbError(f"{path}: {row.package}: kind {row.kind!r}, side {row.side!r}: valid are {KINDS}, {SIDES}")
         for language in {name.partition("_")[0] for name in row.languages}:
             if sides.setdefault(language, row.side) != row.side:
                 raise AvbError(f"{path}: {row.package}: language {language!r} is on both sides; move it to one")

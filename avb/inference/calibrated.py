@@ -63,7 +63,7 @@ class Calibrated:
                 or the file is damaged.
         """
         if coverage is not None and not COVERAGES[0] <= coverage <= COVERAGES[-1]:
-            raise AvbError(f"--coverage {coverage:g}: give a share of clips from {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
+            raise AvbError(f"--coverage {coverage:g}: give a fraction from {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
         calibration = find_calibration(name, model.trained_weights)
         if coverage is not None and calibration is None:
             raise AvbError(

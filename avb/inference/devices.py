@@ -38,7 +38,7 @@ def find_device(name: str | int | torch.device = "auto") -> torch.device:
     count = _COUNT[kind]()
     if int(number or 0) >= count:
         there = f"the last one is {kind}:{count - 1}" if count else f"torch finds no {kind} device{_reason(kind)}"
-        raise AvbError(f"device {text!r} (--device) is not here: {there}; leave it at auto, or give cpu")
+        raise AvbError(f"device {text!r} (--device) does not exist here: {there}; use auto or cpu")
     return torch.device(text)
 
 

@@ -90,7 +90,7 @@ def load_exported(name: str | os.PathLike, config: PreTrainedConfig, device: str
         case {"backend": str(backend), "precision": str(precision)}:
             config.name_or_path = str(name)  # as a torch model's: where its calibration lies
             return ExportedModel(config, open_engine(cached_file(name, MODEL_FILE), backend, precision))
-    raise AvbError(f"{name}: 'export' in config.json names no backend and precision; export the model again")
+    raise AvbError(f"{name}: 'export' in config.json has no backend and precision; export the model again")
 
 
 def has_hub_export(name: str | os.PathLike) -> bool:
@@ -157,7 +157,7 @@ def check_precision(backend: str, precision: str):
     """Raises an AvbError where the engine does not run at this precision."""
     if backend not in PRECISIONS or precision not in PRECISIONS[backend]:
         legal = ", ".join(f"{precision} with {name}" for name, legal in PRECISIONS.items() for precision in legal)
-        raise AvbError(f"precision {precision!r} with backend {backend!r} is not made; there are {legal}")
+        raise AvbError(f"precision {precision!r} with backend {backend!r} is not supported; use one of {legal}")
 
 
 def import_package(package: str, extra: str):

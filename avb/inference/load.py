@@ -103,7 +103,7 @@ def _load(name: str, device: str, engine: str | None, precision: str | None):
     found = model_class(model_type)
     if found is None:
         raise AvbError(
-            f"{name} holds a {model_type!r} model, not a trained vocal-burst model: its scores "
+            f"{name} contains a {model_type!r} model, not a trained vocal-burst model: its scores "
             "would be random. Fine-tune it first: train_avb.py --encoder " + str(name)
         )
     config = found.config_class.from_pretrained(name)

@@ -63,7 +63,7 @@ def check_folder(output: str) -> Path:
         path.name for path in sorted(folder.iterdir()) if not (path.name.startswith((".", "_")) or path.match(_NAMES))
     ]
     if others:
-        raise AvbError(f"{output}: holds other files, such as {others[0]}: give a folder of its own for the scores")
+        raise AvbError(f"{output}: contains other files, such as {others[0]}: use a separate folder for the scores")
     return folder
 
 

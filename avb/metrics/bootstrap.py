@@ -58,7 +58,7 @@ def unit_indices(groups: Sequence | np.ndarray | None, has_label: np.ndarray) ->
     if len(groups) != len(has_label):
         raise ValueError(f"groups must have one entry per clip, got {len(groups)} for {len(has_label)} clips")
     if any(group is None or group != group for group in groups):
-        raise ValueError("groups must not hold None or NaN: give every clip a group, or none at all")
+        raise ValueError("groups must not contain None or NaN: give every clip a group, or none at all")
     numbers: dict = {}
     kept = (group for group, keep in zip(groups, has_label, strict=True) if keep)
     return np.array([numbers.setdefault(group, len(numbers)) for group in kept], dtype=np.int64)

@@ -122,7 +122,7 @@ def class_pairs(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None) ->
         outside = values[(values < 0) | (values >= num_labels)]
         if outside.size:
             raise ValueError(
-                f"{name} must hold class indices from 0 to {num_labels - 1}, got {outside[0]} "
+                f"{name} must contain class indices from 0 to {num_labels - 1}, got {outside[0]} "
                 f"({MISSING_CLASS} marks a missing label, in y_true only)"
             )
     return y_true, y_pred, num_labels

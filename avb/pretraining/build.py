@@ -45,7 +45,7 @@ def build_model(model_args: PretrainingArguments):
     }
     if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.objective == "layer_clusters":
-            raise AvbError("--objective layer_clusters needs an encoder that has learned something: --encoder FOLDER")
+            raise AvbError("--objective layer_clusters needs a trained encoder: --encoder FOLDER")
         fields, first_filters = read_encoder(model_args.encoder)
         model = model_class(Wav2Vec2Config(**fields, **masking, layerdrop=0.0), model_args.num_mel_bins)
         start_filters(model.wav2vec2, first_filters)
@@ -75,7 +75,7 @@ def check_enough(splits: dict[str, Sized], batch_size: int, drop_last: bool):
         AvbError: no validation clip, or fewer train clips than one batch, which would be dropped.
     """
     if not len(splits["validation"]):
-        raise AvbError("no validation clip is long enough for a hidden span: lower --mask_time_length, or give more")
+        raise AvbError("no validation clip is as long as a masked span: lower --mask_time_length, or add longer ones")
     fewest = batch_size if drop_last else 1
     if len(splits["train"]) < fewest:
         raise AvbError(

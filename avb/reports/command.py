@@ -143,11 +143,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.report == "add":
             added, known = add_runs(args.results, args.runs)
-            print(f"{args.results}: {added} rows added, {known} were there")
+            print(f"{args.results}: {added} rows added, {known} were already there")
             return 0
         results = read_results(args.results)
         if not results:
-            print(f"avb.reports: {args.results} holds no results yet", file=sys.stderr)
+            print(f"avb.reports: {args.results} has no results yet", file=sys.stderr)
         if args.report == "paper":
             # Here: --help needs no torch.
             from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows

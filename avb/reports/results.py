@@ -168,7 +168,7 @@ def find_row(metrics: Metrics, rows: Iterable[Result], tables: Sequence[str | Pa
         if row.run_id == metrics.run_id and (row.run_id or _is_alike(metrics, row)):
             found = row
     if found is None:
-        raise AvbError(f"{', '.join(map(str, tables))}: no row is of this run; leave --results out, or give its table")
+        raise AvbError(f"{', '.join(map(str, tables))}: no row of this run; leave out --results, or give its table")
     return found
 
 

@@ -66,7 +66,7 @@ def _upgrade_table(path: Path):
             if _header(path) == COLUMNS:
                 return
             if time.monotonic() > deadline:
-                raise AvbError(f"{path}: an upgrade of it was cut off; delete {temporary} and try again") from None
+                raise AvbError(f"{path}: an upgrade of it was interrupted; delete {temporary} and try again") from None
             time.sleep(0.05)
     is_moved = False
     try:
@@ -125,7 +125,7 @@ def add_runs(path: str | Path, folders: Iterable[str | Path]) -> tuple[int, int]
     for folder in folders:
         own = read_results(Path(folder) / RESULTS)
         if not own:
-            raise AvbError(f"{folder}: no {RESULTS}; give the folder of a run that train_avb.py has finished")
+            raise AvbError(f"{folder}: no {RESULTS}; give the folder of a finished run of train_avb.py")
         rows += own
     known = {row.key for row in read_results(path)}
     new = {row.key: row for row in rows if row.key not in known}

@@ -58,11 +58,11 @@ def make_app(
     @app.middleware("http")
     async def guard(request: Request, call_next):
         if not is_allowed(request.headers.get("origin"), origins):
-            return JSONResponse({"detail": "this origin may not ask; see --origins"}, 403)
+            return JSONResponse({"detail": "requests from this origin are not allowed; see --origins"}, 403)
         if request.method == "POST":
             length = request.headers.get("content-length", "")
             if not length.isdecimal():  # a body of unknown length would be written to disk first
-                return JSONResponse({"detail": "say the length of the body (Content-Length)"}, 411)
+                return JSONResponse({"detail": "the length of the body (Content-Length) is required"}, 411)
             if int(length) > limits.max_bytes:
                 most = f"{limits.max_bytes / 2**20:g} MiB"
                 return JSONResponse({"detail": f"the request is larger than {most}; send less at a time"}, 413)
@@ -78,7 +78,7 @@ def make_app(
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), limits.request_seconds)
         except TimeoutError as error:
-            raise HTTPException(503, f"no answer within {limits.request_seconds:g} s; send less") from error
+            raise HTTPException(503, f"no result within {limits.request_seconds:g} s; send less") from error
 
     async def answers(files: list[UploadFile], answer: Callable[[np.ndarray], dict]) -> list[dict]:
         if len(files) > limits.max_files:
@@ -167,7 +167,7 @@ async def serve_stream(socket: WebSocket, live: Live, limits: Limits, work: Call
         try:
             message = await asyncio.wait_for(socket.receive(), limits.idle_seconds)
         except TimeoutError:
-            await socket.close(POLICY, f"nothing came for {limits.idle_seconds:g} s")
+            await socket.close(POLICY, f"no message for {limits.idle_seconds:g} s")
             return
         if message["type"] == "websocket.disconnect":
             return

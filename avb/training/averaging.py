@@ -33,9 +33,9 @@ class AveragingTrainer(CheckpointTrainer):
     average: State | None = None
 
     def keep_average(self):
-        """Called before training, where there is `ema_decay`."""
+        """Called before training if `ema_decay` is given."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise AvbError("--ema_decay does not run under FSDP or DeepSpeed, which keep weights in parts")
+            raise AvbError("--ema_decay does not work with FSDP or DeepSpeed, which divide the weights")
         self.add_callback(AverageCallback(self))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):

@@ -80,9 +80,9 @@ def _build_wav2vec2(
     }
     if Path(model_args.encoder).suffix in SUFFIXES:
         if model_args.freeze != "none":
-            raise AvbError(f"--freeze {model_args.freeze} would keep random weights as they are: add --freeze none")
+            raise AvbError(f"--freeze {model_args.freeze} would freeze random weights: add --freeze none")
         if model_args.lora_rank is not None or model_args.freeze_layers:
-            raise AvbError("--lora_rank and --freeze_layers would keep random weights as they are: leave them out")
+            raise AvbError("--lora_rank and --freeze_layers would freeze random weights: leave them out")
         encoder_fields, first_filters = read_encoder(model_args.encoder)
         model = Wav2Vec2ForVocalBurst(Wav2Vec2VocalBurstConfig(**encoder_fields | fields))
         start_filters(model.base_model, first_filters)
@@ -121,9 +121,7 @@ def _freeze(model: VocalBurstModel, model_args: ModelArguments):
     if not 0 <= count < layers:
         raise AvbError(f"--freeze_layers {count} is invalid: give 0 to {layers - 1}, or --freeze encoder for all")
     if rank is not None and (count or part == "encoder"):
-        raise AvbError(
-            "--lora_rank keeps the encoder's own weights as they are: leave --freeze and --freeze_layers out"
-        )
+        raise AvbError("--lora_rank freezes the encoder's own weights: leave out --freeze and --freeze_layers")
     if part == "feature_encoder":
         model.freeze_feature_encoder()
     elif part == "encoder":

@@ -36,9 +36,11 @@ def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str
     if resume:
         return last_checkpoint(output_dir)
     if not overwrite and is_finished(output_dir):
-        raise AvbError(f"{output_dir} holds a finished model: choose another --output_dir, or --overwrite true")
+        raise AvbError(f"{output_dir} contains a finished model: choose another --output_dir, or --overwrite true")
     if not overwrite and _find_checkpoints(output_dir):
-        raise AvbError(f"{output_dir} holds an unfinished run: --resume true continues, --overwrite true starts over")
+        raise AvbError(
+            f"{output_dir} contains an unfinished run: --resume true continues, --overwrite true starts over"
+        )
     return None
 
 
@@ -47,7 +49,7 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
     for path in reversed(_find_checkpoints(output_dir)):
         if is_whole(path):
             return str(path)
-        logger.warning("%s is not a whole checkpoint of this program: it is left alone", path)
+        logger.warning("%s is not a complete checkpoint of this program: it is ignored", path)
     return None
 
 

@@ -62,8 +62,8 @@ def are_models(teachers: Sequence[str]) -> bool:
     tables = [teacher for teacher in teachers if Path(teacher).suffix.lower() in TABLE_SUFFIXES]
     if tables and len(tables) < len(teachers):
         raise AvbError(
-            f"--teachers are models and tables ({tables[0]}): give models only, or have each of them score the train "
-            "split (predict_avb.py --split train) and give tables only"
+            f"--teachers are both models and tables ({tables[0]}): give only models, or let each of them score the "
+            "train split (predict_avb.py --split train) and give tables only"
         )
     return bool(teachers) and not tables
 

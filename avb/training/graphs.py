@@ -146,7 +146,7 @@ class GraphedSteps:
         def step():
             loss, gradients = self.function(static)
             if [gradient is None for gradient in gradients] != [gradient is None for gradient in self._gradients]:
-                raise RuntimeError("other parameters have a gradient than in the step before")
+                raise RuntimeError("the parameters with gradients differ from those of the step before")
             assert self._loss is not None  # an eager step came before
             self._loss.copy_(loss)
             own = [gradient for gradient in self._gradients if gradient is not None]
@@ -194,12 +194,12 @@ def reason_against(args: TrainingArguments, model: PreTrainedModel, is_cut_up: b
     reasons = {
         f"the device is {args.device.type}": args.device.type != "cuda",
         "a step has several micro-batches or devices": is_cut_up or args.n_gpu > 1,
-        "--torch_compile captures its own": args.torch_compile,
-        "--fp16 scales the loss by what came of it": args.fp16,
-        "--gradient_checkpointing runs parts twice": args.gradient_checkpointing,
-        "--deepspeed or --fsdp keep their own gradients": bool(args.deepspeed or args.fsdp),
+        "--torch_compile captures its own graphs": args.torch_compile,
+        "--fp16 adapts the scale of the loss to earlier gradients": args.fp16,
+        "--gradient_checkpointing runs parts of the model twice": args.gradient_checkpointing,
+        "--deepspeed and --fsdp manage gradients themselves": bool(args.deepspeed or args.fsdp),
         f"--optim {optimizer} takes gradients away while they come": optimizer.endswith(("layerwise", "lomo")),
-        f"--optim {optimizer} has a training mode of its own": optimizer.startswith("schedule_free"),
+        f"--optim {optimizer} has its own training mode": optimizer.startswith("schedule_free"),
         "--layerdrop draws on the processor": bool(drops_layers),
         "its mask is as long as the longest clip, which the processor looks up": config.model_type in _HOST_LENGTHS,
         "flash_attention_2 looks for padding on the processor": config._attn_implementation == "flash_attention_2",

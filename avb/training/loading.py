@@ -46,7 +46,7 @@ def load_clips(data_args: DataArguments, args: AvbTrainingArguments, reads_label
             folds raise.
     """
     if (data_args.fold_file is None) != (data_args.fold is None):
-        raise AvbError("--fold_file says which speakers are in which fold, --fold which one is held out: give both")
+        raise AvbError("--fold_file assigns speakers to folds, --fold selects the one that is held out: give both")
     with args.main_process_first(desc="decoding audio"):
         corpus = _load_corpus(data_args, reads_labels)
         splits = corpus.splits

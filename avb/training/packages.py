@@ -17,7 +17,7 @@ def check_packages(args: TrainingArguments):
         Trainer.get_optimizer_cls_and_kwargs(args, nn.Linear(1, 1))
     except (ImportError, ValueError, RuntimeError) as error:
         name = getattr(args.optim, "value", args.optim)
-        raise AvbError(f"--optim {name}: {_one_line(error)}; or leave it out, which is adamw_torch_fused") from error
+        raise AvbError(f"--optim {name}: {_one_line(error)}; or leave it out to use adamw_torch_fused") from error
     for name in args.report_to:
         try:
             for callback in get_reporting_integration_callbacks([name]):

@@ -57,7 +57,7 @@ class ProgressLines(TrainerCallback):
             if seconds is not None:
                 said = f": about {duration(seconds)}, with the scoring of epochs"
             else:
-                said = "; the first ones tell how long all take"
+                said = "; the first steps show how long it will take"
             print(f"{steps}{goes_on}{said}", flush=True)
 
     def on_step_end(self, args, state, control, **kwargs):

@@ -66,9 +66,11 @@ def read_runs(path: Path) -> list[list[str]]:
         if not arguments:
             continue
         if "--output_dir" not in arguments[:-1]:
-            raise AvbError(f"{path}, line {number}: no --output_dir, by which the queue knows a run: add it")
+            raise AvbError(f"{path}, line {number}: no --output_dir, which identifies a run: add it")
         if output_dir(arguments) in map(output_dir, runs):
-            raise AvbError(f"{path}, line {number}: --output_dir {output_dir(arguments)} is another line's: change it")
+            raise AvbError(
+                f"{path}, line {number}: --output_dir {output_dir(arguments)} is used by another line: change it"
+            )
         runs.append(arguments)
     return runs
 

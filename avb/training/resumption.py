@@ -119,7 +119,7 @@ class CheckpointTrainer(Trainer):
         shutil.rmtree(unfinished, ignore_errors=True)
         previous = last_checkpoint(self.args.output_dir)
         free = shutil.disk_usage(self.args.output_dir).free
-        way = f"{previous} is whole: make room, and --resume true continues from it" if previous else "make room"
+        way = f"{previous} is complete: make room, then --resume true continues from it" if previous else "make room"
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise AvbError(
             f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} could not be written ({reason}; "
@@ -161,7 +161,7 @@ class CheckpointTrainer(Trainer):
         if best.is_dir():  # perhaps the folder was moved
             self.state.best_model_checkpoint = str(best)
         elif self.args.load_best_model_at_end and self.state.best_global_step:
-            raise AvbError(f"{best}, the best checkpoint so far, is gone: train again, by --overwrite true")
+            raise AvbError(f"{best}, the best checkpoint so far, is missing: train again with --overwrite true")
         has_stopped_early = any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
             for callback in self.callback_handler.callbacks

@@ -118,7 +118,7 @@ def _summarize(name: str, task: Task, scores: dict) -> list[str]:
         lines.append(f"  no {name} clip has the class {missing}: this UAR is over the others, and not comparable")
     if "predicts_only" in scores:
         lines.append(
-            f"  the model answers {scores['predicts_only']} for every clip: it has learned nothing of the others "
+            f"  the model answers {scores['predicts_only']} for every clip: it has not learned the others "
             "(--class_weights balanced, more epochs or higher rates)"
         )
     return lines

@@ -68,7 +68,7 @@ def lacking_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list
         for name, found in counts.items():
             lacking = [label for label, count in zip(part.labels, found, strict=True) if not count]
             if lacking and sum(found):
-                what = "it cannot be learned" if name == "train" else "its UAR will be over the others"
+                what = "it cannot be learned" if name == "train" else "its UAR will exclude it"
                 lines.append(f"  {name} has no clip of {', '.join(lacking)}: {what}")
     return lines
 

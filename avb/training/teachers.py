@@ -54,9 +54,7 @@ class Teacher:
         _check_labels(name, self.model, task)
         way = "have it score the train split (predict_avb.py --split train) and give the table"
         if not isinstance(heard, VocalBurstFeatureExtractor):
-            raise AvbError(
-                f"--teachers {name}: this student reads features, of which no teacher can hear a clip; {way}"
-            )
+            raise AvbError(f"--teachers {name}: this student reads features, which teachers cannot use; {way}")
         if self.own.trim_top_db != heard.trim_top_db:
             raise AvbError(
                 f"--teachers {name}: it was trained with trim_top_db {self.own.trim_top_db}, and here that is "
@@ -185,7 +183,7 @@ def _load_teachers(
 
 def _check_labels(name: str, model, task: Task | MultiTask):
     if not isinstance(model, PreTrainedModel):
-        raise AvbError(f"--teachers {name}: an export cannot teach; give the model that it was made of")
+        raise AvbError(f"--teachers {name}: an export cannot be a teacher; give the original model")
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if labels != list(task.labels):
         raise AvbError(

@@ -122,7 +122,7 @@ class BurstTrainer(AveragingTrainer):
         if args.ema_decay is not None:
             self.keep_average()
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise AvbError("--task_weighting uncertainty does not run under FSDP or DeepSpeed: use fixed")
+            raise AvbError("--task_weighting uncertainty does not work with FSDP or DeepSpeed: use fixed")
         self.graphed = self._capture_steps(is_cut_up)
 
     def _capture_steps(self, is_cut_up: bool) -> GraphedSteps | None:
@@ -201,7 +201,7 @@ class BurstTrainer(AveragingTrainer):
         if not len(sampler):
             way_out = "lower --batch_seconds or --per_device_train_batch_size, or add --dataloader_drop_last false"
             if not args.dataloader_drop_last:
-                way_out = f"there are {args.world_size} devices, and each needs one"
+                way_out = f"there are {args.world_size} devices, and each needs at least one"
             raise AvbError(f"{len(data)} train clips are fewer than one step takes: {way_out}")
         return sampler
 

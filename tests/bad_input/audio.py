@@ -168,9 +168,9 @@ CASES = [
     Case("ogg cut in half", changed(wav("half.ogg", noise()), cut(0.5)), "skipped: truncated"),
     Case("mp3 cut in half", changed(wav("half.mp3", noise()), cut(0.5)), "skipped: truncated"),
     Case("mp3 cut after 100 bytes", changed(wav("stub.mp3", noise()), lambda c: c[:100]), "skipped: cannot be decoded"),
-    Case("zeros from an interrupted copy", raw("blank.wav", bytes(5000)), "skipped: starts with zeros only"),
-    Case("text called .wav", raw("notes.wav", b"eggs, bread, milk\n" * 9), "skipped: no audio but text"),
-    Case("a web page called .mp3", raw("page.mp3", b"<!doctype html><title>404"), "skipped: no audio but text"),
+    Case("zeros from an interrupted copy", raw("blank.wav", bytes(5000)), "skipped: the file starts with zeros"),
+    Case("text called .wav", raw("notes.wav", b"eggs, bread, milk\n" * 9), "skipped: not audio but text"),
+    Case("a web page called .mp3", raw("page.mp3", b"<!doctype html><title>404"), "skipped: not audio but text"),
     Case("random bytes", raw("random.wav", np.random.default_rng(0).bytes(5000)), "skipped: cannot be decoded"),
     Case("a zip archive called .wav", raw("zip.wav", b"PK\x03\x04" + bytes(2000)), "skipped: cannot be decoded"),
     Case("m4a without sound", raw("v.m4a", b"\0\0\0\x20ftypM4A " + bytes(2000)), "skipped: cannot be decoded"),
@@ -209,6 +209,6 @@ CASES = [
     Case(
         "damaged, with a newline in its name",
         raw("a\nb2.wav", b"eggs, bread, milk\n" * 9),
-        "skipped: a\\nb2.wav: no audio",
+        "skipped: a\\nb2.wav: not audio",
     ),
 ]
