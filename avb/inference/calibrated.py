@@ -21,11 +21,11 @@ from calibration_avb import (
 
 
 def find_calibration(name: str, weights: str) -> Calibration | None:
-    """The calibration of a model, None where it has none.
+    """Finds the calibration of a model; None if it has none.
 
     Args:
-        name: the model, as `load_model` takes it.
-        weights: what `load_model` noted as its `trained_weights`.
+        name: the model, as for `load_model`.
+        weights: the `trained_weights` recorded by `load_model`.
 
     Raises:
         AvbError: the file is damaged.
@@ -38,13 +38,13 @@ def find_calibration(name: str, weights: str) -> Calibration | None:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Scores as a calibration gives them.
+    """Calibrates scores.
 
     Attributes:
         config: of the model.
-        calibration: None leaves scores as they are.
-        coverage: of label sets and intervals; None gives none.
-        false_alarms_per_hour: at which a clip counts as a burst; None does not say whether it is one.
+        calibration: None does not change scores.
+        coverage: of label sets and intervals; None adds neither.
+        false_alarms_per_hour: allowed when deciding whether a clip is a burst; None does not decide.
     """
 
     config: PreTrainedConfig
@@ -56,11 +56,10 @@ class Calibrated:
     def of(
         cls, name: str, model: Any, coverage: float | None, false_alarms_per_hour: float | None = None
     ) -> "Calibrated":
-        """The calibration in the folder of a loaded model.
+        """Reads the calibration in the folder of a loaded model.
 
         Raises:
-            AvbError: `coverage` or `false_alarms_per_hour`, and the calibration has nothing on it, or an illegal one;
-                or the file is damaged.
+            AvbError: `coverage` or `false_alarms_per_hour` is invalid or not calibrated, or the file is damaged.
         """
         if coverage is not None and not COVERAGES[0] <= coverage <= COVERAGES[-1]:
             raise AvbError(f"--coverage {coverage:g}: give a fraction from {COVERAGES[0]:g} to {COVERAGES[-1]:g}")
@@ -79,17 +78,17 @@ class Calibrated:
 
     @property
     def key(self) -> str:
-        """What it adds to what scores depend on; empty where it changes nothing."""
+        """Its part of the key of scores; empty if it changes nothing."""
         if self.calibration is None:
             return ""
         return f" {self.calibration.to_json()} {self.coverage} {self.false_alarms_per_hour}"
 
     def scores(self, scores: np.ndarray) -> np.ndarray:
-        """(..., labels) as the model gives them → classes' probabilities at the fitted temperature."""
+        """(..., labels) of the model → probabilities of classes at the fitted temperature."""
         return calibrated_scores(self.calibration, scores, self.config)
 
     def columns(self) -> dict[str, type]:
-        """Columns behind the scores, and what is in them: text or numbers."""
+        """The columns after the scores, and their content: text or numbers."""
         found: dict[str, type] = {}
         if self.false_alarms_per_hour is not None:
             found |= {"burst_score": float, "is_burst": bool}
@@ -102,11 +101,11 @@ class Calibrated:
         return found
 
     def burst_row(self, scores: np.ndarray) -> dict[str, Any]:
-        """`burst_score` and `is_burst` of one clip's scores (labels,) as the model gives them; where asked for."""
+        """`burst_score` and `is_burst` for the uncalibrated scores (labels,) of a clip, if requested."""
         return burst_answers(self.calibration, scores[None], self.false_alarms_per_hour)[0]
 
     def row(self, scores: np.ndarray) -> dict[str, Any]:
-        """What `columns` names, for one clip's scores (labels,) after `self.scores`."""
+        """The values of `columns` for one clip's calibrated scores (labels,)."""
         if self.calibration is None or self.coverage is None:
             return {}
         try:

@@ -23,7 +23,7 @@ from avb.errors import AvbError
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to score; `read()` gives its path, its bytes, or a row's {"bytes", "path"} when it is decoded."""
+    """A clip to score; `read()` returns its path, its bytes, or a row's {"bytes", "path"} for decoding."""
 
     id: str
     read: Callable[[], Any]
@@ -34,8 +34,8 @@ class PathClips:
     """Audio files.
 
     Attributes:
-        paths: as they were given, which is what the ids are made of.
-        folder: where relative paths start; the current folder if empty.
+        paths: as given; the ids are made from them.
+        folder: which relative paths are relative to; empty means the current folder.
     """
 
     paths: list[str]
@@ -45,7 +45,7 @@ class PathClips:
         return len(self.paths)
 
     def ids(self) -> Iterator[str]:
-        # A name that is no UTF-8 could not be written to a table: its bytes are spelled out in the id.
+        # A name that is not UTF-8 cannot be written to a table: the id has its bytes escaped.
         return (os.fsencode(path).decode("utf-8", "backslashreplace") for path in self.paths)
 
     def clips(self) -> Iterator[Clip]:
@@ -58,17 +58,17 @@ class PathClips:
 
 @dataclass(frozen=True)
 class CorpusClips:
-    """A split of a corpus, which is opened where its clips are read, once a process.
+    """A split of a corpus, which is opened where its clips are read, once per process.
 
     Attributes:
         corpus: hume_vb, emogator or folder.
-        data_dir: where it lies.
-        task: where it has several.
+        data_dir: its location.
+        task: if it has several.
         split: train, validation or test.
         options: of the corpus's `load` function, names and values.
-        run_splits: a run's `splits.csv`, which says what was in which split; None for the corpus's own splits.
+        run_splits: a run's `splits.csv`, with the split of each clip; None for the corpus's own splits.
         is_same: whether it is that run's own corpus, see `avb.corpora.rows.as_in_run`.
-        rows: numbers of its rows, one after the other; None is all of them.
+        rows: consecutive row numbers; None means all rows.
     """
 
     corpus: str
@@ -99,7 +99,7 @@ class CorpusClips:
         return range(len(self._open())) if self.rows is None else self.rows
 
     def labelled(self):
-        """What the labels mean (a `Task` or `MultiTask`), and the rows of the split, a `datasets.Dataset`."""
+        """The meaning of the labels (a `Task` or `MultiTask`), and the rows of the split, a `datasets.Dataset`."""
         return _open_split(replace(self, rows=None))
 
     def _open(self):
@@ -110,12 +110,12 @@ Clips = PathClips | CorpusClips
 
 
 def find_paths(patterns: list[str]) -> list[str]:
-    """Paths of files, folders (searched through, sorted) and globs; `-` stands for paths on standard input.
+    """Finds the paths of files, folders (searched recursively, sorted) and globs; `-` reads paths from standard input.
 
-    A path that does not exist is kept: it is reported as a bad clip, beside those that could be scored.
+    A path that does not exist is kept, and later reported as a bad clip.
 
     Raises:
-        AvbError: one is a table.
+        AvbError: one of them is a table.
     """
     paths: list[str] = []
     for pattern in patterns:
@@ -141,7 +141,7 @@ def find_paths(patterns: list[str]) -> list[str]:
 
 
 def scores_key(model: str, ids: Iterable[str]) -> str:
-    """What a table's scores depend on, in one word: the model's key, and the clips in their order."""
+    """A hash of everything that the scores of a table depend on: the model's key, and the clips in order."""
     digest = hashlib.sha256(model.encode())
     for clip_id in ids:
         digest.update(clip_id.encode() + b"\0")
@@ -150,7 +150,7 @@ def scores_key(model: str, ids: Iterable[str]) -> str:
 
 @lru_cache(maxsize=1)
 def _open_split(clips: CorpusClips):
-    from avb.corpora import load_bursts  # files and folders are scored without the packages that corpora need
+    from avb.corpora import load_bursts  # files and folders do not need the packages that corpora need
     from avb.corpora.rows import as_in_run
 
     task, splits = load_bursts(clips.corpus, clips.data_dir, clips.task, **dict(clips.options))

@@ -20,16 +20,16 @@ from avb.inference.clips import Clips
 from avb.inference.scorer import Scorer
 from avb.inference.shards import Shard, find_attempts, score_shard
 
-MAX_DEATHS = 4  # of a shard's workers; then it is given up, for a clip may be what kills them
+MAX_DEATHS = 4  # a shard is given up after this many workers died, because a clip may be the cause
 
 
 def import_ray():
-    """The package ray.
+    """Imports the package ray.
 
     Raises:
         AvbError: it is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at import
     try:
         import ray
         import ray.data
@@ -40,14 +40,14 @@ def import_ray():
 
 @contextmanager
 def connect(address: str) -> Iterator[None]:
-    """A connection to a cluster, for as long as the context is open; one that is open already is used.
+    """Connects to a cluster while the context is open; an existing connection is used.
 
     Args:
-        address: HOST:PORT of a cluster, "auto" for that of this machine, "local" to start one; empty for the cluster of
-            RAY_ADDRESS or of this machine, or else to start one.
+        address: HOST:PORT of a cluster, "auto" for the one on this machine, "local" to start one; empty for the cluster
+            of RAY_ADDRESS or on this machine, or to start one if there is none.
 
     Raises:
-        AvbError: no cluster answers.
+        AvbError: there is no cluster.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -65,7 +65,7 @@ def connect(address: str) -> Iterator[None]:
 
 
 class Worker:
-    """What runs on a machine of the cluster."""
+    """The worker on a machine of the cluster."""
 
     def __init__(self, **settings):
         self.settings = settings
@@ -76,11 +76,11 @@ class Worker:
         return Scorer.load(**self.settings)
 
     def __call__(self, row: dict) -> dict:
-        """Makes one shard, unless it was the death of so many workers: then it is left out, and found missing.
+        """Computes a shard, unless too many workers died with it: then it is left out, and reported as missing.
 
-        An error is handed back, and ends the run: only a worker that dies is worth another attempt.
+        An error is returned and ends the run; only the death of a worker leads to another attempt.
         """
-        shard, clips = pickle.loads(row["shard"])  # noqa: S301  pickled by the driver, a moment before
+        shard, clips = pickle.loads(row["shard"])  # noqa: S301  just pickled by the driver
         if len(find_attempts(shard.path)) >= MAX_DEATHS:
             return {"clips": 0, "error": ""}
         try:
@@ -93,16 +93,16 @@ class Worker:
 
 
 def score_on_ray(shards: list[Shard], clips: Clips, workers: int | None, **settings) -> Iterator[int]:
-    """Makes the shards on the cluster that is connected.
+    """Computes the shards on the connected cluster.
 
     Args:
-        shards: to make.
+        shards: to compute.
         clips: all clips of the run.
-        workers: processes at most; None is one for each GPU of the cluster, or for each CPU where it has none.
+        workers: maximum number of processes; None: one per GPU of the cluster, or per CPU if it has no GPU.
         settings: of `Scorer.load`: name, device, dtype, batch_seconds, num_workers, max_seconds, coverage.
 
     Yields:
-        The number of clips of each shard, once it is written. Shards whose workers died again and again are left out.
+        The number of clips of each shard when it is written. Shards whose workers died repeatedly are left out.
 
     Raises:
         AvbError: a worker cannot load the model, or cannot write.
@@ -115,7 +115,7 @@ def score_on_ray(shards: list[Shard], clips: Clips, workers: int | None, **setti
     workers = workers or gpus or int(ray.cluster_resources().get("CPU", 1))
     workers = min(workers, len(shards))
     rows = [{"shard": pickle.dumps((shard, clips.part(shard.start, shard.stop)))} for shard in shards]
-    shards_of = ray.data.from_items(rows, override_num_blocks=len(rows))  # a block each: the unit that is made again
+    shards_of = ray.data.from_items(rows, override_num_blocks=len(rows))  # one block each: the unit that is repeated
     shards_of.context.enable_progress_bars = False
     made = shards_of.map(
         Worker,

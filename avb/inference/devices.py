@@ -7,7 +7,7 @@ import torch
 from avb.errors import AvbError, did_you_mean
 
 LEGAL = ("auto", "cpu", "cuda", "mps", "xpu")
-ALIASES = {"gpu": "cuda"}  # what others call it
+ALIASES = {"gpu": "cuda"}  # other names for it
 _COUNT = {
     "cuda": torch.cuda.device_count,
     "xpu": torch.xpu.device_count,
@@ -16,13 +16,13 @@ _COUNT = {
 
 
 def find_device(name: str | int | torch.device = "auto") -> torch.device:
-    """The device of a name; `auto` is the GPU where there is one.
+    """Finds the device with a name; `auto` is the GPU, if there is one.
 
     Args:
         name: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` (Apple), `xpu` (Intel); or a `torch.device`, or a GPU's number.
 
     Raises:
-        AvbError: there is no such device here, or no such name.
+        AvbError: the device does not exist here, or the name is unknown.
     """
     if isinstance(name, int) and not isinstance(name, bool):
         name = f"cuda:{name}" if name >= 0 else "cpu"
@@ -43,7 +43,7 @@ def find_device(name: str | int | torch.device = "auto") -> torch.device:
 
 
 def _reason(kind: str) -> str:
-    """What may be behind it: most often a build of torch without the device."""
+    """The probable reason: usually, torch was built without support for the device."""
     if kind == "cuda" and torch.version.cuda is None:
         return f" (this torch, {torch.__version__}, is built without CUDA)"
     return ""

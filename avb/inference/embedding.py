@@ -26,23 +26,23 @@ def embed(
     device: str = "auto",
     max_seconds: float = MAX_SECONDS,
 ) -> np.ndarray | list[np.ndarray]:
-    """The encoder's frames of each clip, or their mean; prepared as in the model's training (rate, trimming, level).
+    """The encoder's frames of each clip, or their mean. Clips are prepared as in the model's training.
 
     Args:
-        clips: many of what `avb.load(...)` takes: paths, arrays with their rate, bytes, rows of `datasets`, ….
-        model: what `avb.load` takes: a folder, a model that comes with the project, a name on the Hub.
-        layer: transformer layer, counted from 1; 0 is what the first one reads. None: the one that the head reads.
-        frames: give every frame instead of their mean.
+        clips: inputs as for `avb.load(...)`: paths, arrays with their sampling rate, bytes, rows of `datasets`, ….
+        model: as for `avb.load`: a folder, a model shipped with the project, or a name on the Hub.
+        layer: transformer layer, counted from 1; 0 is the input of the first. None: the layer that the head reads.
+        frames: return all frames instead of their mean.
         device: `auto`, `cpu`, `cuda`, …
         max_seconds: longest clip that is accepted, seconds.
 
     Returns:
-        float32, (clips, hidden): the mean over each clip's own frames, padding left out. With `frames` a list of
-        (frames, hidden). In the order of the clips; neither depends on what else is embedded beside it.
+        float32 (clips, hidden): the mean over each clip's frames without padding; with `frames`, a list of (frames,
+        hidden). In the order of the clips. The result for a clip does not depend on the other clips.
 
     Raises:
         AudioError: a clip cannot be read; the message names it.
-        AvbError: no such model or layer, or a model without a wav2vec 2.0 encoder.
+        AvbError: the model or layer does not exist, or the model has no speech encoder.
 
     >>> import avb, numpy as np
     >>> noise = np.random.default_rng(0).normal(size=16_000)
@@ -68,7 +68,7 @@ def embed(
 
 
 def _chunks(clips: Iterable[Any], feature_extractor, max_seconds: float) -> Iterator[list[np.ndarray]]:
-    """Prepared waveforms (samples,), so many at a time that batches of like length can be made of them."""
+    """Yields chunks of prepared waveforms (samples,), large enough for batches of similar length."""
     preparation = AudioPreparation.of(feature_extractor, max_seconds)
 
     def read(numbered: tuple[int, Any]) -> np.ndarray:

@@ -24,14 +24,14 @@ from avb.inference.precisions import ENGINES, PRECISIONS
 
 MODEL_FILE = "model.onnx"
 REPORT_FILE = "export.json"
-MAX_SECONDS = 120.0  # of one clip: attention holds a score for every pair of frames, 2.3 GB per layer at LARGE's size
-HUB_FOLDER = "onnx"  # of a model's folder, with the files below: the Hub's layout
+MAX_SECONDS = 120.0  # per clip: attention computes a score for every pair of frames, 2.3 GB per layer for LARGE
+HUB_FOLDER = "onnx"  # of a model's folder, with the files below (the Hub's layout)
 HUB_FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class ExportedModel:
-    """Predicts as `Wav2Vec2ForVocalBurst` does, on the CPU; without gradients, losses or hidden states."""
+    """Predicts like `Wav2Vec2ForVocalBurst`, on the CPU; without gradients, losses or hidden states."""
 
     device = torch.device("cpu")
     dtype = torch.float32  # of inputs and outputs
@@ -39,15 +39,15 @@ class ExportedModel:
 
     def __init__(self, config: PreTrainedConfig, run: Run):
         self.config = config
-        self.trained_weights = getattr(config, "export", {}).get("weights", "")  # of the model it was made of
+        self.trained_weights = getattr(config, "export", {}).get("weights", "")  # of the exported model
         self._run = run
 
     def __call__(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None):
-        """As the torch model's forward.
+        """Like the torch model's forward.
 
         Args:
             input_values: (batch, samples) float waveforms at 16 kHz, padded on the right.
-            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None if there is no padding.
 
         Returns:
             `SequenceClassifierOutput` with `logits` (batch, num_labels).
@@ -67,7 +67,7 @@ class ExportedModel:
         return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
     def parameters(self):
-        """None that torch knows of; `config.export` has the hash of the weights."""
+        """There are none in torch; `config.export` has the hash of the weights."""
         return iter(())
 
     def can_generate(self) -> bool:
@@ -75,7 +75,7 @@ class ExportedModel:
 
 
 def load_exported(name: str | os.PathLike, config: PreTrainedConfig, device: str = "auto") -> ExportedModel:
-    """The model of a folder, or of a repository on the Hub, that `avb.export` wrote.
+    """Loads a model from a folder, or a repository on the Hub, that `avb.export` wrote.
 
     Args:
         name: the folder or repository.
@@ -83,12 +83,12 @@ def load_exported(name: str | os.PathLike, config: PreTrainedConfig, device: str
         device: `auto` or `cpu`.
 
     Raises:
-        AvbError: another device is asked for, the engine is not installed, or the file is missing or damaged.
+        AvbError: the device is not the CPU, the engine is not installed, or the file is missing or damaged.
     """
     refuse_device(name, device)
     match config.export:
         case {"backend": str(backend), "precision": str(precision)}:
-            config.name_or_path = str(name)  # as a torch model's: where its calibration lies
+            config.name_or_path = str(name)  # as in a torch model: the location of its calibration
             return ExportedModel(config, open_engine(cached_file(name, MODEL_FILE), backend, precision))
     raise AvbError(f"{name}: 'export' in config.json has no backend and precision; export the model again")
 
@@ -102,17 +102,17 @@ def has_hub_export(name: str | os.PathLike) -> bool:
 def load_hub_export(
     name: str | os.PathLike, config: PreTrainedConfig, device: str, engine: str, precision: str | None = None
 ) -> ExportedModel:
-    """As `load_exported`, of the Hub's layout that `avb.export.export_hub` writes.
+    """Like `load_exported`, for the Hub's layout written by `avb.export.export_hub`.
 
     Args:
         name: the folder or repository.
         config: its configuration; gets the entry `export`.
         device: `auto` or `cpu`.
         engine: `onnx` or `openvino`.
-        precision: one of `HUB_FILES`; None is fp32.
+        precision: one of `HUB_FILES`; None means fp32.
 
     Raises:
-        AvbError: there is no such file; or see `load_exported`.
+        AvbError: there is no such file; see also `load_exported`.
     """
     precision = precision or "fp32"
     check_precision(engine, precision)
@@ -134,13 +134,13 @@ def load_hub_export(
 
 
 def refuse_device(name: str | os.PathLike, device: str):
-    """Raises an AvbError where an export is to run on anything but the CPU."""
+    """Raises an AvbError if an export is to run on any device but the CPU."""
     if device not in ("auto", "cpu"):
         raise AvbError(f"{name}: an exported model runs on the CPU; leave device={device!r} out, or give 'cpu'")
 
 
 def open_engine(path: str | os.PathLike, backend: str, precision: str) -> Run:
-    """A function of waveforms and their mask, (batch, samples) each, that gives the logits of `model.onnx`.
+    """Returns a function that maps waveforms and their mask, (batch, samples) each, to the logits of `model.onnx`.
 
     Raises:
         AvbError: `backend` or `precision` is unknown, its package is not installed, or the file cannot be read.
@@ -149,19 +149,19 @@ def open_engine(path: str | os.PathLike, backend: str, precision: str) -> Run:
     engine = import_package(ENGINES[backend], backend)
     try:
         return _OPEN[backend](engine, Path(path), precision)
-    except Exception as error:  # each engine has its own, which have only this in common
+    except Exception as error:  # each engine has its own error types, with only this in common
         raise AvbError(f"{path}: cannot be read ({str(error).splitlines()[0]}); export the model again") from error
 
 
 def check_precision(backend: str, precision: str):
-    """Raises an AvbError where the engine does not run at this precision."""
+    """Raises an AvbError if the engine does not support this precision."""
     if backend not in PRECISIONS or precision not in PRECISIONS[backend]:
         legal = ", ".join(f"{precision} with {name}" for name, legal in PRECISIONS.items() for precision in legal)
         raise AvbError(f"precision {precision!r} with backend {backend!r} is not supported; use one of {legal}")
 
 
 def import_package(package: str, extra: str):
-    """A package of one of the project's extras.
+    """Imports a package of one of the project's extras.
 
     Raises:
         AvbError: it is not installed.
@@ -184,11 +184,11 @@ def _open_openvino(openvino, path: Path, precision: str):
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Where the CPU has no bf16 the engine computes in fp32, which is slower and no less exact.
+        # On a CPU without bf16 the engine computes in fp32, which is slower, but not less exact.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
     compiled = openvino.Core().compile_model(path, "CPU", settings)
-    lock = Lock()  # its inference request holds one call's tensors
+    lock = Lock()  # its inference request has the tensors of one call
 
     def run(waveforms: np.ndarray, mask: np.ndarray) -> np.ndarray:
         with lock:

@@ -13,12 +13,12 @@ from avb.inference.scorer import Scorer, is_unreadable
 
 
 def score_to_journal(journal: Path, key: str, clips: Clips, scorer: Scorer, strict: bool):
-    """Scores what the journal does not hold yet; a clip that cannot be read becomes a line with its error.
+    """Scores the clips that are not in the journal yet; an unreadable clip becomes a line with its error.
 
     Args:
-        journal: file to start, or to go on with.
-        key: of model and clips; a journal of another key is started again.
-        clips: to score, in their order.
+        journal: file to start, or to continue.
+        key: of model and clips; a journal with another key is replaced.
+        clips: to score, in order.
         scorer: the model.
         strict: raise at the first clip that cannot be read.
 
@@ -40,7 +40,7 @@ def score_to_journal(journal: Path, key: str, clips: Clips, scorer: Scorer, stri
 
 
 def resume_journal(journal: Path, key: str) -> int:
-    """Starts the journal, or counts the rows it holds if it was made by the same model of the same clips."""
+    """Starts the journal, or counts its rows if it is by the same model on the same clips."""
     if journal.exists():
         with open(journal, "rb+") as file:
             lines = file.readlines()
@@ -59,10 +59,10 @@ def read_journal(journal: Path) -> Iterator[dict]:
 
 
 def finish(journal: Path, output: Path, columns: Iterable[str]) -> int:
-    """Turns the finished journal into the table asked for and, where clips were skipped, a report beside it.
+    """Converts the finished journal to the requested table and, if clips were skipped, a report beside it.
 
     Args:
-        journal: to turn.
+        journal: the file to convert.
         output: table to write.
         columns: of the scores.
 

@@ -24,7 +24,7 @@ from feature_extraction_avb import VocalBurstFeatureExtractor
 from modeling_avb import VocalBurstModel
 from pipeline_avb import TASK, VocalBurstPipeline
 
-# What Transformers, torch and safetensors make of a value of the wrong type or size: whatever it leads to there.
+# What Transformers, torch and safetensors raise for a value with the wrong type or size.
 _DAMAGE = (
     ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, StrictDataclassError, TypeError,
     ValueError,
@@ -39,15 +39,15 @@ def load_model(
     engine: str | None = None,
     precision: str | None = None,
 ) -> tuple[PreTrainedModel | ExportedModel, Any]:
-    """A trained model in evaluation mode, or an export of it, and its feature extractor.
+    """Loads a trained model in evaluation mode, or an export of it, and its feature extractor.
 
     Args:
-        name: a folder, one of the models that come with the project (`avb.models`), or a name on the Hub.
+        name: a folder, a model shipped with the project (`avb.models`), or a name on the Hub.
         device: see `avb.inference.devices.find_device`.
-        dtype: of weights and arithmetic, `float32` or `bfloat16`: about 1.4 times as fast where the device has it,
-            and scores that differ by some thousandths.
-        engine: `torch`, `onnx` or `openvino`; None is torch where there are safetensors, else what the folder has.
-        precision: of an engine's file in the Hub's layout: `fp32`, `fp16` or `int8`; None is fp32.
+        dtype: of weights and arithmetic, `float32` or `bfloat16`; the latter is about 1.4 times as fast if the device
+            supports it, with scores that differ by a few thousandths.
+        engine: `torch`, `onnx` or `openvino`; None: torch if there are safetensors, otherwise what the folder has.
+        precision: of an engine's file in the Hub's layout: `fp32`, `fp16` or `int8`; None means fp32.
 
     Raises:
         AvbError: there is no such device or model, it has no files for this engine, it does not run in this `dtype`,
@@ -84,10 +84,10 @@ def load_model(
 
 
 def model_class(model_type: Any) -> type[PreTrainedModel] | None:
-    """The class of a saved model, by the `model_type` of its config.json; None where it is none of this project's."""
+    """The class of a saved model, by the `model_type` of its config.json; None if it is not from this project."""
     if found := trained_class(model_type):
         return found
-    from avb import baselines  # here: it imports datasets, a quarter of a second
+    from avb import baselines  # imported here, because it imports datasets, which takes a quarter of a second
 
     return baselines.MODELS.get(model_type) if isinstance(model_type, str) else None
 
@@ -148,7 +148,7 @@ def _load_feature_extractor(name: str, config: PreTrainedConfig, config_dict: di
     except AudioError as error:
         raise AvbError(f"{name}: preprocessor_config.json: {error}") from error
     is_plain = type(feature_extractor) is Wav2Vec2FeatureExtractor
-    if "trim_top_db" in config_dict:  # saved when these settings were still the model's
+    if "trim_top_db" in config_dict:  # saved by an older version, in which the model had these settings
         if is_plain:
             feature_extractor = VocalBurstFeatureExtractor.from_pretrained(name)
         for setting in ("trim_top_db", "peak_db"):

@@ -13,16 +13,16 @@ from avb.run_files import RECIPE, SPLITS
 def corpus_of_run(
     model: str, corpus: str, data_dir: str, task: str | None, split: str, given: dict[str, Any]
 ) -> CorpusClips:
-    """A split of a corpus, read as the run of `model` read it.
+    """A split of a corpus, read as in the run of `model`.
 
-    On the corpus of the run, options that are not given are the run's. Made splits are the run's too, see
-    `avb.corpora.rows.as_in_run`; `split_column`, where given, overrules them.
+    On the corpus of the run, options that are not given are the run's. Splits made by the run are used too, see
+    `avb.corpora.rows.as_in_run`, unless `split_column` is given.
 
     Args:
-        model: a run's folder; any other model has no options and no splits.
+        model: a run's folder; other models have no options and no splits.
         corpus: hume_vb, emogator or folder.
-        data_dir: where it lies.
-        task: where it has several.
+        data_dir: its location.
+        task: if it has several.
         split: train, validation or test.
         given: options of the corpus's `load` function.
 
@@ -41,7 +41,7 @@ def corpus_of_run(
         run = {name: recipe[name] for name in OPTIONS if recipe.get(name) not in (None, "none")}
         options = run | given
         task = task or recipe.get("task")
-    for name in PATH_OPTIONS:  # a worker's current folder is another one
+    for name in PATH_OPTIONS:  # a worker has another current folder
         if options.get(name):
             options[name] = os.path.abspath(options[name])
     pairs = tuple(

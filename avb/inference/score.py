@@ -26,16 +26,16 @@ from avb.inference.engines import ExportedModel
 from configuration_avb import MULTITASK
 from pipeline_avb import scores_from_logits
 
-# Audio per batch, in seconds. A CPU gains nothing from larger batches, and smaller ones hold less padding.
+# Audio per batch, in seconds. A CPU does not benefit from larger batches, and smaller ones have less padding.
 CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 24.0, 64.0
-MAX_BATCH_WORKERS = 4  # batches at once on a CPU; each has its own activations in memory
-CHUNK_CLIPS = 128  # clips decoded ahead; within a chunk batches are made of clips of like length
+MAX_BATCH_WORKERS = 4  # simultaneous batches on a CPU; each has its own activations in memory
+CHUNK_CLIPS = 128  # clips decoded ahead; batches have clips of similar length from one chunk
 
 
 def model_key(model: PreTrainedModel | ExportedModel, feature_extractor) -> str:
-    """What a table depends on beside the clips: configuration, preparation of audio, some weights, its columns."""
+    """What a table depends on besides the clips: configuration, audio preparation, some weights, its columns."""
     digest = hashlib.sha256(model.config.to_json_string().encode())
-    digest.update("\0".join(score_columns(model.config)).encode())  # a table that an older version began has others
+    digest.update("\0".join(score_columns(model.config)).encode())  # a table started by an older version has others
     digest.update(feature_extractor.to_json_string().encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
@@ -43,18 +43,18 @@ def model_key(model: PreTrainedModel | ExportedModel, feature_extractor) -> str:
 
 
 def score_row(scores: np.ndarray, config: PreTrainedConfig) -> dict:
-    """One clip's scores (labels,) as columns, after the class that each classification predicts and its probability."""
+    """One clip's scores (labels,) as columns, after the predicted class and its probability in a classification."""
     row: dict[str, str | float] = {}
     for suffix, part in _classifications(config):
         best = int(scores[part].argmax())
         row |= {f"prediction{suffix}": config.id2label[part.start + best]}
         row |= {f"confidence{suffix}": round(float(scores[part][best]), 6)}
-    # Last: a label of one of these names, as models have that were trained before they were refused, stays a label.
+    # Last, so that a label with one of these names wins; older models may have such labels.
     return row | {config.id2label[index]: round(float(score), 6) for index, score in enumerate(scores)}
 
 
 def score_columns(config: PreTrainedConfig) -> dict[str, type]:
-    """The columns of `score_row`, in order, and what is in them: text or numbers."""
+    """The columns of `score_row`, in order, and their content: text or numbers."""
     columns: dict[str, type] = {}
     for suffix, _ in _classifications(config):
         columns |= {f"prediction{suffix}": str, f"confidence{suffix}": float}
@@ -62,7 +62,7 @@ def score_columns(config: PreTrainedConfig) -> dict[str, type]:
 
 
 def _classifications(config: PreTrainedConfig) -> list[tuple[str, slice]]:
-    """What the columns of a classification end in, and the outputs of its classes; several in a multitask."""
+    """The suffix of a classification's columns, and the outputs of its classes; several in a multitask."""
     if config.loss != MULTITASK:
         return [("", slice(0, config.num_labels))] if config.loss == "ce" else []
     parts = zip(config.tasks, config.task_slices, strict=True)
@@ -72,10 +72,10 @@ def _classifications(config: PreTrainedConfig) -> list[tuple[str, slice]]:
 def score_waveforms(
     model, feature_extractor, waveforms: list[np.ndarray], batch_seconds: float | None = None, views: int = 1
 ) -> np.ndarray:
-    """Scores (clips, labels) of 16 kHz waveforms that were trimmed and levelled when they were decoded.
+    """Scores 16 kHz waveforms, which were trimmed and levelled when decoded; returns (clips, labels).
 
-    Batches hold clips of like length, and at most `batch_seconds` of audio, padding included; None is 24 s on a CPU and
-    64 s elsewhere. Of several `views` of each clip (`audio_avb.speed_views`) it is the mean of their scores.
+    Batches contain clips of similar length, and at most `batch_seconds` of audio including padding (None: 24 s on a
+    CPU, 64 s elsewhere). With several `views` of each clip (`audio_avb.speed_views`), their scores are averaged.
     """
     with _batch_workers(model) as run_all:
         return _score_batches(model, feature_extractor, waveforms, batch_seconds, views, run_all)
@@ -103,13 +103,13 @@ def _score_batches(model, feature_extractor, waveforms, batch_seconds, views: in
 
 @contextmanager
 def _batch_workers(model: PreTrainedModel | ExportedModel) -> Iterator[Callable]:
-    """A function `(work, items)` that does the items, on a CPU some at once, torch's threads dealt out to them.
+    """Yields a function `(work, items)` that processes items, on a CPU several at once, which share torch's threads.
 
-    The operations of a small encoder on some seconds of audio are too short to be cut up: two batches, a thread each,
-    take less time than one after the other with two threads each.
+    Operations of a small encoder on a few seconds of audio are too short to be parallelised: two simultaneous batches
+    with one thread each are faster than one after the other with two threads.
     """
     threads = torch.get_num_threads()
-    is_export = isinstance(model, ExportedModel)  # it has threads of its own
+    is_export = isinstance(model, ExportedModel)  # it has its own threads
     workers = 1 if is_export or model.device.type != "cpu" else min(MAX_BATCH_WORKERS, threads)
     if workers == 1:
         yield lambda work, items: [work(item) for item in items]
@@ -118,19 +118,19 @@ def _batch_workers(model: PreTrainedModel | ExportedModel) -> Iterator[Callable]
 
     def take_threads(_):
         everyone.wait()  # each worker takes one of these
-        torch.get_num_threads()  # else the worker's first operation goes back to the number of the process
+        torch.get_num_threads()  # otherwise the worker's first operation resets it to the number of the process
         torch.set_num_threads(threads // workers)
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(take_threads, range(workers)))
-        torch.set_num_threads(threads)  # for this thread, and those that start from now on
+        torch.set_num_threads(threads)  # for this thread, and those started from now on
         yield lambda work, items: list(pool.map(work, items))
 
 
 def _memory_trimmer() -> Callable[[], object]:
-    """Gives freed memory back to the system, where the C library is glibc.
+    """Returns freed memory to the system, if the C library is glibc.
 
-    It keeps what lies below a block that is still in use: with clips of mixed length, some hundred MB over time.
+    glibc keeps freed memory below a block in use: with clips of mixed length, some hundred MB over time.
     """
     if platform.libc_ver()[0] != "glibc":
         return lambda: None
@@ -139,12 +139,12 @@ def _memory_trimmer() -> Callable[[], object]:
 
 
 def settings_key(max_seconds: float, views: int) -> str:
-    """What another limit than the usual one, by which clips are too long, and several views add to a model's key."""
+    """The part of a model's key for a limit of duration other than the default, and for several views."""
     return ("" if max_seconds == MAX_SECONDS else f" {max_seconds:g} s") + (f" {views} views" if views > 1 else "")
 
 
 def decode_threads(model) -> int:
-    """Two on a CPU, which scores too; beside a GPU one per processor but one, at most 8."""
+    """Two on a CPU, which also scores; with a GPU, one less than the number of processors, at most 8."""
     is_export = isinstance(model, ExportedModel)
     return 2 if is_export or model.device.type == "cpu" else min(8, max((os.cpu_count() or 1) - 1, 2))
 
@@ -158,14 +158,14 @@ def score_clips(
     max_seconds: float = MAX_SECONDS,
     views: int = 1,
 ) -> Iterator[tuple[Clip, np.ndarray | AudioError]]:
-    """Each clip with its scores (labels,), or with the error that kept it from being read; in the order given.
+    """Yields each clip with its scores (labels,), or with the error that made it unreadable, in the given order.
 
-    Audio is prepared as the feature extractor says (level, trimming); a clip longer than `max_seconds` is an error. One
-    chunk is decoded while the one before it is scored, by `num_workers` threads (None: `decode_threads`). `views` as in
-    `score_waveforms`.
+    Audio is prepared as the feature extractor specifies (level, trimming); a clip longer than `max_seconds` is an
+    error. While one chunk is scored, `num_workers` threads decode the next one (None: `decode_threads`). For `views`,
+    see `score_waveforms`.
     """
     num_workers = num_workers or decode_threads(model)
-    if isinstance(model, ExportedModel):  # too long for it is one clip's error, not the end of the others' scores
+    if isinstance(model, ExportedModel):  # a clip that is too long for it must not end the scoring of the others
         max_seconds = min(max_seconds, EXPORT_MAX_SECONDS / (FASTEST_VIEW if views > 1 else 1))
     preparation = AudioPreparation.of(feature_extractor, max_seconds)
 

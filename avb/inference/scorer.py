@@ -17,18 +17,18 @@ from avb.inference.score import model_key, score_clips, score_columns, score_row
 
 
 def is_unreadable(row: dict) -> bool:
-    """Whether a row of `Scorer.rows` says why a clip has no scores; of a label called `error` it would be a number."""
+    """Whether a row of `Scorer.rows` has an error instead of scores; for a label called `error`, it is a number."""
     return isinstance(row.get("error"), str)
 
 
 @dataclass
 class Scorer:
-    """What scores clips; `load` gives one.
+    """A model with the settings for scoring clips; `load` creates one.
 
     Attributes:
         model, feature_extractor: see `avb.inference.load.load_model`.
         batch_seconds, num_workers, max_seconds, views: see `avb.inference.score.score_clips`.
-        calibrated: what the model's calibration makes of its scores; None leaves them as they are.
+        calibrated: calibrates the model's scores; None does not change them.
     """
 
     model: Any
@@ -52,9 +52,9 @@ class Scorer:
         false_alarms_per_hour: float | None = None,
         views: int = 1,
     ) -> "Scorer":
-        """Arguments and errors as `load_model`, `score_clips` and `Calibrated.of`."""
-        # oneDNN keeps what it prepared for 1,024 shapes of input, and clips seldom come in the same shape twice: a few
-        # hundred MB over time. Its default is read at the first use.
+        """Arguments and errors are those of `load_model`, `score_clips` and `Calibrated.of`."""
+        # oneDNN caches primitives for 1,024 input shapes, but clips rarely have the same shape twice: this wastes a few
+        # hundred MB over time. The limit is read at the first use.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         model, feature_extractor = load_model(name, device, dtype)
         calibrated = Calibrated.of(name, model, coverage, false_alarms_per_hour)
@@ -66,17 +66,17 @@ class Scorer:
 
     @cached_property
     def key(self) -> str:
-        """What scores depend on beside the clips."""
+        """What scores depend on besides the clips."""
         calibrated = self.calibrated.key if self.calibrated else ""
         return model_key(self.model, self.feature_extractor) + settings_key(self.max_seconds, self.views) + calibrated
 
     @property
     def columns(self) -> dict[str, type]:
-        """Of `rows`, after `id`, and what is in them: text or numbers."""
+        """The columns of `rows` after `id`, and their content: text or numbers."""
         return score_columns(self.config) | (self.calibrated.columns() if self.calibrated else {})
 
     def rows(self, clips: Clips, strict: bool = False) -> Iterator[dict]:
-        """Each clip's `id` with its scores, or with `error`, what kept it from being read; in the order given.
+        """Yields each clip's `id` with its scores, or with the `error` that made it unreadable, in the given order.
 
         Raises:
             AudioError: `strict`, and a clip cannot be read.
@@ -91,7 +91,7 @@ class Scorer:
                 yield {"id": clip.id, **self.row(scores)}
 
     def row(self, scores: np.ndarray) -> dict:
-        """The columns of one clip's scores (labels,), as the model gives them."""
+        """The columns for one clip's uncalibrated scores (labels,)."""
         if self.calibrated is None:
             return score_row(scores, self.config)
         about_burst = self.calibrated.burst_row(scores)

@@ -36,7 +36,7 @@ _NAMES = "part-*.parquet"
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of scores: of the clips from number `start` up to `stop`."""
+    """One file of scores, for the clips from number `start` up to `stop`."""
 
     path: Path
     key: str
@@ -45,7 +45,7 @@ class Shard:
 
 
 class Note(NamedTuple):
-    """What a finished shard says of itself; `errors` are pairs of id and message."""
+    """The metadata of a finished shard; `errors` are pairs of id and message."""
 
     key: str
     scored: int
@@ -53,10 +53,10 @@ class Note(NamedTuple):
 
 
 def check_folder(output: str) -> Path:
-    """The folder, made if need be, with an absolute path.
+    """Creates the folder if needed, and returns its absolute path.
 
     Raises:
-        AvbError: it cannot be made or written, or holds other files, which a reader of the folder would stumble over.
+        AvbError: it cannot be created or written, or has other files, which readers of the folder could not parse.
     """
     folder = make_folder(os.path.abspath(output))
     others = [
@@ -68,7 +68,7 @@ def check_folder(output: str) -> Path:
 
 
 def plan(folder: Path, clips: Clips, model: str, shard_clips: int) -> list[Shard]:
-    """The shards of a list of clips.
+    """Divides a list of clips into shards.
 
     Args:
         folder: to write them to.
@@ -85,7 +85,7 @@ def plan(folder: Path, clips: Clips, model: str, shard_clips: int) -> list[Shard
 
 
 def find_unfinished(folder: Path, shards: list[Shard], overwrite: bool) -> list[Shard]:
-    """The shards that are still to be made. What an interruption left half written is removed.
+    """Finds the shards that are not finished, and removes partial files of an interrupted run.
 
     Args:
         folder: of the shards.
@@ -93,7 +93,7 @@ def find_unfinished(folder: Path, shards: list[Shard], overwrite: bool) -> list[
         overwrite: remove shards of another model or other clips.
 
     Raises:
-        AvbError: there are such shards, and they must not be removed.
+        AvbError: there are such shards, and `overwrite` is False.
     """
     _remove_attempts(folder)
     planned = {shard.path: shard.key for shard in shards}
@@ -117,22 +117,22 @@ def score_shard(scorer: Scorer, shard: Shard, clips: Clips, progress: Callable[[
 
     Args:
         scorer: the model.
-        shard: to make.
+        shard: to compute.
         clips: of this shard.
         progress: called after each clip.
 
     Raises:
-        AvbError: model or clips are not those that the shard was planned for, or the file cannot be written.
+        AvbError: the model or the clips differ from those for which the shard was planned, or it cannot be written.
     """
     if scores_key(scorer.key, clips.ids()) != shard.key:
         raise AvbError(
             f"{shard.path}: on {platform.node()} the model or the list of clips is not the one the run began with; "
             "every machine must see the same files"
         )
-    # Two workers may make the same shard, one of them taken for dead: each writes to a name of its own.
+    # Two workers may compute the same shard, if one was believed dead: each writes to its own file name.
     temporary = shard.path.with_name(f".{shard.path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.touch()  # left behind where the process dies: see find_attempts
+        temporary.touch()  # remains if the process dies: see find_attempts
         pq.write_table(_score(scorer, shard.key, clips, progress), temporary)
         os.replace(temporary, shard.path)
     except OSError as error:
@@ -144,7 +144,7 @@ def score_shard(scorer: Scorer, shard: Shard, clips: Clips, progress: Callable[[
 
 
 def _score(scorer: Scorer, key: str, clips: Clips, progress: Callable[[], object]) -> pa.Table:
-    """The scores of a shard's clips, and in the metadata its key and the clips that could not be read."""
+    """The scores of a shard's clips; the metadata have its key and the unreadable clips."""
     rows, errors = [], []
     for row in scorer.rows(clips):
         if is_unreadable(row):
@@ -157,7 +157,7 @@ def _score(scorer: Scorer, key: str, clips: Clips, progress: Callable[[], object
 
 
 def find_attempts(path: Path) -> list[Path]:
-    """What those left behind who began this shard, and died or are still at it."""
+    """The temporary files of workers that started this shard, and died or are still running."""
     return list(path.parent.glob(f".{path.name}.*"))
 
 
@@ -167,13 +167,13 @@ def _remove_attempts(folder: Path):
 
 
 def _schema(scorer: Scorer) -> pa.Schema:
-    """The same for every shard, one whose clips are all bad included."""
+    """The same for all shards, even if all clips of a shard are unreadable."""
     arrow = {str: pa.string(), float: pa.float64()}
     return pa.schema([("id", pa.string()), *((name, arrow[kind]) for name, kind in scorer.columns.items())])
 
 
 def read_note(path: Path) -> Note | None:
-    """What a shard says of itself; None if it is not there or damaged, and has to be made again."""
+    """Reads a shard's metadata; None if it is missing or damaged, and must be computed again."""
     try:
         footer = pq.read_metadata(path)
     except (OSError, pa.ArrowException):
@@ -183,7 +183,7 @@ def read_note(path: Path) -> Note | None:
 
 
 def finish(folder: Path, shards: list[Shard]) -> int:
-    """Checks that every shard is there, and writes the report of bad clips and `_finished.json`.
+    """Checks that all shards exist, and writes the report of bad clips and `_finished.json`.
 
     Returns:
         How many clips were skipped.
