@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every GPU row, most important first, in some five minutes on one large GPU (80 GB); no network is needed:
+# Every GPU row, most important first, in some eight minutes on one large GPU (80 GB); no network is needed:
 #   benchmarks/gpu.sh
 # Each row is written as soon as it is measured: what there is when it is cut off can be used. TOTAL seconds are its
 # own limit (0: none); LIMIT is each row's. At the end stands the table of the rows. Exit code 1 where a row failed.

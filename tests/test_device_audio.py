@@ -11,7 +11,7 @@ from audio_avb import SAMPLING_RATE
 from avb.collator import BurstCollator
 from avb.errors import AvbError
 from avb.tasks import TASKS
-from avb.training import batched_changes, draws
+from avb.training import batched_changes, device_audio, draws
 from avb.training.augmentation import AugmentedClips, play
 from avb.training.batched_changes import BATCHED, apply, fft_size, resample
 from avb.training.device_audio import DeviceAudio, DeviceClips, DeviceCollator, place_clips
@@ -235,3 +235,11 @@ def test_a_card_without_room_leaves_the_clips_on_the_disk(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * size, 0))
     placed = place_clips(splits, collator, [], 0.5, 0, "auto", torch.device("cuda"))
     assert placed.audio is None and "more than 40% of the" in placed.reason and placed.train is splits["train"]
+
+
+def test_clips_lie_on_all_devices_or_on_none(monkeypatch):
+    splits, collator = {"train": bursts(4)}, BurstCollator(VocalBurstFeatureExtractor())
+    assert place_clips(splits, collator, [], 0.5, 0, "true", CPU).audio is not None
+    monkeypatch.setattr(device_audio, "gather_object", lambda reasons: [*reasons, "the other one is full"])
+    with pytest.raises(AvbError, match="is not possible: the other one is full"):
+        place_clips(splits, collator, [], 0.5, 0, "true", CPU)
