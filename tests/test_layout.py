@@ -91,7 +91,7 @@ LAYERS = {
     "avb/training": {
         "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora",
         "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
-        "avb/recipes", "avb/run_files", "avb/sigterm", "avb/tasks", "configuration_avb",
+        "avb/recipes", "avb/run_files", "avb/sigterm", "avb/tasks", "calibration_avb", "configuration_avb",
         "feature_extraction_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/pretraining": {

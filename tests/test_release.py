@@ -16,13 +16,17 @@ from huggingface_hub import metadata_load, parse_eval_result_entries
 
 from avb.cards import command
 from avb.cards.card import write_card
+from avb.cards.checking import check_release
 from avb.cards.hub_folder import hub_files
 from avb.cards.space import link_space
 from avb.errors import AvbError
 from avb.export.check import made_up_bursts
 from avb.export.hub import export_hub
 from avb.export.page_folder import PAGE, RUNTIME_FILES
+from avb.inference.load import load_model
 from avb.run_files import METRICS
+from avb.training.checkpoints import clear
+from calibration_avb import CALIBRATION_FILE, Calibration
 
 
 @pytest.fixture
@@ -39,6 +43,21 @@ def scored_on_test(folder):
     metrics["splits"]["test"] = metrics["splits"]["validation"]
     (folder / METRICS).write_text(json.dumps(metrics))
     return folder
+
+
+def test_a_calibration_of_other_weights_does_not_count(folder):
+    def is_met() -> bool:
+        (point,) = (point for point in check_release(folder) if point.name == "calibrated probabilities")
+        return point.is_met
+
+    path = folder / CALIBRATION_FILE
+    path.write_text(Calibration("0" * 16, {}).to_json())
+    with pytest.warns(UserWarning, match="fitted to other weights"):
+        assert not is_met()
+    path.write_text(Calibration(load_model(str(folder), "cpu")[0].trained_weights, {}).to_json())
+    assert is_met()
+    clear(folder)  # to train again
+    assert not path.exists()
 
 
 @pytest.mark.slow

@@ -19,7 +19,9 @@ from avb.cards.hub_folder import EVALUATIONS, hub_files
 from avb.cards.push import files_to_push
 from avb.cards.run import Run, read_run
 from avb.errors import AvbError
+from avb.inference.calibrated import find_calibration
 from avb.inference.engines import HUB_FOLDER
+from avb.inference.load import load_model
 from avb.run_files import CARD
 from calibration_avb import CALIBRATION_FILE
 
@@ -80,12 +82,22 @@ def _points(folder: Path, run: Run) -> Iterator[Point]:
     )
     yield Point("an example clip with its scores", bool(data.get("widget")), f"{write} --example laugh.wav")
     yield Point("energy of the training", "kWh" in text, f"{write} --watts W, if you know them")
-    calibrated = (folder / CALIBRATION_FILE).is_file()
+    calibrated = _is_calibrated(folder)
     yield Point("calibrated probabilities", calibrated, f"python -m avb.calibration {folder} DATA")
     fit = f"python -m avb.events reject {folder} --pool POOL --data_dir EMOGATOR (see its --help for POOL)"
-    yield Point("rejection of sounds that are not bursts", bool(run.rejection), fit)
+    yield Point("rejection of sounds that are not bursts", bool(run.rejection) and calibrated, fit)
     exported = (folder / HUB_FOLDER / "model.onnx").is_file()
     yield Point(f"{HUB_FOLDER}/ for other engines", exported, f"python -m avb.export {folder} {folder} --hub")
+
+
+def _is_calibrated(folder: Path) -> bool:
+    """Whether there is a calibration that was fitted to these weights: nothing uses one of other weights."""
+    if not (folder / CALIBRATION_FILE).is_file():
+        return False
+    try:
+        return find_calibration(str(folder), load_model(str(folder), "cpu")[0].trained_weights) is not None
+    except AvbError:
+        return False
 
 
 def _tried(name: str, look) -> Point:

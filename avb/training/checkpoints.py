@@ -13,6 +13,7 @@ from pathlib import Path
 
 from avb.errors import AvbError
 from avb.run_files import METRICS, RESULTS, RUN_ID
+from calibration_avb import CALIBRATION_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,11 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def clear(output_dir: str | Path):
-    """Takes an earlier run's checkpoints, mark of completion and results away, so that nothing continues from them."""
-    for name in (METRICS, RESULTS, RUN_ID):
+    """Takes an earlier run's checkpoints, mark of completion and results away, so that nothing continues from them.
+
+    Also its calibration, which was fitted to its weights: a card would state its figures of the new ones.
+    """
+    for name in (METRICS, RESULTS, RUN_ID, CALIBRATION_FILE):
         (Path(output_dir) / name).unlink(missing_ok=True)
     for path in _find_checkpoints(output_dir):
         discard(path)

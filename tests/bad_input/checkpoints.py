@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
+from tiny import save_encoder, tiny_model
 
 from avb.cards.hub_folder import save_hub_folder
 from avb.tasks import TASKS
 from bad_input.case import Case
-from configuration_avb import Wav2Vec2VocalBurstConfig
 from feature_extraction_avb import VocalBurstFeatureExtractor
-from modeling_avb import Wav2Vec2ForVocalBurst
 
 CONFIG, PREPARATION, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 Change = Callable[[Path], None]
@@ -23,19 +22,9 @@ Change = Callable[[Path], None]
 
 def save_model(folder: Path, task: str = "two") -> Path:
     """A tiny model with random weights, saved as training saves it; three frames a second, for clips of ten minutes."""
-    torch.manual_seed(0)
-    loss = "ce" if TASKS[task].kind == "classification" else "ccc"
-    config = Wav2Vec2VocalBurstConfig(
-        **TINY,
-        conv_kernel=(10, 4, 4, 4, 4, 2, 2),
-        conv_stride=(10, 4, 4, 4, 4, 2, 2),
-        num_hidden_layers=1,
-        encoder_layer=1,
-        rnn_hidden_size=16,
-        loss=loss,
-        id2label=TASKS[task].id2label,
-    )
-    return save_hub_folder(Wav2Vec2ForVocalBurst(config), VocalBurstFeatureExtractor(peak_db=-3.0), folder)
+    spans = (10, 4, 4, 4, 4, 2, 2)
+    model = tiny_model(TASKS[task], is_stirred=False, conv_kernel=spans, conv_stride=spans)
+    return save_hub_folder(model, VocalBurstFeatureExtractor(peak_db=-3.0), folder)
 
 
 def model(*changes: Change) -> Callable[[Path], list[str]]:
@@ -123,9 +112,9 @@ def other_labels(folder: Path):
 
 
 def encoder(folder: Path) -> list[str]:
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+    from transformers import Wav2Vec2FeatureExtractor
 
-    Wav2Vec2Model(Wav2Vec2Config(**TINY, num_hidden_layers=1)).save_pretrained(folder / "encoder")
+    save_encoder(folder / "encoder")
     Wav2Vec2FeatureExtractor().save_pretrained(folder / "encoder")
     return [str(folder / "encoder")]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from conftest import TINY
 from safetensors.torch import load_file, save_file
+from tiny import save_encoder
 
 from avb.arguments import DataArguments, ModelArguments, PretrainingArguments
 from avb.errors import AvbError
@@ -22,11 +22,10 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
 
 def encoder(*changes: Change) -> Callable[[Path], str]:
     def build(folder: Path) -> str:
-        from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+        from transformers import Wav2Vec2FeatureExtractor
 
-        torch.manual_seed(0)
         path = folder / "encoder"
-        Wav2Vec2Model(Wav2Vec2Config(**TINY, num_hidden_layers=1)).save_pretrained(path)
+        save_encoder(path)
         Wav2Vec2FeatureExtractor().save_pretrained(path)
         for change in changes:
             change(path)
