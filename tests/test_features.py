@@ -71,7 +71,7 @@ def test_a_stopped_computation_goes_on(split, tmp_path, monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_what_the_name_depends_on(split):
+def test_what_the_name_depends_on(split, monkeypatch):
     extractor = VocalBurstFeatureExtractor()
 
     def name(model, rows=split, extractor=extractor, dtype="float16", autocast=False):
@@ -90,6 +90,11 @@ def test_what_the_name_depends_on(split):
     assert name(make_model(), extractor=VocalBurstFeatureExtractor(do_normalize=False)) != reference
     assert name(make_model(), dtype="float32") != reference
     assert name(make_model(), autocast=True) != reference
+    in_bf16 = name(make_model(), autocast=True)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")  # TF32, which a CPU does not have
+    assert name(make_model()) == reference
+    monkeypatch.setattr(Wav2Vec2ForVocalBurst, "device", torch.device("cuda"))
+    assert name(make_model()) != reference and name(make_model(), autocast=True) == in_bf16
 
 
 @pytest.mark.parametrize(

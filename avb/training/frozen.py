@@ -191,10 +191,12 @@ def fingerprint(
     """Hash of everything the frames depend on: 32 hexadecimal digits. `part`: None is the whole encoder."""
     part = part or whole_encoder(model)
     config = model.config.to_dict()
+    # On a CPU it has no effect, and in bf16 next to none.
+    in_tf32 = model.device.type == "cuda" and not autocast and torch.get_float32_matmul_precision() != "highest"
     settings = {
         "format": _FORMAT,
         "versions": [torch.__version__, transformers.__version__],
-        "precision": [dtype, autocast],
+        "precision": [dtype, autocast, *["tf32"] * in_tf32],
         "config": {name: config.get(name) for name in sorted(part.fields)},
         "normalize": feature_extractor.do_normalize,
     }
