@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.models.wav2vec2.modeling_wav2vec2 import (
     Wav2Vec2FeatureEncoder,
     Wav2Vec2GroupNormConvLayer,
@@ -77,9 +80,28 @@ class RowsConvLayer(Wav2Vec2LayerNormConvLayer):
         further = (kernel - 1) // stride  # blocks that a kernel reaches into
         count = blocks.shape[0] - further
         widths = [min(stride, kernel - index * stride) * channels for index in range(further + 1)]
-        taps = torch.cat([blocks[index : index + count, :width] for index, width in enumerate(widths)], 1)
+        taps = [blocks[index : index + count, :width] for index, width in enumerate(widths)]
         weight = self.conv.weight.transpose(1, 2).flatten(1)  # (channels out, kernel * channels in)
-        return self.activation(self.layer_norm(F.linear(taps, weight, self.conv.bias)))
+        return self.activation(self.layer_norm(_multiply(taps, weight, self.conv.bias)))
+
+
+def _multiply(taps: list[torch.Tensor], weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Taps in parts, (frames, part of the kernel) each, times a weight (channels, kernel): (frames, channels).
+
+    A sum of products spares the copy that joins the parts. With gradients it is slower; in bfloat16 each sum would be
+    rounded; and a narrow kernel is joined sooner than the sum is read again.
+    """
+    first = taps[0]
+    is_exact = first.dtype != torch.bfloat16 and not torch.is_autocast_enabled(first.device.type)
+    is_traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    has_gradient = torch.is_grad_enabled() and (first.requires_grad or weight.requires_grad)
+    if len(taps) == 1 or not is_exact or is_traced or has_gradient or weight.shape[1] < weight.shape[0]:
+        return F.linear(first if len(taps) == 1 else torch.cat(taps, 1), weight, bias)
+    weights = weight.split([part.shape[1] for part in taps], 1)
+    outputs = F.linear(first, weights[0], bias)
+    for part, of_part in zip(taps[1:], weights[1:], strict=True):
+        outputs.addmm_(part, of_part.T)
+    return outputs
 
 
 class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
@@ -101,6 +123,10 @@ class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
 
     def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """`input_values` (batch, samples), `lengths` (batch,) valid samples → (batch, channels, frames)."""
+        if self._is_frozen_in_bfloat16(input_values):
+            weights = {name: weight.bfloat16() for name, weight in self.named_parameters()}
+            with torch.autocast(input_values.device.type, enabled=False):
+                return functional_call(self, weights, (input_values.bfloat16(), lengths))
         if self.runs_on_rows:
             return self._forward_rows(input_values)
         hidden_states = input_values[:, None]
@@ -113,6 +139,15 @@ class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
             else:
                 hidden_states = layer(hidden_states)
         return hidden_states
+
+    def _is_frozen_in_bfloat16(self, input_values: torch.Tensor) -> bool:
+        """Whether it can stay in bfloat16 all through: autocast norms in fp32 on a GPU, and casts forth and back."""
+        device = input_values.device.type
+        if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != torch.bfloat16:
+            return False
+        if is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self):  # its weights come when a layer is called
+            return False
+        return not any(tensor.requires_grad for tensor in (input_values, *self.parameters()))
 
     def _forward_rows(self, input_values: torch.Tensor) -> torch.Tensor:
         """The batch as one signal, in which each clip begins at a whole frame: frames across two clips are dropped."""

@@ -23,6 +23,7 @@ from avb.errors import AvbError, CorpusError
 from avb.inference.load import load_model
 from avb.inference.score import score_waveforms
 from avb.tasks import TASKS, MultiTask, Task
+from avb.training import teachers
 from avb.training.distillation import are_models, label_rows, soften
 from avb.training.teachers import ModelTeachers, with_folds
 from feature_extraction_avb import VocalBurstFeatureExtractor
@@ -165,6 +166,21 @@ def test_a_teacher_of_another_input_hears_what_it_was_trained_to_hear(teacher, s
         expected = score_waveforms(*load_model(name, "cpu"), heard, views=views)
         np.testing.assert_allclose(softened, expected, atol=1e-4 if teacher == "egemaps_mlp" else 1e-5)
     assert np.ptp(expected, axis=0).max() > 1e-4
+
+
+def test_a_teacher_in_bfloat16_says_the_same(tmp_path, waveforms, monkeypatch):
+    """As on a GPU: a speech encoder is rounded, a baseline is not."""
+    monkeypatch.setattr(teachers, "teaching_dtype", lambda device: torch.bfloat16)
+    names = [save_kind("whisper", tmp_path / "kind", MOOD, peak_db=-3.0), save_model(tmp_path / "cnn", MOOD)]
+    clips = [waveforms[-1].numpy(), waveforms[-2].numpy()]
+    batch = BurstCollator(HEARD)([{"input_values": clip, "labels": [0.0, 1.0, 0.0]} for clip in clips])
+    for name, dtype in zip(names, (torch.bfloat16, torch.float32), strict=True):
+        rounded = ModelTeachers([name], MOOD, HEARD, 1.0, CPU)
+        assert rounded.teachers[0][None].model.dtype == dtype
+        expected = score_waveforms(*load_model(name, "cpu"), clips)
+        softened = rounded.soften(batch)
+        assert softened.dtype == torch.float32
+        np.testing.assert_allclose(softened, expected, atol=0.02 if dtype == torch.bfloat16 else 1e-5)
 
 
 def save_folds(folder, task: Task, fold_of: dict[str, int]) -> str:

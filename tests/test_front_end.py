@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 
 from configuration_avb import Wav2Vec2VocalBurstConfig
@@ -77,6 +78,49 @@ def test_single_precision_and_bfloat16(dtype):
         frames, expected = ours(waveforms), stock(waveforms)
     atol = 1e-5 if dtype is torch.float32 else 0.1
     torch.testing.assert_close(frames.float(), expected.float(), rtol=0, atol=atol)
+
+
+class Copies(TorchDispatchMode):
+    """The dtypes that tensors are cast to."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default:
+            self.dtypes.append(kwargs["dtype"])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_a_frozen_one_stays_in_bfloat16(norm):
+    """Under autocast its inputs and weights are cast once; what comes out is as far from the truth as the stock's."""
+    config = Wav2Vec2VocalBurstConfig(feat_extract_norm=norm, conv_bias=True, conv_dim=[32] * 7)
+    stock, ours = Wav2Vec2FeatureEncoder(config), VocalBurstFeatureEncoder(config)
+    ours.load_state_dict(stock.state_dict())
+    ours.requires_grad_(False)
+    waveforms = torch.randn(4, 8000)
+    with Copies() as copies, torch.autocast("cpu", torch.bfloat16):
+        frames = ours(waveforms)
+    assert copies.dtypes == [torch.bfloat16] * (1 + len(list(ours.parameters())))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = stock(waveforms)
+        ours.requires_grad_(True)
+        assert ours(waveforms).requires_grad
+    assert frames.dtype == torch.bfloat16 and all(weight.dtype == torch.float32 for weight in ours.parameters())
+    exact = stock.double()(waveforms.double())
+    error, allowed = ((output.double() - exact).square().mean().sqrt() for output in (frames, expected))
+    assert 0 < error < 1.2 * allowed
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_frozen_ones_sums_of_products_are_the_stock_layers(shape):
+    field, stock, ours = front_ends(shape)
+    for samples in (field, field + 7, 3201):
+        waveforms = torch.randn(3, samples, dtype=torch.float64)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(waveforms), stock(waveforms), rtol=0, atol=1e-12)
 
 
 def test_gradient_checkpointing():

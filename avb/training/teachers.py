@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
+from transformers.utils import is_torch_bf16_gpu_available
 
 from audio_avb import SAMPLING_RATE, check_views, set_peak, speed_views
 from avb.corpora.folds import assign_folds
@@ -27,6 +28,7 @@ from avb.run_files import FOLDS, FOLDS_TABLE
 from avb.tasks import MultiTask, Task
 from avb.training.distillation import blend, check_weight
 from feature_extraction_avb import VocalBurstFeatureExtractor
+from modeling_avb import VocalBurstModel
 
 FOLDS_COLUMN = "folds"  # of train rows and batches, (teachers,) each
 
@@ -51,6 +53,8 @@ class Teacher:
 
     def __init__(self, name: str, task: Task | MultiTask, heard, device: torch.device):
         self.model, self.own = load_model(name, str(device))
+        if isinstance(self.model, VocalBurstModel):
+            self.model.to(teaching_dtype(device))
         _check_labels(name, self.model, task)
         way = "have it score the train split (predict_avb.py --split train) and give the table"
         if not isinstance(heard, VocalBurstFeatureExtractor):
@@ -93,6 +97,7 @@ class Teacher:
 
     def _scores(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """As `scores_from_logits`, for which the host would wait for the device, in every step."""
+        inputs = {**inputs, "input_values": inputs["input_values"].to(self.model.dtype)}
         logits = self.model(**inputs).logits.float()
         return logits.softmax(-1) if self.model.config.loss == "ce" else logits
 
@@ -146,6 +151,12 @@ class ModelTeachers:
             rows = folds == fold
             scores[rows] = models[fold].scores({name: values[rows] for name, values in inputs.items()}, self.views)
         return scores
+
+
+def teaching_dtype(device: torch.device) -> torch.dtype:
+    """Of a teacher with a speech encoder: bfloat16 on a GPU that has it; scores differ by some thousandths."""
+    is_there = device.type == "cuda" and is_torch_bf16_gpu_available()
+    return torch.bfloat16 if is_there else torch.float32
 
 
 def with_folds(train: Dataset, teachers: Sequence[str]) -> Dataset:
