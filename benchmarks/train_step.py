@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py                              # tiny, seconds: does it run?
     python benchmarks/train_step.py --shape LARGE                # the paper's size: 20 GB of memory, minutes
-    python benchmarks/train_step.py --shape LARGE --bf16 --front_end kept --masks
+    python benchmarks/train_step.py --shape LARGE --bf16 --front_end frozen kept --masks
     python benchmarks/train_step.py --shape LARGE --device cuda --batch_size 128 --bf16
 
 Ours: only the layers that are used, sdpa, frozen convolutions (the `recommended` preset) that run in every step; or
@@ -26,7 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shape", default="TOY", help="TOY, BASE or LARGE")
     parser.add_argument("--batch_size", type=int, default=16, help="clips (section IV-B: 16)")
     parser.add_argument("--seconds", type=float, default=2.2, help="length of each clip, s")
-    parser.add_argument("--front_end", default="frozen", choices=("frozen", "kept", "trained"), help="our convolutions")
+    parser.add_argument(
+        "--front_end", nargs="+", default=["frozen"], choices=("frozen", "kept", "trained"),
+        help="our convolutions; several give a row each, against the same peer in the same rounds",
+    )  # fmt: skip
     parser.add_argument("--masks", action="store_true", help="clips of mixed lengths, padded, with their mask")
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 autocast")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
@@ -38,28 +41,29 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--graph needs --device cuda, and no --compile")
     row = prepare(args)
     row.benchmark = "train_step"
-    row.setting = (
-        f"{args.shape}, batch {args.batch_size} x {args.seconds:g} s{' at most' if args.masks else ''}, "
-        f"front end {args.front_end}, "
-        f"{'bf16' if args.bf16 else 'fp32'}{', compiled' if args.compile else ''}"
-        f"{', as a CUDA graph' if args.graph else ''}"
-    )
     row.peer = "" if args.alone else "stock Transformers, all layers, fp32, eager, Adam on every parameter"
     with TemporaryDirectory() as folder:
         Worker(setup_folder, folder=folder, shape=args.shape).close()
         work = {"folder": folder, "shape": args.shape, "batch_size": args.batch_size, "seconds": args.seconds}
         work |= {"device": args.device, "masks": args.masks}
-        own = {"front_end": args.front_end, "bf16": args.bf16, "compile_model": args.compile, "graph": args.graph}
-        ours = Worker(setup_ours, **own, **work)
+        own = {"bf16": args.bf16, "compile_model": args.compile, "graph": args.graph}
+        ours = [Worker(setup_ours, front_end=front_end, **own, **work) for front_end in args.front_end]
         warmup = 5 if args.graph else 2 if args.compile else 1  # three eager steps and one more precede a replay
-        sides = [ours] if args.alone else [ours, Worker(setup_peer, **work)]
-        compared(row, *alternate(*sides, rounds=args.rounds, warmup=warmup))
-    operations = ours.times.value["operations"]
-    row.gflops = operations / row.ours_s / 1e9
+        peer = [] if args.alone else [Worker(setup_peer, **work)]
+        times = alternate(*ours, *peer, rounds=args.rounds, warmup=warmup)
     row.limit_gflops = limit_gflops(dtype="bfloat16" if args.bf16 else "float32", device=args.device)
-    if args.device.startswith("cuda"):
-        row.device = ours.times.value["device"]
-    append(args.results, row)
+    for front_end, side in zip(args.front_end, ours, strict=True):
+        row.setting = (
+            f"{args.shape}, batch {args.batch_size} x {args.seconds:g} s{' at most' if args.masks else ''}, "
+            f"front end {front_end}, "
+            f"{'bf16' if args.bf16 else 'fp32'}{', compiled' if args.compile else ''}"
+            f"{', as a CUDA graph' if args.graph else ''}"
+        )
+        compared(row, side.times, *times[len(ours) :])
+        row.gflops = side.times.value["operations"] / row.ours_s / 1e9
+        if args.device.startswith("cuda"):
+            row.device = side.times.value["device"]
+        append(args.results, row)
     return 0
 
 

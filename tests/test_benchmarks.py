@@ -107,17 +107,40 @@ def test_every_gpu_row_runs_on_a_cpu_at_toy_size(tmp_path):
     done = subprocess.run([ROOT / "benchmarks" / "gpu.sh"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read(results)
-    names = ["train_step"] * 3 + ["train_command"] + ["small_models"] * 2
-    names += ["train_step", "train_step", "score_folder", "frozen_epochs"]
+    names = ["train_step"] * 4 + ["train_command"] + ["small_models"] * 2
+    names += ["train_step", "score_folder", "frozen_epochs"]
     assert [row["benchmark"] for row in rows] == names
     steps = [row for row in rows if row["benchmark"] == "train_step"]
     assert all(float(row["gflops"]) > 0 and float(row["limit_gflops"]) > 0 for row in steps)
-    for row in (*steps[:2], *rows[3:6], *rows[8:]):
+    for row in (*steps[:2], *rows[4:7], *rows[8:]):
         check_whole(row)
     for row in steps[2:]:
         assert row["peer"] == row["ratio"] == row["peer_s"] == "" and float(row["ours_s"]) > 0
     assert "batch 2 " in steps[0]["setting"] and "front end kept" in steps[1]["setting"]
     assert "% of a matrix product's" in done.stdout and "| train_command |" in done.stdout
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("total", ["0", "1"])
+def test_the_cpu_rows_at_toy_size_and_cut_off(total, tmp_path):
+    """Cut off after a second it leaves no row, says what it left out, and fails."""
+    results = tmp_path / "benchmarks.csv"
+    results.write_text((ROOT / "results" / "benchmarks.csv").read_text().partition("\n")[0] + "\n")
+    environment = {**os.environ, "SHAPE": "TOY", "BATCH": "2", "EPOCHS": "1", "CLIPS": "16", "TOTAL": total}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [ROOT / "benchmarks" / "cpu.sh"], env={**environment, "RESULTS": str(results)}, capture_output=True, text=True
+    )
+    names = [row["benchmark"] for row in read(results)]
+    if total == "1":
+        assert done.returncode == 1 and names == [] and "no time left for: import_time.py" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr[-3000:]
+    pipeline = ["data_pipeline_first_epoch", "data_pipeline_later_epoch"]
+    assert (
+        names == ["train_step"] * 2 + ["latency_cpu", "train_command", "score_folder"] + ["import_time"] * 2 + pipeline
+    )
 
 
 def test_who_goes_first_changes(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from scaled_run import make_trainer
 from torch import nn
 from trainings import NOISY, is_same, log, weights
+from transformers import Trainer
 
 from avb.training import timing
 
@@ -65,6 +66,16 @@ def test_every_draw_and_every_gradient_is_put_back(tmp_path, monkeypatch):
     after = torch.get_rng_state(), np.random.get_state()[1].tolist(), weights(trainer)
     assert torch.equal(before[0], after[0]) and before[1] == after[1] and is_same(before[2], after[2])
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_operations_are_counted_as_the_stock_trainer_counts_them(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, **SHORT)
+    inputs = next(iter(trainer.get_train_dataloader()))
+    expected = Trainer.floating_point_ops(trainer, inputs)
+    assert trainer.floating_point_ops(inputs) == expected > 0
+    assert trainer.floating_point_ops({"front_end_frames": torch.zeros(1)}) == 0
+    monkeypatch.setattr(trainer.model, "num_parameters", None)  # the weights are counted once
+    assert trainer.floating_point_ops(inputs) == expected
 
 
 def test_it_costs_at_most_three_per_cent_of_the_steps(tmp_path, monkeypatch):

@@ -250,7 +250,8 @@ class BurstTrainer(AveragingTrainer):
         """Back-propagates one micro-batch; returns the step's loss with the first one, zero with the others."""
         step = self._step
         if self.graphed is not None:
-            model.train()
+            if not model.training:  # it takes a millisecond to say so to every part
+                model.train()
             return self.graphed(self._prepare_inputs(inputs))
         if step.position == 0 and len(step.micro_batches) > 1:
             model.train()
