@@ -103,7 +103,7 @@ def test_a_stopped_computation_goes_on(split, tmp_path, monkeypatch):
     [
         ({"waveform_normalization": "batch"}, {}, "over the batch"),
         ({**GROUP_NORM, "masked_group_norm": False}, {}, "group norm includes the padding"),
-        ({"masked_pooling": False, "pooling": "avg"}, {}, "frames of the padding"),
+        ({"masked_pooling": False, "pooling": "avg"}, {}, "frames of padding"),
         ({}, {"is_augmented": True}, "train clips are augmented"),
     ],
 )
