@@ -27,7 +27,7 @@ import os
 import sys
 from pathlib import Path
 
-from audio_avb import AUDIO_SUFFIXES, MAX_SECONDS, check_views
+from audio_avb import MAX_SECONDS, check_views
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 from avb.files import PICTURES, check_output, is_folder
@@ -355,7 +355,8 @@ def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:
         clips = PathClips(find_paths(args.paths), folder)
     if not clips.count():
         raise AvbError(
-            f"no audio among {' '.join(args.paths) or args.data_dir}: suffixes read are {' '.join(AUDIO_SUFFIXES)}"
+            f"no audio files found in {' '.join(args.paths) or args.data_dir}: check the path, or name files with an "
+            "unusual suffix one by one"
         )
     return clips
 

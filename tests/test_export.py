@@ -292,7 +292,7 @@ def test_command_says_in_one_line_what_is_wrong(trained, exported, tmp_path, cap
     assert "is not an exported model" in error(trained, trained, "--overwrite")
     assert "no such model" in error(tmp_path / "none", tmp_path / "out")
     assert "this is a ExportedModel" in error(exported, tmp_path / "out")
-    assert "no audio there" in error(trained, tmp_path / "out", "--clips", trained)
+    assert "no audio files found" in error(trained, tmp_path / "out", "--clips", trained)
     assert "no such file" in error(trained, tmp_path / "out", "--clips", tmp_path / "none.wav")
     assert not list(tmp_path.iterdir())
 

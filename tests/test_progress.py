@@ -79,13 +79,13 @@ def test_a_long_epoch_shows_that_it_lives(clock, capsys):
         lines.on_step_end(None, state(step), None)
     assert capsys.readouterr().out.splitlines() == [
         STEPS,
-        "about 6 min 40 s for 40 steps, without the scoring of epochs",
+        "about 6 min 40 s for 40 steps, without validation",
         "epoch 1 of 4: step 7 of 10   5 min 30 s left",
     ]
 
 
 def test_how_long_it_will_take_is_said_early_and_not_of_a_short_training(clock, capsys):
-    for seconds, said in [(1.0, ["about 40 s for 40 steps, without the scoring of epochs"]), (0.1, [])]:
+    for seconds, said in [(1.0, ["about 40 s for 40 steps, without validation"]), (0.1, [])]:
         lines = progress_lines("ccc")
         lines.on_train_begin(None, state(), None)
         clock.now += 100  # the first step loads what the others have
@@ -101,7 +101,7 @@ def test_what_was_timed_before_is_said_before_the_first_step_and_once(clock, cap
     for step in range(1, 9):
         clock.now += 2
         lines.on_step_end(None, state(step), None)
-    assert capsys.readouterr().out == "40 steps in 4 epochs: about 1 min 15 s, with the scoring of epochs\n"
+    assert capsys.readouterr().out == "40 steps in 4 epochs: about 1 min 15 s, including validation\n"
 
 
 def test_of_a_loss_the_lowest_is_the_best(clock, capsys):

@@ -114,7 +114,7 @@ class AvbTrainingArguments(TrainingArguments):
     audio_on_device: str = field(
         default="auto",
         metadata={
-            "help": "Keep all decoded clips in the device's memory, and change them there: auto (on a GPU, where they "
+            "help": "Keep all decoded clips in the device's memory, and augment them there: auto (on a GPU, if they "
             "fit), true or false.",
         },
     )

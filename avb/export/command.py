@@ -15,7 +15,6 @@ the clips given, each alone and in a padded batch; if a difference exceeds the t
 import argparse
 import sys
 
-from audio_avb import AUDIO_SUFFIXES
 from avb.errors import AvbError
 from avb.inference.clips import find_paths
 from avb.inference.precisions import PRECISIONS, TOLERANCES
@@ -90,7 +89,7 @@ def find_clips(paths: list[str]) -> list[str]:
     """
     found = find_paths(paths)
     if paths and not found:
-        raise AvbError(f"--clips {' '.join(paths)}: no audio there; suffixes read are {' '.join(AUDIO_SUFFIXES)}")
+        raise AvbError(f"--clips {' '.join(paths)}: no audio files found; check the path")
     if len(found) > MAX_CLIPS:
         print(f"compared on {MAX_CLIPS} of {len(found)} clips")
         found = [found[index * len(found) // MAX_CLIPS] for index in range(MAX_CLIPS)]

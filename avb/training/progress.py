@@ -1,6 +1,6 @@
 """Shows the progress of a training: a line per epoch, and one every half minute while an epoch takes longer than that.
 
-    380 steps in 20 epochs: about 2 min 5 s, with the scoring of epochs
+    380 steps in 20 epochs: about 2 min 5 s, including validation
     epoch  3 of 20   loss 0.812   validation UAR 0.412 (best 0.431, epoch 2)   1 min 12 s left
 
 Replaces the stock Trainer's progress bars, which overwrite each other, and its printed dictionaries.
@@ -55,7 +55,7 @@ class ProgressLines(TrainerCallback):
             steps = f"{state.max_steps} steps in {epochs} epoch{'s' * (epochs != '1')}"
             goes_on = f", {self._first_step} of them done" if self._first_step else ""
             if seconds is not None:
-                said = f": about {duration(seconds)}, with the scoring of epochs"
+                said = f": about {duration(seconds)}, including validation"
             else:
                 said = "; the first steps show how long it will take"
             print(f"{steps}{goes_on}{said}", flush=True)
@@ -95,7 +95,7 @@ class ProgressLines(TrainerCallback):
             seconds = (now - self._warm) / (done - 1) * steps
             if seconds > SHORT_SECONDS:
                 self._printed = now
-                print(f"about {duration(seconds)} for {steps} steps, without the scoring of epochs", flush=True)
+                print(f"about {duration(seconds)} for {steps} steps, without validation", flush=True)
 
     def _note_score(self, entry: dict[str, Any]):
         score = entry.get(f"eval_{self._metric}")

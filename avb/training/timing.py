@@ -25,7 +25,7 @@ UNTIMED_STEPS = 2  # the first, which is no measure, and about as much for a bat
 
 
 def expected_seconds(trainer: Trainer) -> float | None:
-    """What the steps that are left, and the scoring of epochs between them, will take.
+    """How long the remaining steps will take, including validation between epochs.
 
     Called where training begins: the model is prepared, and the state is that of the checkpoint of a run that goes on.
 
