@@ -1,17 +1,17 @@
-"""Where the vocal bursts of a recording are: one probability per 40 ms, by a network small enough to run beside a call.
+"""Detects vocal bursts in a recording: one probability per 40 ms, by a network small enough to run during a call.
 
     model = AutoModelForAudioFrameClassification.from_pretrained("org/emogator-events", trust_remote_code=True)
     model(waveforms).logits.sigmoid()  # (batch, frames, 1)
 
-waveform → log-mel spectrum (64 bands, 10 ms hop) → batch norm of each band → three convolutions that leave a quarter of
-the frames → residual blocks of dilated convolutions over time → linear.
+waveform → log-mel spectrogram (64 bands, 10 ms hop) → batch norm of each band → three convolutions that reduce the
+frame rate to a quarter → residual blocks of dilated convolutions over time → linear.
 
 Self-contained code for the Hub: it needs torch, transformers and `configuration_events_avb.py` beside it. Unusual:
 
-- A frame hears a bounded stretch of the recording, `left_samples` before it and `right_samples` after it: blocks with
-  long dilations look back only. Who runs it on overlapping stretches gets what it gives for the whole recording.
-- Audio enters at the level it was recorded at, of which the network was trained to make little.
-- Whatever lies behind a clip's end is set to zero before each convolution, so a frame does not depend on the batch.
+- A frame depends on a bounded part of the recording, `left_samples` before it and `right_samples` after it: blocks with
+  long dilations only look back. So overlapping parts give the same result as the whole recording.
+- The audio has its recorded level; the network was trained to depend on it only little.
+- Everything after the end of a clip is set to zero before each convolution, so a frame does not depend on the batch.
 """
 
 import math

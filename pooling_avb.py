@@ -1,9 +1,10 @@
-"""Poolings: how the values of a clip's frames become one. A function, and its name in `POOLINGS`, are all of one.
+"""Poolings combine the values of a clip's frames into one. To add one, write a function and enter it in `POOLINGS`.
 
-Self-contained code for the Hub. Each is a function of `frames` (batch, frames, labels), the `mask` (batch, frames) of
-those that count, and by name `scores` (batch, frames, 1), which only `attention` has, and `lengths` (batch,), the
-frames of each clip without padding; it gives (batch, labels). It must survive export to ONNX: where PyTorch makes
-floats of integers by itself (`log`, `sqrt`), say `.float()`. `first`, `last`, `max` and `avg` are section III-B's.
+Self-contained code for the Hub. A pooling is a function of `frames` (batch, frames, labels), the `mask` (batch, frames)
+of the frames to include, and, as keywords, `scores` (batch, frames, 1), only given for `attention`, and `lengths`
+(batch,), the number of frames of each clip without padding. It returns (batch, labels). It must be exportable to ONNX:
+where PyTorch implicitly converts integers to floats (`log`, `sqrt`), write `.float()`. `first`, `last`, `max` and `avg`
+are those of section III-B.
 """
 
 from collections.abc import Callable

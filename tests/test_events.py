@@ -116,7 +116,7 @@ def test_events_of_probabilities():
     assert segments(low + [0.9] * 2 + low) == []  # shorter than 0.12 s
     day = segments([0.9] * 2000)
     assert [round(end - start) for start, end, _ in day] == [30, 30, 20]
-    with pytest.raises(AvbError, match="threshold=60 is not legal"):
+    with pytest.raises(AvbError, match="threshold=60 is invalid"):
         Segmenter(60)
 
 

@@ -9,10 +9,10 @@ from avb.recipes import read_yaml
 
 @dataclass(frozen=True)
 class TrainingArguments:
-    """Of the detector's training."""
+    """Arguments of the detector's training."""
 
-    pool: str = field(metadata={"help": "folder that python -m avb.events prepare wrote"})
-    output_dir: str = field(metadata={"help": "where the model goes"})
+    pool: str = field(metadata={"help": "folder written by python -m avb.events prepare"})
+    output_dir: str = field(metadata={"help": "folder for the model"})
     channels: int = field(default=192, metadata={"help": "channels of each block"})
     dropout: float = field(default=0.1, metadata={"help": "dropout in each block"})
     scene_seconds: float = field(default=10.24, metadata={"help": "length of a training scene"})
@@ -23,18 +23,18 @@ class TrainingArguments:
     weight_decay: float = field(default=0.01, metadata={"help": "weight decay of AdamW"})
     ema_decay: float = field(default=0.998, metadata={"help": "decay per step of the moving average that is saved"})
     bf16: bool = field(default=False, metadata={"help": "compute in bfloat16, which processors with AMX do faster"})
-    workers: int = field(default=0, metadata={"help": "processes that make scenes ahead of the training"})
+    workers: int = field(default=0, metadata={"help": "processes that generate scenes in advance"})
     max_minutes: float = field(
         default=0.0, metadata={"help": "stop after this many minutes and stretch the cosine to fit; 0: no limit"}
     )
     start_from: str = field(default="", metadata={"help": "detector to start from"})
-    most_alarms: float = field(default=1.0, metadata={"help": "false alarms per hour that the threshold allows"})
-    threshold_scenes: int = field(default=60, metadata={"help": "one-minute scenes on which the threshold is set"})
+    most_alarms: float = field(default=1.0, metadata={"help": "false alarms per hour allowed by the threshold"})
+    threshold_scenes: int = field(default=60, metadata={"help": "number of one-minute scenes for the threshold"})
     seed: int = field(default=1, metadata={"help": "random seed of weights and scenes"})
 
 
 def read_arguments(recipe: str | Path | None, given: dict) -> TrainingArguments:
-    """A recipe, and what was given beside it, which wins.
+    """Reads a recipe; arguments given beside it override it.
 
     Raises:
         AvbError: an unknown name, or `pool` or `output_dir` is missing.

@@ -1,4 +1,4 @@
-"""The detector of vocal bursts in recordings: how it is made and measured.
+"""Trains, evaluates and exports the detector of vocal bursts in recordings.
 
 python -m avb.events fetch build/negatives                   # free recordings, from Debian's packages
 python -m avb.events prepare build/pool --data_dir EMOGATOR --negatives build/negatives
@@ -34,25 +34,27 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    fetch = commands.add_parser("fetch", help="download the free recordings that the table of sources names")
-    fetch.add_argument("folder", metavar="DIR", help="one folder per package is written here; existing ones are kept")
+    fetch = commands.add_parser("fetch", help="download the free recordings listed in recipes/events/sources.csv")
+    fetch.add_argument(
+        "folder", metavar="DIR", help="folder to write, with one sub-folder per package; existing ones are kept"
+    )
     fetch.set_defaults(run=run_fetch)
 
-    prepare = commands.add_parser("prepare", help="decode bursts and recordings into the pools of both sides")
-    prepare.add_argument("output", metavar="POOL", help="folder of the pools")
+    prepare = commands.add_parser("prepare", help="decode bursts and recordings into the pools of both splits")
+    prepare.add_argument("output", metavar="POOL", help="folder of the pools to write")
     prepare.add_argument("--data_dir", required=True, help="EmoGator's shards")
-    prepare.add_argument("--negatives", required=True, help="what fetch downloaded")
+    prepare.add_argument("--negatives", required=True, help="folder written by fetch")
     prepare.add_argument(
         "--instances", type=int, nargs="+", default=[1, 2], help="takes of each emotion (default: 1 2)"
     )
     prepare.set_defaults(run=run_prepare)
 
-    scenes = commands.add_parser("scenes", help="write scenes: SCENE.wav, and the bursts of all of them in events.csv")
+    scenes = commands.add_parser("scenes", help="write scenes: SCENE.wav, and the bursts of all scenes in events.csv")
     scenes.add_argument("output", metavar="DIR", help="folder to write")
-    scenes.add_argument("--pool", required=True, help="what prepare wrote")
-    scenes.add_argument("--side", default="test", choices=("train", "test"), help="default: test")
-    scenes.add_argument("--scenes", type=int, default=10, help="how many (default: 10)")
-    scenes.add_argument("--seconds", type=float, default=60.0, help="length of each (default: 60)")
+    scenes.add_argument("--pool", required=True, help="folder written by prepare")
+    scenes.add_argument("--side", default="test", choices=("train", "test"), help="split to draw from (default: test)")
+    scenes.add_argument("--scenes", type=int, default=10, help="number of scenes (default: 10)")
+    scenes.add_argument("--seconds", type=float, default=60.0, help="length of each scene, s (default: 60)")
     scenes.add_argument("--seed", type=int, default=1000, help="random seed (default: 1000)")
     scenes.set_defaults(run=run_scenes)
 
@@ -67,11 +69,9 @@ def make_parser() -> argparse.ArgumentParser:
         )
     train.set_defaults(run=run_train)
 
-    evaluate = commands.add_parser(
-        "evaluate", help="score it on speakers, languages and packages it was not trained on"
-    )
+    evaluate = commands.add_parser("evaluate", help="score a detector on unseen speakers, languages and packages")
     evaluate.add_argument("model", metavar="MODEL", help="a detector")
-    evaluate.add_argument("--pool", required=True, help="what prepare wrote")
+    evaluate.add_argument("--pool", required=True, help="folder written by prepare")
     evaluate.add_argument("--scenes", type=int, default=120, help="number of one-minute scenes (default: 120)")
     evaluate.add_argument("--noise_minutes", type=float, default=60.0, help="minutes of generated noise (default: 60)")
     evaluate.add_argument("--output", help="JSON file to write")
@@ -79,19 +79,19 @@ def make_parser() -> argparse.ArgumentParser:
 
     reject = commands.add_parser("reject", help="fit an emotion model's rejection of sounds that are not bursts")
     reject.add_argument("model", metavar="MODEL", help="folder of an emotion model; calibration.json goes there")
-    reject.add_argument("--pool", required=True, help="what prepare wrote")
+    reject.add_argument("--pool", required=True, help="folder written by prepare")
     reject.add_argument("--data_dir", required=True, help="EmoGator's shards")
-    reject.add_argument("--windows", type=int, default=1200, help="windows of each side (default: 1200)")
+    reject.add_argument("--windows", type=int, default=1200, help="windows of each split (default: 1200)")
     reject.add_argument("--clips", type=int, default=2700, help="burst clips (default: 2700)")
     reject.set_defaults(run=run_reject)
 
-    ship = commands.add_parser("ship", help="turn an evaluated run into the detector that comes with the project")
-    ship.add_argument("run_folder", metavar="RUN", help="folder of train, with evaluation.json")
+    ship = commands.add_parser("ship", help="turn an evaluated run into the detector shipped with the project")
+    ship.add_argument("run_folder", metavar="RUN", help="folder written by train, with evaluation.json")
     ship.set_defaults(run=run_ship)
 
     export = commands.add_parser("export", help="export a detector to ONNX and check it against the original")
     export.add_argument("model", metavar="MODEL", help="a detector")
-    export.add_argument("output", metavar="FILE", help="the .onnx file")
+    export.add_argument("output", metavar="FILE", help=".onnx file to write")
     export.set_defaults(run=run_export)
     return parser
 

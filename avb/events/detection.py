@@ -1,9 +1,9 @@
-"""Probabilities of frames → events; the same for a recording that is a file and for one that never ends.
+"""Turns frame probabilities into events, for recordings in files and for endless streams.
 
-`FrameStream` keeps what the next frames still hear, audio for the stem and its output for the blocks, so a frame's
-probability is that of the whole recording, each part is computed once, and memory is bounded. `Segmenter` makes events
-of probabilities, one frame after the other. `EventStream` joins both and gives each event with its audio. Positions are
-whole numbers of samples since the start, which stay exact however long a stream runs.
+`FrameStream` keeps what the next frames depend on, audio for the stem and its output for the blocks. So the probability
+of a frame is the same as for the whole recording, each part is computed once, and memory is bounded. `Segmenter` turns
+probabilities into events, frame by frame. `EventStream` combines both and returns each event with its audio. Positions
+are integer sample numbers since the start, which remain exact however long a stream runs.
 """
 
 import os
@@ -154,7 +154,7 @@ class Segmenter:
 
     def __init__(self, threshold: float, frame: int = 0):
         if not 0 < threshold < 1:
-            raise AvbError(f"threshold={threshold!r} is not legal: it must be a probability between 0 and 1")
+            raise AvbError(f"threshold={threshold!r} is invalid: it must be a probability between 0 and 1")
         self.threshold, self.frame = threshold, frame
         self.first: int | None = None  # of the event that is under way
         self._last, self._sum, self._pause = 0, 0.0, 0.0  # sums of probabilities: up to the last frame, and after it

@@ -1,6 +1,6 @@
-"""What a picture of a recording shows: its level, its scores over time and its events, in constant memory.
+"""The data of a recording's picture: its level, its scores over time and its events, in constant memory.
 
-An hour has more windows than a picture has columns: neighbours share one, which holds the highest of each score.
+An hour has more windows than a picture has columns: neighbouring windows share one, with the maximum of each score.
 """
 
 import os

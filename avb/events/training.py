@@ -1,7 +1,7 @@
-"""Trains the detector: scenes made as they are needed, one binary cross-entropy per frame.
+"""Trains the detector: scenes are generated as needed, with one binary cross-entropy per frame.
 
-A command of its own instead of a recipe of train_avb.py: there are no clips, splits and labels of a task here but an
-endless row of scenes with a label per frame, so neither that command's corpora, batches, metrics nor card would apply.
+It is a separate command instead of a recipe of train_avb.py because there are no clips, splits or task labels here, but
+an endless sequence of scenes with a label per frame. So that command's corpora, batches, metrics and card do not apply.
 """
 
 import time

@@ -1,6 +1,6 @@
-"""A recording as a picture: events above, then the level, then scores over time; `avb.plot`.
+"""Draws a recording: events on top, then the level, then scores over time; `avb.plot`.
 
-Text is text in the SVG, so events and their times can be searched for and read aloud.
+Text remains text in the SVG, so events and their times can be searched and read aloud.
 """
 
 import os

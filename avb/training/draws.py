@@ -1,8 +1,8 @@
-"""What is drawn at random for a train clip: which of the changes, and with which numbers.
+"""Draws the random numbers of augmentation for a training clip: which changes to apply, and their parameters.
 
-Each change is drawn by itself, with the common probability or its own (`noise:0.3`). What is drawn depends on the seed,
-the epoch and the clip alone, so that a run that goes on in mid-epoch, or on another number of devices, hears the very
-same clips. No audio is needed for it, only each clip's length.
+Each change is drawn independently, with the common probability or its own (`noise:0.3`). The draws depend only on the
+seed, the epoch and the clip, so a run that is resumed within an epoch, or on another number of devices, gets exactly
+the same clips. Only the length of each clip is needed, not its audio.
 """
 
 import math
