@@ -57,7 +57,7 @@ class AveragingTrainer(CheckpointTrainer):
             model.load_state_dict(trained)
 
     def update_average(self):
-        """Moves the average towards the weights after the step that was just taken."""
+        """Moves the average towards the weights after each step."""
         step, state = self.state.global_step, self._averaged_model().state_dict()
         if self.average is None:
             self.average = copy_state(self._averaged_model())
@@ -102,7 +102,7 @@ class AveragingTrainer(CheckpointTrainer):
 
 
 class AverageCallback(TrainerCallback):
-    """Tells the trainer that a step was taken."""
+    """Tells the trainer that a step has ended."""
 
     def __init__(self, trainer: AveragingTrainer):
         self.trainer = trainer

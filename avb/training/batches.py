@@ -19,34 +19,34 @@ import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler, get_length_grouped_indices
 
 STRATEGIES = ("group_by_length", "random", "sequential")
-BAND = 7 / 8  # a band reaches down to this share of its longest clip: at most an eighth of a batch is padding
+BAND = 7 / 8  # shortest / longest clip of a band: at most an eighth of a batch is padding
 
 
 class Band(NamedTuple):
-    """Clips of like length, and how many of them a device and micro-batch takes."""
+    """Clips of similar length, and how many of them form a micro-batch of a device."""
 
     clips: list[int]
     batch_size: int
 
 
 class JoinedBatches(BatchRebalanceSampler):
-    """Yields this device's micro-batches, lists of indices, `accumulation` of them a step.
+    """Yields this device's micro-batches, lists of indices, `accumulation` of them per step.
 
-    A subclass of Transformers' sampler only because the Trainer takes that one for what it is: batches, already dealt
-    out to the devices.
+    It is a subclass of Transformers' sampler only so that the Trainer knows that it yields batches, already divided
+    among devices.
 
     Args:
         num_clips: of the train split.
         lengths: of each clip, any unit; needed by `group_by_length`.
-        strategy: `group_by_length` (clips of like length share a step), `random` or `sequential`.
-        batch_size: clips a device and micro-batch.
-        budget: instead of `batch_size`, what a device and micro-batch may hold in the unit of `lengths`, padding
-            included; a clip that is longer is one of its own. The strategy is then `group_by_length`.
-        accumulation: micro-batches a step.
+        strategy: `group_by_length` (clips of similar length share a step), `random` or `sequential`.
+        batch_size: clips per device and micro-batch.
+        budget: instead of `batch_size`: maximum per device and micro-batch in the unit of `lengths`, including
+            padding; a longer clip is a micro-batch of its own. The strategy is then `group_by_length`.
+        accumulation: micro-batches per step.
         world_size: number of devices.
-        rank: which of them this is.
-        drop_last: leave out the last clips of an epoch, fewer than one step takes. False: they make a smaller step,
-            evenly dealt out; if there are fewer of them than devices, those that no device could share are left out.
+        rank: number of this device.
+        drop_last: leave out the last clips of an epoch if they do not fill a step. False: they form a smaller step,
+            divided evenly; clips that cannot be divided evenly among devices are left out.
         seed: of the order; the epoch is added.
     """
 
@@ -69,12 +69,12 @@ class JoinedBatches(BatchRebalanceSampler):
         self.rank, self.drop_last, self.seed = rank, drop_last, seed
         self.bands: list[Band] = []
         if budget is not None:
-            assert lengths is not None  # a budget is one of lengths
+            assert lengths is not None  # a budget needs lengths
             self.bands = length_bands(lengths, budget, world_size * accumulation)
         if self.bands:
             batch_size = self.bands[-1].batch_size
         assert batch_size is not None  # one of the two is given
-        # Of the last step, which may be smaller. Not called `batch_size`: accelerate cuts batches up by that name.
+        # Size of the last step, which may be smaller. Not called `batch_size`, by which accelerate divides batches.
         self._last_size = batch_size
         self.epoch = 0
 
@@ -97,19 +97,19 @@ class JoinedBatches(BatchRebalanceSampler):
         return batch_size * self.world_size * self.accumulation
 
     def _whole_steps(self) -> list[tuple[int, int]]:
-        """Clips a step, and the number of such steps."""
+        """Clips per step, and the number of such steps."""
         parts = [(len(band.clips), band.batch_size) for band in self.bands] if self.bands else None
         parts = parts or [(self.num_clips, self._last_size)]
         return [(self._step_size(size), number // self._step_size(size)) for number, size in parts]
 
     def _equal_steps(self) -> Iterator[tuple[list[int], int]]:
-        """Each step's clips, as this epoch has them, and the clips a micro-batch."""
+        """The clips of each step in this epoch, and the clips per micro-batch."""
         order, size = self._order(), self._step_size(self._last_size)
         for start in range(0, len(order), size):
             yield order[start : start + size], self._last_size
 
     def _banded_steps(self) -> Iterator[tuple[list[int], int]]:
-        """As `_equal_steps`: a band's clips in random order, then all steps; one of the longest first, a rest last."""
+        """Like `_equal_steps`: shuffles each band's clips, then all steps; a longest one is first, a rest is last."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         steps = []
         for clips, batch_size in self.bands:
@@ -122,7 +122,7 @@ class JoinedBatches(BatchRebalanceSampler):
         yield from [steps[index] for index in order] + rest
 
     def _order(self) -> list[int]:
-        """Every clip once, as this epoch has them."""
+        """The order of all clips in this epoch."""
         if self.strategy == "sequential":
             return list(range(self.num_clips))
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -131,7 +131,7 @@ class JoinedBatches(BatchRebalanceSampler):
         return get_length_grouped_indices(self.lengths, self._step_size(self._last_size), generator=generator)
 
     def _groups(self, step: Sequence[int], batch_size: int) -> list[list[int]]:
-        """A step's clips in one group a micro-batch, each large enough that every device gets a clip."""
+        """The clips of a step, one group per micro-batch, each large enough for every device to get a clip."""
         if not len(step):
             return []
         group_size = batch_size * self.world_size
@@ -143,12 +143,12 @@ class JoinedBatches(BatchRebalanceSampler):
 
 
 def length_bands(lengths: Sequence[int], budget: float, batches: int) -> list[Band]:
-    """Clips by length, longest first, in bands of which each but the last makes whole steps.
+    """Sorts clips by length, longest first, into bands; each band but the last has as many clips as fill whole steps.
 
     Args:
         lengths: of each clip.
-        budget: the sum that a micro-batch may reach, padding included.
-        batches: micro-batches a step, of all devices.
+        budget: maximum length of a micro-batch, including padding.
+        batches: micro-batches per step, over all devices.
     """
     order = sorted(range(len(lengths)), key=lambda clip: -lengths[clip])
     bands, start = [], 0
@@ -162,7 +162,7 @@ def length_bands(lengths: Sequence[int], budget: float, batches: int) -> list[Ba
         bands.append(Band(order[start:end], batch_size))
         start = end
     if len(bands) > 1 and len(bands[-1].clips) < bands[-1].batch_size * batches:
-        # Less than a step: were it a band of its own, the shortest clips would be left out of every epoch.
+        # Less than a step: as a band of its own, the shortest clips would be left out of every epoch.
         rest = bands.pop().clips
         bands[-1] = Band(bands[-1].clips + rest, bands[-1].batch_size)
     return bands

@@ -25,11 +25,11 @@ FREEZABLE = ("none", "feature_encoder", "encoder")
 
 
 def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task | MultiTask, train: Dataset):
-    """The recipe's model, its parts frozen as asked, and the feature extractor that goes with it.
+    """Builds the recipe's model, freezes its parts as requested, and returns it with its feature extractor.
 
     Raises:
         AvbError: the encoder cannot be found or read, or settings contradict each other.
-        ValueError: an illegal configuration field (see `Wav2Vec2VocalBurstConfig`).
+        ValueError: a field of the configuration is invalid (see `Wav2Vec2VocalBurstConfig`).
     """
     check_model(model_args)
     if model_args.width is not None and model_args.model not in HAVE_WIDTH:
@@ -52,10 +52,10 @@ def build_model(model_args: ModelArguments, data_args: DataArguments, task: Task
 
 
 def check_model(model_args: ModelArguments):
-    """What can be said of a model before its clips are known.
+    """Checks the model's arguments before the clips are read.
 
     Raises:
-        AvbError: it is unknown, or cannot be had here as it is asked for.
+        AvbError: the model is unknown, or does not support an argument.
     """
     models = ("wav2vec2", *BASELINES)
     if model_args.model not in models:
@@ -95,7 +95,7 @@ def _build_wav2vec2(
             **fields,
         )
     if model.config.hears_level and model.config.waveform_normalization == "clip":
-        model.config.waveform_normalization = "none"  # as its pre-training has it
+        model.config.waveform_normalization = "none"  # as in its pre-training
     feature_extractor.do_normalize = model.config.waveform_normalization == "clip"
     feature_extractor.peak_db = preparation.peak_db
     feature_extractor.trim_top_db = preparation.trim_top_db
@@ -104,7 +104,7 @@ def _build_wav2vec2(
 
 
 def _loss_fields(task: Task | MultiTask, loss: str | None) -> dict:
-    """The configuration's fields that follow from the task; a loss that is given is that of the scores."""
+    """The fields of the configuration that follow from the task; a given loss is used for regression."""
     if isinstance(task, MultiTask):
         parts = [
             _loss_fields(part, loss if part.kind == "regression" else None)

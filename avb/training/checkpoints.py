@@ -17,20 +17,20 @@ from calibration_avb import CALIBRATION_FILE
 
 logger = logging.getLogger(__name__)
 
-UNFINISHED = "checkpoint.tmp"  # what is being written or deleted; whatever is in it is of no use
+UNFINISHED = "checkpoint.tmp"  # for checkpoints being written or deleted; its content is useless
 MANIFEST = "checkpoint.json"
 
 
 def is_finished(output_dir: str | Path) -> bool:
-    """Whether the folder holds a run that came to its end: `metrics.json` is the last file it writes."""
+    """Whether the folder contains a finished run: `metrics.json` is the last file that a run writes."""
     return (Path(output_dir) / METRICS).exists()
 
 
 def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str | None:
-    """The checkpoint to go on from; None to start anew, also where there is none to resume from.
+    """The checkpoint from which to continue; None to start from the beginning, also if there is no checkpoint.
 
     Raises:
-        AvbError: the folder holds a finished or an unfinished run, and it was not said what is to become of it.
+        AvbError: the folder contains a run, but neither `resume` nor `overwrite` is given.
     """
     if resume and overwrite:
         raise AvbError("--resume true continues and --overwrite true starts over: give one of them")
@@ -46,7 +46,7 @@ def starting_point(output_dir: str | Path, resume: bool, overwrite: bool) -> str
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint that is whole; None if there is none. Says which newer ones it passes over."""
+    """The newest complete checkpoint; None if there is none. Reports newer ones that are ignored."""
     for path in reversed(_find_checkpoints(output_dir)):
         if is_whole(path):
             return str(path)
@@ -55,19 +55,19 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
 
 
 def whole_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Oldest first."""
+    """The complete checkpoints, oldest first."""
     return [path for path in _find_checkpoints(output_dir) if is_whole(path)]
 
 
 def _find_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Oldest first, whole or not."""
-    from transformers.trainer_utils import sort_checkpoints  # here: the queue needs no torch
+    """All checkpoints, complete or not, oldest first."""
+    from transformers.trainer_utils import sort_checkpoints  # imported here, because the queue needs no torch
 
     return [Path(path) for path in sort_checkpoints(str(output_dir))]
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether all its files are there, and as long as they were written."""
+    """Whether all its files exist, with the sizes with which they were written."""
     try:
         files = read_manifest(checkpoint)["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
@@ -76,9 +76,9 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def clear(output_dir: str | Path):
-    """Takes an earlier run's checkpoints, mark of completion and results away, so that nothing continues from them.
+    """Deletes an earlier run's checkpoints, `metrics.json` and results, so that nothing continues from them.
 
-    Also its calibration, which was fitted to its weights: a card would state its figures of the new ones.
+    Its calibration, which was fitted to its weights, is deleted too: a card would state its figures for the new ones.
     """
     for name in (METRICS, RESULTS, RUN_ID, CALIBRATION_FILE):
         (Path(output_dir) / name).unlink(missing_ok=True)
@@ -88,14 +88,14 @@ def clear(output_dir: str | Path):
 
 
 def discard_all(output_dir: str | Path):
-    """Deletes the checkpoints of a run that came to its end: they are three times its model, and of no more use."""
+    """Deletes the checkpoints of a finished run: they are three times as large as its model, and no longer needed."""
     for path in whole_checkpoints(output_dir):
         discard(path)
     shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
 
 
 def discard(checkpoint: Path):
-    """Deletes a checkpoint under another name: a half-deleted one would look like one."""
+    """Renames a checkpoint, then deletes it, so that a partly deleted one is not taken for a checkpoint."""
     if checkpoint.exists():
         grave = checkpoint.parent / UNFINISHED / f"deleted-{checkpoint.name}"
         grave.parent.mkdir(exist_ok=True)
@@ -107,11 +107,11 @@ def discard(checkpoint: Path):
 
 
 def write_manifest(checkpoint: Path, **facts: float):
-    """Lists the files that are there, brought to disk, and whatever else a resumption needs to know."""
+    """Writes the list of files, after syncing them to disk, and other facts that a resumption needs."""
     files = {str(path.relative_to(checkpoint)): path for path in checkpoint.rglob("*") if path.is_file()}
     for path in files.values():
         with open(path, "rb") as file:
-            os.fsync(file.fileno())  # a machine that loses its power keeps what is on disk, not what is in memory
+            os.fsync(file.fileno())  # after a power failure, only files that were synced to disk are left
     manifest = {**facts, "files": {name: path.stat().st_size for name, path in files.items()}}
     with open(checkpoint / MANIFEST, "w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)

@@ -19,9 +19,9 @@ from avb.errors import AvbError
 from avb.recipes import SUFFIXES
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
-SMALL_HIDDEN_SIZE = 512  # of an encoder like those that come with the project; the paper's have 768 and 1,024
-CLIPS_OF_A_RUN = 6_000  # that a small encoder should hear, each as often as it takes: 20 epochs of 300 clips
-# Most clips of a class / fewest: beyond it classes are weighed. Measured at 8 and 23: docs/training.md.
+SMALL_HIDDEN_SIZE = 512  # width of a small encoder, like the shipped ones; the paper's have 768 and 1,024
+CLIPS_OF_A_RUN = 6_000  # clips that a small encoder should process over all epochs: 20 epochs of 300 clips
+# Clips of the largest / the smallest class above which classes are weighted. Measured at 8 and 23: docs/training.md.
 UNBALANCED = 5.0
 
 # Small: measured. Large: the published rates (1e-5, head 1e-4), not measured here, with the paper's pooling, RNN and
@@ -46,7 +46,7 @@ _FITTING: dict[str, dict[str, Any]] = {
         "num_train_epochs": 20,
     },
 }  # fmt: skip
-# A small encoder knows its few clips by heart after some epochs. Measured together, for classes: docs/training.md.
+# A small encoder memorises few clips after some epochs. Measured in combination, for classes: docs/training.md.
 _AGAINST_LEARNING_BY_HEART = {
     "augment": ["shift", "mixup"], "label_smoothing": 0.1, "head_dropout": 0.2, "weight_decay": 0.05,
 }  # fmt: skip
@@ -61,7 +61,7 @@ def fill_in(
     given: Container[str],
     known: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Sets the arguments that were not given, between reading the corpus and building the model.
+    """Sets arguments that were not given, after the corpus is read and before the model is built.
 
     Args:
         model_args: changed in place.
@@ -69,11 +69,11 @@ def fill_in(
         args: changed in place.
         task: what is learned.
         labels: of the train clips, (clips,) class indices or (clips, labels) scores.
-        given: names of the arguments that a recipe or the command line gave.
-        known: values of the run that is resumed; they win over what would be chosen now.
+        given: names of the arguments set by a recipe or on the command line.
+        known: values of the resumed run, which win over what would be chosen now.
 
     Returns:
-        What was set, to be written into the recipe.
+        The values that were set, to be written to the recipe.
     """
     kind = describe(model_args)
     fitting = {"num_train_epochs": _epochs(len(labels)), "per_device_train_batch_size": 16, **_FITTING[kind]}
@@ -81,8 +81,8 @@ def fill_in(
     if kind == "a small encoder" and task.kind == "classification" and model_args.loss in (None, "ce"):
         fitting |= _AGAINST_LEARNING_BY_HEART
         if data_args.teachers:
-            fitting.pop("label_smoothing")  # soft labels are what they teach by
-    if known:  # what the run did without when it began, it goes on without
+            fitting.pop("label_smoothing")  # teachers provide soft labels themselves
+    if known:  # a resumed run does not get values that it started without
         fitting = {name: known[name] for name in fitting if name in known}
     chosen = {name: value for name, value in fitting.items() if name not in given}
     for name, value in chosen.items():
@@ -92,7 +92,7 @@ def fill_in(
 
 
 def describe(model_args: ModelArguments) -> str:
-    """Which row of the table above holds."""
+    """The description of the row of the table above that applies."""
     if model_args.model != "wav2vec2":
         return "a baseline"
     if Path(model_args.encoder).suffix in SUFFIXES:
@@ -103,7 +103,7 @@ def describe(model_args: ModelArguments) -> str:
 
 
 def summary(chosen: dict[str, Any], model_args: ModelArguments, clips: int) -> str:
-    """A line of what was chosen, and why; empty where everything was given."""
+    """A line with the chosen values and the reason; empty if everything was given."""
     values = ", ".join(f"{name} {_said(value)}" for name, value in chosen.items())
     return f"chosen for {describe(model_args)} and {clips:,} train clips: {values}" if chosen else ""
 
@@ -118,7 +118,7 @@ def _hidden_size(encoder: str) -> float:
     try:
         config, _ = PreTrainedConfig.get_config_dict(resolve(encoder))
         return float(config.get("hidden_size", config.get("d_model", 768)))  # the latter is Whisper's name
-    except (OSError, ValueError, AvbError):  # what is wrong with it is said where it is read
+    except (OSError, ValueError, AvbError):  # an error is reported when it is read
         return np.inf
 
 

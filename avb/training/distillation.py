@@ -24,21 +24,21 @@ from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 
 def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weight: float) -> Dataset:
-    """Rows whose labels are (1 - weight) × their own + weight × the mean of the teachers' scores.
+    """Replaces labels by (1 - weight) × label + weight × the mean of the teachers' scores.
 
     Args:
         train: decoded rows with `id` and `labels`.
         task: what the labels mean.
-        teachers: tables of predict_avb.py (CSV or Parquet): a column `id` and one a label. With none the labels are as
-            they were, but those of classes are rows of probabilities.
-        weight: in [0, 1]; 1 leaves the clips' own labels out.
+        teachers: tables of predict_avb.py (CSV or Parquet) with a column `id` and one per label. Without tables,
+            labels keep their values, but classes become rows of probabilities.
+        weight: in [0, 1]; 1 ignores the clips' own labels.
 
     Returns:
-        The rows with `labels` of (labels,) floats: probabilities of the classes, or scores. Where a clip lacks a label,
-        it is the teachers'.
+        The rows with `labels` of (labels,) floats: probabilities of the classes, or scores. A missing label of a clip
+        is replaced by the teachers'.
 
     Raises:
-        AvbError: several tasks, a weight out of range, or a table that cannot be read, or lacks a label or a clip.
+        AvbError: there are several tasks, the weight is out of range, or a table is unreadable or incomplete.
     """
     if isinstance(task, MultiTask):
         raise AvbError(f"--teachers and --augment mixup need labels of one task, not of {task.name}: give one --task")
@@ -54,10 +54,10 @@ def soften(train: Dataset, task: Task | MultiTask, teachers: Sequence[str], weig
 
 
 def are_models(teachers: Sequence[str]) -> bool:
-    """Whether all of them are models; else all are tables.
+    """Whether all teachers are models; otherwise all are tables.
 
     Raises:
-        AvbError: there are both.
+        AvbError: there are models and tables.
     """
     tables = [teacher for teacher in teachers if Path(teacher).suffix.lower() in TABLE_SUFFIXES]
     if tables and len(tables) < len(teachers):
@@ -69,7 +69,7 @@ def are_models(teachers: Sequence[str]) -> bool:
 
 
 def blend(labels: torch.Tensor, scores: torch.Tensor, weight: float) -> torch.Tensor:
-    """(clips, labels) each; where a label is missing, it is the teachers'."""
+    """Blends labels and teachers' scores, (clips, labels) each; a missing label is replaced by the teachers'."""
     return torch.where(labels.isnan(), scores, (1 - weight) * labels + weight * scores)
 
 
@@ -79,7 +79,7 @@ def check_weight(weight: float):
 
 
 def label_rows(task: Task, labels) -> np.ndarray:
-    """Labels as (clips, labels) floats, NaN where missing; of a class, the probability 1."""
+    """Labels as (clips, labels) floats, NaN if missing; a class becomes the probability 1."""
     labels = np.asarray(labels)
     if labels.ndim == 2:
         return labels.astype(np.float32)
@@ -89,7 +89,7 @@ def label_rows(task: Task, labels) -> np.ndarray:
 
 
 def rated_rows(task: Task, train: Dataset) -> np.ndarray:
-    """Labels as `label_rows`: of a class, the share of its raters who chose it; of a score their mean, as it is."""
+    """Labels like `label_rows`: for classes, the fraction of raters who chose each; for scores, their mean."""
     if task.kind == "regression":
         return label_rows(task, train["labels"][:])
     one_hot = [label_rows(task, ratings) for ratings in train["ratings"][:]]  # (raters, classes) each

@@ -34,7 +34,7 @@ from avb.training.frozen_parts import FrozenPart, frozen_part, reason_against, w
 from front_end_avb import length_mask
 from modeling_avb import VocalBurstModel
 
-_FORMAT = 1  # raise when what the files hold changes
+_FORMAT = 1  # increase when the content of the files changes
 SHARD_CLIPS = 1024
 NUMBER = "number_in_pool"  # a column of rows of folds
 _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
@@ -56,23 +56,23 @@ def training_inputs(
     cache_dir: str | os.PathLike | None = None,
     pool: Dataset | None = None,
 ) -> tuple[DatasetDict, Callable]:
-    """What a model is trained and scored on, and the collator of its batches.
+    """The inputs on which a model is trained and scored, and the collator of its batches.
 
-    Waveforms; the frames of a frozen encoder or front end, where they are the same in every epoch; a baseline's
-    functionals.
+    The inputs are waveforms, the frames of a frozen encoder or front end if they are the same in every epoch, or the
+    functionals of a baseline.
 
     Args:
-        model: the untrained model, where its encoder will run.
+        model: the untrained model, on the device where its encoder will run.
         feature_extractor: that of the model.
         splits: decoded splits, rows with `input_values` waveforms; one of them is `train`.
-        cache_frames: False runs what is frozen in every epoch.
-        is_augmented: the train clips' waveforms will change from epoch to epoch, or teachers hear them: it runs in
-            every epoch too.
+        cache_frames: False runs the frozen part in every epoch.
+        is_augmented: whether the training waveforms change between epochs, or teachers score them: then the frozen part
+            runs in every epoch too.
         dtype: see `encoder_frames`.
         autocast: see `encoder_frames`.
         num_proc: processes that compute functionals.
         cache_dir: see `avb.cache.cache_folder`.
-        pool: the rows of `number_rows` that splits were cut from: their frames serve all folds.
+        pool: the rows of `number_rows` from which splits were taken: their frames are used for all folds.
     """
     if not isinstance(model, VocalBurstModel):
         return prepare_baseline(model, feature_extractor, splits, num_proc=num_proc, cache_dir=cache_dir)
@@ -105,14 +105,14 @@ def encoder_frames(split: Dataset, model: VocalBurstModel, feature_extractor, **
 
 
 def number_rows(pool: Dataset) -> Dataset:
-    """Rows that know their place, so that what is computed of all of them can be found for some."""
+    """Adds each row's number, so that frames computed for all rows can be found for a subset."""
     numbers = Dataset.from_dict({NUMBER: range(len(pool))})
     joined = datasets.concatenate_datasets([pool, numbers], axis=1)
     return joined.with_format("numpy", columns=["input_values"], output_all_columns=True)
 
 
 def cut_from(pool: Dataset, split: Dataset, column: str) -> Dataset:
-    """The rows that a split holds of the pool, whose frames are in `column`, with the labels that the split has."""
+    """The rows of a split, taken from the pool, whose frames are in `column`, with the split's labels."""
     rows = pool.select(split[NUMBER][:])
     own, of_pool = (np.asarray(clips["labels"][:], dtype=np.float64) for clips in (split, rows))
     if own.shape == of_pool.shape and np.array_equal(own, of_pool, equal_nan=True):
@@ -134,24 +134,24 @@ def frozen_frames(
     batch_seconds: float | None = None,
     autocast: bool = False,
 ) -> Dataset:
-    """Replaces waveforms by the frames of the model's frozen part; a progress bar shows how far it is.
+    """Replaces waveforms by the frames of the model's frozen part, with a progress bar.
 
     Args:
         split: rows with `input_values`, prepared waveforms at 16 kHz, `num_samples`, and any other columns.
-        model: its encoder is run as in evaluation, where it is.
+        model: its encoder runs in evaluation mode, on its device.
         part: of the model.
         feature_extractor: that of the model.
         name: of the split, for the progress bar.
         dtype: of the frames on disk, float16 or float32.
         cache_dir: see `avb.cache.cache_folder`.
-        batch_seconds: audio per batch, padding included; None: 128 s on a GPU, 24 s on a CPU.
-        autocast: run the part in bfloat16, as training with `--bf16 true` would.
+        batch_seconds: audio per batch, including padding; None: 128 s on a GPU, 24 s on a CPU.
+        autocast: run the part in bfloat16, as in training with `--bf16 true`.
 
     Returns:
         The same rows and columns with the part's column, a numpy array of shape (frames × width,), for `input_values`.
 
     Raises:
-        AvbError: the disk is too small, the folder cannot be written, or a value does not fit into half precision.
+        AvbError: the disk is full, the folder cannot be written, or a value does not fit into half precision.
     """
     if batch_seconds is None:
         batch_seconds = 24 if model.device.type == "cpu" else 128
@@ -208,7 +208,7 @@ def fingerprint(
 
 
 def _encode(rows, model, part, feature_extractor, dtype, batch_seconds, autocast, progress) -> list[np.ndarray]:
-    """Frames of each row, flat, in the rows' order; batches are made of clips of like length."""
+    """Yields the frames of each row, flattened, in the order of rows; batches have clips of similar length."""
     collate = BurstCollator(feature_extractor)
     waveforms = rows.select_columns("input_values").with_format("numpy")
     kept = [np.empty(0)] * len(rows)
@@ -238,7 +238,7 @@ def shortage(
     dtype: str,
     share: float = 1,
 ) -> str | None:
-    """What the disk lacks for the frames of a share of these clips, for a message; None where there is room."""
+    """A message if the disk has no room for the frames of this fraction of the clips; None if it has."""
     num_frames = sum(sum(split["num_samples"][:]) for split in splits) / part.samples_per_frame * share
     needed = num_frames * part.width * np.dtype(dtype).itemsize
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
@@ -249,12 +249,12 @@ def shortage(
 
 
 class FrameCollator:
-    """Pads rows of frames and builds their mask, as `BurstCollator` does with waveforms.
+    """Pads rows of frames and builds their mask, like `BurstCollator` for waveforms.
 
     Args:
         width: values per frame.
         column: of the rows, and of the batch.
-        lengths: that batches are padded to, ascending, in frames; none pads each to its longest clip.
+        lengths: to which batches are padded, ascending, in frames; without them, each is padded to its longest clip.
     """
 
     def __init__(self, width: int, column: str = "encoder_frames", lengths: Sequence[int] = ()):
@@ -263,7 +263,7 @@ class FrameCollator:
     def __call__(self, rows: list[dict]) -> BatchFeature:
         """→ `column` (batch, frames, width), `frame_mask` (batch, frames), and perhaps `labels`.
 
-        Frames of the encoder are float32; those of the front end as they are kept: the model casts them.
+        Frames of the encoder are float32; those of the front end keep their stored type, because the model casts them.
         """
         clips = [torch.from_numpy(np.array(row[self.column])).view(-1, self.width) for row in rows]
         if self.column == "encoder_frames":

@@ -12,7 +12,7 @@ from configuration_avb import HEAD_FIELDS
 from front_end_avb import VocalBurstFeatureEncoder
 from modeling_avb import VocalBurstModel
 
-# What a front end's frames depend on, beside its weights.
+# What a front end's frames depend on, besides its weights.
 FRONT_END_FIELDS = frozenset(
     ("conv_dim", "conv_kernel", "conv_stride", "conv_bias", "feat_extract_norm", "feat_extract_activation",
      "masked_group_norm", "waveform_normalization")
@@ -20,21 +20,21 @@ FRONT_END_FIELDS = frozenset(
 
 
 class FrozenPart(NamedTuple):
-    """The lower part of a model, which gives the same of a clip in every epoch."""
+    """The lower part of a model, whose output for a clip is the same in every epoch."""
 
     name: str
-    column: str  # of the rows that hold its frames, and the model's argument
-    folder: str  # the first word of the name of the folder that they are kept in
+    column: str  # the column of its frames, and the model's argument
+    folder: str  # first word of the name of their folder
     width: int  # values per frame
     samples_per_frame: int
     weights: nn.Module
     fields: frozenset[str]  # of the configuration, on which the frames depend
     run: Callable[..., tuple[torch.Tensor, torch.Tensor]]  # a batch → (batch, frames, width) and the frames' mask
-    is_optional: bool  # a full disk is no reason to stop
+    is_optional: bool  # a full disk does not stop the run
 
 
 def frozen_part(model: VocalBurstModel) -> FrozenPart | None:
-    """The whole encoder, its convolutional front end, or None: what of the model is not trained."""
+    """The part of the model that is not trained: the whole encoder, its convolutional front end, or None."""
     if is_frozen(model.base_model):
         return whole_encoder(model)
     ends = [module for module in model.base_model.children() if isinstance(module, VocalBurstFeatureEncoder)]
@@ -81,7 +81,7 @@ def front_end(model: VocalBurstModel) -> FrozenPart:
 
 
 def reason_against(model: VocalBurstModel, part: FrozenPart | None = None) -> str | None:
-    """Why a frozen part has to run in every epoch: its frames are random or depend on the batch; else None.
+    """Why a frozen part must run in every epoch (its frames are random or depend on the batch); None if it need not.
 
     Args:
         model: whose part it is.

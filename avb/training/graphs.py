@@ -21,8 +21,8 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from avb.training.lengths import MAX_LENGTHS
 
-MAX_GRAPHS = 2 * MAX_LENGTHS  # each holds its kernels' arguments, some MB, beside the memory that they share
-FIRST_STEPS = 3  # eager ones before any capture: libraries choose and load their kernels in them
+MAX_GRAPHS = 2 * MAX_LENGTHS  # each has its kernels' arguments, a few MB, besides the shared memory
+FIRST_STEPS = 3  # eager steps before any capture, in which libraries choose and load their kernels
 _HOST_LENGTHS = ("log-mel-cnn", "se-resnet")
 
 Inputs = Mapping[str, torch.Tensor]
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Capture(Protocol):
-    """How a function without arguments or results, which works on static tensors, becomes one that can be replayed."""
+    """Turns a function without arguments or results, which works on static tensors, into one that can be replayed."""
 
     def warm_up(self, function: Callable):
         """Runs the function where it will be captured, and returns what it returns."""
@@ -42,7 +42,7 @@ class Capture(Protocol):
 
 
 class CudaCapture:
-    """Capture as CUDA graphs on a stream of their own, as `torch.cuda.graph` asks."""
+    """Captures CUDA graphs on a separate stream, as required by `torch.cuda.graph`."""
 
     def __init__(self, device: torch.device):
         self.device, self.stream = device, torch.cuda.Stream(device)
@@ -80,11 +80,11 @@ class _Graph(NamedTuple):
 
 
 class GraphedSteps:
-    """Steps of one model: called with a batch, returns its loss and leaves the gradients in the parameters.
+    """The steps of one model: called with a batch, it returns the loss and leaves the gradients in the parameters.
 
     Args:
-        function: a batch → its loss, a scalar, and the gradient of each parameter, None where it has none. Nothing that
-            the host does may depend on what is in the batch.
+        function: a batch → its loss, a scalar, and the gradient of each parameter, or None. Nothing that the host does
+            may depend on the values in the batch.
         parameters: those of the gradients.
         capture: how a step is captured.
         limit: of the number of graphs; further shapes run eagerly.
@@ -106,7 +106,7 @@ class GraphedSteps:
         self._gradients: list[torch.Tensor | None] = []  # static, of each parameter that has one
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
-        """The loss of a batch, a scalar; every parameter's `grad` is set anew."""
+        """The loss of a batch, a scalar; sets the `grad` of every parameter."""
         key = tuple((name, tensor.shape, tensor.dtype) for name, tensor in sorted(inputs.items()))
         is_due = key in self._seen and self._eager_steps >= FIRST_STEPS and len(self.graphs) < self.limit
         if self.is_on and key not in self.graphs and is_due:
@@ -179,12 +179,12 @@ def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tenso
 
 
 def reason_against(args: TrainingArguments, model: PreTrainedModel, is_cut_up: bool) -> str | None:
-    """Why the steps of a training cannot be captured; None where they can.
+    """Why the steps of a training cannot be captured; None if they can.
 
     Args:
         args: of the run.
         model: as it will be trained.
-        is_cut_up: whether a step has several micro-batches or devices.
+        is_cut_up: whether a step is divided into several micro-batches or devices.
     """
     optimizer = str(getattr(args.optim, "value", args.optim))
     config = model.config

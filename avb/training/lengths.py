@@ -8,21 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_LENGTHS = 32
-PADDING = 0.03  # share of the audio that may be added, clip by clip
+PADDING = 0.03  # padding that may be added, as a fraction of the audio
 _STEP = 320  # samples: a frame of wav2vec 2.0
 _CANDIDATES = 256
 
 
 def choose_lengths(samples: Sequence[int], padding: float = PADDING, limit: int = MAX_LENGTHS) -> list[int]:
-    """The fewest lengths, at most `limit`, that clips of these lengths can be padded to; ascending, in whole frames.
+    """Chooses as few lengths as possible, at most `limit`, to which these clips are padded; ascending, in whole frames.
 
     For each number of lengths the set with the least padding is found exactly (a shortest path over the sorted clips,
     as in optimal histograms: Jagadish et al. 1998), among 256 candidates.
 
     Args:
         samples: of each clip.
-        padding: what may be added, as a share of all samples.
-        limit: of the number of lengths; beyond it more is padded.
+        padding: allowed padding, as a fraction of all samples.
+        limit: maximum number of lengths; if it is reached, there is more padding.
     """
     clips = np.sort(np.maximum(-(-np.asarray(samples, dtype=np.int64) // _STEP) * _STEP, _STEP))
     candidates = np.unique(np.quantile(clips, np.linspace(0, 1, _CANDIDATES), method="higher"))

@@ -16,14 +16,14 @@ from avb.tasks import MultiTask, Task, refuse_own_columns
 
 
 class Clips(NamedTuple):
-    """What is trained on and scored.
+    """The clips for training and scoring.
 
     Attributes:
-        task: what the labels mean.
-        splits: `train`, and those of `validation` and `test` that there are; see `avb.corpora.decode.decode_splits`.
+        task: the meaning of the labels.
+        splits: `train`, and `validation` and `test` if they exist; see `avb.corpora.decode.decode_splits`.
         bad: the clips that cannot be read.
         has_made_splits: whether the corpus itself has no splits.
-        pool: the clips that folds are cut from, see `avb.training.frozen.number_rows`; None where there are no folds.
+        pool: the clips from which folds are taken, see `avb.training.frozen.number_rows`; None without folds.
     """
 
     task: Task | MultiTask
@@ -34,7 +34,7 @@ class Clips(NamedTuple):
 
 
 def load_clips(data_args: DataArguments, args: AvbTrainingArguments, reads_labels: bool = True) -> Clips:
-    """The corpus, decoded once for all processes; it has train and validation clips.
+    """Loads the corpus, decoded once for all processes, with training and validation clips.
 
     Args:
         data_args: which corpus, and how it is read.
@@ -42,8 +42,8 @@ def load_clips(data_args: DataArguments, args: AvbTrainingArguments, reads_label
         reads_labels: whether they are learned; then none may be called like a column of the tables that are written.
 
     Raises:
-        AvbError: no data_dir, a label's name, one of fold_file and fold without the other, or what the corpus or the
-            folds raise.
+        AvbError: data_dir is missing, a label's name is taken, only one of fold_file and fold is given, or an error of
+            the corpus or the folds.
     """
     if (data_args.fold_file is None) != (data_args.fold is None):
         raise AvbError("--fold_file assigns speakers to folds, --fold selects the one that is held out: give both")
@@ -64,7 +64,7 @@ def load_clips(data_args: DataArguments, args: AvbTrainingArguments, reads_label
 
 
 def load_pool(data_args: DataArguments, args: AvbTrainingArguments, reads_others: bool) -> tuple[Clips, Dataset]:
-    """The clips of a cross-validation: all of a corpus that has no splits of its own, else those of its train split.
+    """Loads the clips of a cross-validation: those of the train split or, if a corpus has no splits, all clips.
 
     Args:
         data_args: which corpus, and how it is read.

@@ -8,10 +8,10 @@ from avb.errors import AvbError
 
 
 def check_packages(args: TrainingArguments):
-    """Asks the stock Trainer for what it would take later.
+    """Lets the stock Trainer import what it will need later.
 
     Raises:
-        AvbError: `--optim` or `--report_to` needs a package that is missing, or is not known.
+        AvbError: `--optim` or `--report_to` is unknown, or needs a package that is missing.
     """
     try:
         Trainer.get_optimizer_cls_and_kwargs(args, nn.Linear(1, 1))

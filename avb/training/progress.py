@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 SECONDS_BETWEEN_LINES = 30.0
-TIMED_STEPS, TIMED_SECONDS = 5, 10.0  # the first steps, less the very first, say how long all will take
+TIMED_STEPS, TIMED_SECONDS = 5, 10.0  # the first steps, except the very first, are used to estimate the duration
 SHORT_SECONDS = 10.0  # of a training about whose length nobody asks
 
 
@@ -23,7 +23,7 @@ class ProgressLines(TrainerCallback):
     Args:
         metric: key of the score that compares epochs, as `compute_metrics` names it: uar_present, ccc, mean_score; or
             loss, of which the lowest is the best.
-        expect: says before the first step how many seconds all will take; None where that cannot be known yet.
+        expect: estimates the seconds of training before the first step; None if that is not possible yet.
     """
 
     def __init__(self, metric: str, expect: Callable[[], float | None]):
@@ -85,7 +85,7 @@ class ProgressLines(TrainerCallback):
         self._is_training = False  # what is evaluated from now on has lines of its own
 
     def _expect(self, state):
-        """Says once how long it will take, by the first steps; the very first is no measure."""
+        """Prints once how long it will take, from the first steps except the very first."""
         now, done = time.monotonic(), state.global_step - self._first_step
         if self._warm is None:
             self._warm = now
@@ -126,7 +126,7 @@ class ProgressLines(TrainerCallback):
 
 
 def metric_name(metric: str) -> str:
-    """What readers call a key of the scores: UAR, CCC, mean score."""
+    """The printed name of a key of the scores: UAR, CCC, mean score."""
     return {"mean_score": "mean score", "loss": "loss"}.get(metric, metric.removesuffix("_present").upper())
 
 

@@ -33,7 +33,7 @@ from avb.training.checkpoints import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
 PAUSE = "PAUSE"
-SECONDS = 2.0  # between looks at the training and at PAUSE
+SECONDS = 2.0  # interval of checking the training and PAUSE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def output_dir(arguments: list[str]) -> Path:
 
 
 def work_off(runs: Sequence[list[str]], state: Path, common: Sequence[str]) -> int:
-    """Runs what is not finished, in order. Returns the number of runs that failed, or 143 after SIGTERM."""
+    """Runs all unfinished runs in order. Returns the number of failed runs, or 143 after SIGTERM."""
     failed, stopped = 0, []
     with on_sigterm(lambda *_: stopped.append(True)):
         for arguments in runs:
@@ -100,7 +100,7 @@ def work_off(runs: Sequence[list[str]], state: Path, common: Sequence[str]) -> i
 
 
 def run(command: Sequence[str], out, pause: Path, stopped: Sequence[bool]) -> int:
-    """The exit code of a command that sleeps while the file `pause` exists, and gets SIGTERM once `stopped` is set."""
+    """Runs a command, suspended while `pause` exists, ended by SIGTERM once `stopped` is set; returns its code."""
     process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     is_asleep = False
     try:
@@ -120,7 +120,7 @@ def run(command: Sequence[str], out, pause: Path, stopped: Sequence[bool]) -> in
 
 
 def outcome(code: int, run_dir: Path, out: Path) -> str:
-    """What is noted of a run that ended: its scores, or how it failed."""
+    """The log line of a run that ended: its scores, or how it failed."""
     if code == 0 and is_finished(run_dir):
         metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
         scores = (
@@ -138,7 +138,7 @@ def log(state: Path, text: str):
 
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Whether this process has the lock, as long as the block runs; the system takes it back when a process dies."""
+    """Whether this process has the lock during the block; the system releases it when a process dies."""
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

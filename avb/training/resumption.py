@@ -32,11 +32,11 @@ from avb.training.checkpoints import (
 
 
 class Terminated(SystemExit):
-    """SIGTERM came while training; raised when a checkpoint is on disk. Exit code 143, as a shell gives it."""
+    """SIGTERM arrived during training; raised when a checkpoint is on disk. The exit code is 143, as in a shell."""
 
 
 class CheckpointTrainer(Trainer):
-    """The Trainer whose checkpoints are whole or absent; see the module. `output_dir` must be one for all processes."""
+    """A Trainer whose checkpoints are complete or absent; see the module. All processes must share one `output_dir`."""
 
     _resumed_from: Path | None = None
     _saving_under: Path | None = None
@@ -48,11 +48,11 @@ class CheckpointTrainer(Trainer):
         return callback
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """As the stock method.
+        """Like the stock method.
 
         Raises:
-            AvbError: a checkpoint cannot be written; the one before is whole.
-            Terminated: SIGTERM came.
+            AvbError: a checkpoint cannot be written; the previous one is complete.
+            Terminated: SIGTERM arrived.
         """
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         self.args.restore_callback_states_from_checkpoint = True  # early stopping's counter
@@ -80,7 +80,7 @@ class CheckpointTrainer(Trainer):
         if state_dict is None and has_adapters(self.model):
             state_dict = trained_state(self.model)
         super()._save(output_dir, state_dict)
-        # A pickle that nothing reads.
+        # A pickle that is never read.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _issue_warnings_after_load(self, load_result):
@@ -127,7 +127,7 @@ class CheckpointTrainer(Trainer):
         ) from error
 
     def _delete_older(self, limit: int):
-        """Oldest first, down to `limit`; the newest and the best one stay."""
+        """Deletes the oldest checkpoints, down to `limit`; keeps the newest and the best one."""
         checkpoints = whole_checkpoints(self.args.output_dir)
         kept = {checkpoints[-1]}
         if self.state.best_model_checkpoint:
@@ -168,11 +168,11 @@ class CheckpointTrainer(Trainer):
             if isinstance(callback, EarlyStoppingCallback)
         )
         if has_stopped_early or self.state.global_step >= max_steps:
-            return num_train_epochs, 0  # the stock Trainer would train on, for a step or until the next evaluation
+            return num_train_epochs, 0  # the stock Trainer would go on for a step or until an evaluation
         return epochs, steps
 
     def restore_logging(self):
-        """The loss since the last log entry, as it was when the checkpoint was written."""
+        """Restores the loss since the last log entry, as it was when the checkpoint was written."""
         if self._resumed_from is not None:
             manifest = read_manifest(self._resumed_from)
             self._tr_loss += manifest["loss_sum"]
@@ -180,10 +180,10 @@ class CheckpointTrainer(Trainer):
 
 
 class SigtermCallback(TrainerCallback):
-    """Ends training at the end of a step when any process was sent SIGTERM, with a checkpoint.
+    """If any process gets SIGTERM, ends training after the current step, with a checkpoint.
 
-    Transformers' own `enable_jit_checkpoint` saves in mid-step, where what was drawn at random cannot be drawn again,
-    and each process by its own clock.
+    Transformers' own `enable_jit_checkpoint` saves within a step, where random numbers cannot be repeated, and each
+    process does so at a different time.
     """
 
     def __init__(self, trainer: CheckpointTrainer):
@@ -194,7 +194,7 @@ class SigtermCallback(TrainerCallback):
         self._listening = ExitStack()
 
     def listen(self):
-        """From here on SIGTERM ends training, not the process."""
+        """From now on, SIGTERM ends training, not the process."""
         self.received = self._is_flagged = False
         self._listening.enter_context(on_sigterm(self._flag))
 
@@ -206,10 +206,10 @@ class SigtermCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.received = self._any_flagged()
-        self.stop_listening()  # what follows may be a long upload
+        self.stop_listening()  # a long upload may follow
 
     def on_step_end(self, args, state, control, **kwargs):
-        # What belongs to the end of an epoch comes before its checkpoint, or it would be missing after a resumption.
+        # Work at the end of an epoch must precede its checkpoint; otherwise it would be missing after a resumption.
         is_epoch_end = float(state.epoch).is_integer() or state.global_step >= state.max_steps
         self._save_at_epoch_end = control.should_save and is_epoch_end
         if self._save_at_epoch_end:
@@ -219,7 +219,7 @@ class SigtermCallback(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.received:  # in mid-epoch: the checkpoint is written
+        if self.received:  # within an epoch: the checkpoint is written
             control.should_log = control.should_evaluate = control.should_save = False
         elif self._any_flagged():
             self.received = control.should_save = control.should_training_stop = True

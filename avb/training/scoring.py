@@ -17,9 +17,9 @@ from pipeline_avb import scores_from_logits
 
 
 def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split: Dataset, output_dir: Path) -> dict:
-    """Writes `predictions_NAME.csv`; returns the split's metrics, or says that its labels are withheld.
+    """Writes `predictions_NAME.csv`; returns the split's metrics, or a note that its labels are withheld.
 
-    `seconds` is what the model heard of a clip, after trimming.
+    `seconds` is the duration of a clip after trimming.
     """
     logits = trainer.predict(split, metric_key_prefix=name).predictions  # (clips, labels), on every process
     labels = np.asarray(split["labels"])
@@ -45,7 +45,7 @@ def score_split(trainer: BurstTrainer, task: Task | MultiTask, name: str, split:
 
 
 def evaluate_split(task: Task | MultiTask, split: Dataset, outputs: np.ndarray) -> dict:
-    """What `metrics.json` has of a split: scores of a model's outputs (clips, labels), or that there are no labels."""
+    """The entry of a split in `metrics.json`: scores of outputs (clips, labels), or a note that there are no labels."""
     labels = np.asarray(split["labels"][:])
     if not has_label(task, labels).any():
         return {"num_clips": 0, "note": "labels are withheld"}
@@ -57,7 +57,7 @@ def evaluate_split(task: Task | MultiTask, split: Dataset, outputs: np.ndarray) 
 
 
 def _true_labels(task: Task | MultiTask, truth) -> dict:
-    """A clip's own labels as columns; empty where they are missing."""
+    """The true labels of a clip as columns; empty if missing."""
     if isinstance(task, MultiTask):
         parts = zip(task.parts, task.targets(truth), strict=True)
         by_part = [(part, _true_labels(part, labels)) for part, labels in parts]
@@ -73,7 +73,7 @@ def _true_labels(task: Task | MultiTask, truth) -> dict:
 
 
 def summary(metrics: Metrics, num_bad_clips: int, output_dir: Path, has_model: bool) -> str:
-    """What a reader of the terminal wants to know: scores with intervals, where everything is, what to type next."""
+    """The final lines in the terminal: scores with intervals, where the files are, which commands to run next."""
     lines = [""]
     for name, scores in metrics.scored_splits.items():
         if metrics.tasks:
@@ -88,7 +88,7 @@ def summary(metrics: Metrics, num_bad_clips: int, output_dir: Path, has_model: b
 
 
 def _next_commands(folder: str, has_model: bool) -> list[str]:
-    """As they work in the folder where this one was typed: the project's own, or any other where it is installed."""
+    """The next commands, as they work in the current folder: the project's own, or any other if it is installed."""
     is_own_folder, folder = Path("predict_avb.py").is_file(), shlex.quote(folder)
     commands = [f"python -m avb.reports analyse {folder}"]
     if has_model:

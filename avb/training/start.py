@@ -17,16 +17,16 @@ from audio_avb import SAMPLING_RATE
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 WIDTH = 110  # columns of a terminal
-FEW_CLIPS = 5  # of a class, below which its recall moves by a quarter or more with each of them
+FEW_CLIPS = 5  # of a class: with fewer clips, each changes its recall by a quarter or more
 
 
 def corpus_lines(data_dir: str, splits: Mapping[str, Dataset], has_made_splits: bool = False) -> list[str]:
-    """Clips of each split, hours, and speakers or that none are known.
+    """Lines with the clips of each split, hours, and speakers, or that none are known.
 
     Args:
-        data_dir: where the corpus lies.
-        splits: decoded rows with `num_samples`, and `speaker` where speakers are known.
-        has_made_splits: whether they were made here.
+        data_dir: location of the corpus.
+        splits: decoded rows with `num_samples`, and `speaker` if speakers are known.
+        has_made_splits: whether the splits were made here.
     """
     clips = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     hours = sum(int(np.sum(split["num_samples"][:])) for split in splits.values()) / SAMPLING_RATE / 3600
@@ -48,7 +48,7 @@ def corpus_lines(data_dir: str, splits: Mapping[str, Dataset], has_made_splits: 
 
 
 def class_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
-    """Clips of each class in each split, and the classes that a split lacks; empty where nothing is told apart."""
+    """Lines with the clips of each class and split, and missing classes; empty without classes."""
     lines = []
     for part, counts in _counts(task, splits):
         names = " / ".join(counts)
@@ -62,7 +62,7 @@ def class_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[s
 
 
 def lacking_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
-    """A line per split that lacks a class; a split without any label is one whose labels are withheld."""
+    """A line per split that lacks a class; a split without any labels is skipped, because they are withheld."""
     lines = []
     for part, counts in _counts(task, splits):
         for name, found in counts.items():
@@ -74,20 +74,20 @@ def lacking_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list
 
 
 def wrapped(line: str) -> list[str]:
-    """A line that lists things, broken after commas."""
+    """Wraps a line with a list after commas."""
     unbroken = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in line.split(", "))
     lines = textwrap.wrap(unbroken, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return [part.replace("\N{NO-BREAK SPACE}", " ") for part in lines]
 
 
 def model_lines(model: nn.Module, source: str, args: TrainingArguments, rates: Mapping[str, float]) -> list[str]:
-    """What is trained, on which device, and at which rates.
+    """Lines about what is trained, on which device, at which learning rates.
 
     Args:
         model: as it will be trained.
-        source: what it starts from, in words.
+        source: description of the initial weights.
         args: of the run.
-        rates: learning rates by the part that has them.
+        rates: learning rates by part of the model.
     """
     sizes = [parameter.numel() for parameter in model.parameters()]
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -101,7 +101,7 @@ def model_lines(model: nn.Module, source: str, args: TrainingArguments, rates: M
 
 
 def _few_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
-    """Says of which classes the last split that scores has a handful, where the clips could be scored in folds."""
+    """Lists classes with only a few clips in the last scored split, if folds could be used instead."""
     lines = []
     for part, counts in _counts(task, splits):
         name, found = list(counts.items())[-1]

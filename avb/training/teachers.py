@@ -34,21 +34,21 @@ FOLDS_COLUMN = "folds"  # of train rows and batches, (teachers,) each
 
 
 class Teacher:
-    """One model, and how it hears what a student hears.
+    """One teacher model, with the conversion of the student's input to its own.
 
-    Where both were trained alike it reads the student's batch as it is. Else each clip is set to the teacher's own
-    peak level, and goes through its own feature extractor. (A student that normalises has taken the mean off, which a
+    If both have the same preparation, it reads the student's batch unchanged. Otherwise each clip is set to
+    the teacher's peak level and passed through its feature extractor. (A student that normalises has taken the mean off, which a
     recording's offset of zero changes by next to nothing.)
 
     Args:
         name: a model in torch: a folder, a shipped model or a name on the Hub.
         task: of the student; the teacher must have the same labels.
-        heard: the student's feature extractor.
+        heard: the feature extractor of the student.
         device: where it runs.
 
     Raises:
-        AvbError: no such model, other labels, or an input that cannot be made of the student's: ends that only one of
-            them cuts, or a level that only the teacher knows.
+        AvbError: the model does not exist, its labels differ, or its input cannot be computed from the student's: only
+            one of them trims, or the recorded level is needed but lost.
     """
 
     def __init__(self, name: str, task: Task | MultiTask, heard, device: torch.device):
@@ -79,7 +79,7 @@ class Teacher:
     def scores(self, inputs: Mapping[str, torch.Tensor], views: int) -> torch.Tensor:
         """(batch, labels) of a batch of the student's `input_values` and `attention_mask`, both (batch, samples).
 
-        Of several `views` (`audio_avb.speed_views`) it is the mean.
+        With several `views` (`audio_avb.speed_views`), their mean.
         """
         if self.is_like_student and views == 1:
             return self._scores(inputs)
@@ -103,18 +103,18 @@ class Teacher:
 
 
 class ModelTeachers:
-    """Models that say what the labels of each train batch are.
+    """Teacher models that soften the labels of each training batch.
 
     Args:
         names: models in torch: folders, shipped models or names on the Hub.
         task: of the student, and of each of them.
         feature_extractor: the student's.
-        weight: of the teachers in a label, in [0, 1].
-        device: where they run.
+        weight: of the teachers' scores in a label, in [0, 1].
+        device: on which they run.
         views: of each clip, whose scores are averaged; see `audio_avb.speed_views`.
 
     Raises:
-        AvbError: a weight or a number of views out of range, or what `Teacher` says.
+        AvbError: the weight or the number of views is out of range, or an error of `Teacher`.
     """
 
     def __init__(
@@ -133,9 +133,9 @@ class ModelTeachers:
 
     @torch.no_grad()
     def soften(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The labels (batch, labels) of a batch of waveforms that has `labels`, as `soften` makes them of rows.
+        """Softens the labels (batch, labels) of a batch of waveforms, like `soften` for rows.
 
-        With teachers of folds it has `folds` (batch, teachers) too, see `with_folds`.
+        With teachers trained in folds, the batch also has `folds` (batch, teachers), see `with_folds`.
         """
         inputs = {name: values for name, values in batch.items() if name not in ("labels", FOLDS_COLUMN)}
         scores = torch.stack([self._judge(position, inputs, batch) for position in range(len(self.teachers))]).mean(0)
@@ -160,10 +160,10 @@ def teaching_dtype(device: torch.device) -> torch.dtype:
 
 
 def with_folds(train: Dataset, teachers: Sequence[str]) -> Dataset:
-    """Rows with `folds`: for each teacher the fold of the clip, -1 of one that is no run with folds.
+    """Adds `folds` to rows: for each teacher, the clip's fold; -1 for a teacher without folds.
 
     Raises:
-        CorpusError: a clip is in no fold of such a run.
+        CorpusError: a clip is in none of a run's folds.
     """
     if not any(map(_has_folds, teachers)):
         return train
@@ -185,7 +185,7 @@ def _has_folds(name: str) -> bool:
 def _load_teachers(
     name: str, task: Task | MultiTask, feature_extractor, device: torch.device
 ) -> dict[int | None, Teacher]:
-    """The model of each fold of a run; of any other teacher one, under None."""
+    """The models of a teacher by fold; a teacher without folds has one model, with the key None."""
     if not _has_folds(name):
         return {None: Teacher(name, task, feature_extractor, device)}
     folders = {int(path.name): path for path in (Path(name) / FOLDS).iterdir() if path.name.isdecimal()}

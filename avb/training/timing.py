@@ -19,7 +19,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from avb.training.batches import JoinedBatches
 
-SHARE = 0.03  # of the run's steps that may be spent
+SHARE = 0.03  # fraction of the run's steps that may be spent
 MOST_STEPS = 5
 UNTIMED_STEPS = 2  # the first, which is no measure, and about as much for a batch of validation
 
@@ -27,11 +27,11 @@ UNTIMED_STEPS = 2  # the first, which is no measure, and about as much for a bat
 def expected_seconds(trainer: Trainer) -> float | None:
     """How long the remaining steps will take, including validation between epochs.
 
-    Called where training begins: the model is prepared, and the state is that of the checkpoint of a run that goes on.
+    Called when training begins: the model is prepared, and a resumed run has the state of its checkpoint.
 
     Returns:
-        None where it would cost more than 3 % of the run, where one process cannot take steps alone (several devices),
-        where the first ones are no measure (torch.compile), and where there are several sets to evaluate.
+        None if it would take more than 3 % of the run, if one process cannot take steps alone (several devices), if the
+        first steps are not representative (torch.compile), or if several sets are evaluated.
     """
     args, left = trainer.args, trainer.state.max_steps - trainer.state.global_step
     timed = min(MOST_STEPS, int(SHARE * left) - UNTIMED_STEPS)
@@ -52,7 +52,7 @@ def expected_seconds(trainer: Trainer) -> float | None:
 
 
 def _steps(trainer: Trainer) -> list[list[list[int]]]:
-    """The micro-batches (of rows) of each step of an epoch; those of like length by what they hold, most first."""
+    """The micro-batches (of rows) of each step of an epoch; with similar lengths, the largest first."""
     sampler, args = trainer._get_train_sampler(trainer.train_dataset), trainer.args
     batches = list(sampler)
     if not isinstance(sampler, JoinedBatches):  # single rows
@@ -81,7 +81,7 @@ def _score(trainer: Trainer, rows: list[int]):
 
 
 def _evaluations(trainer: Trainer, steps: int) -> float:
-    """How often the validation clips are scored in so many steps."""
+    """How often the validation clips are scored in this many steps."""
     args, state = trainer.args, trainer.state
     if trainer.eval_dataset is None or args.eval_strategy == IntervalStrategy.NO:
         return 0

@@ -47,13 +47,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Step:
-    """One optimiser step's micro-batches on this device, and what the joined loss says of them."""
+    """The micro-batches of an optimiser step on this device, and their part of the joined loss."""
 
     micro_batches: list[dict]
     position: int = 0
     random_states: list[tuple] = field(default_factory=list)
     loss: torch.Tensor | None = None
-    gradients: Sequence[torch.Tensor] = ()  # of the loss, a micro-batch: (clips, labels)
+    gradients: Sequence[torch.Tensor] = ()  # of the loss, per micro-batch: (clips, labels)
     own_gradients: Sequence[torch.Tensor] = ()  # of the loss's own parameters
 
 
@@ -63,10 +63,10 @@ class BurstTrainer(AveragingTrainer):
         trainer = BurstTrainer(model, AvbTrainingArguments("runs/mine"), train_dataset=train, eval_dataset=validation)
 
     Args:
-        task: what the labels mean; None is what the model's configuration says.
-        feature_extractor: of the model; None is `VocalBurstFeatureExtractor` with its defaults.
-        data_collator: makes batches of rows; None is `BurstCollator`, for rows of decoded clips.
-        teachers: soften the labels of each train batch, which are rows of (labels,) floats then.
+        task: the meaning of the labels; None: as in the model's configuration.
+        feature_extractor: the model's; None: `VocalBurstFeatureExtractor` with its defaults.
+        data_collator: makes batches from rows; None: `BurstCollator`, for rows of decoded clips.
+        teachers: soften the labels of each training batch, which are then rows of (labels,) floats.
         audio: where the clips of `DeviceClips` lie, whose collator is a `DeviceCollator`.
 
     Raises:
@@ -97,10 +97,10 @@ class BurstTrainer(AveragingTrainer):
                 "else than with one large batch. Train on one device without accumulation, or change that"
             )
         self.lengths = self._few_lengths(model, args, data_collator, kwargs.get("train_dataset"))
-        # The weights of several tasks are parameters that only the loss sees: every device computes the same gradient.
+        # The weights of several tasks are parameters used only in the loss: every device computes the same gradient.
         learns_weights = model.config.loss == MULTITASK and model.config.task_weighting == "uncertainty"
         self.loss_parameters = {"log_variances": model.log_variances} if learns_weights else {}
-        names = [name for key in self.loss_parameters for name in (key, f".{key}")]  # with a dot where DDP looks
+        names = [name for key in self.loss_parameters for name in (key, f".{key}")]  # DDP looks for names with a dot
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
         self._step, self.teachers, self.audio = _Step([]), teachers, audio
         args.metric_for_best_model = f"eval_{best_metric(task)}"
@@ -126,9 +126,9 @@ class BurstTrainer(AveragingTrainer):
         self.graphed = self._capture_steps(is_cut_up)
 
     def _capture_steps(self, is_cut_up: bool) -> GraphedSteps | None:
-        """Steps as CUDA graphs, where they are asked for and can be had."""
+        """Runs steps as CUDA graphs, if requested and possible."""
         args, mode = self.args, self.args.cuda_graphs
-        # Without few lengths almost every batch has one of its own: nothing would be replayed.
+        # Otherwise almost every batch has its own length, so that nothing would be replayed.
         if mode == "false" or (mode == "auto" and not self.lengths):
             return None
         if reason := reason_against(args, self.model, is_cut_up):
@@ -166,12 +166,12 @@ class BurstTrainer(AveragingTrainer):
         else:
             data_collator.lengths = lengths
         if args.torch_compile:
-            # Beyond its limit torch would run further lengths uncompiled: each is one for training, one for evaluation.
+            # Beyond its limit, torch runs further lengths uncompiled; each counts for training and for evaluation.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * MAX_LENGTHS)
         return lengths
 
     def _determine_best_metric(self, metrics, trial):
-        """As the stock method, for which the first of epochs alike is the best; with `best_on_tie` the last may be."""
+        """Like the stock method, which keeps the first of equally good epochs; `best_on_tie` can choose the last."""
         is_best = super()._determine_best_metric(metrics, trial)
         score = metrics[self.args.metric_for_best_model]
         if not is_best and self.args.best_on_tie == "last" and score == self.state.best_metric:
@@ -216,7 +216,7 @@ class BurstTrainer(AveragingTrainer):
         super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def _get_eval_sampler(self, eval_dataset):
-        # The stock sampler of group_by_length shuffles evaluation too: predictions would not be the rows' own.
+        # The stock sampler of group_by_length also shuffles evaluation: predictions would not be in the rows' order.
         return SequentialSampler(eval_dataset)
 
     def _get_dataloader(self, *args, is_training=False, **kwargs):
@@ -247,7 +247,7 @@ class BurstTrainer(AveragingTrainer):
         return self.audio.hear(inputs) if self.audio is not None and AUDIO in inputs else inputs
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Back-propagates one micro-batch; returns the step's loss with the first one, zero with the others."""
+        """Back-propagates one micro-batch; returns the step's loss for the first one, zero for the others."""
         step = self._step
         if self.graphed is not None:
             if not model.training:  # it takes a millisecond to say so to every part
@@ -271,7 +271,7 @@ class BurstTrainer(AveragingTrainer):
         return 0 if waveforms is None else 6 * waveforms.numel() * self._model_weights
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """In training, a number whose gradient is this micro-batch's share of the joined loss's; else the loss."""
+        """In training, a number whose gradient is this micro-batch's part of the joined gradient; otherwise the loss."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs)
         step = self._step
@@ -280,7 +280,7 @@ class BurstTrainer(AveragingTrainer):
         outputs = model(**_without_labels(inputs))
         if step.loss is None:  # the batch is not cut up on this device
             self._join(step, [outputs.logits.detach()])
-        # Gradients are averaged over devices, but each device has only its own rows' share.
+        # Gradients are averaged over devices, but each device has only the part of its own rows.
         share = (outputs.logits * step.gradients[step.position]).sum() * self.accelerator.num_processes
         if step.position == 0:
             parameters = self.loss_parameters.values()
@@ -310,7 +310,7 @@ class BurstTrainer(AveragingTrainer):
         step.own_gradients = gradients[1:]
 
     def _gather_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, slice]:
-        """All devices' rows, of which each may have another number, and which of them are this device's."""
+        """Gathers the rows of all devices, whose numbers may differ; also returns which rows are this device's."""
         if self.args.world_size == 1:
             return rows.clone(), slice(None)
         counts = self.accelerator.gather(torch.tensor([len(rows)], device=rows.device)).tolist()
@@ -321,7 +321,7 @@ class BurstTrainer(AveragingTrainer):
         return joined, slice(start, start + len(rows))
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs):
-        """As the stock method, but the loss is that of the whole split, not the mean of its batches'."""
+        """Like the stock method, but with the loss of the whole split, not the mean over batches."""
         with self.averaged_weights():
             output = super().evaluation_loop(
                 dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs
@@ -344,9 +344,9 @@ class BurstTrainer(AveragingTrainer):
         return self.optimizer
 
     def parameter_groups(self) -> list[dict]:
-        """Encoder, by layer where its rate decays, and head, each with and without weight decay.
+        """The encoder (by layer, if its rate decays) and the head, each with and without weight decay.
 
-        There is none on biases and norms, unless `decay_biases` says so.
+        Biases and norms have none, unless `decay_biases` is set.
         """
         names = [name for name, _ in self.model.named_parameters()]
         decayed = set(names if self.args.decay_biases else self.get_decay_parameter_names(self.model))
@@ -362,7 +362,7 @@ class BurstTrainer(AveragingTrainer):
         ]
 
     def _encoder_rate(self, name: str) -> float:
-        """Of a weight of the encoder; with `layer_lr_decay` it is lower from layer to layer (Howard & Ruder 2018)."""
+        """The learning rate of an encoder weight; lower layers have less with `layer_lr_decay` (Howard & Ruder 2018)."""
         decay = self.args.layer_lr_decay
         if decay == 1:
             return self.args.encoder_learning_rate
@@ -372,8 +372,8 @@ class BurstTrainer(AveragingTrainer):
 
 
 def batch_dependence(model: nn.Module) -> str | None:
-    """What makes a clip's prediction depend on the clips of its batch or on their padding; None where nothing does."""
-    # An encoder's own batch norms have the statistics of its pre-training.
+    """Why a clip's prediction depends on the other clips of its batch or on padding; None if it does not."""
+    # Batch norms of an encoder use the statistics of its pre-training.
     own = {*model.base_model.modules()} if isinstance(model, VocalBurstModel) else set()
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in set(model.modules()) - own):
         return f"{type(model).__name__} normalises over the batch (batch norm)"
@@ -387,7 +387,7 @@ def _without_labels(inputs: dict) -> dict:
 
 
 def _random_state(inputs: dict) -> tuple:
-    """Of the CPU and of the devices that hold the inputs."""
+    """The random state of the CPU and of the inputs' devices."""
     return torch.get_rng_state(), get_device_states(*inputs.values())
 
 

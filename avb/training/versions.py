@@ -11,20 +11,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def versions() -> dict:
-    """Of this run: the commit, None where it is unknown, and versions of packages."""
+    """The versions of this run: the commit (None if unknown) and the packages."""
     packages = ("transformers", "datasets", "accelerate", "librosa", "soundfile", "numpy")
     return {
         "commit": _commit(),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # with its CUDA, which the package's own metadata may leave out
+        "torch": str(torch.__version__),  # including CUDA, which the package's metadata may omit
         **{package: version(package) for package in packages},
     }
 
 
 def _commit() -> str | None:
-    """Of the repository whose tree this file is in; None where it is installed, or git is not.
+    """The commit of the repository that contains this file; None if it is installed as a package, or git is missing.
 
-    An installed package may lie inside another project's repository, `.venv/` in it, whose commit says nothing.
+    An installed package may be inside another project's repository (in `.venv/`), whose commit is meaningless.
     """
     git = ["git", "-C", str(ROOT)]
     try:
