@@ -199,7 +199,7 @@ def test_missing_shards_are_an_error_at_the_end(model, clips, tmp_path):
 def test_a_folder_with_other_files_is_refused(command, clips, tmp_path, capsys):
     shutil.copytree(clips, tmp_path / "scores")
     assert predict_avb.main(command) == 1
-    assert "holds other files, such as 00.wav" in capsys.readouterr().err
+    assert "contains other files, such as 00.wav" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

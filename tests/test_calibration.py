@@ -152,7 +152,7 @@ def test_a_damaged_file_is_named(damage, tmp_path):
 @pytest.mark.parametrize("coverage", [0.3, 1.0, float("nan")])
 def test_an_illegal_coverage_is_named(coverage):
     task = TaskCalibration(set_thresholds=tuple(COVERAGES))
-    with pytest.raises(ValueError, match="coverage=.* is invalid: 0.5 to 0.999"):
+    with pytest.raises(ValueError, match="coverage=.* is invalid: it must be from 0.5 to 0.999"):
         task.label_sets(np.ones((1, 2)) / 2, coverage)
 
 
@@ -280,7 +280,7 @@ def test_without_a_calibration_the_way_to_one_is_named(calibrated, tmp_path, cap
         avb.load(str(tmp_path / "run"))(str(tmp_path / "1.wav"), coverage=0.9)
     for options, message in (
         (["--split", "train"], "--split train"),
-        (["--label_columns", "speaker"], "its labels are not those"),
+        (["--label_columns", "speaker"], "its labels differ from those"),
     ):
         assert main([str(tmp_path / "run"), str(folder / "clips.csv"), *options]) == 1
         assert message in capsys.readouterr().err

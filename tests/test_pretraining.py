@@ -103,7 +103,7 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
     assert "objective log_mel" in said and "learning rates: all 0.003" in said and "validation loss" in said
     assert not list((tmp_path / "encoder").glob("checkpoint*"))
     assert pretrain_avb.main([*argv, "--output_dir", str(tmp_path / "encoder"), "--resume", "true"]) == 0
-    assert "holds a finished encoder: nothing to resume" in capsys.readouterr().out
+    assert "contains a finished encoder: nothing to resume" in capsys.readouterr().out
     error = json.loads((tmp_path / "encoder" / "metrics.json").read_text())["validation_loss"]
     assert 0 < error < 0.75  # predicting the mean of a normal distribution leaves 0.80
     assert Wav2Vec2Model.from_pretrained(tmp_path / "encoder").config.model_type == "wav2vec2"

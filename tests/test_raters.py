@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_named(folder, tmp_path):
     header = ["file", "speaker", "who", "kind"]
     rows = [[f"{n}.wav", f"s{n}", who, KINDS.labels[n % 3]] for n in range(6) for who in "ab"]
     for damage, message in (
-        (rows + [rows[0]], "line 14: rater 'a' rates the clip '0.wav' a second time; the first is line 2"),
+        (rows + [rows[0]], "line 14: rater 'a' rates the clip '0.wav' a second time; the first rating is in line 2"),
         (
             rows + [["0.wav", "s9", "c", "cry"]],
             "line 14, column 'speaker': the clip '0.wav' has 's9' here and 's0' in line 2",

@@ -429,7 +429,7 @@ def test_nothing_is_added_where_one_folder_is_no_finished_run(tmp_path, capsys):
     run.mkdir()
     write_results(run / RESULTS, [SAMPLE])
     assert main(["add", str(run), str(tmp_path / "two"), "--results", str(table)]) == 1
-    assert f"{tmp_path / 'two'}: no results.csv; give the folder of a run" in capsys.readouterr().err
+    assert f"{tmp_path / 'two'}: no results.csv; give the folder of a finished run" in capsys.readouterr().err
     assert not table.exists()
 
 

@@ -416,5 +416,5 @@ def test_resume_says_what_there_is_to_resume(table, tmp_path, capsys):
     assert "has no checkpoint to resume from: training starts over" in capsys.readouterr().out
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
     assert train_avb.main(words) == 0
-    assert "holds a finished run: nothing to resume" in capsys.readouterr().out
+    assert "contains a finished run: nothing to resume" in capsys.readouterr().out
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before

@@ -102,7 +102,7 @@ def test_metrics_are_those_of_the_written_predictions(five_steps):
 @pytest.mark.slow
 def test_finished_run_is_not_overwritten_by_accident(five_steps, sample, capsys):
     assert train_avb.main([SAMPLE_RECIPE, "--data_dir", str(sample), "--output_dir", str(five_steps)]) == 1
-    assert "holds a finished model" in capsys.readouterr().err
+    assert "contains a finished model" in capsys.readouterr().err
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------

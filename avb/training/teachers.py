@@ -37,8 +37,8 @@ class Teacher:
     """One teacher model, with the conversion of the student's input to its own.
 
     If both have the same preparation, it reads the student's batch unchanged. Otherwise each clip is set to
-    the teacher's peak level and passed through its feature extractor. (A student that normalises has taken the mean off, which a
-    recording's offset of zero changes by next to nothing.)
+    the teacher's peak level and passed through its feature extractor. (A student that normalises has subtracted the
+    mean; unless a recording has an offset, this hardly changes it.)
 
     Args:
         name: a model in torch: a folder, a shipped model or a name on the Hub.

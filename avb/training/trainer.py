@@ -271,7 +271,7 @@ class BurstTrainer(AveragingTrainer):
         return 0 if waveforms is None else 6 * waveforms.numel() * self._model_weights
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """In training, a number whose gradient is this micro-batch's part of the joined gradient; otherwise the loss."""
+        """In training, a number whose gradient is this micro-batch's part of the joined one; otherwise the loss."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs)
         step = self._step
@@ -362,7 +362,7 @@ class BurstTrainer(AveragingTrainer):
         ]
 
     def _encoder_rate(self, name: str) -> float:
-        """The learning rate of an encoder weight; lower layers have less with `layer_lr_decay` (Howard & Ruder 2018)."""
+        """The learning rate of an encoder weight; with `layer_lr_decay`, lower in lower layers (Howard & Ruder)."""
         decay = self.args.layer_lr_decay
         if decay == 1:
             return self.args.encoder_learning_rate
