@@ -73,19 +73,28 @@ class TaskCalibration:
 
 @dataclass(frozen=True)
 class BurstCheck:
-    """Whether a clip is a vocal burst: a logistic regression on the logarithms of a model's scores.
+    """Whether a clip is a vocal burst: a small network on the logarithms of a model's scores.
 
     Attributes:
-        weights: of each label's `log_scores`.
+        weights: one per hidden unit; without hidden units, one per label (a logistic regression on `log_scores`).
         bias: added to their sum.
         thresholds: of `burst_scores`, one for each of `RATES`.
         measured: measurements on speakers, languages and packages left out of the fit, for information.
+        hidden_weights: for each hidden unit, one weight per label of `log_scores`.
+        hidden_biases: one per hidden unit; the units are rectified (ReLU).
     """
 
     weights: tuple[float, ...]
     bias: float
     thresholds: tuple[float, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
+    hidden_weights: tuple[tuple[float, ...], ...] = ()
+    hidden_biases: tuple[float, ...] = ()
+
+    @property
+    def num_labels(self) -> int:
+        """The number of labels of the model that it was fitted to."""
+        return len(self.hidden_weights[0] if self.hidden_weights else self.weights)
 
     def threshold(self, false_alarms_per_hour: float) -> float:
         """The `burst_scores` reached by this many 2 s windows (one per second) in an hour without bursts.
@@ -146,9 +155,14 @@ class Calibration:
 def _burst_check(content: dict) -> BurstCheck:
     weights, bias = tuple(map(float, content["weights"])), float(content["bias"])
     thresholds = tuple(map(float, content["thresholds"]))
-    if not np.isfinite([*weights, bias, *thresholds]).all() or len(thresholds) not in (0, len(RATES)):
+    hidden = tuple(tuple(map(float, row)) for row in content.get("hidden_weights", ()))
+    biases = tuple(map(float, content.get("hidden_biases", ())))
+    shapes_agree = len({len(row) for row in hidden}) <= 1 and len(hidden) == len(biases)
+    shapes_agree = shapes_agree and len(hidden) in (0, len(weights)) and len(thresholds) in (0, len(RATES))
+    numbers = [*weights, bias, *thresholds, *biases, *(value for row in hidden for value in row)]
+    if not shapes_agree or not np.isfinite(numbers).all():
         raise ValueError("the weights or thresholds of its burst check are invalid")
-    return BurstCheck(weights, bias, thresholds, content.get("measured", {}))
+    return BurstCheck(weights, bias, thresholds, content.get("measured", {}), hidden, biases)
 
 
 def log_scores(scores: np.ndarray) -> np.ndarray:
@@ -162,8 +176,10 @@ def burst_scores(check: BurstCheck, logarithms: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the number of labels differs from the fitted one.
     """
-    if logarithms.shape[-1] != len(check.weights):
-        raise ValueError(f"{len(check.weights)} weights for {logarithms.shape[-1]} labels")
+    if logarithms.shape[-1] != check.num_labels:
+        raise ValueError(f"the burst check has {check.num_labels} labels, and the model {logarithms.shape[-1]}")
+    if check.hidden_weights:  # (..., labels) → (..., units)
+        logarithms = np.maximum(logarithms @ np.array(check.hidden_weights).T + np.array(check.hidden_biases), 0)
     return 1 / (1 + np.exp(-np.clip(logarithms @ np.array(check.weights) + check.bias, -60, 60)))
 
 

@@ -2,58 +2,126 @@
 
 import json
 import shutil
+import subprocess
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from conftest import ROOT
 from sklearn.metrics import roc_auc_score
 
 import avb
 import predict_avb
-from avb.events.rejection import fit, measure
+from avb.events import burst_check
+from avb.events.burst_check import Sounds, alarm_thresholds, auroc_interval, fit, measure
 from avb.models import FOLDER
-from calibration_avb import RATES, Calibration, burst_scores, log_scores, weights_fingerprint
+from calibration_avb import RATES, BurstCheck, Calibration, burst_scores, log_scores, weights_fingerprint
 from pipeline_avb import VocalBurstPipeline
+
+LABELS, SPEAKERS = 30, 10
+
+
+def draw(seed: int, bursts: int = 300, others: int = 900) -> Sounds:
+    """Scores as a model gives them: the first labels are likelier in bursts, and of others two kinds differ."""
+    rng = np.random.default_rng(seed)
+    kinds = np.array(["burst"] * bursts + ["speech", "music"] * (others // 2))
+    likely = {"burst": np.linspace(3, 1, LABELS), "speech": np.ones(LABELS), "music": np.full(LABELS, 4.0)}
+    scores = np.stack([rng.dirichlet(likely[kind]) for kind in kinds])
+    sources = np.array([f"{kind}{rng.integers(SPEAKERS)} x" for kind in kinds])
+    return Sounds(log_scores(scores), kinds, sources)
 
 
 @pytest.fixture(scope="module")
-def drawn() -> tuple[np.ndarray, np.ndarray]:
-    """Log scores of 500 bursts, whose first labels are likelier, and of 4,000 others."""
-    rng = np.random.default_rng(0)
-    shares = [
-        rng.dirichlet(np.linspace(3, 1, 30) if is_burst else np.ones(30), 500 if is_burst else 4_000)
-        for is_burst in (1, 0)
-    ]
-    return log_scores(shares[0]), log_scores(shares[1])
+def check() -> BurstCheck:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(burst_check, "NETWORKS", 2)
+        patch.setattr(burst_check, "UNITS", 4)
+        return fit(draw(0))
 
 
-def test_a_fit_tells_bursts_and_its_thresholds_name_their_alarms(drawn):
-    bursts, others = drawn
-    check = fit(bursts, others)
-    found = measure(check, bursts, others)
-    kept, alarms = burst_scores(check, bursts), burst_scores(check, others)
-    assert found["auroc"] == pytest.approx(roc_auc_score([1] * 500 + [0] * 4_000, [*kept, *alarms]), abs=1e-4)
-    assert found["auroc"] > 0.9
-    for rate in RATES:  # windows of an hour, one per second
-        assert (alarms >= check.threshold(rate)).mean() * 3600 == pytest.approx(rate, abs=2)
-        assert found[f"kept_at_{rate}"] == pytest.approx((kept >= check.threshold(rate)).mean(), abs=1e-4)
-    true = bursts.argmax(-1)
-    true[burst_scores(check, bursts) < check.threshold(60)] += 1  # every burst that is not kept is heard wrongly
-    with_classes = measure(check, bursts, others, true % 30)
-    assert with_classes["uar_kept_at_60"] == 1 > with_classes["uar"] and found.items() < with_classes.items()
-    assert found["kept_at_5"] <= found["kept_at_60"] <= found["kept_at_360"]
-    with pytest.raises(ValueError, match="false_alarms_per_hour=7: use one of 5, 10, 20"):
+def test_a_check_tells_bursts_of_sources_it_was_not_fitted_to(check):
+    sounds = draw(1)
+    found = measure(check, sounds, resamples=20)
+    scores, is_burst = burst_scores(check, sounds.features), sounds.are_bursts
+    kinds = {kind: roc_auc_score(is_burst[rows], scores[rows]) for kind, rows in (
+        (kind, is_burst | (sounds.kinds == kind)) for kind in ("speech", "music")
+    )}  # fmt: skip
+    assert {kind: found[f"auroc_{kind}"] for kind in kinds} == pytest.approx(kinds, abs=1e-4)
+    assert found["auroc"] == pytest.approx(np.mean(list(kinds.values())), abs=1e-4) and found["auroc"] > 0.9
+    assert found["auroc_low"] < found["auroc"] < found["auroc_high"]
+    kept = [found[f"kept_at_{rate}"] for rate in RATES]
+    assert kept == sorted(kept) and 0.3 < kept[-1] < 1 and found["alarms_at_360"] == pytest.approx(360, abs=150)
+    true = sounds.features[is_burst].argmax(-1)
+    true[scores[is_burst] < check.threshold(360)] += 1  # every burst that is not kept is heard wrongly
+    with_classes = measure(check, sounds, true % LABELS, resamples=20)
+    assert with_classes["uar_kept_at_360"] == 1 > with_classes["uar"] and found.items() < with_classes.items()
+    with pytest.raises(ValueError, match="false_alarms_per_hour=7: legal are 5, 10, 20"):
         check.threshold(7)
 
 
+def test_thresholds_name_their_alarms_and_kinds_weigh_alike():
+    rng, kinds = np.random.default_rng(0), np.array(["burst"] * 50 + ["music"] * 300 + ["speech"] * 3_600)
+    scores = rng.permutation(len(kinds)) / len(kinds)
+    weights = Sounds(np.zeros((len(kinds), 1)), kinds, kinds).weights()
+    assert weights[:50].sum() == pytest.approx(weights[50:350].sum() * 2) == pytest.approx(weights[350:].sum() * 2)
+    thresholds = alarm_thresholds(scores[350:], np.ones(3_600))
+    assert [(scores[350:] >= threshold).sum() for threshold in thresholds] == list(RATES)
+    for rate, threshold in zip(RATES, alarm_thresholds(scores[50:], weights[50:]), strict=True):
+        shares = [(scores[kinds == kind] >= threshold).mean() for kind in ("music", "speech")]
+        assert np.mean(shares) * 3600 == pytest.approx(rate, abs=3600 / 300 / 2)  # a window of music is of so many
+
+
+def test_an_interval_draws_whole_sources():
+    sounds = draw(2, 100, 200)
+    twice = Sounds(*(np.concatenate([part, part]) for part in (sounds.features, sounds.kinds, sounds.sources)))
+    scores = sounds.features[:, 0]
+    once = auroc_interval(sounds, scores, 50)
+    assert auroc_interval(twice, np.r_[scores, scores], 50) == pytest.approx(once)  # more clips of them teach nothing
+
+
+def test_a_check_is_the_literal_network_and_a_logistic_regression_is_one_without_hidden_units(check):
+    features = draw(3, 4, 4).features
+    for row, found in zip(features, burst_scores(check, features), strict=True):
+        units = [
+            max(0.0, sum(w * x for w, x in zip(weights, row, strict=True)) + bias)
+            for weights, bias in zip(check.hidden_weights, check.hidden_biases, strict=True)
+        ]
+        total = sum(w * unit for w, unit in zip(check.weights, units, strict=True)) + check.bias
+        assert found == pytest.approx(1 / (1 + np.exp(-total)))
+    plain = BurstCheck(tuple(np.linspace(-1, 1, LABELS)), 0.5)
+    assert burst_scores(plain, features) == pytest.approx(1 / (1 + np.exp(-(features @ plain.weights + 0.5))))
+    for one in (check, plain):
+        with pytest.raises(ValueError, match="burst check has 30 labels, and the model 5"):
+            burst_scores(one, features[:, :5])
+
+
+def test_the_page_scores_as_python(check):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    logits = np.random.default_rng(0).normal(0, 3, (5, LABELS)).astype(np.float32)
+    checks = [asdict(check), {"weights": [0.1] * LABELS, "bias": -1.0}]
+    code = f"""
+    import {{ burstScore }} from {json.dumps((ROOT / "web" / "scores.js").as_uri())};
+    const tasks = [{{ isClassifier: true, temperature: 2, start: 0, end: {LABELS} }}];
+    const rows = {json.dumps(logits.tolist())}.map((row) => Float32Array.from(row));
+    const found = {json.dumps(checks)}.map((check) => rows.map((row) => burstScore(row, tasks, check)));
+    console.log(JSON.stringify(found));"""
+    done = subprocess.run([node, "--input-type=module", "-e", code], capture_output=True, text=True, check=True)
+    shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
+    expected = [burst_scores(one, log_scores(shares)) for one in (check, BurstCheck((0.1,) * LABELS, -1.0))]
+    np.testing.assert_allclose(json.loads(done.stdout), expected, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
-def folder(drawn, tmp_path_factory):
+def folder(check, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "model"
     shutil.copytree(FOLDER / "emogator-cnn", folder)
     (folder / "calibration.json").unlink(missing_ok=True)
     model = avb.load(str(folder), "cpu").model
-    calibration = Calibration(weights_fingerprint(model.named_parameters()), {}, burst=fit(*drawn))
+    calibration = Calibration(weights_fingerprint(model.named_parameters()), {}, burst=check)
     assert Calibration.from_json(calibration.to_json()) == calibration
     (folder / "calibration.json").write_text(calibration.to_json())
     return folder
@@ -96,6 +164,11 @@ def test_what_was_not_fitted_is_refused(folder, clips, tmp_path, capsys):
     with pytest.raises(ValueError, match="with a burst check"):
         avb.load(str(bare), "cpu", false_alarms_per_hour=60)
     (bare / "calibration.json").write_text(json.dumps({**content, "burst": {**content["burst"], "thresholds": [0.5]}}))
+    assert predict_avb.main([str(bare), *argv, "60"]) == 1
+    assert "calibration.json is damaged" in capsys.readouterr().err
+    hidden = [row[:-1] if number else row for number, row in enumerate(content["burst"]["hidden_weights"])]
+    damaged = {**content["burst"], "hidden_weights": hidden}
+    (bare / "calibration.json").write_text(json.dumps({**content, "burst": damaged}))
     assert predict_avb.main([str(bare), *argv, "60"]) == 1
     assert "calibration.json is damaged" in capsys.readouterr().err
     assert isinstance(avb.load(str(folder), "cpu"), VocalBurstPipeline)

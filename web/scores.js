@@ -35,8 +35,16 @@ export function scoresOf(logits, tasks) {
 export function burstScore(logits, tasks, check) {
   if (!check) return null;
   const raw = scoresOf(logits, tasks.map((task) => ({ ...task, temperature: 1 })));
-  const sum = check.weights.reduce((so, weight, index) => so + weight * Math.log(Math.max(raw[index], 1e-6)), check.bias);
-  return 1 / (1 + Math.exp(-Math.min(60, Math.max(-60, sum))));
+  let inputs = Array.from(raw, (score) => Math.log(Math.max(score, 1e-6)));
+  if (check.hidden_weights?.length) {
+    const biases = check.hidden_biases;
+    inputs = check.hidden_weights.map((weights, unit) => Math.max(0, weightedSum(weights, inputs, biases[unit])));
+  }
+  return 1 / (1 + Math.exp(-Math.min(60, Math.max(-60, weightedSum(check.weights, inputs, check.bias)))));
+}
+
+function weightedSum(weights, inputs, bias) {
+  return weights.reduce((sum, weight, index) => sum + weight * inputs[index], bias);
 }
 
 function softmax(logits, temperature) {
