@@ -1,8 +1,8 @@
-"""Fits what tells a vocal burst from other sounds by an emotion model's scores, and measures what it is worth.
+"""Fits and evaluates a classifier that tells vocal bursts from other sounds by the scores of an emotion model.
 
-The rule is a network of one hidden layer on the logarithms of the scores: a logistic regression on the pooled embedding
-(384 numbers) does no better on sources left out, and a graph or table that holds scores alone would lack it. Several
-small networks are averaged, which is one larger network: a single one depends on where it starts.
+It is a network with one hidden layer on the logarithms of the scores. A logistic regression on the pooled embedding of
+`emogator-cnn` (384 numbers) is no better on sources left out of the fit, and exported models do not output it. Several
+small networks are averaged into one, because a single one depends on its initial weights.
 """
 
 import warnings
@@ -13,23 +13,23 @@ import numpy as np
 from avb.metrics.classification import uar
 from calibration_avb import RATES, BurstCheck, burst_scores
 
-WINDOW_SECONDS, HOP_SECONDS = 2.0, 1.0  # of which false alarms are counted
-BURST = "burst"  # the kind of what is one
-UNITS, NETWORKS = 16, 4  # hidden units of each network; networks
-PENALTY = 0.0017  # of squared weights, beside a mean loss: the best of .0002 to .008 on packages left out of the fit
+WINDOW_SECONDS, HOP_SECONDS = 2.0, 1.0  # false alarms are counted per window
+BURST = "burst"  # a kind of sound
+UNITS, NETWORKS = 16, 4  # hidden units per network; number of networks
+PENALTY = 0.0017  # on squared weights, relative to the mean loss: best of .0002, .0017, .008 on packages left out
 FOLDS = 5
-DIGITS = 6  # significant ones of each weight in the file
+DIGITS = 6  # significant digits per weight in the file
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Sounds:
-    """What a model was given, and what it made of it.
+    """Sounds as a model hears them.
 
     Attributes:
         features: `log_scores`, (sounds, labels).
-        kinds: of each, (sounds,): `BURST`, speech, music, ...
-        sources: of each, (sounds,): a burst's speaker, a language of a package, ...
+        kinds: (sounds,): `BURST`, speech, music, ...
+        sources: (sounds,): the speaker of a burst, a package and its language, ...
     """
 
     features: np.ndarray
@@ -47,10 +47,10 @@ class Sounds:
         return Sounds(self.features[rows], self.kinds[rows], self.sources[rows])
 
     def weights(self, counts: np.ndarray | None = None) -> np.ndarray:
-        """(sounds,), 1 in the mean: bursts weigh as much as all others, of which every kind weighs alike.
+        """(sounds,) with a mean of 1: bursts weigh as much as all other sounds, all kinds of which weigh the same.
 
         Args:
-            counts: how often each is there, (sounds,); None is once.
+            counts: how often each sound occurs, (sounds,); None is once.
         """
         weights = np.ones(len(self)) if counts is None else counts.astype(float)
         kinds = [kind for kind in np.unique(self.kinds) if kind != BURST]
@@ -61,7 +61,7 @@ class Sounds:
 
 
 def fit(sounds: Sounds) -> BurstCheck:
-    """The rule, and thresholds for each of `RATES`: of scores by rules that never met the package or speaker scored."""
+    """Fits the classifier, and a threshold for each of `RATES` on packages that are left out of the fit in turn."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     scores = np.zeros(len(sounds))
@@ -74,14 +74,15 @@ def fit(sounds: Sounds) -> BurstCheck:
 
 
 def alarm_thresholds(scores: np.ndarray, weights: np.ndarray) -> tuple[float, ...]:
-    """Which score so many windows of an hour reach, for each of `RATES`; of (windows,) without bursts."""
+    """For each of `RATES`, the score that this many windows per hour reach; (windows,) without bursts."""
     per_window = np.array(RATES) / (3600 / HOP_SECONDS)
     found = np.quantile(scores, 1 - per_window, weights=weights, method="inverted_cdf")
-    return tuple(float(value) for value in np.nextafter(found, 1))  # what lies at it is one too many
+    found = np.nextafter(found, 1)  # the window at the quantile itself would be one too many
+    return tuple(float(value) for value in found)
 
 
 def fit_network(sounds: Sounds) -> BurstCheck:
-    """The rule without thresholds."""
+    """Fits the classifier without thresholds."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -90,7 +91,7 @@ def fit_network(sounds: Sounds) -> BurstCheck:
     settings = {"solver": "lbfgs", "alpha": PENALTY * len(sounds), "max_iter": 400}
     networks = [MLPClassifier(UNITS, random_state=number, **settings) for number in range(NETWORKS)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # to stop early is as good
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is as good
         for network in networks:
             network.fit(inputs, y, sample_weight=weights)
     hidden = np.concatenate([network.coefs_[0].T / scale for network in networks])  # (units, labels)
@@ -107,18 +108,18 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
 def measure(
     check: BurstCheck, sounds: Sounds, true: np.ndarray | None = None, resamples: int = RESAMPLES
 ) -> dict[str, float]:
-    """What a check is worth on sounds of sources that it was not fitted to; kinds weigh as in `Sounds.weights`.
+    """Evaluates a check on sounds from sources it was not fitted to, with the weights of `Sounds.weights`.
 
     Args:
-        check: fitted on others.
-        sounds: with and without bursts.
-        true: each burst's class, (bursts,); None where the model is of other labels.
-        resamples: of speakers, and of the sources of each kind, for the 95 % interval.
+        check: fitted on other sources.
+        sounds: bursts and other sounds.
+        true: the class of each burst, (bursts,); None if the model has other labels.
+        resamples: number of bootstrap resamples for the 95 % interval.
 
     Returns:
-        The area under the ROC curve with its interval and against each kind, and at each of `RATES` what is kept of
-        bursts, and the alarms that were counted per hour in which kinds have equal shares; with classes the unweighted
-        average recall of all bursts, and of those that are kept.
+        The area under the ROC curve, its interval, and the area against each kind; for each of `RATES`, the fraction
+        of bursts kept and the false alarms per hour, in which all kinds have equal parts; with classes, the unweighted
+        average recall of all bursts and of the bursts kept.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -145,7 +146,7 @@ def measure(
 
 
 def auroc_interval(sounds: Sounds, scores: np.ndarray, resamples: int) -> tuple[float, float]:
-    """95 % interval of the weighted area under the ROC curve: whole sources are drawn, within their kinds."""
+    """95 % interval of the weighted area under the ROC curve, by resampling whole sources within each kind."""
     from sklearn.metrics import roc_auc_score
 
     rng, drawn = np.random.default_rng(0), []

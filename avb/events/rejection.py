@@ -1,8 +1,9 @@
-"""Whether what an emotion model heard was a vocal burst at all: fits `burst` of its calibration.json.
+"""Rejects sounds that are not vocal bursts: fits `burst` in the calibration.json of an emotion model.
 
-It is fitted on bursts of half of EmoGator's validation speakers, on whom no emotion model that comes with the project
-was trained, and on windows of the recordings of the training side (`recipes/events/sources.csv`), of noise and of
-silence; what it is worth is measured on the other half and on the testing side: other speakers, languages and packages.
+The classifier (`avb.events.burst_check`) is fitted on bursts of half of EmoGator's validation speakers, on whom no
+shipped emotion model was trained, and on windows of the recordings of the training side (`recipes/events/sources.csv`),
+of noise and of silence. It is evaluated on the other half of the speakers and on the test side: other speakers,
+languages and packages.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +43,7 @@ def fit_rejection(
         model: a folder, or a model that comes with the project.
         data_dir: of EmoGator.
         pool: what `python -m avb.events prepare` wrote.
-        windows: of 2 s of recordings without bursts, of each side; at most so many by the number of kinds of each.
+        windows: number of 2 s windows without bursts on each side, in equal parts of each kind if there are enough.
         clips: of bursts.
 
     Raises:
@@ -67,7 +68,7 @@ def fit_rejection(
 
 
 def _bursts(data_dir: str | Path, most: int, labels: list[str] | None) -> list[tuple[list[Heard], list[int] | None]]:
-    """Of each half of the validation speakers its bursts, and each one's place in `labels`, if it has one."""
+    """For each half of the validation speakers, its bursts, and the index of each in `labels` if they have classes."""
     task, splits = load_bursts("emogator", data_dir, "emotion")
     rows = splits["validation"]
     known = labels is not None and set(labels) == set(task.labels)
@@ -86,9 +87,9 @@ def _bursts(data_dir: str | Path, most: int, labels: list[str] | None) -> list[t
 
 
 def _windows(pool: Pool, most: int, seed: int) -> Iterator[Heard]:
-    """Windows of recordings without bursts, of each kind at most its share of `most`, and of silence."""
+    """At most `most` windows of recordings without bursts, the same maximum per kind, and windows of silence."""
     rng, size = np.random.default_rng(seed), round(WINDOW_SECONDS * SAMPLING_RATE)
-    places: dict[str, list[tuple[int, int]]] = {}  # of each kind: a recording's number, a window's first sample
+    places: dict[str, list[tuple[int, int]]] = {}  # per kind: number of the recording, first sample
     for number, negative in enumerate(negatives(pool, NOISE_MINUTES, GROUP_MINUTES)):
         starts = range(0, len(negative.waveform) - size, round(HOP_SECONDS * SAMPLING_RATE))
         places.setdefault(negative.kind, []).extend((number, start) for start in starts)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
@@ -65,9 +66,10 @@ def timeline_figure(timeline: Timeline, title: str) -> Figure:
     level.set_ylabel(f"level\n(peak {decibels})", rotation=0, ha="right", va="center", fontsize=10)
     values = np.stack(timeline.scores.values, axis=1)  # (labels, columns)
     rows = np.arange(len(timeline.labels) + 1) - 0.5
-    cells = below.pcolormesh(
-        timeline.scores.edges, rows, values, cmap="cividis", vmin=min(0.0, values.min()), rasterized=True
-    )
+    lowest, highest = min(0.0, values.min()), max(values.max(), 1e-6)
+    # One score near 1 would leave all the others dark: low probabilities get more of the colours.
+    norm = Normalize(lowest, highest) if lowest < 0 else PowerNorm(0.5, lowest, highest)
+    cells = below.pcolormesh(timeline.scores.edges, rows, values, cmap="cividis", norm=norm, rasterized=True)
     below.set_yticks(range(len(timeline.labels)), timeline.labels, fontsize=10, parse_math=False)
     below.invert_yaxis()
     below.set_xlim(0, timeline.seconds)
