@@ -57,7 +57,7 @@ def test_a_check_tells_bursts_of_sources_it_was_not_fitted_to(check):
     true[scores[is_burst] < check.threshold(360)] += 1  # every burst that is not kept is heard wrongly
     with_classes = measure(check, sounds, true % LABELS, resamples=20)
     assert with_classes["uar_kept_at_360"] == 1 > with_classes["uar"] and found.items() < with_classes.items()
-    with pytest.raises(ValueError, match="false_alarms_per_hour=7: legal are 5, 10, 20"):
+    with pytest.raises(ValueError, match="false_alarms_per_hour=7: use one of 5, 10, 20"):
         check.threshold(7)
 
 
