@@ -174,6 +174,8 @@ def test_a_cpu_changes_nothing(tmp_path):
     assert args.per_device_eval_batch_size == 16
     said = device_defaults.summary(args, 0)
     assert said == "on cpu: fp32, clips loaded in this process, evaluation of 16 clips"
+    said = device_defaults.summary(args, 0, audio_bytes=1_030_000_000)
+    assert said == "on cpu: fp32, all clips in its memory (1,030 MB), evaluation of 16 clips"
 
 
 def test_evaluation_batches_fit_into_memory():

@@ -133,7 +133,7 @@ def summary(args: AvbTrainingArguments, lengths: int, has_graphs: bool = False, 
     loading = f"{workers} loader workers" if workers else "clips loaded in this process"
     if audio_bytes:
         drawing = f", changes drawn by {workers} processes" if workers else ""
-        loading = f"all clips in its memory ({audio_bytes / 1e9:.2f} GB){drawing}"
+        loading = f"all clips in its memory ({audio_bytes / 1e6:,.0f} MB){drawing}"
     kept = ", kept between epochs" if workers and args.dataloader_persistent_workers else ""
     padded = f"; batches padded to {lengths} lengths" if lengths else ""
     graphs = "; steps as CUDA graphs" if has_graphs else ""
