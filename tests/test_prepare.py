@@ -12,8 +12,9 @@ import soundfile as sf
 
 from audio_avb import AudioPreparation, load_audio
 from avb.corpora import load_bursts
+from avb.corpora.conversion import prepare
 from avb.corpora.decode import decode_splits
-from avb.corpora.prepare import main, prepare
+from avb.corpora.prepare import main
 from avb.corpora.shards import SETTINGS_FILE, TASKS_FILE, encode_flac
 from avb.errors import AudioError, CorpusError
 from avb.tasks import TASKS

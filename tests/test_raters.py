@@ -9,7 +9,7 @@ import soundfile as sf
 
 import avb
 from avb.corpora import load_bursts
-from avb.corpora.prepare import prepare
+from avb.corpora.conversion import prepare
 from avb.corpora.raters import Pooled, with_spreads
 from avb.errors import CorpusError
 from avb.metrics import ccc, rater_agreement, uar

@@ -210,7 +210,7 @@ def test_what_a_table_may_name(tmp_path):
 
 def test_a_prepared_corpus_names_its_shards_itself(tmp_path):
     """Ids and paths of a table become rows of Parquet, never names of files: nothing is written outside `out`."""
-    from avb.corpora.prepare import prepare
+    from avb.corpora.conversion import prepare
 
     (tmp_path / "in").mkdir()
     path = tables.clips(tmp_path / "in") / "clips.csv"

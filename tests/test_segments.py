@@ -10,8 +10,8 @@ from recordings import encode, noise
 import predict_avb
 from audio_avb import load_audio
 from avb.corpora import load_bursts
+from avb.corpora.conversion import prepare
 from avb.corpora.decode import decode_splits
-from avb.corpora.prepare import prepare
 
 FILES = [f"talk{number}.{suffix}" for number, suffix in enumerate(("wav", "flac", "m4a", "wav", "ogg", "wav"))]
 SPANS = [("0", "0.5"), ("0.5", "1.25"), ("1.25", "")]

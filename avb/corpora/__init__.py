@@ -5,26 +5,25 @@ corpus. For a regression, `labels` is a list of float32, NaN for a missing label
 for a missing label.
 """
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from avb.corpora.multitask import join
-from avb.corpora.rows import Corpus, require_split
-from avb.corpus_arguments import CORPORA as KNOWN
+from avb.corpus_arguments import CORPORA
 from avb.errors import AvbError, CorpusError, did_you_mean
 
-__all__ = ["CORPORA", "Corpus", "load_bursts", "require_split"]
-
-CORPORA: dict[str, Callable[..., Corpus]] = {name: import_module(f"{__name__}.{name}").load for name in KNOWN}
+if TYPE_CHECKING:
+    from avb.corpora.rows import Corpus
 
 
 def load_bursts(corpus: str, root: str | Path, task: str | None = None, **options) -> Corpus:
     """Load a corpus by name.
 
     Args:
-        corpus: a key of `CORPORA`.
+        corpus: a key of `avb.corpus_arguments.CORPORA`, and the name of its module here.
         root: where it lies.
         task: which of its tasks; several are joined by +, "high+two"; None is the corpus's own default.
         **options: of its `load` function.
@@ -34,7 +33,7 @@ def load_bursts(corpus: str, root: str | Path, task: str | None = None, **option
     """
     if corpus not in CORPORA:
         raise CorpusError(f"unknown corpus {corpus!r}{did_you_mean(corpus, CORPORA, 'Corpora')}")
-    load = CORPORA[corpus]
+    load = import_module(f"{__name__}.{corpus}").load
     legal = [name for name in inspect.signature(load).parameters if name not in ("root", "task")]
     for name in options:
         if name not in legal:
@@ -42,7 +41,11 @@ def load_bursts(corpus: str, root: str | Path, task: str | None = None, **option
     names = task.split("+") if task else [task]
     try:
         loaded = [load(root, name, **options) for name in names]
-        return loaded[0] if len(names) == 1 else join(loaded)
+        if len(names) == 1:
+            return loaded[0]
+        from avb.corpora.multitask import join
+
+        return join(loaded)
     except AvbError:
         raise
     except ValueError as error:  # of avb.tasks, which knows no errors of this package

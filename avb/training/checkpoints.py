@@ -13,7 +13,6 @@ from pathlib import Path
 
 from avb.errors import AvbError
 from avb.run_files import METRICS, RESULTS, RUN_ID
-from calibration_avb import CALIBRATION_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +79,8 @@ def clear(output_dir: str | Path):
 
     Its calibration, which was fitted to its weights, is deleted too: a card would state its figures for the new ones.
     """
+    from calibration_avb import CALIBRATION_FILE  # here: it imports torch
+
     for name in (METRICS, RESULTS, RUN_ID, CALIBRATION_FILE):
         (Path(output_dir) / name).unlink(missing_ok=True)
     for path in _find_checkpoints(output_dir):

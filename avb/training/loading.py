@@ -6,10 +6,10 @@ from typing import NamedTuple
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from avb.arguments import AvbTrainingArguments, DataArguments
-from avb.corpora import Corpus, load_bursts, require_split
+from avb.corpora import load_bursts
 from avb.corpora.decode import BadClip, decode_splits
 from avb.corpora.folds import hold_out_fold
-from avb.corpora.rows import as_in_run, write_run_splits
+from avb.corpora.rows import Corpus, as_in_run, require_split, write_run_splits
 from avb.errors import AvbError
 from avb.run_files import SPLITS
 from avb.tasks import MultiTask, Task, refuse_own_columns
