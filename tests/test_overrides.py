@@ -46,6 +46,7 @@ EXPECTED = {
     "compute_loss": ["model", "inputs", "return_outputs", "num_items_in_batch"],
     "create_optimizer": ["model"],
     "evaluation_loop": ["dataloader", "description", "prediction_loss_only", "ignore_keys", "metric_key_prefix"],
+    "floating_point_ops": ["inputs"],
     "get_batch_samples": ["epoch_iterator", "num_batches", "device"],
     "train": ["resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
     "training_step": ["model", "inputs", "num_items_in_batch"],
