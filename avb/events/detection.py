@@ -22,7 +22,7 @@ from configuration_events_avb import BurstEventsConfig
 from modeling_events_avb import FRAME_SAMPLES, BurstEventsModel
 
 # An event lasts while the probability is at least this, or the threshold where that is lower. On training scenes, at 5
-# false alarms per hour: F1 .79 with .2, .81 with .3, .83 with .4, .85 with .5.
+# false alarms per hour: F1 .79 with .2, .81 with .3, .82 with .4, .84 with .5.
 LOW = 0.5
 MERGE_SECONDS = 0.24  # a shorter pause does not end an event
 SHORTEST_SECONDS = 0.12

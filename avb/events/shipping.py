@@ -12,6 +12,7 @@ from avb.events.detection import load_detector
 from avb.events.sources import Source, read_sources
 from avb.files import make_folder, read_json, write_text
 from avb.models import DETECTOR, FOLDER
+from avb.recipes import read_yaml
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 EVALUATION = "evaluation.json"
@@ -29,6 +30,7 @@ def ship(run: str | Path, name: str = DETECTOR) -> Path:
     run = Path(run)
     report = read_json(run / EVALUATION, f"python -m avb.events evaluate {run} --output {run / EVALUATION}")
     steps = read_json(run / "training_log.json", "train it again")["losses"][-1]["step"]
+    continued = bool(read_yaml(run / "recipe.yaml").get("start_from"))
     model = load_detector(run)
     folder = FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,11 +47,11 @@ def ship(run: str | Path, name: str = DETECTOR) -> Path:
         raise AvbError(f"{run}: {size / 2**20:.1f} MiB in half precision; a shipped detector may have at most 4 MiB")
     write_text(folder / EVALUATION, json.dumps(report, indent=1) + "\n")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    write_text(CARDS / f"{name}.md", card(name, report, parameters, steps))
+    write_text(CARDS / f"{name}.md", card(name, report, parameters, steps, continued))
     return folder
 
 
-def card(name: str, report: dict, parameters: int, steps: int) -> str:
+def card(name: str, report: dict, parameters: int, steps: int, continued: bool = False) -> str:
     """The model card, in Markdown: every number is the report's."""
     scenes, alarms = report["scenes"], report["false_alarms"]
     low, high = scenes["f1_interval"]
@@ -124,8 +126,9 @@ tables fall short of them, use the detector to find candidates, not to count bur
 
 ## Training
 
-{steps:,} steps (`recipes/events/events.yaml`) on scenes generated during training: bursts of EmoGator's training
-speakers except fold 4, mixed into the training recordings of `recipes/events/sources.csv` and into generated noise.
+{steps:,} steps (`recipes/events/events.yaml`{", which says what they continue" if continued else ""}), on scenes
+generated during training: bursts of EmoGator's training speakers except fold 4, mixed into the training recordings of
+`recipes/events/sources.csv` and into generated noise.
 `python -m avb.events` downloads, prepares, trains and evaluates.
 
 Not covered: coughs, sneezes, snoring, singing close to the microphone, infants, animals nearby, and rooms with long
