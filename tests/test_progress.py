@@ -7,7 +7,7 @@ import pytest
 from avb.training import progress
 from avb.training.progress import ProgressLines, duration, metric_name
 
-STEPS = "40 steps in 4 epochs; the first ones tell how long all take"
+STEPS = "40 steps in 4 epochs; the first steps show how long it will take"
 
 
 class Clock:
