@@ -16,7 +16,11 @@ run() {
     fi
     seconds=$((left < seconds ? left : seconds))
   fi
-  timeout "$seconds" python "benchmarks/$1" --results "$results" "${@:2}" || { echo "failed: $*" >&2; failed=1; }
+  timeout "$seconds" python "benchmarks/$1" --results "$results" "${@:2}" || {
+    local code=$?
+    if [ "$code" -eq 124 ]; then echo "no end within $seconds s: $*" >&2; else echo "failed: $*" >&2; fi
+    failed=1
+  }
 }
 
 table() {

