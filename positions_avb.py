@@ -23,6 +23,7 @@ from torch.nn.utils import parametrize
 # How many times as many operations the convolution must have. CPUs with tiles of bf16 are fast at it themselves.
 WORTH, WORTH_ON_CPU_IN_BF16 = 2, 6
 WIDE = 64  # channels of a group: a convolution of narrower ones takes as long
+HAVE_FLOAT64 = ("cpu", "cuda", "meta")  # in which angles are computed; Apple's and some of Intel's GPUs lack it
 LONGEST = 1024  # frames, beyond which the kernels' spectra outgrow everything else
 
 
@@ -69,7 +70,7 @@ def is_worth_it(hidden_states: torch.Tensor, conv: nn.Conv1d) -> bool:
     if torch.jit.is_tracing() or torch.compiler.is_exporting():  # other engines know convolutions
         return False
     batch, frames, hidden = hidden_states.shape
-    if frames > LONGEST:
+    if frames > LONGEST or hidden_states.device.type not in HAVE_FLOAT64:
         return False
     taps, width = conv.kernel_size[0], hidden // conv.groups
     convolved = 2 * batch * frames * hidden * max(width, WIDE) * taps

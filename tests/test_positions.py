@@ -1,5 +1,7 @@
 """The positional convolution by way of spectra: the stock layer's numbers and gradients, and when it is taken."""
 
+from types import SimpleNamespace
+
 import peft
 import pytest
 import torch
@@ -140,6 +142,8 @@ def test_it_is_taken_where_it_pays():
     assert is_taken(16, 110) and is_taken(16, 110, torch.bfloat16) and is_taken(128, 110) and is_taken(4, 500)
     assert not is_taken(1, 50)  # the kernels' spectra would cost most
     assert not is_taken(4, 1000) and not is_taken(64, 1025)  # transforms would
+    elsewhere = SimpleNamespace(shape=(16, 110, 1024), device=torch.device("mps"), dtype=torch.float32)
+    assert not is_worth_it(elsewhere, large)  # it has no float64
     cpu = torch.empty(8, 110, 1024)
     assert is_worth_it(cpu, large) and not is_worth_it(cpu.bfloat16(), large)
     with torch.autocast("cpu", torch.bfloat16):
