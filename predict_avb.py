@@ -196,6 +196,8 @@ def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
         if args.dtype != "float32":
             parser.error(f"--dtype {args.dtype} is for a table, but {args.output} is a picture")
         return
+    if Path(args.output).suffix.lower() in (".jpg", ".jpeg", ".pdf", ".webp"):
+        parser.error(f"{args.output}: a picture is written as {' or '.join(PICTURES)}")
     if args.labels:
         parser.error("--labels is for a picture: --output FILE.png or FILE.svg")
     if not (args.events or args.window_seconds):

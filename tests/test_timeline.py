@@ -103,6 +103,7 @@ def test_options_that_do_not_go_with_a_picture(capsys):
     for more, said in (
         (["--output", "a.png", "--events_format", "rttm"], "--events_format is for a table, but a.png is a picture"),
         (["--output", "a.svg", "--dtype", "bfloat16"], "--dtype bfloat16 is for a table, but a.svg is a picture"),
+        (["--output", "a.jpg"], "a.jpg: a picture is written as .png or .svg"),
         (["--output", "a.csv", "--labels", "Awe"], "--labels is for a picture"),
     ):
         with pytest.raises(SystemExit):

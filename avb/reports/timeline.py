@@ -62,13 +62,14 @@ def timeline_figure(timeline: Timeline, title: str) -> Figure:
     level.stairs(peaks, timeline.level.edges, baseline=-peaks, fill=True, color=GREY)
     level.set_ylim(-1.05 * max(peaks.max(), 1e-4), 1.05 * max(peaks.max(), 1e-4))
     level.set_yticks([])
-    decibels = f"{20 * np.log10(peaks.max()):.0f} dBFS".replace("-", "\N{MINUS SIGN}") if peaks.max() > 0 else "silent"
-    level.set_ylabel(f"level\n(peak {decibels})", rotation=0, ha="right", va="center", fontsize=10)
+    decibels = f"peak {20 * np.log10(peaks.max()):.1f} dBFS" if peaks.max() > 0 else "silent"
+    text = f"level\n({decibels})".replace("-", "\N{MINUS SIGN}")
+    level.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=10)
     values = np.stack(timeline.scores.values, axis=1)  # (labels, columns)
     rows = np.arange(len(timeline.labels) + 1) - 0.5
     lowest, highest = min(0.0, values.min()), max(values.max(), 1e-6)
     # One score near 1 would leave all the others dark: low probabilities get more of the colours.
-    norm = Normalize(lowest, highest) if lowest < 0 else PowerNorm(0.5, lowest, highest)
+    norm = Normalize(lowest, highest) if lowest < 0 else PowerNorm(0.7, lowest, highest)
     cells = below.pcolormesh(timeline.scores.edges, rows, values, cmap="cividis", norm=norm, rasterized=True)
     below.set_yticks(range(len(timeline.labels)), timeline.labels, fontsize=10, parse_math=False)
     below.invert_yaxis()
