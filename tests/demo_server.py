@@ -1,14 +1,16 @@
 """The demo's real server, in a process of its own, for as long as a `with` block lasts."""
 
 import os
+import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,9 +30,7 @@ def serving(model: str | Path, folder: Path, seconds: float = 240) -> Iterator[t
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     environment |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "TMPDIR": str(folder)}
     command = [sys.executable, "demo/app.py", "--models", str(model), "--port", str(port)]
-    log = folder / "app.log"
-    with open(log, "w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    process = warm.start(command, env=environment)
     try:
         deadline = time.monotonic() + seconds
         while True:
@@ -39,9 +39,9 @@ def serving(model: str | Path, folder: Path, seconds: float = 240) -> Iterator[t
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the demo did not start: {log.read_text()}") from None
+                    raise RuntimeError(f"the demo did not start: {process.stderr}") from None
                 time.sleep(0.2)
         yield f"http://127.0.0.1:{port}", process.pid
     finally:
-        process.terminate()
-        process.wait(timeout=60)
+        process.send_signal(signal.SIGTERM)
+        process.wait()

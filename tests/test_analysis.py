@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from conftest import ROOT
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix as sklearn_confusion
@@ -388,7 +388,7 @@ def test_withheld_labels_and_other_runs_files(classes, values, tmp_path, capsys)
 def test_without_matplotlib_the_way_out_is_named(classes, tmp_path):
     run = write_run(tmp_path / "run", classes)
     code = "import sys, runpy; sys.modules['matplotlib'] = None; runpy.run_module('avb.reports', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code, "analyse", run], cwd=ROOT, capture_output=True, text=True)
+    done = warm.run([sys.executable, "-c", code, "analyse", run])
     assert done.returncode == 1 and 'pip install "avb[report]"' in done.stderr and "Traceback" not in done.stderr
 
 
@@ -407,10 +407,7 @@ def test_real_runs_are_reported(task, figures, sample, tmp_path):
     with open(run / "predictions_validation.csv", newline="") as file:
         seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
     assert all(0.05 < value < 3 for value in seconds) and len(set(seconds)) > 5
-    done = subprocess.run(
-        [sys.executable, "-m", "avb.reports", "analyse", run], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    assert reports.main(["analyse", str(run)]) == 0
     if figures is None:
         figures = {f"two-{name}" for name in VALUE_FIGURES} | {f"type-{name}" for name in CLASS_FIGURES}
         figures = {name for name in figures if not name.endswith("curves")} | {"curves"}

@@ -3,14 +3,13 @@
 import io
 import shutil
 import struct
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import soundfile as sf
 import soxr
-from conftest import ROOT
+import warm
 from recordings import by_av, by_libsndfile, encode, noise
 
 import recording_avb
@@ -125,7 +124,7 @@ def test_integers_have_the_scale_of_a_file(tmp_path, dtype, subtype):
 def test_librosa_is_loaded_when_it_is_needed():
     """It takes seconds, and most clips are at the right rate."""
     code = "import sys, audio_avb, pipeline_avb; sys.exit('librosa' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert warm.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_trim_cuts_silent_ends(tmp_path):

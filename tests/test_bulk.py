@@ -3,14 +3,17 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
+import warm
 from conftest import ROOT
 from tiny import save_model
 
@@ -98,13 +101,12 @@ def test_the_same_command_makes_what_is_missing_and_nothing_else(command, tmp_pa
 @pytest.mark.slow
 def test_a_killed_command_goes_on(command, tmp_path):
     """SIGKILL as soon as there is a shard."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "predict_avb.py"), *command[:-1], "1"], stdout=subprocess.DEVNULL
-    )
+    process = warm.start([sys.executable, ROOT / "predict_avb.py", *command[:-1], "1"])
     scores = tmp_path / "scores"
     while not (scores / "part-00000.parquet").exists():
-        assert process.poll() is None
-    process.kill()
+        assert process.poll() is None, process.stderr
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     made = contents(scores)
     assert predict_avb.main([*command[:-1], "1"]) == predict_avb.EXIT_SKIPPED

@@ -6,12 +6,12 @@ They are loaded in one process of their own: `evaluate` reads its offline switch
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 
 from avb import metrics
 
@@ -82,15 +82,7 @@ def results(tmp_path_factory):
     }
     for inherited in ("HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE"):
         environment.pop(inherited, None)
-    finished = subprocess.run(
-        [sys.executable, "-c", CALLER],
-        input=json.dumps(list(jobs().values())),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    finished = warm.run([sys.executable, "-c", CALLER], input=json.dumps(list(jobs().values())), env=environment)
     assert finished.returncode == 0, finished.stderr
     return dict(zip(jobs(), json.loads(finished.stdout), strict=True))
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from itertools import pairwise
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import torch
+import warm
 from conftest import ROOT
 from recordings import noise
 from tiny import detector_of_noise
@@ -156,10 +156,9 @@ def test_a_detector_loads_as_remote_code(detector, detector_folder):
         "model = Auto.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
         "print(type(model).__module__.split('.')[0], model(torch.ones(1, 8_000)).logits.sum().item())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(detector_folder)], cwd=detector_folder.parent, capture_output=True,
-        text=True, env={**os.environ, "HF_MODULES_CACHE": str(detector_folder / "modules")},
-    )  # fmt: skip
+    environment = {**os.environ, "HF_MODULES_CACHE": str(detector_folder / "modules")}
+    command = [sys.executable, "-I", "-c", code, detector_folder]
+    done = warm.run(command, cwd=detector_folder.parent, env=environment)
     assert done.returncode == 0, done.stderr
     module, total = done.stdout.split()
     assert module == "transformers_modules"

@@ -2,15 +2,14 @@
 
 import io
 import json
-import os
-import subprocess
 import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from conftest import ENCODER_SHAPES, ROOT, TINY
+import warm
+from conftest import ENCODER_SHAPES, TINY
 from tiny import tiny_model
 
 import avb
@@ -349,7 +348,7 @@ def test_missing_engine_is_one_line_that_names_the_extra(exported, tmp_path):
         "sys.exit(predict_avb.main(sys.argv[1:]))\n"
     )
     argv = [str(exported), str(tmp_path / "clip.wav"), "--output", str(tmp_path / "scores.csv")]
-    done = subprocess.run([sys.executable, "-c", script, *argv], cwd=ROOT, capture_output=True, text=True)
+    done = warm.run([sys.executable, "-c", script, *argv])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith('is missing: pip install "avb[onnx]"'), done.stderr
     assert "Traceback" not in done.stderr
@@ -365,9 +364,7 @@ def test_command_in_a_process_on_real_clips(trained, tmp_path, emogator):
     for number, row in enumerate(rows):
         (clips / f"{number}.mp3").write_bytes(row["bytes"])
     argv = [str(trained), str(tmp_path / "out"), "--precision", "int8", "--tolerance", "0.05", "--clips", str(clips)]
-    done = subprocess.run(
-        [sys.executable, "-m", "avb.export", *argv], cwd=ROOT, env=os.environ, capture_output=True, text=True
-    )
+    done = warm.run([sys.executable, "-m", "avb.export", *argv])
     assert done.returncode == 0 and not done.stderr, done.stderr
     table = io.StringIO(done.stdout).readlines()
     assert (

@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm
 from tiny_kinds import STOCK, load, stock_layers
 
 from avb.cards.hub_folder import hub_files, save_hub_folder
@@ -138,10 +138,8 @@ def test_a_saved_folder_is_read_without_this_project_by_its_own_kinds_code(folde
     }
     ours = ["avb", "modeling_avb", "configuration_avb", "encoder_avb", "pooling_avb", "positions_avb"]
     hidden = f"import sys; sys.modules.update(dict.fromkeys({ours}))"
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", f"{hidden}\n{READER}", json.dumps(list(expected)), str(tmp_path / "clip.pt")],
-        cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-I", "-c", f"{hidden}\n{READER}", json.dumps(list(expected)), tmp_path / "clip.pt"]
+    done = warm.run(command, cwd=tmp_path / "elsewhere", env=environment)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout.splitlines()[-1])
     for folder, logits in expected.items():

@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import ROOT
 
 from avb.encoders.kinds import MODELS
@@ -294,9 +295,7 @@ def test_model_is_found_by_the_auto_classes_once_avb_is_imported(tmp_path):
         "for auto in (AutoModel, AutoModelForAudioClassification):\n"
         "    print(type(auto.from_pretrained('model')).__name__)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    done = warm.run([sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert done.stdout.split() == [*types, *["Wav2Vec2ForVocalBurst"] * 2], done.stderr
 
 
@@ -318,7 +317,7 @@ def test_the_core_needs_no_package_of_an_extra():
     )
     blocked = "import sys; sys.modules.update(dict.fromkeys(" + repr(extras) + "))"
     code = f"{blocked}; import avb, pipeline_avb, predict_avb; print(avb.load.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = warm.run([sys.executable, "-c", code])
     assert done.returncode == 0 and done.stdout == "load\n", done.stderr
 
 

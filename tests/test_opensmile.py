@@ -2,13 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+import warm
 from conftest import ROOT
 from datasets import DatasetDict
 from tones import RATINGS, TYPE, tone_split
@@ -140,14 +140,14 @@ def test_sigterm_leaves_neither_processes_nor_a_file(opensmile, tmp_path):
         extractor = OpenSmileFeatureExtractor("ComParE_2016")
         opensmile_features(tone_split(3000), extractor, num_proc=2, cache_dir={str(tmp_path)!r})
     """
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True) as process:
-        while not (unfinished := list(tmp_path.iterdir())) or not unfinished[0].stat().st_size > 1e6:
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-    assert process.returncode == 128 + signal.SIGTERM
+    process = warm.start([sys.executable, "-c", script])
+    while not (unfinished := list(tmp_path.iterdir())) or not unfinished[0].stat().st_size > 1e6:
+        assert process.poll() is None, process.stderr
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait().returncode == 128 + signal.SIGTERM
     assert not list(tmp_path.iterdir())
-    for _ in range(100):  # those that it started are of its group
+    for _ in range(600):  # those that it started are of its group
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:

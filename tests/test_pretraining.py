@@ -1,13 +1,13 @@
 """Masked regression of log-mel spectra: librosa's targets, a loss over hidden frames only, a plain checkpoint."""
 
 import json
-import subprocess
 import sys
 
 import librosa
 import numpy as np
 import pytest
 import torch
+import warm
 from conftest import LAYER_NORM, ROOT, TINY, stir
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -92,7 +92,7 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
     encoder = str(ROOT / "recipes" / "encoders" / "tiny.yaml")
     argv = [*common, "--encoder", encoder, "--max_steps", "30", "--learning_rate", "3e-3"]
     command = [sys.executable, "pretrain_avb.py", *argv, "--output_dir", str(tmp_path / "encoder")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = warm.run(command)
     assert done.returncode == 0, done.stderr
     said = done.stdout
     assert (

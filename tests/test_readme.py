@@ -1,12 +1,11 @@
 """Each command of the README and of the pages behind it runs as printed, in a folder that has what they speak of.
 
-The project's files, clips and a table of them, HUME_VB (the layout of the release), EMOGATOR (five of its speakers,
+The project's files, clips and a table of them, HUME_VB (the layout of the release), EMOGATOR (a few of its speakers,
 or none: then what needs it skips), encoders of the right shape at tiny width in AVB_ENCODERS, and a stub of the Hub.
 Trainings get `--max_steps 2` behind what is printed. A command's `main` is called in this process, where no shell, no
 launcher and no address of the Hub has a part in it: each command is started as a process of its own in other tests.
 """
 
-import importlib
 import os
 import re
 import shlex
@@ -21,6 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
+import typed
+import warm
 from conftest import ROOT
 from hub_stub import HubStub
 
@@ -48,6 +49,7 @@ NOT_HERE = {
     'pip install -e ".[onnx,openvino]"': "the test extra has both",
     "hf auth login": "asks for a token; the stub's is in the environment",
 }
+LAUNCHER = ["accelerate", "launch"]
 TRAINING = ("train_avb.py", "pretrain_avb.py")
 
 
@@ -97,14 +99,14 @@ def write_clips(folder: Path):
 
 @pytest.fixture(scope="module")
 def emogator_folder(workspace) -> bool:
-    """EMOGATOR in the workspace: five speakers of each file, where the corpus is at hand."""
+    """EMOGATOR in the workspace: two speakers of each file, where the corpus is at hand."""
     root = os.environ.get("AVB_EMOGATOR")
     if not root:
         return False
     (workspace / "EMOGATOR").mkdir()
     for path in Path(root).glob("*.parquet"):
         table = pq.read_table(path)
-        speakers = pc.unique(table["speaker"]).to_pylist()[:5]
+        speakers = pc.unique(table["speaker"]).to_pylist()[:2]
         kept = pc.is_in(table["speaker"], pa.array(speakers))
         pq.write_table(table.filter(kept), workspace / "EMOGATOR" / path.name)
     shutil.copy(Path(root) / "category_norms.csv", workspace / "EMOGATOR")
@@ -114,31 +116,27 @@ def emogator_folder(workspace) -> bool:
 def call(command: str, workspace: Path, environment: dict) -> bool:
     """Calls the `main` of a command typed in the workspace; False where it needs a process of its own."""
     words = shlex.split(command)
+    if words[:2] == LAUNCHER:  # what it would start
+        words = ["python", *words[2:]]
     if words[0] != "python" or {"|", "--ray", "--push_to_hub", "push"} & {*words}:
         return False
-    if words[1] == "-m":
-        module, argv = words[2], words[3:]
-        module = {"avb.reports": "avb.reports.command", "avb.cards": "avb.cards.command"}.get(module, module)
-        module = {"avb.export": "avb.export.command"}.get(module, module)
-    else:
-        module, argv = words[1].removesuffix(".py"), words[2:]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
         patch.setenv("AVB_ENCODERS", environment["AVB_ENCODERS"])
-        assert importlib.import_module(module).main(argv) in (0, None), command
+        typed.call(words)
     return True
 
 
 def run(command: list[str] | str, workspace: Path, environment: dict) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        command,
-        cwd=workspace,
-        env=environment,
-        shell=isinstance(command, str),
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    settings, source = {"cwd": workspace, "env": environment}, "true"
+    if isinstance(command, str) and "| python " in command:
+        source, command = command.split(" | ")
+    if isinstance(command, str) and command.startswith("python "):
+        command = [sys.executable, *shlex.split(command)[1:]]
+    shell = ["sh", "-c", source if isinstance(command, list) else command]
+    done = subprocess.run(shell, **settings, capture_output=True, text=True, timeout=280)
+    if isinstance(command, list):
+        done = warm.run(command, **settings, input=done.stdout)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done
 
@@ -151,7 +149,11 @@ def sample_model(workspace, environment) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    # A cluster takes long to start; test_bulk_ray.py starts one for a command like this.
+    [pytest.param(command, marks=pytest.mark.nightly if "--ray" in command else []) for command in COMMANDS],
+)
 def test_command(command, workspace, environment, emogator_folder, sample_model):
     program = command.split(" MODELS")[0]
     if program in NOT_HERE:
@@ -164,6 +166,12 @@ def test_command(command, workspace, environment, emogator_folder, sample_model)
         command += " --yes"
     if not call(command, workspace, environment):
         run(command, workspace, environment)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", [command for command in COMMANDS if shlex.split(command)[:2] == LAUNCHER])
+def test_a_launcher_starts_the_command(command, workspace, environment):
+    run(f"{command} --max_steps 2 --report_to none --output_dir runs/launched", workspace, environment)
 
 
 @pytest.mark.slow

@@ -4,12 +4,11 @@ Pushed to the stub of the Hub (hub_stub.py), by the real client in a process.
 """
 
 import json
-import subprocess
 import sys
 
 import pytest
+import warm
 import yaml
-from conftest import ROOT
 from finished_run import make_run
 from hub_stub import hub  # noqa: F401 (a fixture)
 from huggingface_hub import metadata_load, parse_eval_result_entries
@@ -71,9 +70,7 @@ def test_push_with_a_space_gives_the_model_its_page(folder, hub, tmp_path, monke
         (runtime / name).write_bytes(b"\0asm" + name.encode())
     argv = ["push", folder, "org/avb-two", "--yes", "--web_space", "org/hear", "--ort_dir", runtime]
     environment = hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "avb.cards", *map(str, argv)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = warm.run([sys.executable, "-m", "avb.cards", *argv], env=environment)
     assert done.returncode == 0, done.stderr
     model, space = hub.repos["org/avb-two"], hub.repos["spaces/org/hear"]
     assert model.private and space.private and len(model.commits) == len(space.commits) == 1

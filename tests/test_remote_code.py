@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import torch
+import warm
 from conftest import ROOT, stir
 from hub_stub import HubStub
 from tiny import tiny_model
@@ -103,10 +103,7 @@ def read_elsewhere(names: list[str], paths: list[Path], folder: Path, **environm
     elsewhere.mkdir()
     clean = {"HOME": str(elsewhere), "HF_HOME": str(elsewhere / "hf"), "PATH": os.environ["PATH"]}
     clean |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", **environment}
-    done = subprocess.run(
-        [sys.executable, "-I", str(READER), json.dumps(names), *map(str, paths)],
-        cwd=elsewhere, env=clean, capture_output=True, text=True,
-    )  # fmt: skip
+    done = warm.run([sys.executable, "-I", READER, json.dumps(names), *paths], cwd=elsewhere, env=clean)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -161,7 +158,7 @@ def pushed_by_own_code(hub: HubStub, checkpoint: Path, folder: Path):
     STOCK["wavlm"].build().save_pretrained(folder / "wavlm")
     environment = {**hub.environment(folder / "home"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", OWN_CODE, checkpoint, folder / "wavlm"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = warm.run(command, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
 
 

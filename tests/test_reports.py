@@ -209,7 +209,7 @@ def append_many(path, writer: int, barrier):
 @pytest.mark.slow
 @pytest.mark.parametrize("is_old", [False, True], ids=["no table", "an older table"])
 def test_processes_that_finish_together_lose_nothing(is_old, tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # a spawned process would import torch first
     path, barrier = tmp_path / "runs.csv", context.Barrier(2)
     if is_old:
         old_table(path, [RELEASE] * 20_000)  # enough that both find it old
@@ -217,7 +217,7 @@ def test_processes_that_finish_together_lose_nothing(is_old, tmp_path):
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(120)
+        writer.join(280)
         assert writer.exitcode == 0
     results = read_results(path)
     for number in range(2):

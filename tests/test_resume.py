@@ -9,7 +9,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import warm
 from conftest import ROOT
 from safetensors.torch import load_file
 from scaled_run import make_trainer
@@ -248,54 +248,41 @@ def test_training_in_a_thread_needs_no_signal(tmp_path):
 
 
 def command(output_dir: Path, table: Path, processes: int, *more: str) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     arguments = {
         "corpus": "folder", "data_dir": table, "output_dir": output_dir, "label_columns": ["Valence", "Arousal"],
         "encoder": ROOT / "recipes/encoders/tiny.yaml", "encoder_layer": 1, "freeze": "none", "rnn_layers": 1,
         "rnn_hidden_size": 16, "head_dropout": 0.2, "mask_time_prob": 0.2, "learning_rate": 1e-3,
         "augment": ["rate", "pitch", "shift", "mix", "noise", "gain"],
-        "per_device_train_batch_size": 16 // processes, "num_train_epochs": 3, "early_stopping_patience": 3,
+        "per_device_train_batch_size": 8 // processes, "num_train_epochs": 3, "early_stopping_patience": 3,
         "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "logging_strategy":
         "steps", "logging_steps": 1, "report_to": "none", "cache_dir": table.parent / "cache",
     }  # fmt: skip
     words = []
     for name, value in arguments.items():
         words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "train_avb.py"), *words, *more]
+    return [sys.executable, str(ROOT / "train_avb.py"), *words, *more]
 
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+def start(words: list[str], processes: int) -> list[warm.Started]:
+    return warm.start_ranks(words, processes, {**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def heed_ctrl_c():
-    """A shell starts what runs in its background with Ctrl-C ignored, and that is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def start(words: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        words, cwd=ROOT, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, preexec_fn=heed_ctrl_c,
-    )  # fmt: skip
-
-
-def finish(words: list[str]):
+def finish(words: list[str], processes: int):
     """Runs a command to its end: one process in this one, several as they are."""
-    if "torch.distributed.run" not in words:
+    if processes == 1:
         assert train_avb.main(words[2:]) == 0
         return
-    process = start(words)
-    printed = process.communicate(timeout=280)[0]
-    assert process.returncode == 0, printed
+    for done in [rank.wait() for rank in start(words, processes)]:
+        assert done.returncode == 0, done.stderr
 
 
-def wait_for_steps(process: subprocess.Popen, steps: int) -> bool:
-    """Reads what is printed until so many steps have their line; False if the process ended before."""
-    for line in process.stdout:
-        steps -= bool(re.match(r"epoch +[\d.]+ of \d+ +loss ", line))
-        if steps == 0:
-            return True
-    return False
+def wait_for_steps(process: warm.Started, steps: int) -> bool:
+    """Until so many steps have their line; False if the process ended before."""
+    while len(re.findall(r"^epoch +[\d.]+ of \d+ +loss ", process.stdout, flags=re.MULTILINE)) < steps:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def result(output_dir: Path) -> tuple:
@@ -313,22 +300,22 @@ def assert_same_result(first: tuple, second: tuple):
 
 @pytest.fixture(scope="module")
 def table(request, sample, tmp_path_factory) -> Path:
-    """64 train and 24 validation clips with two labels: EmoGator's where it is at hand, else the sample's."""
+    """32 train and 12 validation clips with two labels: EmoGator's where it is at hand, else the sample's."""
     folder = tmp_path_factory.mktemp("clips")
     rows = []
     if os.environ.get("AVB_EMOGATOR"):
         root = Path(os.environ["AVB_EMOGATOR"])
-        for split, count in (("train", 64), ("validation", 24)):
+        for split, count in (("train", 32), ("validation", 12)):
             shard = pq.ParquetFile(root / f"{split}-1.parquet")
             for number, clip in enumerate(next(shard.iter_batches(count)).to_pylist()):
                 path = folder / f"{split}-{number}.mp3"
                 path.write_bytes(clip["audio"]["bytes"])
                 rows.append([path.name, split, round(number % 30 / 30, 3), round(clip["duration"] / 3, 3)])
     else:
-        wavs = sorted((sample / "audio" / "wav").glob("*.wav"))[:88]
+        wavs = sorted((sample / "audio" / "wav").glob("*.wav"))[:44]
         for number, path in enumerate(wavs):
             shutil.copy(path, folder)
-            rows.append([path.name, "train" if number < 64 else "validation", number % 30 / 30, number % 7 / 7])
+            rows.append([path.name, "train" if number < 32 else "validation", number % 30 / 30, number % 7 / 7])
     with open(folder / "clips.csv", "w", newline="") as file:
         csv.writer(file).writerows([["path", "split", "Valence", "Arousal"], *rows])
     return folder / "clips.csv"
@@ -341,7 +328,7 @@ def undisturbed(table, tmp_path_factory) -> Callable[[int], Path]:
     @functools.cache
     def train(processes: int) -> Path:
         folder = tmp_path_factory.mktemp(f"undisturbed-{processes}") / "run"
-        finish(command(folder, table, processes))
+        finish(command(folder, table, processes), processes)
         return folder
 
     return train
@@ -351,14 +338,16 @@ def kill_and_resume(output_dir: Path, table: Path, processes: int, seed: int):
     """Kills all processes at once, somewhere between the first logged step and the end; perhaps again; then lets go."""
     moment = random.Random(seed)
     for number in range(moment.choice([1, 1, 2])):
-        process = start(command(output_dir, table, processes, "--resume", "true"))
-        is_at_work = wait_for_steps(process, moment.randint(1, 8))
+        ranks = start(command(output_dir, table, processes, "--resume", "true"), processes)
+        is_at_work = wait_for_steps(ranks[0], moment.randint(1, 8))
         assert is_at_work or number > 0, "the first process ended before it was killed"
         if is_at_work:
             time.sleep(moment.random() * 0.5)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    finish(command(output_dir, table, processes, "--resume", "true"))
+        for rank in ranks:
+            os.killpg(rank.pid, signal.SIGKILL)
+        for rank in ranks:
+            rank.wait()
+    finish(command(output_dir, table, processes, "--resume", "true"), processes)
 
 
 @pytest.mark.slow
@@ -377,35 +366,38 @@ def test_two_processes_killed_at_a_random_moment(table, undisturbed, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_sent_sigterm(table, tmp_path):
-    """The launcher passes it on; they agree on a step, write one checkpoint, and say how to go on."""
+    """As by a launcher, which passes it on; they agree on a step, write one checkpoint, and say how to go on."""
     stop_two_processes(tmp_path / "run", table)
 
 
 @pytest.mark.nightly
 def test_two_processes_that_were_sent_sigterm_go_on(table, undisturbed, tmp_path):
     stop_two_processes(tmp_path / "run", table)
-    finish(command(tmp_path / "run", table, 2, "--resume", "true"))
+    finish(command(tmp_path / "run", table, 2, "--resume", "true"), 2)
     assert_same_result(result(undisturbed(2)), result(tmp_path / "run"))
 
 
 def stop_two_processes(output_dir: Path, table: Path):
-    process = start(command(output_dir, table, 2))
-    assert wait_for_steps(process, 3)
-    process.send_signal(signal.SIGTERM)
-    printed = process.communicate(timeout=60)[0]
-    assert process.returncode != 0 and printed.count("stopped by SIGTERM after step") == 1, printed
+    ranks = start(command(output_dir, table, 2), 2)
+    assert wait_for_steps(ranks[0], 3), ranks[0].stderr
+    for rank in ranks:
+        rank.send_signal(signal.SIGTERM)
+    done = [rank.wait() for rank in ranks]
+    printed = "".join(rank.stdout for rank in done)
+    assert [rank.returncode for rank in done] == [SIGTERM_EXIT] * 2, [rank.stderr for rank in done]
+    assert printed.count("stopped by SIGTERM after step") == 1, printed
     assert last_checkpoint(output_dir) in printed
     assert is_whole(Path(last_checkpoint(output_dir)))
 
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line(table, tmp_path):
-    process = start(command(tmp_path / "run", table, 1))
-    assert wait_for_steps(process, 3)
+    (process,) = start(command(tmp_path / "run", table, 1), 1)
+    assert wait_for_steps(process, 3), process.stderr
     process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "Traceback" not in printed, printed
-    assert printed.splitlines()[-1] == "train_avb.py: stopped; --resume true continues from the last checkpoint"
+    done = process.wait()
+    assert done.returncode == 130 and "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1] == "train_avb.py: stopped; --resume true continues from the last checkpoint"
     assert last_checkpoint(tmp_path / "run")
 
 

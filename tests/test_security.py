@@ -8,13 +8,13 @@ duration and concurrency. docs/bad_input.md has the inputs that try otherwise, o
 import ast
 import json
 import os
-import subprocess
 import sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 import soundfile as sf
+import warm
 from bad_input import audio, checkpoints, tables
 from conftest import ROOT
 from tiny import save_encoder
@@ -122,7 +122,7 @@ def test_code_of_a_models_folder_runs_by_explicit_choice_only(tmp_path):
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     for choice, runs in (("trust_remote_code=False", False), ("trust_remote_code=True", True)):
         command = [sys.executable, "-c", stock.format(choice), str(folder)]
-        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=200)
+        warm.run(command, cwd=tmp_path, env=environment)
         assert mark.exists() == runs, choice
 
 
@@ -132,12 +132,7 @@ def test_a_pickle_is_not_loaded_by_any_of_the_ways_in(tmp_path):
     checkpoints.evil_pickle(folder)
     with pytest.raises(AvbError, match="a pickle, pytorch_model.bin, which is not loaded"):
         avb.load(str(folder))
-    done = subprocess.run(
-        [sys.executable, "-m", "avb.export", str(folder), str(tmp_path / "out")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = warm.run([sys.executable, "-m", "avb.export", folder, tmp_path / "out"])
     assert done.returncode == 1 and "a pickle" in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(Exception):  # noqa: B017  Transformers' own way: it refuses the code, in its words
         AutoModelForAudioClassification.from_pretrained(folder)
@@ -288,9 +283,9 @@ def test_the_demo_reads_only_what_was_uploaded(server, path):
     """Asked by hand: the client would upload the file."""
     call = f"{server}/gradio_api/call/score"
     data = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["model"], 5]}).encode()
-    with urlopen(Request(call, data, {"Content-Type": "application/json"}), timeout=60) as response:
+    with urlopen(Request(call, data, {"Content-Type": "application/json"}), timeout=200) as response:
         event = json.load(response)["event_id"]
-    with urlopen(f"{call}/{event}", timeout=60) as response:
+    with urlopen(f"{call}/{event}", timeout=200) as response:
         answer = response.read().decode()
     assert answer.startswith("event: error") and "no audio" not in answer and "root" not in answer
 
@@ -300,7 +295,7 @@ def test_the_demo_serves_none_of_the_machines_files(server):
     for path in ("/etc/passwd", str(ROOT / "pyproject.toml")):
         for route in ("gradio_api/file=", "file="):
             with pytest.raises(HTTPError) as refused:
-                urlopen(f"{server}/{route}{path}", timeout=20)
+                urlopen(f"{server}/{route}{path}", timeout=200)
             assert refused.value.code in (403, 404)
 
 

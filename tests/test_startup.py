@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+import warm
 from conftest import ROOT
 
 from avb.encoders.late_peft import import_before_peft
@@ -119,7 +120,7 @@ def test_what_takes_more_of_peft_gets_peft(asked, without_peft):
     ],
 )
 def test_classes_are_registered_in_whatever_order_modules_are_imported(imports):
-    done = run(
+    script = (
         f"{imports}\n"
         "import transformers as t\n"
         "from transformers.pipelines import PIPELINE_REGISTRY\n"
@@ -128,6 +129,7 @@ def test_classes_are_registered_in_whatever_order_modules_are_imported(imports):
         "print(t.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING[type(config)]._auto_class, type(config)._auto_class)\n"
         "print(PIPELINE_REGISTRY.check_task('vocal-burst-recognition')[1]['impl'].__name__)\n"
     )
+    done = warm.run([sys.executable, "-c", script])
     assert done.stdout.splitlines() == [
         "Wav2Vec2ForVocalBurst VocalBurstFeatureExtractor",
         "AutoModelForAudioClassification AutoConfig",

@@ -55,7 +55,7 @@ def heard(tmp_path_factory) -> tuple:
             kind = {"format": "OGG", "subtype": "OPUS"} if name.endswith(".opus") else {}
             sf.write(folder / name, soxr.resample(burst, 16_000, rate), rate, **kind)
     command = [node, ROOT / "tests" / "web_audio.mjs", PAGE, folder, json.dumps(SETTINGS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 

@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import scaled_run
 import torch
+import warm
 from conftest import ROOT
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,12 +53,10 @@ def scaled_runs(folder: Path, processes: int, *runs: dict) -> list[Scaled]:
         for path, run in zip(folders, runs, strict=True):
             scaled_run.run(str(path), dict(run))
         return [_read(path) for path in folders]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     settings = json.dumps({str(path): run for path, run in zip(folders, runs, strict=True)})
-    command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, settings]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
+    for rank in warm.start_ranks([sys.executable, SCRIPT, settings], processes, dict(os.environ)):
+        done = rank.wait()
+        assert done.returncode == 0, done.stderr
     return [_read(path) for path in folders]
 
 
