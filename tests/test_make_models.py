@@ -9,13 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import typed
 from conftest import ROOT
 
-import avb.calibration.command
-import avb.cards.command
-import avb.events.command
-import avb.export.command
-import avb.reports.command
+import avb
 import train_avb
 from avb.cards.checking import check_release
 from avb.inference.engines import HUB_FILES
@@ -23,10 +20,6 @@ from avb.run_files import read_metrics
 from avb.training.queue import output_dir, read_runs
 
 SCRIPT = ROOT / "recipes/emogator/make_models.sh"
-MODULES = {
-    "avb.calibration": avb.calibration.command, "avb.reports": avb.reports.command, "avb.cards": avb.cards.command,
-    "avb.events": avb.events.command, "avb.export": avb.export.command,
-}  # fmt: skip
 FEW = {"audit": ["--max_clips", "12"], "reject": ["--windows", "40", "--clips", "40"]}
 TRIAL = ["--max_steps", "1", "--per_device_train_batch_size", "8", "--instances", "1", "--use_cpu", "true"]
 
@@ -81,7 +74,7 @@ def test_the_whole_path_works(few_speakers, tmp_path, monkeypatch):
         if words[3] == "check":
             assert check_release(argv[1])  # what a good release of a model of one step lacks
             continue
-        assert MODULES[words[2]].main(argv) in (0, None), words
+        typed.call([*words[:3], *argv])
     student = tmp_path / "runs/emogator/student"
     calibration = json.loads((student / "calibration.json").read_text())
     assert len(calibration["burst"]["thresholds"]) == 6 and calibration["tasks"]
