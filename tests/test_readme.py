@@ -1,6 +1,6 @@
 """Each command of the README and of the pages behind it runs as printed, in a folder that has what they speak of.
 
-The project's files, clips and a table of them, HUME_VB (the layout of the release), EMOGATOR (a few of its speakers,
+The project's files, clips and a table of them, HUME_VB (the layout of the release), EMOGATOR (five of its speakers,
 or none: then what needs it skips), encoders of the right shape at tiny width in AVB_ENCODERS, and a stub of the Hub.
 Trainings get `--max_steps 2` behind what is printed. A command's `main` is called in this process, where no shell, no
 launcher and no address of the Hub has a part in it: each command is started as a process of its own in other tests.
@@ -99,14 +99,14 @@ def write_clips(folder: Path):
 
 @pytest.fixture(scope="module")
 def emogator_folder(workspace) -> bool:
-    """EMOGATOR in the workspace: two speakers of each file, where the corpus is at hand."""
+    """EMOGATOR in the workspace: five speakers of each file, where the corpus is at hand."""
     root = os.environ.get("AVB_EMOGATOR")
     if not root:
         return False
     (workspace / "EMOGATOR").mkdir()
     for path in Path(root).glob("*.parquet"):
         table = pq.read_table(path)
-        speakers = pc.unique(table["speaker"]).to_pylist()[:2]
+        speakers = pc.unique(table["speaker"]).to_pylist()[:5]  # enough for a step of any recipe
         kept = pc.is_in(table["speaker"], pa.array(speakers))
         pq.write_table(table.filter(kept), workspace / "EMOGATOR" / path.name)
     shutil.copy(Path(root) / "category_norms.csv", workspace / "EMOGATOR")
