@@ -200,6 +200,15 @@ def test_recordings_that_cannot_be_read(tmp_path):
     for name, said in (("none.wav", "no such file"), ("text.wav", "cannot be decoded"), ("empty.wav", "no samples")):
         with pytest.raises(AudioError, match=f"{name}: .*{said}"):
             list(read_blocks(tmp_path / name))
+    sf.write(tmp_path / "nan.wav", np.where(np.arange(RATE) == 9_000, np.nan, 0), RATE, subtype="FLOAT")
+    sf.write(tmp_path / "hours.wav", noise(2.0, RATE), RATE)
+    promised = 10 * 3600 * 2 * RATE  # bytes of ten hours, of which two seconds are there
+    content = bytearray((tmp_path / "hours.wav").read_bytes())
+    content[4:8], content[40:44] = (promised + 36).to_bytes(4, "little"), promised.to_bytes(4, "little")
+    (tmp_path / "hours.wav").write_bytes(content)
+    for name, said in (("nan.wav", "NaN or infinite"), ("hours.wav", "truncated: 64,000 of the 1,152,000,000 bytes")):
+        with pytest.raises(AudioError, match=f"{name}: .*{said}.* again"):
+            list(read_blocks(tmp_path / name))
     for name in ("half.wav", "half.flac", "half.ogg", "half.mp3", "half.aiff"):
         sf.write(tmp_path / name, noise(2.0, RATE), RATE)
         whole = (tmp_path / name).read_bytes()
