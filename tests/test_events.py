@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import sys
 from itertools import pairwise
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import soundfile as sf
@@ -145,6 +147,21 @@ def test_a_detector_is_found_by_the_auto_class_and_exports(detector, detector_fo
     from avb.events.export import export
 
     assert export(detector, tmp_path / "events.onnx").stat().st_size < 2_000_000  # compared with the original within
+
+
+def test_the_detector_of_the_page_is_stored_in_half_the_size_and_gives_the_same(tmp_path):
+    from avb.events.export import export
+    from avb.export.weight_storage import store_exact_halves
+
+    whole = export(load_detector(), tmp_path / "whole.onnx")
+    shutil.copy(whole, tmp_path / "half.onnx")
+    assert store_exact_halves(tmp_path / "half.onnx") > 12  # the weights were saved in half precision
+    assert (tmp_path / "half.onnx").stat().st_size < 0.62 * whole.stat().st_size
+    waveform = {"input_values": np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32)}
+    found = [
+        onnxruntime.InferenceSession(tmp_path / f"{name}.onnx").run(None, waveform)[0] for name in ("whole", "half")
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.slow

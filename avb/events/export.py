@@ -48,6 +48,7 @@ def export(model: BurstEventsModel, output: str | Path) -> Path:
         torch.onnx.export(
             _Logits(model).eval(), (torch.zeros(1, SAMPLING_RATE),), str(output), input_names=["input_values"],
             output_names=["logits"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+            training=torch.onnx.TrainingMode.PRESERVE,  # batch norms stay apart: the weights are those of the model
         )  # fmt: skip
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from avb.events.detection import load_detector
 from avb.events.export import export as export_detector
 from avb.export.exporting import copy_calibration, move_folder
 from avb.export.hub import WEIGHTS, HubFile, export_hub
+from avb.export.weight_storage import store_exact_halves
 from avb.files import make_folder, read_json, write_json, write_text
 from avb.inference.engines import HUB_FOLDER, REPORT_FILE, import_package
 from avb.models import DETECTOR, FOLDER, names
@@ -131,6 +132,7 @@ def _add_detector(page: Path, source: str | os.PathLike) -> dict:
     """Exports a detector into the page's folder; its entry of models.json."""
     name = Path(source).name
     path = export_detector(load_detector(source), page / "detectors" / name / EVENTS_FILE)
+    store_exact_halves(path)
     return {"name": name, "folder": path.parent.relative_to(page).as_posix(), "bytes": path.stat().st_size}
 
 
