@@ -91,6 +91,7 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
     common = ["--corpus", "hume_vb", "--data_dir", str(sample), "--task", "two", "--report_to", "none"]
     encoder = str(ROOT / "recipes" / "encoders" / "tiny.yaml")
     argv = [*common, "--encoder", encoder, "--max_steps", "30", "--learning_rate", "3e-3"]
+    argv += ["--per_device_train_batch_size", "8"]
     command = [sys.executable, "pretrain_avb.py", *argv, "--output_dir", str(tmp_path / "encoder")]
     done = warm.run(command)
     assert done.returncode == 0, done.stderr
