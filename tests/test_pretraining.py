@@ -111,6 +111,7 @@ def test_from_bursts_to_an_encoder_to_a_model(sample, tmp_path, capsys):
 
     argv = [*common, "--encoder", str(tmp_path / "encoder"), "--max_steps", "2", "--num_mel_bins", "20"]
     argv += ["--per_device_eval_batch_size", "999"]  # more than there are: no clip of the evaluation is dropped
+    argv += ["--per_device_train_batch_size", "4"]
     for objective in OBJECTIVES:
         output_dir = str(tmp_path / objective)
         assert pretrain_avb.main([*argv, "--objective", objective, "--output_dir", output_dir]) == 0

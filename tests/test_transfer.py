@@ -80,6 +80,7 @@ def table(tmp_path_factory):
     return folder / "clips.csv"
 
 
+@pytest.mark.slow
 def test_the_command_sets_a_model_beside_opensmile(table, tmp_path, capsys):
     options = ["--label_columns", "kind", "--folds", "3", "--cache_dir", str(tmp_path / "cache")]
     argv = ["transfer", "emogator-small", str(table), "--feature_sets", "eGeMAPSv02", *options]
