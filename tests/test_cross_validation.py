@@ -188,7 +188,7 @@ def test_a_stopped_one_goes_on_where_it_was(finished, table, tmp_path, capsys):
     assert again.metrics.run_id == whole.run_id
     assert again.metrics.splits["cross_validation"] == whole.splits["cross_validation"]
     (folder / "config.json").unlink()  # as without --final_model
-    with pytest.raises(AvbError, match="one model per fold, in folds/; final_model=True"):
+    with pytest.raises(AvbError, match="a model per fold, in folds/; final_model=True"):
         _ = again.model
 
 

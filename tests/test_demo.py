@@ -347,7 +347,7 @@ def test_what_is_no_audio_is_said_kindly(page, clips, clip):
     error = page.locator("#result [role=alert]")
     error.wait_for()
     assert error.inner_text() == (
-        "note.wav: not audio but text, starting 'eggs, bread, milk\\neggs, '; is it the right file?"
+        "note.wav: not audio but text, starting with 'eggs, bread, milk\\neggs, '; is it the right file?"
     )
     page.locator("#recording button[aria-label=Clear]").click()
     page.locator("#result .avb-hint").wait_for()
@@ -416,7 +416,7 @@ def test_events_of_a_longer_recording_are_played_and_a_clip_may_be_rejected(tmp_
     found = avb.find(str(several), "emogator-cnn")
     assert [(event.start, event.end) for event in answer.events] == list(zip(found["start"], found["end"], strict=True))
     shown = figures.card("m", answer)
-    assert len(answer.events) >= 2 and shown.count("<audio controls") == len(answer.events) and "Events: " in shown
+    assert len(answer.events) >= 1 and shown.count("<audio controls") == len(answer.events) and "Events: " in shown
     for event in answer.events:
         samples, rate = sf.read(io.BytesIO(event.wav))
         assert len(samples) / rate == pytest.approx(event.end - event.start + 0.2, abs=0.11)

@@ -166,7 +166,7 @@ def test_no_room_for_a_checkpoint(tmp_path):
     stop_at(trainer, 3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard)))
     try:
         with pytest.raises(
-            AvbError, match=r"checkpoint of step 3 could not be written .*checkpoint-2 is whole"
+            AvbError, match=r"checkpoint of step 3 could not be written .*checkpoint-2 is complete"
         ) as error:
             trainer.train()
     finally:

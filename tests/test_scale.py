@@ -78,8 +78,8 @@ def test_both_passes_draw_the_same_random_numbers(tmp_path):
     )
     trainer.train()
     assert len(logits[True]) == len(logits[False]) == 6
-    assert all(torch.equal(first, second) for first, second in zip(logits[False], logits[True], strict=True))
-    assert not torch.equal(logits[True][0], logits[True][1])
+    torch.testing.assert_close(logits[False], logits[True], rtol=0, atol=1e-5)  # a frozen front end sums in another order
+    assert (logits[True][0] - logits[True][1]).abs().max() > 1e-3
 
 
 def test_a_batch_that_is_not_cut_up_runs_once(tmp_path):
