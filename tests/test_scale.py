@@ -67,7 +67,10 @@ def test_the_mean_of_the_parts_is_another_gradient(tmp_path):
 
 
 def test_both_passes_draw_the_same_random_numbers(tmp_path):
-    """Dropout and SpecAugment of the pass that is back-propagated are those of the pass that made the loss."""
+    """Dropout and SpecAugment of the pass that is back-propagated are those of the pass that made the loss.
+
+    Not to the bit: a frozen front end sums in another order where there are no gradients.
+    """
     model = {"hidden_dropout": 0.3, "head_dropout": 0.3, "mask_time_prob": 0.3}
     trainer = make_trainer(
         tmp_path, model=model, per_device_train_batch_size=4, gradient_accumulation_steps=3, max_steps=2
@@ -78,7 +81,7 @@ def test_both_passes_draw_the_same_random_numbers(tmp_path):
     )
     trainer.train()
     assert len(logits[True]) == len(logits[False]) == 6
-    torch.testing.assert_close(logits[False], logits[True], rtol=0, atol=1e-5)  # a frozen front end sums in another order
+    torch.testing.assert_close(logits[False], logits[True], rtol=0, atol=1e-5)
     assert (logits[True][0] - logits[True][1]).abs().max() > 1e-3
 
 
