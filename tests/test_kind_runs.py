@@ -93,7 +93,7 @@ def test_its_card_says_what_it_is_made_of(run):
     config = json.loads((folder / "config.json").read_text())
     assert f"| kind of encoder | {trained_class(config['model_type']).config_class.kind} |" in card
     assert f"| encoder | {kind} |" in card and "| licence of its weights | unknown |" in card
-    assert "| transformer layers that feed the head | 0 to 3, weighed |" in card
+    assert "| transformer layers that feed the head | 0 to 3, weighted sum |" in card
     assert f"- {kind}-vocal-burst" in card
 
 

@@ -33,6 +33,12 @@ def pad(waveforms, extra: int = 0, value: float = 0.0):
 # ---- encoder ------------------------------------------------------------------------------------------------------
 
 
+def use_our_sums(stock, model):
+    """Gives a stock encoder the parts that add up in another order: tests/test_front_end.py, tests/test_positions.py."""
+    stock.feature_extractor = model.wav2vec2.feature_extractor
+    stock.encoder.pos_conv_embed = model.wav2vec2.encoder.pos_conv_embed
+
+
 @pytest.mark.parametrize("name", ENCODER_SHAPES)
 @pytest.mark.parametrize("layer", [7, 12])
 def test_layer_is_the_full_encoders_hidden_state_bit_for_bit(checkpoints, name, layer):
@@ -42,11 +48,9 @@ def test_layer_is_the_full_encoders_hidden_state_bit_for_bit(checkpoints, name, 
     with torch.inference_mode():
         hidden_states = model.wav2vec2(audio).last_hidden_state
         expected = full(audio, output_hidden_states=True).hidden_states[layer]
-        if model.config.feat_extract_norm == "layer":  # that front end adds up in another order (test_front_end.py)
-            assert (hidden_states - expected).abs().max() < 1e-5
-            full.feature_extractor = model.wav2vec2.feature_extractor
-            expected = full(audio, output_hidden_states=True).hidden_states[layer]
-        assert torch.equal(hidden_states, expected)
+        assert (hidden_states - expected).abs().max() < 1e-5
+        use_our_sums(full, model)
+        assert torch.equal(hidden_states, full(audio, output_hidden_states=True).hidden_states[layer])
     assert len(model.wav2vec2.encoder.layers) == layer == model.config.num_hidden_layers
 
 
@@ -336,11 +340,9 @@ def test_a_hubert_encoder_is_read_as_it_is(kind, shape, tmp_path):
         encoder = hubert if kind is HubertModel else hubert.hubert
         hidden_states = model.eval().encode(audio)[0].last_hidden_state
         expected = encoder(audio, output_hidden_states=True).hidden_states[3]
-        if shape is LAYER_NORM:  # that front end adds up in another order (test_front_end.py)
-            assert (hidden_states - expected).abs().max() < 1e-5
-            encoder.feature_extractor = model.wav2vec2.feature_extractor
-            expected = encoder(audio, output_hidden_states=True).hidden_states[3]
-        assert torch.equal(hidden_states, expected)
+        assert (hidden_states - expected).abs().max() < 1e-5
+        use_our_sums(encoder, model)
+        assert torch.equal(hidden_states, encoder(audio, output_hidden_states=True).hidden_states[3])
 
 
 def test_saved_model_is_the_model(encoder_shape, tmp_path):

@@ -37,7 +37,7 @@ def test_classes_are_counted_and_those_that_a_split_lacks_are_named():
         "  train has no clip of sob: it cannot be learned",  # labels of test are withheld: nothing is lacking
     ]
     assert lacking_lines(KINDS, {"test": split([0, 0])}) == [
-        "  test has no clip of laugh, sob: its UAR will be over the others"
+        "  test has no clip of laugh, sob: its UAR will exclude it"
     ]
     enough = split([0, 1, 2] * 5)
     assert class_lines(KINDS, {"train": enough, "test": split([0, 1] * 5 + [2])})[1:] == [
