@@ -34,7 +34,7 @@ def pad(waveforms, extra: int = 0, value: float = 0.0):
 
 
 def use_our_sums(stock, model):
-    """Gives a stock encoder the parts that add up in another order: tests/test_front_end.py, tests/test_positions.py."""
+    """Gives a stock encoder the parts that add up in another order (test_front_end.py, test_positions.py)."""
     stock.feature_extractor = model.wav2vec2.feature_extractor
     stock.encoder.pos_conv_embed = model.wav2vec2.encoder.pos_conv_embed
 
