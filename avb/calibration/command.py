@@ -37,7 +37,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    from avb.calibration.model import calibrate  # here: --help needs no torch
+    from avb.calibration.model import calibrate  # here, so that --help does not import torch
 
     try:
         calibration = calibrate(

@@ -18,7 +18,7 @@ from avb.tasks import Task
 from calibration_avb import COVERAGES, TaskCalibration
 from pipeline_avb import softmax
 
-MEASURED_COVERAGE = 0.9  # for which coverage and size of sets are noted
+MEASURED_COVERAGE = 0.9  # the requested coverage at which `measure` reports
 MEASURED_FOLDS = 5
 TEMPERATURES = (0.05, 20.0)
 
@@ -26,9 +26,9 @@ TEMPERATURES = (0.05, 20.0)
 def calibrate_task(
     task: Task, logits: np.ndarray, labels: np.ndarray, speakers: Sequence[str] | None = None
 ) -> TaskCalibration:
-    """`fit_task` with what `measure` finds; a temperature that does not lower the ECE of speakers left out is not kept.
+    """Runs `fit_task` and `measure`; a temperature that raises the ECE on held-out speakers is replaced by 1.
 
-    Arguments as `fit_task`.
+    Arguments as in `fit_task`.
     """
     fitted, found = fit_task(task, logits, labels, speakers), measure(task, logits, labels, speakers)
     if found.get("ece", 0.0) > found.get("ece_raw", np.inf):
@@ -44,14 +44,14 @@ def fit_task(
     speakers: Sequence[str] | None = None,
     temperature: float | None = None,
 ) -> TaskCalibration:
-    """What `calibration.json` holds of a task.
+    """Fits the entry of a task in `calibration.json`.
 
     Args:
         task: one task.
-        logits: (clips, labels), of a regression the scores.
+        logits: (clips, labels); scores for regression.
         labels: (clips,) class indices, none missing; or (clips, labels) scores, NaN for missing.
-        speakers: each clip's; None where not known.
-        temperature: of a classification; None is the likeliest.
+        speakers: the speaker of each clip; None if unknown.
+        temperature: for classification; None fits it by maximum likelihood.
     """
     weights = _weights(len(labels), speakers)
     if task.kind == "regression":
@@ -69,7 +69,7 @@ def fit_task(
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """The temperature of least negative log-likelihood, `weights` (clips,) summing to one."""
+    """The temperature with the lowest negative log-likelihood; `weights` (clips,) sum to one."""
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
@@ -82,12 +82,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray)
 
 
 def thresholds(nonconformity: np.ndarray, weights: np.ndarray, largest: float) -> tuple[float, ...]:
-    """For each of `COVERAGES` the value that so large a share of clips, and one more, does not exceed.
+    """Conformal thresholds for `COVERAGES`: the smallest value that at least this share of the clips does not exceed.
+
+    The share counts one additional clip, which is always above the threshold.
 
     Args:
-        nonconformity: (clips,) how little the truth fits the prediction.
+        nonconformity: (clips,) how badly the prediction fits the target.
         weights: (clips,) positive.
-        largest: what stands where the clips are too few for the coverage.
+        largest: the threshold if there are too few clips for the coverage.
     """
     order = np.argsort(nonconformity, kind="stable")
     number = len(order)
@@ -104,12 +106,13 @@ def measure(
     speakers: Sequence[str] | None,
     temperature: float | None = None,
 ) -> dict[str, Any]:
-    """What `fit_task` is worth on speakers left out of it, fold by fold; arguments as there. Empty for a few speakers.
+    """Evaluates `fit_task` by cross-validation over speakers; arguments as there. Empty if there are too few speakers.
 
     Returns:
-        "coverage" asked for and "measured_coverage", all clips alike; "speakers_below", the share of speakers whose own
-        coverage is more than a tenth too low; of classes "set_size", the mean, and "ece" with and without the
-        temperature ("ece_raw"); of scores "interval_width", the mean.
+        "coverage", as requested, and "measured_coverage", over all clips with equal weight; "speakers_below", the share
+        of speakers whose own coverage is more than 0.1 below the requested one. Classification: "set_size" (mean), and
+        the expected calibration error with the temperature ("ece") and without it ("ece_raw"). Regression:
+        "interval_width" (mean).
     """
     units = [str(index) for index in range(len(labels))] if speakers is None else list(speakers)
     if len(set(units)) < 2 * MEASURED_FOLDS:
@@ -152,7 +155,7 @@ def measure(
 
 
 def _weights(number: int, speakers: Sequence[str] | None) -> np.ndarray:
-    """(clips,): each speaker's share is the same; they sum to one."""
+    """Weights (clips,) that sum to one and give each speaker the same total."""
     if speakers is None:
         return np.full(number, 1 / number)
     _, units, counts = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)

@@ -20,7 +20,7 @@ from avb.models import locate
 from avb.tasks import MultiTask, Task
 from calibration_avb import CALIBRATION_FILE, Calibration, TaskCalibration, weights_fingerprint
 
-FEWEST_CLIPS = 100  # below it a threshold for 90 % rests on ten clips
+FEWEST_CLIPS = 100  # with fewer, the threshold for 90 % depends on fewer than about ten clips
 
 
 def calibrate(
@@ -38,19 +38,19 @@ def calibrate(
     """Fits a model's calibration and writes it into its folder.
 
     Args:
-        model: a folder that train_avb.py wrote, or a model that comes with the project.
-        data_dir: the corpus, as in training; of a run's own corpus the run's splits are taken.
+        model: a folder written by train_avb.py, or a model shipped with the project.
+        data_dir: the corpus, as in training; on a run's own corpus, the run's splits are used.
         corpus: folder, emogator or hume_vb.
-        task: where it has several.
-        split: of speakers that the model was not trained on; train is refused.
-        device: of the model.
-        num_decode_workers: threads that decode.
-        strict: raise at a clip that cannot be read instead of leaving it out.
-        **options: of the corpus's `load` function, such as `label_columns`.
+        task: the task, if the corpus has several.
+        split: a split with speakers that the model was not trained on; train is refused.
+        device: the model's device.
+        num_decode_workers: number of threads that decode audio.
+        strict: raise an error for an unreadable clip instead of leaving it out.
+        **options: options of the corpus's `load` function, such as `label_columns`.
 
     Raises:
-        AvbError: the model or the corpus cannot be read, the model is no folder, its labels are not the corpus's, or
-            fewer than 100 clips have labels.
+        AvbError: the model or the corpus cannot be read, the model is not a folder, its labels differ from those of the
+            corpus, or fewer than 100 clips have labels.
     """
     folder = Path(locate(model))
     if not folder.is_dir():
@@ -96,14 +96,14 @@ def _calibrate_task(where: str, task: Task, labels: np.ndarray, scores: np.ndarr
             f"{where}: {labelled.sum()} clips have labels of {task.name}, but a calibration needs {FEWEST_CLIPS}; "
             "use a larger split (--split)"
         )
-    # The logarithm of a probability is a logit, less what is the same for all labels.
+    # The logarithm of a probability is the logit minus a constant that is the same for all labels.
     logits = np.log(np.maximum(scores, 1e-12)) if task.kind == "classification" else scores
     known = None if speakers is None else [name for name, has in zip(speakers, labelled, strict=True) if has]
     return calibrate_task(task, logits[labelled], labels[labelled], known)
 
 
 def _parts(task: Task | MultiTask, labels: np.ndarray, scores: np.ndarray):
-    """Name in the file, task, labels and scores of each part."""
+    """For each part: its name in the file, task, labels and scores."""
     if not isinstance(task, MultiTask):
         return [("", task, labels, scores)]
     names = [part.name for part in task.parts]
@@ -111,7 +111,7 @@ def _parts(task: Task | MultiTask, labels: np.ndarray, scores: np.ndarray):
 
 
 def _outputs(model: str, config, task: Task | MultiTask) -> list[int]:
-    """Which of the model's outputs belong to the corpus's labels, in their order."""
+    """Indices of the model's outputs, in the order of the corpus's labels."""
     outputs = [config.id2label[index] for index in range(config.num_labels)]
     if sorted(outputs) != sorted(task.labels) or (isinstance(task, MultiTask) and outputs != list(task.labels)):
         unknown = sorted(set(task.labels) ^ set(outputs))

@@ -32,7 +32,7 @@ from avb.run_files import CARD, CROSS_VALIDATION
 from pipeline_avb import TASK
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
-# The sample has the layout of HUME-VB, and is none of the corpora that there are names for.
+# The synthetic sample has the layout of HUME-VB but is not one of the named corpora.
 KNOWN = CORPORA | {"sample": KnownCorpus("synthetic sample", "", {"license": "apache-2.0"})}
 METRIC_TYPES = {"ccc": "ccc", "pearson": "pearsonr", "uar": "uar"} | {
     name: score.hub_type for name, score in (REGRESSION | CLASSIFICATION).items() if score.hub_type
@@ -49,19 +49,19 @@ def build_card(
     widget: Sequence[dict] = (),
     datasets: Sequence[str] = (),
 ) -> ModelCard:
-    """The card of a run.
+    """Builds the card of a run.
 
     Args:
-        run: what is known of it.
+        run: facts about the run.
         name: the model's name.
-        results: tables of results; one of them has the run's rows.
-        watts: mean power of the machine while it trained, as its owner states it; None says that nothing is known.
-        grams_per_kwh: carbon intensity of its electricity, g CO₂e per kWh, as stated.
-        widget: examples, as the Hub's metadata has them: `src`, `example_title`, `output`.
-        datasets: names on the Hub of what it was trained on.
+        results: tables of results; one of them contains the run's rows.
+        watts: mean power of the machine during training, as stated by its owner; None if unknown.
+        grams_per_kwh: stated carbon intensity of the electricity, g CO₂e per kWh.
+        widget: examples in the format of the Hub's metadata: `src`, `example_title`, `output`.
+        datasets: Hub names of the training data.
 
     Raises:
-        AvbError: no row of the tables is this run's, or a number is out of range.
+        AvbError: the tables contain no row of this run, or a number is out of range.
     """
     for argument, value in (("watts", watts), ("grams_per_kwh", grams_per_kwh)):
         if value is not None and not 0 < value < math.inf:
@@ -130,7 +130,7 @@ def build_card(
 def card_data(
     run: Run, name: str, grams: float | None = None, widget: Sequence[dict] = (), datasets: Sequence[str] = ()
 ) -> ModelCardData:
-    """The card's metadata: what the Hub searches, and each defined score in `model-index`."""
+    """The card's metadata: the fields that the Hub searches, and each defined score in `model-index`."""
     dataset = run.corpus or "unknown"
     known = KNOWN.get(dataset)
     evaluations = [
@@ -139,7 +139,7 @@ def card_data(
             task_name=section.task.name,
             dataset_type=dataset,
             dataset_name=known.title if known else dataset,
-            dataset_config=section.task.name,  # without it model-index would join the scores of several tasks
+            dataset_config=section.task.name,  # without it, model-index would merge the scores of several tasks
             dataset_split=section.split,
             metric_type=metric_type,
             metric_name=metric,
@@ -154,7 +154,7 @@ def card_data(
         source = "stated power × training time × stated carbon intensity, not metered"
         optional["co2_eq_emissions"] = {"emissions": float(f"{grams:.3g}"), "source": source}
     encoder = EXTRACTORS.get(run.encoder or "", run.encoder) or ""
-    if encoder.count("/") == 1:  # a Hub name; folders have lost theirs by now
+    if encoder.count("/") == 1:  # a Hub name; paths of folders were cut to their last part
         optional |= {"base_model": encoder, "base_model_relation": "finetune"}
     if evaluations:
         optional |= {"eval_results": evaluations, "model_name": name}
@@ -179,20 +179,21 @@ def write_card(
     datasets: Sequence[str] = (),
     benchmark: str | None = None,
 ) -> Path:
-    """Writes the card of a run's folder into it, as README.md.
+    """Writes the card of a run to README.md in its folder.
 
     Args:
-        folder: written by train_avb.py; config.json is enough for a card that says how little is known.
-        name: None is the folder's name.
+        folder: folder written by train_avb.py; config.json is enough for a card, which then says "unknown" elsewhere.
+        name: the model's name; None for the folder's name.
         results: see `build_card`.
         watts: see `build_card`.
         grams_per_kwh: see `build_card`.
-        examples: clips to show with the model's scores; they are copied into the folder and are pushed with it.
+        examples: clips to show with the model's scores; they are copied into the folder and pushed with it.
         datasets: see `build_card`.
         benchmark: see `avb.cards.evaluations.write_evaluations`.
 
     Raises:
-        AvbError: the folder holds no model, an example cannot be read; or see `build_card` and `write_evaluations`.
+        AvbError: the folder contains no model, or an example cannot be read; see also `build_card` and
+            `write_evaluations`.
     """
     folder = Path(folder)
     run = read_run(folder)
@@ -208,7 +209,7 @@ def write_card(
 
 
 def widget_examples(folder: Path, clips: Sequence[str | Path]) -> list[dict]:
-    """Clips with the scores that the model of the folder gives them, highest first, as `widget` metadata."""
+    """`widget` metadata: the clips with their scores from the folder's model, highest first."""
     if not clips:
         return []
     pipe = load(str(folder), device="cpu")
@@ -216,7 +217,7 @@ def widget_examples(folder: Path, clips: Sequence[str | Path]) -> list[dict]:
     for clip in map(Path, clips):
         if clip.suffix.lower() not in EXAMPLE_SUFFIXES:
             raise AvbError(f"--example {clip}: the Hub plays {', '.join(EXAMPLE_SUFFIXES)}")
-        scores = pipe(str(clip))  # before it is copied: a clip that cannot be read stays out of the folder
+        scores = pipe(str(clip))  # before the copy, so that an unreadable clip is not copied
         target = make_folder(folder / "examples") / clip.name
         if target.resolve() != clip.resolve():
             shutil.copyfile(clip, target)

@@ -28,7 +28,7 @@ from calibration_avb import CALIBRATION_FILE
 
 @dataclass(frozen=True)
 class Point:
-    """A line of the list: what is looked for, whether it is there, and what to do where it is not."""
+    """A line of the list: what is checked, whether it is met, and how to fix it if not."""
 
     name: str
     is_met: bool
@@ -43,10 +43,10 @@ class Point:
 
 
 def check_release(folder: str | Path) -> list[Point]:
-    """All points of a finished run's folder.
+    """Checks all points in the folder of a finished run.
 
     Raises:
-        AvbError: the folder holds no run.
+        AvbError: the folder contains no run.
     """
     folder = Path(folder)
     return [*_points(folder, read_run(folder))]
@@ -91,7 +91,7 @@ def _points(folder: Path, run: Run) -> Iterator[Point]:
 
 
 def _is_calibrated(folder: Path) -> bool:
-    """Whether there is a calibration that was fitted to these weights: nothing uses one of other weights."""
+    """Whether there is a calibration fitted to these weights; one fitted to other weights is never used."""
     if not (folder / CALIBRATION_FILE).is_file():
         return False
     try:
@@ -109,7 +109,7 @@ def _tried(name: str, look) -> Point:
 
 
 def _read_card(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Text and metadata of the card; both empty where there is none that can be read."""
+    """Text and metadata of the card; both are empty if there is no readable card."""
     try:
         card = ModelCard.load(folder / CARD)
     except (OSError, ValueError, yaml.YAMLError):
@@ -118,7 +118,7 @@ def _read_card(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _is_current(run: Run, data: dict[str, Any]) -> bool:
-    """Whether each score of the card's model-index is the one on file."""
+    """Whether each score in the card's model-index matches metrics.json."""
     found = {
         (result["dataset"]["split"], result["task"]["name"], metric["name"]): metric["value"]
         for model in data.get("model-index", [])

@@ -66,7 +66,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    # Here: --help needs no torch.
+    # Imported here, so that --help does not import torch.
     from avb.cards.card import write_card
     from avb.cards.checking import check_release
     from avb.cards.push import push_folder

@@ -18,19 +18,19 @@ from avb.cards.run import Run
 from avb.errors import AvbError
 from avb.files import make_folder, write_text
 
-SPLIT = "test"  # a leaderboard compares what nothing was chosen by
+SPLIT = "test"  # a leaderboard compares scores on a split that selected nothing
 
 
 def write_evaluations(folder: Path, run: Run, benchmark: str) -> Path:
-    """Writes the run's test score, one file per benchmark's task.
+    """Writes the run's test score, one file per task of a benchmark.
 
     Args:
-        folder: of the run.
-        run: what is known of it.
-        benchmark: ORG/DATASET:TASK, a benchmark on the Hub and the task of its eval.yaml.
+        folder: the run's folder.
+        run: facts about the run.
+        benchmark: ORG/DATASET:TASK, a benchmark on the Hub and a task from its eval.yaml.
 
     Raises:
-        AvbError: `benchmark` is no such name, or the run's test split was not scored, or is several tasks'.
+        AvbError: `benchmark` is not such a name, or the test split has no score, or has scores of several tasks.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+):([\w.-]+)", benchmark)
     if match is None:

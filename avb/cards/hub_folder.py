@@ -27,21 +27,21 @@ from pipeline_avb import TASK, VocalBurstPipeline
 NEEDED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 CARD_FILES = (CARD, METRICS, TRAIN_SET)  # the card, and the files that hold the numbers it shows
 EVALUATIONS = ".eval_results"  # folder of scores on benchmarks that are registered on the Hub
-REPO_PLACEHOLDER = "ORG/THIS-MODEL"  # stands in a card for the repository, which is not known before the push
+REPO_PLACEHOLDER = "ORG/THIS-MODEL"  # placeholder in a card for the repository, which is unknown until the push
 
 
 def save_hub_folder(model: PreTrainedModel, feature_extractor, folder: str | os.PathLike) -> Path:
     """Writes a trained model as the Hub serves it: `hub_files(folder)`, except for the card.
 
-    Each file is complete before it takes the place of an older one of its name.
+    Each file is complete before it replaces an older file of the same name.
 
     Args:
-        model: `Wav2Vec2ForVocalBurst` or a baseline; its config's `auto_map` and `custom_pipelines` are set.
-        feature_extractor: that of the model; its `auto_map` is set.
-        folder: made if need be.
+        model: `Wav2Vec2ForVocalBurst` or a baseline; sets `auto_map` and `custom_pipelines` in its config.
+        feature_extractor: the model's feature extractor; sets its `auto_map`.
+        folder: created if it does not exist.
 
     Raises:
-        AvbError: the folder cannot be made or written.
+        AvbError: the folder cannot be created or written.
     """
     folder = make_folder(folder)
     model_class, config_class, extractor_class = map(_reference, (model, model.config, feature_extractor))
@@ -55,7 +55,7 @@ def save_hub_folder(model: PreTrainedModel, feature_extractor, folder: str | os.
     }
     feature_extractor.auto_map = {"AutoFeatureExtractor": extractor_class}
     with TemporaryDirectory(dir=folder, prefix="hub-") as temporary:
-        # One file, whatever the size: what is announced for the Hub has the same names for every model.
+        # One file, whatever its size, so that the names of the uploaded files are the same for every model.
         model.save_pretrained(temporary, max_shard_size="1TB")
         feature_extractor.save_pretrained(temporary)
         for module in (type(model), type(model.config), type(feature_extractor), VocalBurstPipeline):
@@ -66,10 +66,10 @@ def save_hub_folder(model: PreTrainedModel, feature_extractor, folder: str | os.
 
 
 def hub_files(folder: str | os.PathLike) -> list[str]:
-    """Names of the files of a finished run that belong on the Hub; the card first, then what a model needs, then code.
+    """Names of a finished run's files that belong on the Hub: first the card, then the model's files, then the code.
 
     Raises:
-        AvbError: the folder holds no finished model, or lacks a file that its own config.json asks for.
+        AvbError: the folder contains no finished model, or lacks a file that its config.json refers to.
     """
     folder = Path(folder)
     missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
@@ -95,7 +95,7 @@ def hub_files(folder: str | os.PathLike) -> list[str]:
 
 
 def _export_files(folder: Path) -> list[str]:
-    """Those of `onnx/`, where it was made of these weights."""
+    """The files of `onnx/`, if there are any; raises AvbError if they were exported from other weights."""
     report = folder / HUB_FOLDER / REPORT_FILE
     if not report.is_file():
         return []
@@ -108,14 +108,14 @@ def _export_files(folder: Path) -> list[str]:
 
 
 def _reference(instance: object) -> str:
-    """A class as `auto_map` writes it: module_file.ClassName."""
+    """The class of `instance` in the notation of `auto_map`: module_file.ClassName."""
     return f"{type(instance).__module__.rpartition('.')[2]}.{type(instance).__name__}"
 
 
 def _copy_code(module: str, folder: Path):
-    """Copies the file of an imported module, and those it imports relatively: from its package, or the project's root.
+    """Copies the file of an imported module and of its relative imports, from its package or the project's root.
 
-    Transformers' own `custom_object_save` looks beside the file only, where the baselines' share of the code is not.
+    Transformers' own `custom_object_save` searches only the file's folder, which lacks the code that baselines share.
     """
     source = Path(inspect.getfile(sys.modules[module]))
     if (folder / source.name).exists():

@@ -28,18 +28,18 @@ _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"
 
 
 def open_repository(repo_id: str, private: bool = True, repo_type: str = "model") -> str:
-    """Sees to it that a model can be pushed: a token, and a repository it may write to, made if it is not there.
+    """Ensures that a model can be pushed: checks the token, and creates the repository if it does not exist.
 
     Args:
         repo_id: ORG/NAME, or NAME for the token's own namespace.
-        private: of a new repository; one that exists keeps what it is.
-        repo_type: `model`, or `space` for a static one.
+        private: create a new repository as private; the visibility of an existing one is never changed.
+        repo_type: `model`, or `space` for a static Space.
 
     Returns:
         The repository's full name.
 
     Raises:
-        AvbError: there is no token, it may not write there, or the repository is public and `private` is asked for.
+        AvbError: there is no token, it has no write access, or the repository is public although `private` is set.
     """
     with _clear_errors(repo_id):
         api = HfApi()
@@ -61,23 +61,23 @@ def push_folder(
     web_space: str | None = None,
     ort_dir: str | Path | None = None,
 ) -> str | None:
-    """Prints what belongs on the Hub of a folder, and uploads that.
+    """Lists the files of a folder that belong on the Hub, and uploads them.
 
     Args:
-        folder: of a finished run, with its card.
-        repo_id: ORG/NAME, made if it is not there.
-        private: of a new repository.
-        dry_run: only print; nothing is asked of the Hub.
-        ask: wait for a yes on the terminal after the list.
-        web_space: ORG/NAME of a static Space that gets the page on which the model runs in a browser.
-        ort_dir: where that page's runtime lies; None has npm fetch it.
+        folder: folder of a finished run, with its card.
+        repo_id: ORG/NAME, created if it does not exist.
+        private: see `open_repository`.
+        dry_run: only print the list; sends no request to the Hub.
+        ask: after the list, wait for a yes on the terminal.
+        web_space: ORG/NAME of a static Space for the page that runs the model in the browser.
+        ort_dir: folder with that page's runtime; None downloads it with npm.
 
     Returns:
-        The commit's address; None where nothing was uploaded.
+        The commit's URL; None if nothing was uploaded.
 
     Raises:
-        AvbError: the folder is not finished, a file looks like a pickle, the card is refused, the answer was no, or the
-            Hub cannot be reached or says no.
+        AvbError: the folder is not finished, a file looks like a pickle, the Hub rejects the card, the user declined,
+            or the Hub cannot be reached or refuses the push.
     """
     folder = Path(folder)
     files = files_to_push(folder)
@@ -118,7 +118,7 @@ def _announce(repo_id: str, private: bool, folder: Path, files: list[str]):
 def _commit(
     repo_id: str, repo_type: str, folder: Path, files: list[str], message: str, other: dict[str, bytes] | None = None
 ) -> str:
-    """One commit of a folder's files, of which some have other content than on disk; its address."""
+    """Commits a folder's files at once and returns the commit's URL; `other` replaces the contents of some files."""
     contents = {name: folder / name for name in files} | (other or {})
     with _clear_errors(repo_id):
         operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
@@ -128,7 +128,7 @@ def _commit(
 
 
 def files_to_push(folder: Path) -> list[str]:
-    """`avb.cards.hub_folder.hub_files`, and the example clips that the card shows.
+    """The files of `avb.cards.hub_folder.hub_files` and the example clips that the card shows.
 
     Raises:
         AvbError: the folder lacks a file or its card, or a file looks like a pickle.
@@ -153,7 +153,7 @@ def files_to_push(folder: Path) -> list[str]:
 
 
 def looks_like_pickle(path: Path) -> bool:
-    """By its name, or by how pickles (and PyTorch's archives of them, which are zip files) begin."""
+    """Checks the file's suffix and its first bytes, for pickles and PyTorch's zip archives of pickles."""
     with open(path, "rb") as file:
         start = file.read(4)
     is_pickle = len(start) > 1 and start[0] == 0x80 and start[1] in (2, 3, 4, 5)
@@ -171,7 +171,7 @@ def _ask():
 
 @contextmanager
 def _clear_errors(repo_id: str) -> Iterator[None]:
-    """Turns what the Hub's client raises into one line that says what to do."""
+    """Turns the errors of the Hub's client into an AvbError of one line that says what to do."""
     try:
         yield
     except LocalTokenNotFoundError as error:
@@ -184,7 +184,7 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
         raise AvbError("the Hub client is offline: unset HF_HUB_OFFLINE to push") from error
     except HfHubHTTPError as error:
         raise AvbError(_explain(error.response.status_code, repo_id, error)) from error
-    except (HTTPError, RuntimeError) as error:  # the client wraps what happens in an upload's thread
+    except (HTTPError, RuntimeError) as error:  # the client wraps errors of its upload threads
         cause = error.__cause__ if isinstance(error, RuntimeError) else error
         if isinstance(cause, HfHubHTTPError):
             raise AvbError(_explain(cause.response.status_code, repo_id, cause)) from error

@@ -29,13 +29,13 @@ class Run:
     """The files of a run's folder.
 
     Attributes:
-        config: of config.json.
-        metrics: of metrics.json; without a task and scores where there is none.
-        recipe: of recipe.yaml, without paths: of those that matter the last part is kept.
-        versions: of versions.json; empty where there is none, as the two around it.
-        train_set: of train_set.json.
-        rejection: how well calibration.json tells bursts from other sounds, as it was measured; empty where it was not.
-        corpus: hume_vb, emogator, folder, or sample for the synthetic one; None where it is unknown.
+        config: contents of config.json.
+        metrics: contents of metrics.json; without task and scores if there is no such file.
+        recipe: contents of recipe.yaml, without private arguments; other paths are cut to their last part.
+        versions: contents of versions.json. `recipe`, `versions` and `train_set` are empty if there is no such file.
+        train_set: contents of train_set.json.
+        rejection: measured performance of calibration.json in rejecting other sounds; empty if not measured.
+        corpus: hume_vb, emogator, folder, or sample for the synthetic sample; None if unknown.
     """
 
     config: dict
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def has_encoder(self) -> bool:
-        """Whether it is the paper's model, on whatever kind of encoder, not a baseline."""
+        """Whether it is the paper's model, with any kind of encoder, and not a baseline."""
         return self.config["model_type"].endswith(SUFFIX)
 
     @property
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """regression, classification, or multitask for several of them."""
+        """regression, classification, or multitask for several tasks."""
         return {"ce": "classification", MULTITASK: "multitask"}.get(self.config["loss"], "regression")
 
     @property
@@ -68,44 +68,44 @@ class Run:
 
     @property
     def sections(self) -> list[TaskScores]:
-        """Scores split by split, and of several tasks one by one; a task without labels on a split is left out."""
+        """Scores per split and task; a task without labels on a split is left out."""
         found = [part for split in self.metrics.scored_splits for part in self.metrics.task_scores(split)]
         return [part for part in found if part.is_scored]
 
     @property
     def withheld(self) -> list[str]:
-        """Splits that were predicted and have no labels."""
+        """Splits that were predicted but have no labels."""
         return [split for split in self.metrics.splits if not self.metrics.is_scored(split)]
 
     @property
     def encoder(self) -> str | None:
-        """As the recipe names it; of a path the last part."""
+        """The encoder's name in the recipe; the last part of a path."""
         return self.setting("encoder") if self.has_encoder else None
 
     @property
     def encoder_kind(self) -> str | None:
-        """`WavLM`, say; None where there is no encoder."""
+        """The kind of encoder, for example `WavLM`; None if there is no encoder."""
         found = trained_class(self.config["model_type"])
         return found.config_class.kind if found else None
 
     @property
     def encoder_is_random(self) -> bool:
-        """Whether it started from random weights: it was made of a YAML file of its fields."""
+        """Whether the encoder started from random weights: it was built from a YAML file of config fields."""
         return (self.encoder or "").endswith(SUFFIXES)
 
     @property
     def freeze(self) -> str | None:
-        """What was frozen in training: encoder, feature_encoder or none; None where it is unknown."""
+        """What was frozen in training: encoder, feature_encoder or none; None if unknown."""
         return self.setting("freeze") if self.has_encoder else None
 
     @property
     def selects_epoch(self) -> bool:
-        """Whether the epoch that is kept is the best one on validation."""
+        """Whether the best epoch on validation was kept."""
         return bool(self.setting("load_best_model_at_end"))
 
     @property
     def preset(self) -> str | None:
-        """authors or recommended where the run has that preset's marks, none for any mixture, None where unknown."""
+        """authors or recommended if the run has that preset's settings, none for any mixture, None if unknown."""
         if self.freeze is None:
             return None
         masked = [self.config[name] for name in ("masked_pooling", "masked_group_norm")]
@@ -116,17 +116,17 @@ class Run:
 
     @property
     def is_release(self) -> bool:
-        """Whether it saw every clip of the HUME-VB release, in training and in each split that is scored."""
+        """Whether the training set and each scored split contain every clip of the HUME-VB release."""
         scored = {split: scores["num_clips"] for split, scores in self.metrics.scored_splits.items()}
         return is_release(self.corpus, {"train": self.metrics.train_clips} | scored)
 
     def setting(self, name: str):
-        """An argument's value in this run; None where the recipe is not on file."""
+        """An argument's value in this run; None if there is no recipe."""
         return self.recipe.get(name, _DEFAULTS[name]) if self.recipe else None
 
 
 def read_run(folder: str | Path) -> Run:
-    """Reads the folder of a run, whole or in part: only config.json has to be there.
+    """Reads the folder of a run; only config.json is required.
 
     Raises:
         AvbError: there is no config.json of a vocal-burst model, or a file cannot be read.
@@ -142,11 +142,11 @@ def read_run(folder: str | Path) -> Run:
     metrics = read_metrics(folder) if (folder / METRICS).is_file() else Metrics(task="", metric="", labels=[])
     versions, train_set = read_facts(folder, VERSIONS), read_facts(folder, TRAIN_SET)
     recipe = read_yaml(folder / RECIPE) if (folder / RECIPE).is_file() else {}
-    # Older runs say in recipe.yaml only what they were trained on.
+    # Older runs record their corpus only in recipe.yaml.
     corpus = metrics.corpus or (corpus_name(**_corpus(recipe)) if recipe else None)
     private = set(names_with("private"))
     kept = {
-        name: value if name.endswith("_pattern") else _without_folders(value)  # "/([a-z]+)_" is no path
+        name: value if name.endswith("_pattern") else _without_folders(value)  # "/([a-z]+)_" is not a path
         for name, value in recipe.items()
         if name not in private
     }
@@ -169,7 +169,7 @@ def _corpus(recipe: dict) -> dict:
 
 
 def _without_folders(value):
-    """A path's last part, also in a list; anything else as it is."""
+    """Cuts a path, also in a list, to its last part; returns anything else unchanged."""
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
     is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("./", "../", "~")))

@@ -27,8 +27,8 @@ from calibration_avb import CALIBRATION_FILE
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 MAX_BYTES = 16 * 2**20
-TOLERANCE = 0.01  # of a score, on a second of noise: half precision must not change a prediction
-USE = re.compile(r"## Use\n.*?(?=^## )", re.DOTALL | re.MULTILINE)  # in a card: the Hub does not have this model
+TOLERANCE = 0.01  # largest change of a score on a second of noise: half precision must not change a prediction
+USE = re.compile(r"## Use\n.*?(?=^## )", re.DOTALL | re.MULTILINE)  # replaced in the card: this model is not on the Hub
 HOW_TO_USE = """## Use
 
 The model is shipped with the project, in half precision, and needs no network:
@@ -58,7 +58,7 @@ def ship(run: str | os.PathLike, name: str) -> Path:
     with TemporaryDirectory(dir=FOLDER, prefix=".") as temporary:
         assert isinstance(model, PreTrainedModel)  # an export has no model.safetensors
         model.to(torch.float16).save_pretrained(temporary)
-        for path in Path(temporary).glob("*.py"):  # the project's own code reads it
+        for path in Path(temporary).glob("*.py"):  # the project's own code loads the model
             path.unlink()
         for file in set(FILES) - {"config.json", "model.safetensors"}:
             shutil.copyfile(run / file, Path(temporary, file))
@@ -72,7 +72,7 @@ def ship(run: str | os.PathLike, name: str) -> Path:
             raise AvbError(f"{run}: half precision changes its scores by {difference:.3g}, too much for shipping")
         shutil.rmtree(FOLDER / name, ignore_errors=True)
         os.chmod(shutil.move(temporary, FOLDER / name), 0o755)
-        Path(temporary).mkdir()  # the context removes it
+        Path(temporary).mkdir()  # the context manager removes it
     for path in (FOLDER / name).iterdir():
         path.chmod(0o644)
     card = str(build_card(read_run(run), name)).replace(REPO_PLACEHOLDER, name).rstrip() + "\n"

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from avb.export.page_folder import build_page
 
-PICTURE = "picture.png"  # of the page, one of its files
-_HEADING = "\n## Model\n"  # of a card: the page stands in front of it
+PICTURE = "picture.png"  # the page's picture, one of its files
+_HEADING = "\n## Model\n"  # in a card: the page's section goes before it
 _SECTION = """
 ## Try it
 
@@ -24,11 +24,11 @@ _SECTION = """
 
 @contextmanager
 def built_space(folder: str | os.PathLike, repo_id: str, ort_dir: str | os.PathLike | None = None):
-    """The page of a model, in a folder that is gone afterwards.
+    """Builds the page of a model in a temporary folder.
 
     Args:
-        folder: of the model.
-        repo_id: the model's repository, which the Space names.
+        folder: the model's folder.
+        repo_id: the model's repository, to which the page links.
         ort_dir: see `build_page`.
 
     Raises:
@@ -41,12 +41,12 @@ def built_space(folder: str | os.PathLike, repo_id: str, ort_dir: str | os.PathL
 
 
 def page_files(page: Path) -> list[str]:
-    """Names of the page's files, README.md among them."""
+    """Names of the page's files, including README.md."""
     return sorted(path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file())
 
 
 def link_space(card: str, space_id: str | None) -> str:
-    """A card with its section about the page, in the place of an older one; without a Space as it is."""
+    """Adds the section about the page to a card, replacing an older one; without a Space, the card is unchanged."""
     if space_id is None:
         return card
     url = f"https://huggingface.co/spaces/{space_id}"

@@ -33,7 +33,7 @@ def model_table(run: Run) -> str:
             else "none"
         )
         last = config["encoder_layer"]
-        is_weighed = config.get("use_weighted_layer_sum", False)  # folders of older versions do not say
+        is_weighed = config.get("use_weighted_layer_sum", False)  # missing in folders of older versions
         rank = run.setting("lora_rank")
         rows += [
             ("kind of encoder", run.encoder_kind or "unknown"),
@@ -55,7 +55,7 @@ def score_table(scores: dict) -> str:
     keys = [key for key in _SCORES if key in scores]
     header = ["score", "value", "95 % interval"]
     rows = [[_SCORES[key], *_score_and_interval(scores, key)] for key in keys]
-    if "chance" in scores:  # metrics.json of older versions does not say
+    if "chance" in scores:  # missing in metrics.json of older versions
         header.append("chance")
         for key, row in zip(keys, rows, strict=True):
             row.append(number(scores["chance"]) if key in _HAVE_CHANCE else "")
@@ -63,7 +63,7 @@ def score_table(scores: dict) -> str:
 
 
 def rejection_table(measured: dict) -> str:
-    """Bursts kept and false alarms of a rejection at each operating point; empty if nothing was measured."""
+    """Bursts kept and false alarms at each operating point of the rejection; empty if nothing was measured."""
     rates = [int(key.removeprefix("kept_at_")) for key in measured if key.startswith("kept_at_")]
     if not rates:
         return ""
@@ -77,7 +77,7 @@ def rejection_table(measured: dict) -> str:
 
 
 def label_table(scores: dict) -> str:
-    """The scores of one split, label by label."""
+    """The scores of one split, per label."""
     per_label = scores["per_label"]
     keys = [key for key in _LABEL_SCORES if key in next(iter(per_label.values()))]
     header, rows = ["label"], []
@@ -108,7 +108,7 @@ def _train_table(labels: dict[str, dict]) -> str:
 
 
 def seeds_table(row: Result, rows: Iterable[Result]) -> str:
-    """All seeds of a row's recipe, on the same clips and with the same changes; empty if there is only one."""
+    """All seeds of the row's recipe, on the same clips and with the same changes; empty if there is only one seed."""
     names = ("recipe", "changes", "corpus", "data_dir", "train_clips", "task", "metric")
     alike = [other for other in rows if all(getattr(other, name) == getattr(row, name) for name in names)]
     cells = [

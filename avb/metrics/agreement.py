@@ -10,17 +10,18 @@ from avb.tasks import MISSING_CLASS, Task, majority_class
 
 
 def rater_agreement(task: Task, ratings: Sequence[np.ndarray]) -> float:
-    """The task's metric of each rating against what the clip's other raters say, over all ratings that have others.
+    """Computes the task's metric of each rating against the clip's other raters, over all clips with several raters.
 
-    What the others say is the mean of their scores, or their most frequent class (of equally frequent ones the first in
-    the task's order). A model is compared with all raters, who are less noisy than all but one: it may be a bit better.
+    The other raters are combined to the mean of their scores, or to their most frequent class (in a tie, the first in
+    the task's order). A model is compared with all raters combined, which is less noisy than all but one, so it may
+    score slightly higher.
 
     Args:
         task: one task.
-        ratings: for each clip (raters,) class indices, or (raters, labels) scores, NaN where a rater gave none.
+        ratings: for each clip, (raters,) class indices, or (raters, labels) scores, NaN where a rater gave none.
 
     Returns:
-        Mean CCC over labels, or UAR over the classes that raters gave; NaN where no clip has two raters.
+        Mean CCC over labels, or UAR over the classes that raters gave; NaN if no clip has two raters.
     """
     one, others = [], []
     for clip in ratings:
@@ -41,7 +42,7 @@ def rater_agreement(task: Task, ratings: Sequence[np.ndarray]) -> float:
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
-    """(labels,) of (raters, labels), NaN where none gave a score."""
+    """Mean over raters, (raters, labels) -> (labels,); NaN where no rater gave a score."""
     known = ~np.isnan(scores)
     with np.errstate(invalid="ignore"):
         return np.where(known, scores, 0).sum(axis=0) / known.sum(axis=0)

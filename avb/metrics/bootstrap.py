@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 INTERVAL_PERCENTILES = (2.5, 97.5)  # a 95 % interval
-RESAMPLED_COUNTS_AT_ONCE = 2**22  # float64: 32 MiB, however many resamples are asked for
+RESAMPLED_COUNTS_AT_ONCE = 2**22  # float64: 32 MiB, for any number of resamples
 
 Unit = Literal["speaker", "group", "clip"]
 
 
 class Units(NamedTuple):
-    """The unit of each clip; `names` is None where each clip is its own."""
+    """The resampling unit of each clip; `names` is None if each clip is its own unit."""
 
     kind: Unit
     names: list[str] | None
@@ -31,12 +31,12 @@ BY_CLIP = Units("clip", None)
 def resampling_units(
     ids: Sequence[str], speakers: Sequence[str] | None = None, groups: Sequence[str] | None = None
 ) -> Units:
-    """Speakers, or the groups of `--group_pattern` where no speaker is known; a clip without one is its own.
+    """Speakers, or the groups of `--group_pattern` if no speaker is known; a clip without one is its own unit.
 
     Args:
-        ids: of the clips.
-        speakers: each clip's, "" where it is unknown.
-        groups: likewise.
+        ids: the clips' ids.
+        speakers: the speaker of each clip, "" if unknown.
+        groups: the group of each clip, likewise.
     """
     known: list[tuple[Unit, Sequence[str] | None]] = [("speaker", speakers), ("group", groups)]
     for kind, names in known:
@@ -46,13 +46,13 @@ def resampling_units(
 
 
 def units_of_clips(clips: "Dataset") -> Units:
-    """Those of decoded rows."""
+    """The `resampling_units` of decoded rows."""
     known = {name: clips[name][:] if name in clips.column_names else None for name in ("speaker", "group")}
     return resampling_units(clips["id"][:], known["speaker"], known["group"])
 
 
 def unit_indices(groups: Sequence | np.ndarray | None, has_label: np.ndarray) -> np.ndarray:
-    """Resampling unit of each labelled clip, (labelled clips,), numbered from 0 in order of appearance."""
+    """Resampling unit of each labelled clip, (labelled clips,), numbered from 0 in the order of first occurrence."""
     if groups is None:
         return np.arange(has_label.sum())
     if len(groups) != len(has_label):
@@ -65,7 +65,7 @@ def unit_indices(groups: Sequence | np.ndarray | None, has_label: np.ndarray) ->
 
 
 def resampled_sums(columns: np.ndarray, units: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
-    """Sums of `columns` (clips, columns) over each bootstrap resample, (resamples, columns); NaN below two units."""
+    """Sums of `columns` (clips, columns) over each bootstrap resample, (resamples, columns); NaN for < 2 units."""
     num_units = len(np.unique(units))
     if num_units < 2:
         return np.full((num_resamples, columns.shape[1]), np.nan)
@@ -86,7 +86,7 @@ def resampled_sums(columns: np.ndarray, units: np.ndarray, num_resamples: int, s
 
 
 def interval(values: np.ndarray) -> np.ndarray:
-    """Lower and upper bound, (2, ...), of resampled scores (resamples, ...)."""
+    """Lower and upper bound, (2, ...), of the interval of resampled scores (resamples, ...)."""
     low, high = INTERVAL_PERCENTILES
     too_few = np.isnan(values).mean(axis=0) > 1 - (high - low) / 100
     bounds = np.nanpercentile(np.where(too_few, 0.0, values), INTERVAL_PERCENTILES, axis=0)

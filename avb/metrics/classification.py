@@ -8,18 +8,18 @@ from avb.tasks import MISSING_CLASS
 
 
 def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
-    """How often class i (row) was called class j (column).
+    """Counts how often class i (row) was predicted as class j (column).
 
     Args:
         y_true: class indices, (clips,); clips with -100 are left out.
         y_pred: predicted class indices, (clips,).
-        num_labels: number of classes; by default one more than the highest index that occurs.
+        num_labels: number of classes; default: one more than the highest index that occurs.
 
     Returns:
-        Counts of shape (num_labels, num_labels), integers.
+        Integer counts, (num_labels, num_labels).
 
     Raises:
-        ValueError: an array is not (clips,) integers, the lengths differ, or an index lies outside 0 .. num_labels - 1.
+        ValueError: an array is not (clips,) integers, the lengths differ, or an index is outside 0 .. num_labels - 1.
 
     >>> confusion_matrix([0, 0, 1, -100], [0, 1, 1, 1])
     array([[1, 1],
@@ -33,7 +33,7 @@ def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | Non
 def recalls(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> np.ndarray:
     """Recall of each class, (num_labels,): true positives / clips of that class; NaN for a class not in y_true.
 
-    Arguments and errors as `confusion_matrix`.
+    Arguments and errors as in `confusion_matrix`.
     """
     confusion = confusion_matrix(y_true, y_pred, num_labels)
     return np.diagonal(confusion) / confusion.sum(axis=1)
@@ -42,8 +42,8 @@ def recalls(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None)
 def uar(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
     """Unweighted average recall: the mean recall over the classes that occur in y_true.
 
-    A class without a clip has no recall and is left out of the mean, so chance is 1 / (classes that occur). NaN for no
-    clip at all. Arguments and errors as `confusion_matrix`.
+    A class without clips has no recall and is left out of the mean, so chance is 1 / (number of classes that occur).
+    NaN if there are no clips. Arguments and errors as in `confusion_matrix`.
 
     >>> uar([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1])  # the mean of 3/4 and 1/2
     0.625
@@ -52,10 +52,10 @@ def uar(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> 
 
 
 def wilson_interval(hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
-    """95 % interval of a share of independent clips, lower and upper (2, ...), as Wilson (1927, JASA 22, 209-212).
+    """95 % interval of a share of independent clips, lower and upper bound (2, ...) (Wilson 1927, JASA 22, 209-212).
 
-    (p + z² / 2n ± z √(p (1 - p) / n + z² / 4n²)) / (1 + z² / n), with p = hits / counts, n = counts, z = 1.96; NaN for
-    no clip. Of 3 hits in 3 clips a bootstrap would say that nothing else can happen.
+    (p + z² / 2n ± z √(p (1 - p) / n + z² / 4n²)) / (1 + z² / n), with p = hits / counts, n = counts, z = 1.96; NaN if
+    there are no clips. For 3 hits in 3 clips, the bootstrap interval would be [1, 1].
 
     >>> wilson_interval(3, 3).round(2).tolist()
     [0.44, 1.0]
@@ -69,16 +69,16 @@ def wilson_interval(hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
 
 @quiet
 def accuracy(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
-    """Share of clips whose class is right; NaN for no clip. Arguments and errors as `confusion_matrix`."""
+    """Share of clips whose class is correct; NaN if there are none. Arguments and errors as in `confusion_matrix`."""
     confusion = confusion_matrix(y_true, y_pred, num_labels)
     return float(np.trace(confusion) / confusion.sum())
 
 
 @quiet
 def macro_f1(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None = None) -> float:
-    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); arguments and errors as `confusion_matrix`.
+    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); arguments and errors as in `confusion_matrix`.
 
-    As in scikit-learn, the mean is over the classes that occur in y_true or y_pred; NaN for no clip.
+    As in scikit-learn, the mean is over the classes that occur in y_true or y_pred; NaN if there are no clips.
     """
     confusion = confusion_matrix(y_true, y_pred, num_labels)
     return float(mean_over_defined(2 * np.diagonal(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))))
@@ -91,14 +91,14 @@ def mean_over_defined(values: np.ndarray) -> np.ndarray:
 
 
 def expected_calibration_error(y_true: ArrayLike, probabilities: ArrayLike, num_bins: int = 15) -> float:
-    """Σ over bins of confidence: share of clips · |accuracy - mean confidence| (Guo et al. 2017, arXiv:1706.04599).
+    """Σ over confidence bins: share of clips · |accuracy - mean confidence| (Guo et al. 2017, arXiv:1706.04599).
 
     Args:
         y_true: class indices, (clips,); clips with -100 are left out.
         probabilities: (clips, labels).
-        num_bins: bins of equal width; bin b holds confidences in ((b - 1) / num_bins, b / num_bins].
+        num_bins: bins of equal width; bin b contains confidences in ((b - 1) / num_bins, b / num_bins].
 
-    >>> expected_calibration_error([0, 0, 1, 1], [[0.9, 0.1]] * 4)  # half are right, at a confidence of 0.9
+    >>> expected_calibration_error([0, 0, 1, 1], [[0.9, 0.1]] * 4)  # half are correct, at a confidence of 0.9
     0.4
     """
     y_true, probabilities = np.asarray(y_true), np.asarray(probabilities, dtype=np.float64)

@@ -43,36 +43,36 @@ def evaluate_predictions(
     seed: int = 0,
     unit: Unit = "speaker",
 ) -> dict:
-    """All scores of one set of predictions, with 95 % percentile bootstrap intervals.
+    """Computes all scores of one set of predictions, with 95 % percentile bootstrap intervals.
 
-    Each resample draws as many units as there are, with replacement: whole speakers, or what else `groups` tells of
-    each clip, single clips otherwise. Resamples in which a score is undefined (a rare class may go undrawn) are left
-    out of its interval; above 5 % of them, the share the interval itself leaves out, the interval is NaN. So it is with
-    a single unit.
+    Each resample draws as many units as there are, with replacement: the speakers or other units in `groups`, or single
+    clips without `groups`. Resamples in which a score is undefined (a rare class may not be drawn) are left out of its
+    interval. If more than 5 % are undefined (the share outside a 95 % interval), the interval is NaN. It is also NaN if
+    there is only one unit.
 
     Args:
-        task: says what the arrays hold.
+        task: defines what the arrays contain.
         y_true: (clips, labels) floats with NaN for missing, or (clips,) class indices with -100 for missing.
         y_pred: (clips, labels) floats: predictions, or logits of a classification task, which may also be given as
             (clips,) class indices.
-        groups: the speaker of each clip, or its other unit, (clips,), any hashable values.
+        groups: the speaker or other unit of each clip, (clips,), any hashable values.
         num_resamples: number of resamples.
         seed: seed of the resampling.
-        unit: what `groups` are.
+        unit: the kind of unit in `groups`.
 
     Returns:
         Plain floats, integers, lists and strings, ready for JSON. "num_clips" counts the clips with a label,
-        "interval_unit" is "speaker", "group" or "clip", "interval_units" how many of them those clips come from.
+        "interval_unit" is "speaker", "group" or "clip", and "interval_units" is the number of units of those clips.
         Regression: "ccc", "ccc_low", "ccc_high", "pearson" (means over labels; one NaN label makes them NaN),
-        "official_ccc" (the challenge's own) and "per_label" with the first four per label.
+        "official_ccc" (as in the challenge's script) and "per_label" with the first four per label.
         Classification: "uar", "uar_low", "uar_high", "accuracy", "macro_f1", "confusion_matrix" (rows: true classes)
-        and "per_label" with "recall", "recall_low", "recall_high", "count" per label; the interval of a recall of 0 or
-        1, if it has one, is Wilson's, by clip. Where a class has no clip, "uar" and its bounds are NaN,
-        "missing_classes" names it, and "uar_present", "uar_present_low", "uar_present_high" are over the others.
-        "predicts_only" names a class that is the answer to every clip.
-        "chance" is what answers without listening score: 1 / (classes that occur), or a CCC of 0.
-        Several tasks: "mean_score" over those with labels, "num_clips" with any label, and "tasks", all of the above
-        for each.
+        and "per_label" with "recall", "recall_low", "recall_high", "count" per label; a recall of 0 or 1 has a Wilson
+        interval over clips, unless the bootstrap gives NaN. If a class has no clips, "uar" and its bounds are NaN,
+        "missing_classes" lists it, and "uar_present", "uar_present_low", "uar_present_high" are over the others.
+        "predicts_only" names the class if the same one is predicted for every clip.
+        "chance" is the score of guessing: 1 / (number of classes that occur), or a CCC of 0.
+        Several tasks: "mean_score" over the tasks with labels, "num_clips" with any label, and "tasks" with all of the
+        above per task.
 
     Raises:
         ValueError: shapes or lengths do not fit the task or each other, a class index is out of range, a logit is NaN,
@@ -92,13 +92,13 @@ def evaluate_predictions(
 
 
 def compute_metrics(task: Task | MultiTask) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The hook that `transformers.Trainer(compute_metrics=...)` calls after each evaluation; no intervals.
+    """Makes the hook that `transformers.Trainer(compute_metrics=...)` calls after each evaluation; no intervals.
 
     Returns:
         A function from an EvalPrediction, whose `predictions` are logits or a tuple that starts with them, to a flat
         dict: "ccc", "pearson" (means over labels) and "ccc_<label>", or "uar", "uar_present", "accuracy", "macro_f1".
-        Of several tasks: "mean_score" and all these, preceded by the task's name, "high_ccc". It raises the ValueErrors
-        of `evaluate_predictions`. Epochs are compared by `best_metric(task)`.
+        Several tasks: "mean_score", and all of these prefixed with the task's name, such as "high_ccc". It raises the
+        ValueErrors of `evaluate_predictions`. Epochs are compared by `best_metric(task)`.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -109,13 +109,13 @@ def compute_metrics(task: Task | MultiTask) -> Callable[[EvalPrediction], dict[s
 
 
 def best_metric(task: Task | MultiTask) -> str:
-    """The score of `compute_metrics` by which epochs are compared: defined even where a class has no clip."""
+    """The score of `compute_metrics` by which epochs are compared; it is defined even if a class has no clips."""
     return "uar_present" if task.metric == "uar" else task.metric
 
 
 def defined_metric(scores: dict, metric: str) -> str:
-    """The key of `evaluate_predictions`' scores under which the task's metric is defined: where a class has no clip,
-    "uar_present" instead of "uar"."""
+    """The key under which the scores of `evaluate_predictions` contain a defined value of the task's metric:
+    "uar_present" instead of "uar" if a class has no clips."""
     return f"{metric}_present" if "missing_classes" in scores else metric
 
 
@@ -186,7 +186,7 @@ def resampled_scores(
 def _resampled_ccc(
     y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> np.ndarray:
-    """(resamples, labels)"""
+    """CCC of each resample and label, (resamples, labels)."""
     offset, terms = clip_terms(y_true, y_pred)  # (labels,), (6, clips, labels)
     num_labels = y_true.shape[1]
     columns = np.moveaxis(terms, 0, 1).reshape(len(y_true), 6 * num_labels)
@@ -198,8 +198,8 @@ def _resampled_ccc(
 def _resampled_recalls(
     num_labels: int, y_true: np.ndarray, y_pred: np.ndarray, units: np.ndarray, num_resamples: int, seed: int
 ) -> np.ndarray:
-    """(resamples, labels); NaN where a class went undrawn."""
-    # Recalls need two numbers per class, not a whole confusion matrix per unit: its clips, and those that were hit.
+    """Recall of each resample and class, (resamples, labels); NaN where a class was not drawn."""
+    # Recalls need only two numbers per class and unit, clips and hits, not a whole confusion matrix.
     is_class = y_true[:, None] == np.arange(num_labels)  # (clips, labels)
     is_hit = is_class & (y_true == y_pred)[:, None]
     columns = np.concatenate([is_class, is_hit], axis=1).astype(np.float64)
@@ -239,7 +239,7 @@ def _evaluate_classification(
     resampled = _resampled_recalls(task.num_labels, y_true, y_pred, units, num_resamples, seed)  # (resamples, labels)
     low, high = map(float, interval(mean_over_defined(resampled)))
     counts, hits = confusion.sum(axis=1), np.diagonal(confusion)
-    bounds = interval(resampled)  # (2, labels); of a recall of 0 or 1 every resample says the same
+    bounds = interval(resampled)  # (2, labels); a recall of 0 or 1 is the same in every resample
     is_point = np.isin(label_recalls, (0, 1)) & ~np.isnan(bounds[0])
     label_low, label_high = np.where(is_point, wilson_interval(hits, counts), bounds)
     missing = [label for label, count in zip(task.labels, counts, strict=True) if not count]
@@ -284,7 +284,7 @@ def _further_scores(scores: dict[str, Score], *arrays, only_each_epoch: bool = F
 
 
 def has_label(task: Task | MultiTask, y_true: np.ndarray) -> np.ndarray:
-    """Which clips have a label, in a regression or multitask at least one of several: (clips,) of booleans."""
+    """Which clips have a label (regression and multitask: at least one), (clips,) booleans."""
     return y_true != MISSING_CLASS if task.kind == "classification" else ~np.isnan(y_true).all(axis=1)
 
 

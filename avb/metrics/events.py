@@ -22,13 +22,13 @@ Events = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class EventScores:
-    """Of many recordings; intervals are 95 % bootstrap intervals that resample recordings.
+    """Scores over many recordings; intervals are 95 % bootstrap intervals that resample recordings.
 
     Attributes:
-        f1, precision, recall: hits count over all recordings.
-        f1_interval: low and high.
-        onset_error, offset_error: mean absolute ones of hits, in seconds.
-        hits, references, estimates: how many.
+        f1, precision, recall: from the hits of all recordings together.
+        f1_interval: lower and upper bound.
+        onset_error, offset_error: mean absolute errors of hits, in seconds.
+        hits, references, estimates: numbers of events.
     """
 
     f1: float
@@ -48,7 +48,7 @@ def match_events(
     collar_seconds: float = COLLAR_SECONDS,
     offset_share: float = OFFSET_SHARE,
 ) -> list[tuple[int, int]]:
-    """Pairs (reference, estimate) of one recording: a matching of most hits, by augmenting paths."""
+    """Pairs (reference, estimate) of one recording: a matching with the most hits, found by augmenting paths."""
 
     def is_hit(one: tuple[float, float], other: tuple[float, float]) -> bool:
         allowed = max(collar_seconds, offset_share * (one[1] - one[0]))
@@ -74,12 +74,12 @@ def match_events(
 def event_scores(
     references: Sequence[Events], estimates: Sequence[Events], seed: int = 0, **collars: float
 ) -> EventScores:
-    """Scores of recordings.
+    """Computes the scores of recordings.
 
     Args:
-        references: each recording's events.
-        estimates: those that were found in it.
-        seed: of the intervals.
+        references: reference events of each recording.
+        estimates: estimated events of each recording.
+        seed: seed of the bootstrap.
         collars: see `match_events`.
     """
     counts, onsets, offsets = [], [], []
@@ -88,7 +88,7 @@ def event_scores(
         counts.append((len(pairs), len(reference), len(estimated)))
         onsets += [abs(reference[one][0] - estimated[other][0]) for one, other in pairs]
         offsets += [abs(reference[one][1] - estimated[other][1]) for one, other in pairs]
-    columns = np.array(counts, np.float64).reshape(-1, 3)  # (recordings, hits and references and estimates)
+    columns = np.array(counts, np.float64).reshape(-1, 3)  # (recordings, 3): hits, references, estimates
     hits, wanted, found = columns.sum(0)
     sums = resampled_sums(columns, np.arange(len(columns)), RESAMPLES, seed)
     low, high = interval(_share(2 * sums[:, 0], sums[:, 1] + sums[:, 2]))
@@ -108,12 +108,12 @@ def event_scores(
 def false_alarms_per_hour(
     alarms: Sequence[int], seconds: Sequence[float], seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """Events found where there are none, per hour, and their 95 % interval by recording.
+    """False alarms per hour, and their 95 % bootstrap interval by recording.
 
     Args:
-        alarms: of each recording.
-        seconds: its length.
-        seed: of the interval.
+        alarms: number of events found in each recording, none of which contains an event.
+        seconds: length of each recording, in seconds.
+        seed: seed of the bootstrap.
     """
     columns = np.stack([np.asarray(alarms, np.float64), np.asarray(seconds, np.float64) / 3600], 1)
     sums = resampled_sums(columns, np.arange(len(columns)), RESAMPLES, seed)

@@ -16,12 +16,12 @@ class Score(NamedTuple):
     """A further score.
 
     Attributes:
-        of: its function of targets and predictions: of a regression (clips, labels) with NaN for a missing label, of
-            a classification (clips,) class indices with -100, and behind them the number of classes. It gives a number,
-            or one per label, of which the mean counts.
-        title: what a card calls it.
-        hub_type: the Hub's name of the metric; None where it has none, and the score stays out of `model-index`.
-        each_epoch: whether it is logged after each epoch too.
+        of: function of targets and predictions. Regression: (clips, labels), NaN for a missing label. Classification:
+            (clips,) class indices, -100 for missing, followed by the number of classes. It returns a number, or one
+            number per label, which are averaged.
+        title: its name on a card.
+        hub_type: the Hub's name of the metric; None if it has none, which leaves the score out of `model-index`.
+        each_epoch: whether it is also logged after each epoch.
     """
 
     of: Callable[..., float | np.ndarray]

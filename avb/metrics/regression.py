@@ -6,15 +6,15 @@ A bootstrap resamples these sums (`clip_terms`); `evaluation` converts the resam
 import numpy as np
 from numpy.typing import ArrayLike
 
-# 0/0 is an undefined score, NaN by intent: no warning.
+# 0/0 is an undefined score: it is NaN by design and gives no warning.
 quiet = np.errstate(divide="ignore", invalid="ignore")
 
 
 def ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
-    """Concordance correlation coefficient (Lin, 1989), label by label.
+    """Concordance correlation coefficient (Lin, 1989), per label.
 
-    CCC = 2 s_xy / (s_x² + s_y² + (x̄ - ȳ)²), population moments. In [-1, 1]; 0 for a constant prediction; NaN without a
-    single pair, and where both sides are the same constant (0/0).
+    CCC = 2 s_xy / (s_x² + s_y² + (x̄ - ȳ)²), population moments. In [-1, 1]; 0 for a constant prediction; NaN if there
+    are no pairs, or if targets and predictions are the same constant (0/0).
 
     Args:
         y_true: targets, (clips,) or (clips, labels); a NaN target is left out of its label.
@@ -24,7 +24,7 @@ def ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
         A float for (clips,), an array (labels,) for (clips, labels).
 
     Raises:
-        ValueError: the shapes differ or are neither of the two.
+        ValueError: the shapes differ, or are neither (clips,) nor (clips, labels).
 
     >>> ccc([0.0, 1.0, 2.0], [0.0, 1.0, 1.0])
     0.6666666666666666
@@ -35,9 +35,9 @@ def ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
 
 
 def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
-    """Pearson correlation s_xy / (s_x s_y); shapes, missing targets and errors as `ccc`.
+    """Pearson correlation s_xy / (s_x s_y); shapes, missing targets and errors as in `ccc`.
 
-    NaN where either side is constant.
+    NaN if targets or predictions are constant.
 
     >>> round(pearson([0.0, 1.0, 2.0], [0.0, 10.0, 10.0]), 4)
     0.866
@@ -47,10 +47,10 @@ def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
 
 @quiet
 def official_ccc(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
-    """The challenge's own CCC, for comparison with published numbers only; shapes and errors as `ccc`.
+    """The challenge's own CCC, only for comparison with published numbers; shapes and errors as in `ccc`.
 
     Its baseline code divides the variances by n - 1 and the covariance by n, so a perfect prediction scores below 1:
-    official_ccc(y, y) = (n - 1) / n, .9375 at n = 16. From a thousand clips on it differs from `ccc` by less than .001.
+    official_ccc(y, y) = (n - 1) / n, .9375 at n = 16. For 1000 clips or more, it differs from `ccc` by less than .001.
     """
     offset, totals = _total_terms(y_true, y_pred)
     difference, var_true, var_pred, covariance = moments_of_totals(offset, totals)
@@ -73,12 +73,12 @@ def pearson_of_moments(moments: tuple[np.ndarray, ...]) -> np.ndarray:
 
 @quiet
 def clip_terms(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Each clip's share in the sums that moments are made of.
+    """Each clip's terms in the sums from which the moments are computed.
 
     Returns:
         offset: mean target - mean prediction, (labels,), or () for arrays of shape (clips,).
-        terms: (6, clips, labels) or (6, clips): presence, t, p, t², p², tp, with t and p centred label by label (so
-            that one-pass variances lose no digits) and all six 0 where the target is missing.
+        terms: (6, clips, labels) or (6, clips): presence, t, p, t², p², tp. t and p are centred per label (so that
+            one-pass variances lose no digits), and all six are 0 where the target is missing.
     """
     y_true, y_pred = np.asarray(y_true, dtype=np.float64), np.asarray(y_pred, dtype=np.float64)
     if y_true.shape != y_pred.shape or y_true.ndim not in (1, 2):
@@ -89,7 +89,7 @@ def clip_terms(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.nda
     count = present.sum(axis=0)
 
     def centre(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # The lowest value goes first: a constant then becomes exactly 0, which `values - mean` alone does not grant.
+        # Subtract the lowest value first: a constant then becomes exactly 0, which `values - mean` does not guarantee.
         lowest = np.min(values, axis=0, where=present, initial=np.inf)
         above = np.where(present, values - lowest, 0.0)
         mean = above.sum(axis=0) / count
@@ -122,7 +122,7 @@ def moments_of_totals(offset: np.ndarray, totals: np.ndarray) -> tuple[np.ndarra
 
 
 def _variance(mean_square: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    # A resample may hold one value many times; what the subtraction then leaves is rounding, not variance.
+    # A resample may contain only copies of one value; the difference is then rounding error, not variance.
     variance = mean_square - mean**2
     return np.where(variance <= 1e-12 * mean_square, 0.0, variance)
 
