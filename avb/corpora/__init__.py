@@ -24,12 +24,12 @@ def load_bursts(corpus: str, root: str | Path, task: str | None = None, **option
 
     Args:
         corpus: a key of `avb.corpus_arguments.CORPORA`, and the name of its module here.
-        root: where it lies.
-        task: which of its tasks; several are joined by +, "high+two"; None is the corpus's own default.
-        **options: of its `load` function.
+        root: its folder or file.
+        task: one of its tasks, or several joined by +, as in "high+two"; None means the corpus's default.
+        **options: passed to its `load` function.
 
     Raises:
-        CorpusError: no such corpus, task or option (the message names the nearest), or a corpus that does not fit.
+        CorpusError: no such corpus, task or option (the message names the nearest), or the corpus is invalid.
     """
     if corpus not in CORPORA:
         raise CorpusError(f"unknown corpus {corpus!r}{did_you_mean(corpus, CORPORA, 'Corpora')}")
@@ -48,5 +48,5 @@ def load_bursts(corpus: str, root: str | Path, task: str | None = None, **option
         return join(loaded)
     except AvbError:
         raise
-    except ValueError as error:  # of avb.tasks, which knows no errors of this package
+    except ValueError as error:  # from avb.tasks, which does not use this package's errors
         raise CorpusError(str(error)) from error

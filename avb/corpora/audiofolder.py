@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus:
-    """Load clips sorted into class folders, or any folder of clips whose names tell the classes.
+    """Load clips sorted into class folders, or any folder of clips whose file names contain the classes.
 
     Raises:
-        CorpusError: fewer than two classes, too few clips to make splits of, or a name that a pattern does not fit.
+        CorpusError: fewer than two classes, too few clips to split, or a name that does not match a pattern.
     """
     split_folders = {folder: parse_split(folder.name) for folder in _folders(root)}
     has_splits = bool(split_folders) and all(split_folders.values())

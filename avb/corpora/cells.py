@@ -32,9 +32,9 @@ MISSING_CELLS = ("", "nan", "na", "n/a", "null", "?")
 
 _WITHHELD_CELLS = ("-1", "-1.0", "unknown", "unk", "none", "withheld", "hidden", "nan", "")
 _ROUNDING = 1e-6  # share of the label range by which a label may overshoot: float32 written as text
-_shortened = reprlib.Repr()  # a page of text in a cell must not hide what is wrong with it
+_shortened = reprlib.Repr()  # keeps a long cell from filling the error message
 _shortened.maxstring = 60
-# Names of the two columns that belong together.
+# Pairs of column names for start and end.
 PAIRS = (("start", "end"), ("start_time", "end_time"), ("start_seconds", "end_seconds"), ("onset", "offset"))
 _DATA_ROOT = re.compile(r"^\$?\{?data_root\}?/+", re.IGNORECASE)  # as SpeechBrain's tables write it
 
@@ -45,9 +45,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) -> list[Path | None]:
-    """The file each cell names, None where it is not there. Links inside the folder are the user's own and followed."""
+    """The file each cell names, None if it is missing. Links inside the folder are the user's own and are followed."""
     files, missing = [], []
-    spellings = functools.cache(_spellings)  # a folder is listed once
+    spellings = functools.cache(_spellings)  # lists each folder once
     for position, name in enumerate(table.cells[column]):
         path = _path_inside(table, position, column, name, audio_root)
         file = _file_of_that_name(path)
@@ -71,7 +71,7 @@ def find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) 
 
 
 def _path_inside(table: Table, position: int, column: str, name: str, audio_root: Path) -> Path:
-    """The path a cell names, which does not leave the folder."""
+    """The path a cell names; it must be inside the folder."""
     if not name:
         raise CorpusError(f"{table.where(position)}, column {column!r}: no path; remove the row or fill it in")
     relative = Path(_DATA_ROOT.sub("", name.replace("\\", "/")))
@@ -86,17 +86,17 @@ def _path_inside(table: Table, position: int, column: str, name: str, audio_root
 
 def _file_of_that_name(path: Path) -> Path | None:
     suffixes = ("",) if path.suffix.lower() in AUDIO_SUFFIXES else ("", *AUDIO_SUFFIXES)
-    # os.path's, not Path's: a name too long for a file is the name of no file, and no error.
+    # os.path.isfile, not Path.is_file: it returns False for a name that is too long, and raises no error.
     return next((Path(file) for suffix in suffixes if os.path.isfile(file := f"{path}{suffix}")), None)
 
 
 def _spellings(folder: Path) -> dict[str, list[Path]]:
-    """The files of a folder by name, with and without an audio suffix, however it is spelled.
+    """The files of a folder by name, with and without an audio suffix, in any spelling.
 
-    A table written on one system and clips unpacked on another: "Rec 1" and "REC 1.WAV", "é" in one character or two.
+    Spellings differ between systems: "Rec 1" in the table and "REC 1.WAV" on disk, "é" as one character or two.
     """
     found: dict[str, list[Path]] = defaultdict(list)
-    with contextlib.suppress(OSError, ValueError):  # no such folder, or no name of one
+    with contextlib.suppress(OSError, ValueError):  # no such folder, or not a valid folder name
         for file in filter(Path.is_file, folder.iterdir()):
             found[_fold_name(file.name)].append(file)
             if file.suffix.lower() in AUDIO_SUFFIXES:
@@ -105,7 +105,7 @@ def _spellings(folder: Path) -> dict[str, list[Path]]:
 
 
 def _fold_name(name: str) -> str:
-    """What spellings of a file's name have in common: neither case nor the Unicode form of an accent."""
+    """Normalises a file name: ignores case and the Unicode form of accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -113,7 +113,7 @@ def _fold_name(name: str) -> str:
 
 
 def find_segment_columns(table: Table) -> tuple[str, str] | None:
-    """The columns of start and end; None where the table has no such two."""
+    """The start and end columns; None if the table does not have both."""
     for pair in PAIRS:
         start, end = (find_column(table, name) for name in pair)
         if start and end:
@@ -122,14 +122,14 @@ def find_segment_columns(table: Table) -> tuple[str, str] | None:
 
 
 def read_segments(table: Table, columns: tuple[str, str] | None) -> list[str]:
-    """What each row's path ends in: `#START-END`, `#START-` where the end is missing, "" for a whole file.
+    """The suffix of each row's path: `#START-END`, `#START-` if the end is missing, "" for a whole file.
 
     Args:
-        table: its cells are seconds, or times such as `0 days 00:00:01.5`.
-        columns: of start and end; None where there are none.
+        table: its cells contain seconds, or times such as `0 days 00:00:01.5`.
+        columns: the start and end columns; None if there are none.
 
     Raises:
-        CorpusError: a cell is no time, or an end is not behind its start.
+        CorpusError: a cell is not a time, or an end is not after its start.
     """
     if columns is None:
         return [""] * len(table.cells)
@@ -149,7 +149,7 @@ def read_segments(table: Table, columns: tuple[str, str] | None) -> list[str]:
 
 
 def warn_of_parted_files(files: Sequence[object], segments: Sequence[str], split_of: Sequence[str], where: str):
-    """One line where a table's own splits part the segments of a file."""
+    """Logs a warning if the table's own splits separate segments of one file."""
     parts: dict[object, set[str]] = {}
     for file, segment, split in zip(files, segments, split_of, strict=True):
         if segment:
@@ -194,7 +194,7 @@ def _read_seconds(table: Table, column: str) -> np.ndarray:
 
 
 def read_labels(table: Table, columns: Sequence[str], task: Task, ids: Sequence[str]) -> np.ndarray:
-    """The labels of a task, from its columns: `regression_labels`, or `class_labels` of the only one."""
+    """The labels of a task, from its columns: `regression_labels`, or `class_labels` of its only column."""
     if task.kind == "regression":
         return regression_labels(table, columns, task, ids)
     return class_labels(table, columns[0], task, ids)
@@ -205,15 +205,15 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
 
     Args:
         table: the label table.
-        columns: one a label of the task, in its order.
-        task: gives the legal range.
+        columns: one per label of the task, in the task's order.
+        task: defines the valid range.
         ids: the clips' names, for messages.
 
     Returns:
         float32 of shape (clips, labels), NaN where a cell is missing.
 
     Raises:
-        CorpusError: a cell is not a number, or outside the task's range.
+        CorpusError: a cell is not a number, or is outside the task's range.
     """
     low, high = task.label_range
     slack = _ROUNDING * (high - low)
@@ -237,12 +237,12 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
 
 
 def blank_withheld(table: Table, columns: Sequence[str], is_test: np.ndarray) -> None:
-    """Takes out what stands for a withheld label: -1, Unknown or None in every test row of a column, and in no other.
+    """Removes placeholders of withheld labels: -1, Unknown or None in every test row of a column, and in no other row.
 
     Args:
         table: changed in place.
-        columns: those that may hold labels.
-        is_test: whether a row is a test clip, (rows,).
+        columns: those that may contain labels.
+        is_test: whether each row is a test clip, (rows,).
     """
     for column in columns:
         is_withheld = table.cells[column].str.casefold().isin(_WITHHELD_CELLS).to_numpy()
@@ -251,7 +251,7 @@ def blank_withheld(table: Table, columns: Sequence[str], is_test: np.ndarray) ->
 
 
 def parse_numbers(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column as float64, NaN where a cell is missing or no number, and which cells are missing, shapes (rows,)."""
+    """A column as float64, NaN where a cell is missing or not a number, and which cells are missing; shapes (rows,)."""
     cells = table.cells[column]
     if table.decimal_comma:
         cells = cells.str.replace(",", ".", regex=False)
@@ -260,13 +260,13 @@ def parse_numbers(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_numeric(table: Table, column: str) -> bool:
-    """Whether no cell is text: a stray word among numbers is left for the check of the labels to report."""
+    """Whether most cells are numbers; a stray word among them is left for the label check to report."""
     numbers, missing = parse_numbers(table, column)
     return bool((~np.isnan(numbers)).sum() > (np.isnan(numbers) & ~missing).sum())
 
 
 def class_labels(table: Table, column: str, task: Task, ids: Sequence[str]) -> np.ndarray:
-    """Class names, in any case, to indices: int64 of shape (clips,), -100 where a cell is missing.
+    """Convert class names, in any case, to indices: int64 of shape (clips,), -100 where a cell is missing.
 
     Raises:
         CorpusError: a class that the task does not have.
@@ -282,7 +282,7 @@ def class_labels(table: Table, column: str, task: Task, ids: Sequence[str]) -> n
 
 
 def _cell(table: Table, positions: np.ndarray, column: str, ids: Sequence[str]) -> str:
-    """Where the first of some bad cells is, and how many there are."""
+    """Describes the first invalid cell, and how many there are."""
     first = int(positions[0])
     more = f" (and {len(positions) - 1} more)" if len(positions) > 1 else ""
     value = _shortened.repr(table.cells[column].iloc[first])
@@ -290,7 +290,7 @@ def _cell(table: Table, positions: np.ndarray, column: str, ids: Sequence[str]) 
 
 
 def _range_hint(task: Task, lowest: float, highest: float) -> str:
-    # The challenge's tasks have a fixed range; only a task made from columns can be told another.
+    # The challenge's tasks have a fixed range; only a task made from columns accepts another one.
     if task.name in TASKS or not np.isfinite([lowest, highest]).all():
         return "; correct the value"
     low, high = (f"{bound:.15g}" for bound in (np.floor(lowest), np.ceil(highest)))

@@ -40,21 +40,21 @@ def prepare(
 
     Args:
         corpus: hume_vb, emogator or folder.
-        root: of the corpus.
-        out: folder to write, new or left by an interrupted run of the same settings.
-        preparation: of the clips.
-        tasks: whose labels are written; None is all that hume_vb has, and what a folder's columns make.
-        num_workers: processes that decode; None is one.
-        shard_rows: clips per shard, at most.
+        root: folder of the corpus.
+        out: folder to write; new, or left by an interrupted run with the same settings.
+        preparation: how the clips are prepared.
+        tasks: tasks whose labels are written; None means all tasks of hume_vb, or the task of a folder's columns.
+        num_workers: number of decoding processes; None means one.
+        shard_rows: maximum number of clips per shard.
         strict: raise at the first clip that cannot be decoded.
-        **options: of the corpus's `load` function.
+        **options: passed to the corpus's `load` function.
 
     Returns:
         The clips that were left out.
 
     Raises:
         AudioError: `strict`, and a clip cannot be decoded.
-        CorpusError: the corpus does not load, a split has no clip that can be decoded, or `out` holds something else.
+        CorpusError: the corpus does not load, no clip of a split can be decoded, or `out` contains something else.
     """
     root, out = Path(root), Path(out)
     if shard_rows < 1:
@@ -78,7 +78,7 @@ def prepare(
             num_rows, note = shards.read_note(path)
             counts[split] += num_rows
             bad_clips += [BadClip(*fields) for fields in note[BAD_CLIPS_FILE]]
-            progress.update(start + len(shard) - progress.n)  # a finished shard is skipped
+            progress.update(start + len(shard) - progress.n)  # also counts finished shards, which are skipped
         progress.close()
         if not counts[split]:
             reason = bad_clips[-1].reason
@@ -120,11 +120,11 @@ def _label_columns(
     if shards.is_prepared(root):
         raise CorpusError(f"{root}: these are already prepared shards; give the original corpus")
     if corpus == "hume_vb":
-        tasks = tasks or hume_vb.tasks_in(root) or ["high"]  # without any table, the loader says what is missing
+        tasks = tasks or hume_vb.tasks_in(root) or ["high"]  # if there is no table, the loader reports what is missing
     names: Sequence[str | None] = tasks or [None]
     corpora = [load_bursts(corpus, root, name, **options) for name in names]
     splits, columns_of = corpora[0].splits.remove_columns("labels"), {}
-    if corpus == "emogator":  # its columns `speaker`, `category`, `instance` say it all
+    if corpus == "emogator":  # its columns `speaker`, `category`, `instance` are enough
         return splits, {}
     for loaded in corpora:
         task = cast(Task, loaded.task)
@@ -139,7 +139,7 @@ def _class_column(corpus: str, task: Task) -> str:
 
 
 def _add_labels(splits: DatasetDict, loaded: Corpus, columns: list[str]) -> DatasetDict:
-    """Add a corpus's labels to rows of the same clips, which another task's table may list in another order."""
+    """Add a corpus's labels to rows of the same clips; the other task's table may list them in another order."""
     for split, rows in splits.items():
         ids = rows["id"][:]
         other_ids = loaded.splits[split]["id"][:] if split in loaded.splits else []
@@ -174,7 +174,7 @@ def _fingerprint_labels(rows: Dataset) -> str:
 
 
 def _start(out: Path, settings: dict) -> None:
-    """Make the folder, or make sure that what is in it was made with the same settings."""
+    """Create the folder, or check that its contents were made with the same settings."""
     out.mkdir(parents=True, exist_ok=True)
     settings_file = out / shards.SETTINGS_FILE
     if settings_file.is_file():

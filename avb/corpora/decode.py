@@ -34,9 +34,9 @@ from avb.cache import arrow_writer, cache_folder
 from avb.errors import AudioError, CorpusError
 from avb.files import batches
 
-_FORMAT = 2  # raise when the file's columns or the decoding change
+_FORMAT = 2  # increase this when the file's columns or the decoding change
 _BATCH_CLIPS = 64  # 64 clips of 2 s at 16 kHz: 8 MB
-_BLOCK_CLIPS = 512  # handed to the processes at once
+_BLOCK_CLIPS = 512  # passed to the processes at a time
 _SCHEMA = pa.schema({"input_values": pa.list_(pa.float32()), "num_samples": pa.int64(), "error": pa.string()})
 
 
@@ -57,17 +57,17 @@ def decode_splits(
     num_proc: int | None = None,
     strict: bool = False,
 ) -> tuple[DatasetDict, list[BadClip]]:
-    """Replace the column `audio` by waveforms at 16 kHz.
+    """Replace the column `audio` with waveforms at 16 kHz.
 
     Args:
         splits: rows with `id` and `audio`, as the loaders of `avb.corpora` return them.
-        preparation: of the clips; its rate is that of every encoder, 16 kHz.
-        cache_dir: folder of the decoded files; None is the folder `avb` in the cache of datasets.
-        num_proc: processes that decode; None is one.
+        preparation: how the clips are prepared; its sampling rate is 16 kHz, as for every encoder.
+        cache_dir: folder of the decoded files; None means the folder `avb` in the cache of datasets.
+        num_proc: number of decoding processes; None means one.
         strict: raise at the first clip that cannot be decoded.
 
     Returns:
-        The splits with `input_values` (float32 waveform of shape (samples,), given out as a numpy array) and
+        The splits with `input_values` (float32 waveform of shape (samples,), returned as a numpy array) and
         `num_samples` instead of `audio`; and the clips that were left out.
 
     Raises:
@@ -99,10 +99,10 @@ def decode_splits(
 def decode_clips(
     rows: Dataset, preparation: AudioPreparation, *, num_proc: int | None = None, strict: bool = False
 ) -> Iterator[tuple[np.ndarray, str | None]]:
-    """Decode clips in order, one at a time or in processes.
+    """Decode clips in order, one at a time or in several processes.
 
     Yields:
-        The waveform, float32 of shape (samples,), and None; or an empty waveform and what is wrong with the clip.
+        The waveform, float32 of shape (samples,), and None; or an empty waveform and an error message.
 
     Raises:
         AudioError: `strict`, and a clip cannot be decoded.
@@ -110,7 +110,7 @@ def decode_clips(
     """
     decode = partial(_decode, preparation)
     with ProcessPoolExecutor(num_proc) if num_proc and num_proc > 1 else nullcontext() as pool:
-        for start in range(0, len(rows), _BLOCK_CLIPS):  # an executor takes all it is given into memory
+        for start in range(0, len(rows), _BLOCK_CLIPS):  # an executor loads all of its input into memory
             sources = rows[start : start + _BLOCK_CLIPS]["audio"]
             try:
                 clips = list(pool.map(decode, sources, chunksize=16)) if pool else map(decode, sources)
@@ -125,15 +125,15 @@ def decode_clips(
 
 
 def fingerprint(rows: Dataset, preparation: AudioPreparation) -> str:
-    """Hash of everything a decoded file depends on: 32 hexadecimal digits.
+    """Hash of everything that a decoded file depends on: 32 hexadecimal digits.
 
     Args:
-        rows: with `id` and `audio`.
-        preparation: of the clips.
+        rows: clips with `id` and `audio`.
+        preparation: how the clips are prepared.
     """
-    librosa_version = librosa.__version__  # type: ignore[attr-defined]  # its stub leaves it out
+    librosa_version = librosa.__version__  # type: ignore[attr-defined]  # missing from its stub
     try:
-        av_version = metadata.version("av")  # where it is installed later, more can be read
+        av_version = metadata.version("av")  # once it is installed, more formats can be read
     except metadata.PackageNotFoundError:
         av_version = None
     versions = {
@@ -150,7 +150,7 @@ def fingerprint(rows: Dataset, preparation: AudioPreparation) -> str:
         else:
             try:
                 stat = os.stat(split_segment(audio["path"])[0])
-                # The mode: a file made readable is decoded again.
+                # Includes the mode, so that a file that has become readable is decoded again.
                 content = (stat.st_size, stat.st_mtime_ns, stat.st_mode)
             except OSError:
                 content = "missing"

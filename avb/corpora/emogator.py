@@ -57,18 +57,18 @@ def load(
     """Load the mp3 tree or the shards.
 
     Args:
-        root: folder of the shards; or the published repository, its `data` or `data/mp3`.
+        root: folder of the shards; or the published repository, or its folder `data` or `data/mp3`.
         task: "emotion" (the default): 30 classes; "two": pseudo-targets of valence and arousal in [0, 1].
-        instances: which takes of each emotion.
-        norms: table of the columns category, valence, arousal (ratings 1 to 9) for "two"; by default
+        instances: the takes to load of each emotion.
+        norms: table with the columns category, valence, arousal (ratings 1 to 9) for "two"; by default
             `category_norms.csv` in root.
-        cache_dir: where datasets puts its copy of the shards; None is its default.
+        cache_dir: where datasets puts its copy of the shards; None means its default.
 
     Returns:
         Task and splits; rows have `id` (NNNNNN-EE-I), `audio`, `labels`, `speaker`, `category`, `instance`.
 
     Raises:
-        CorpusError: nothing to load at root, an unknown task, category, take or file name, or no norms.
+        CorpusError: nothing to load at root, an unknown task, category, take or file name, or missing norms.
     """
     root = Path(root)
     task = task or EMOTION.name
@@ -77,7 +77,7 @@ def load(
     takes = _parse_instances(instances)
     if not root.is_dir():
         raise CorpusError(f"{root}: no such folder; give the folder of the shards or of the published repository")
-    # Read before the clips: an error here should not wait for them.
+    # Read before the clips, so that an error shows up early.
     targets = _targets(Path(norms) if norms else root / NORMS_FILE) if task == "two" else np.arange(len(CATEGORIES))
     the_task = get_task("two") if task == "two" else EMOTION
     files = shards.find_shards(root)

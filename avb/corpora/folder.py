@@ -71,8 +71,8 @@ PATH_COLUMNS = ("file", "path", "filename", "filepath", "audio", "audio_path", "
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "subject", "subject_id", "participant", "participant_id", "actor", "group")
 SPLIT_COLUMNS = ("split", "partition", "subset")
 
-_FOLDER_OF_SPLIT = "folder of the split"  # the column that tables of folders of splits, or in them, make
-_CLASS_OF_NAME = "label_pattern"  # the column that the classes in file names make
+_FOLDER_OF_SPLIT = "folder of the split"  # the column added when folders give the splits
+_CLASS_OF_NAME = "label_pattern"  # the column added when file names give the classes
 
 
 def load(
@@ -94,26 +94,26 @@ def load(
     skip_missing: bool = False,
     cache_dir: str | None = None,
 ) -> Corpus:
-    """Load a table, a folder that holds one table, an audiofolder, or shards that `prepare` wrote.
+    """Load a table, a folder that contains one table, an audiofolder, or shards that `prepare` wrote.
 
     Args:
         root: a CSV, TSV or Parquet file, or a folder.
         task: a task of the challenge whose labels the table has (high, two, ...), or one of prepared shards; None makes
             the task from the columns, named after the file.
-        path_column: column of the audio paths.
-        label_columns: columns of the labels, in the order of the model's outputs.
-        label_range: lowest and highest legal value of a regression label.
-        kind: "regression" or "classification", where the cells do not tell: classes that are numbers.
-        split_column: column of the splits.
-        speaker_column: column of the speaker (or another group); "" has splits made clip by clip.
-        rater_column: column of raters, in a table with a row per rater: see `avb.corpora.raters`.
-        rater_targets: `spread` makes labels of the raters' spread too, see `avb.corpora.raters.with_spreads`;
-            `majority` is training's affair.
-        speaker_pattern: reads speakers from the names of files.
-        label_pattern: reads classes from the names of files; a folder's tables and sub-folders then say nothing.
-        group_pattern: reads from the names of files what splits and folds must not part, beside a speaker's clips.
-        audio_root: folder the paths are relative to; by default the table's.
-        skip_missing: leave out clips whose file is not there (a warning counts them) instead of raising.
+        path_column: column with the audio paths.
+        label_columns: columns with the labels, in the order of the model's outputs.
+        label_range: lowest and highest valid value of a regression label.
+        kind: "regression" or "classification"; needed if the cells do not tell, as when classes are numbers.
+        split_column: column with the splits.
+        speaker_column: column with the speaker (or another group); "" makes splits clip by clip.
+        rater_column: column with the rater, in a table with one row per clip and rater, see `avb.corpora.raters`.
+        rater_targets: `spread` also adds the raters' spread as labels, see `avb.corpora.raters.with_spreads`;
+            `majority` is handled in training.
+        speaker_pattern: reads speakers from file names.
+        label_pattern: reads classes from file names; a folder's tables and sub-folders are then ignored.
+        group_pattern: reads groups from file names; like a speaker's clips, a group stays in one split and fold.
+        audio_root: folder that the paths are relative to; by default the table's folder.
+        skip_missing: leave out clips whose file is missing (a warning counts them) instead of raising.
         cache_dir: where datasets puts its copy of shards; ignored otherwise.
 
     Returns:
@@ -122,7 +122,7 @@ def load(
 
     Raises:
         CorpusError: see the message; it names the row, the column and the option that helps.
-        ValueError: no such task, or an illegal label_range.
+        ValueError: no such task, or an invalid label_range.
     """
     root = Path(root)
     if not root.exists():
@@ -187,7 +187,7 @@ def load(
     rows = [clips.positions[clip] for clip in there]
     ids, labels = [names[row] for row in rows], clips.labels[there]
     known = _known_of_clips(table, columns, patterns, paths, rows)
-    if "group" not in known and any(segments):  # those of a file stay together
+    if "group" not in known and any(segments):  # segments of a file stay together
         known["group"] = [os.path.relpath(str(files[row]), own_root) for row in rows]
     if columns.split:
         split_of = [_split_of_row(table, columns.split, row) for row in rows]
@@ -236,7 +236,7 @@ def _refuse_said_twice(
 
 
 def _find_table(root: Path) -> Path | None:
-    """The table at root; None where root is a folder without one."""
+    """The table at root; None if root is a folder without a table."""
     if root.is_file():
         if root.suffix.lower() not in TABLE_SUFFIXES:
             raise CorpusError(
@@ -253,7 +253,7 @@ def _find_table(root: Path) -> Path | None:
 
 
 def _find_tables_of_splits(root: Path) -> dict[str, Path]:
-    """`metadata.csv` or `.jsonl` in a folder of each split, by split; nothing where there are none."""
+    """`metadata.csv` or `.jsonl` in each split's folder, by split; empty if there are none."""
     if not root.is_dir():
         return {}
     found: dict[str, Path] = {}
@@ -268,9 +268,9 @@ def _find_tables_of_splits(root: Path) -> dict[str, Path]:
 
 
 class _Columns(NamedTuple):
-    """Which columns of a table are not labels; None where it has no such column."""
+    """The columns of a table that are not labels; None if the table has no such column."""
 
-    path: str  # empty where it has none
+    path: str  # empty if there is none
     split: str | None
     speaker: str | None
     id: str | None
@@ -287,7 +287,7 @@ def _choose_columns(
     rater_column: str | None,
     label_columns: Sequence[str] | None,
 ) -> _Columns:
-    """The columns that are named, else those that are called as usual."""
+    """The columns that the user names, else those with the usual names."""
 
     def choose(given: str | None, usual: Sequence[str], option: str) -> str | None:
         return require_column(table, given, option) if given else find_column(table, *usual)
@@ -307,7 +307,7 @@ def _choose_columns(
 
 
 def _splits_of_paths(paths: Sequence[str]) -> list[str]:
-    """`train/1.wav`, `test/2.wav`, ... to train, test; nothing where a first folder is not a split, or all are one."""
+    """`train/1.wav`, `test/2.wav`, ... to train, test; empty if a first folder is not a split, or all are the same."""
     folders = [path.replace("\\", "/").removeprefix("./").partition("/") for path in paths]
     splits = [parse_split(first) or "" if slash else "" for first, slash, _ in folders]
     return splits if "train" in splits and len(set(splits)) > 1 and "" not in splits else []
@@ -323,7 +323,7 @@ def _path_column(table: Table, given: str | None) -> str:
 def _refuse_unclear(
     table: Table, columns: _Columns, are_labels_given: bool, is_speaker_given: bool, label_range: Sequence[float]
 ):
-    """Asks all that the table leaves open in one message."""
+    """Raises one error that asks for everything the table leaves open."""
     asked = [] if columns.path else [path_question(table, PATH_COLUMNS)]
     left = [name for name in table.cells.columns if name not in columns and not (asked and names_audio(table, name))]
     if not are_labels_given and left and _is_unclear(table, left):
@@ -335,14 +335,14 @@ def _refuse_unclear(
 
 
 def _is_unclear(table: Table, columns: Sequence[str]) -> bool:
-    """Whether these columns are neither all scores nor one of classes."""
+    """Whether these columns are neither all scores nor a single column of classes."""
     return len(columns) > 1 and not all(is_numeric(table, name) for name in columns)
 
 
 def _one_row_per_clip(
     table: Table, columns: _Columns, names: list[str], files: list[str | None], labels: np.ndarray, task: Task
 ) -> Pooled:
-    """Each clip's row and labels; the rows of several raters are joined, else a file may be listed once only."""
+    """Each clip's row and labels; joins the rows of several raters, otherwise each file may be listed only once."""
     if columns.rater is None:
         refuse_duplicates(table, [file or name for file, name in zip(files, names, strict=True)], "the file")
         return Pooled(list(range(len(names))), labels, None)
@@ -353,7 +353,7 @@ def _one_row_per_clip(
 def _known_of_clips(
     table: Table, columns: _Columns, patterns: NamePatterns, paths: list[str], rows: list[int]
 ) -> dict[str, list[str]]:
-    """Speaker and group of the clips in these rows, where the table or the names of files tell them."""
+    """Speaker and group of the clips in these rows, if the table or the file names contain them."""
     speakers = list(table.cells[columns.speaker]) if columns.speaker else None
     if patterns.speaker:
         speakers = read_speakers(paths, patterns.speaker, str(table.path))

@@ -14,17 +14,17 @@ from avb.corpus_arguments import TABLE_SUFFIXES
 from avb.errors import CorpusError
 from avb.files import write_table
 
-BY_SPEAKER = "speakers"  # of --folds: each speaker is a fold
-INNER_SHARE = 0.1  # of the clips that a fold trains on, where the best epoch is chosen on some of them
+BY_SPEAKER = "speakers"  # value of --folds: each speaker is a fold
+INNER_SHARE = 0.1  # of a fold's training clips: held out if the best epoch is chosen
 
 logger = logging.getLogger(__name__)
 
 
 def check_folds(folds: str):
-    """Whether `--folds` can be right, before anything is read.
+    """Checks `--folds` before anything is read.
 
     Raises:
-        CorpusError: it is neither a number from 2 on, nor `speakers`, nor a table.
+        CorpusError: it is neither a number of at least 2, nor `speakers`, nor a table.
     """
     is_number = folds.isdecimal() and int(folds) >= 2
     if not (is_number or folds == BY_SPEAKER or (Path(folds).suffix in TABLE_SUFFIXES and Path(folds).is_file())):
@@ -35,7 +35,7 @@ def check_folds(folds: str):
 
 
 def assign_folds(clips: Dataset, folds: str, where: str) -> np.ndarray:
-    """The fold of each clip, (clips,) of integers; what belongs together is in one, and each class in all.
+    """The fold of each clip, integers (clips,); clips that belong together share a fold, and each class is in all.
 
     Args:
         clips: rows with `id` and `labels`, and `speaker` and `group` where known.
@@ -43,7 +43,7 @@ def assign_folds(clips: Dataset, folds: str, where: str) -> np.ndarray:
         where: the corpus, for messages.
 
     Raises:
-        CorpusError: no speakers are known, more folds than speakers, or a table that does not fit.
+        CorpusError: no speakers are known, there are more folds than speakers, or the table does not fit the corpus.
     """
     ids, units = clips["id"][:], clip_units(clips)
     if folds == BY_SPEAKER:
@@ -68,7 +68,7 @@ def assign_folds(clips: Dataset, folds: str, where: str) -> np.ndarray:
 
 
 def clip_units(clips: Dataset) -> list[str]:
-    """What each clip must not be parted from; see `avb.corpora.grouping.units_of`."""
+    """The unit of clips that each clip must stay with; see `avb.corpora.grouping.units_of`."""
     known = {name: clips[name][:] if name in clips.column_names else None for name in ("speaker", "group")}
     return units_of(clips["id"][:], known["speaker"], known["group"])
 
@@ -95,22 +95,22 @@ def _folds_of_table(clips: Dataset, path: str) -> list[int]:
 
 
 def write_folds(path: str | Path, ids: list[str], fold_of: np.ndarray):
-    """A table that `--folds` takes."""
+    """Writes a table that `--folds` accepts."""
     rows = ({"id": clip_id, "fold": int(fold)} for clip_id, fold in zip(ids, fold_of, strict=True))
     write_table(Path(path), rows, ["id", "fold"])
 
 
 def cut_fold(clips: Dataset, is_held_out: np.ndarray, has_validation: bool, where: str) -> DatasetDict:
-    """The splits of one fold: `train`, `test` where clips are held out, and `validation`, a tenth of the others.
+    """The splits of one fold: `train`, `test` if clips are held out, and `validation`, a tenth of the other clips.
 
     Args:
-        clips: as `assign_folds` takes them.
-        is_held_out: (clips,) of booleans.
-        has_validation: whether the best epoch is chosen; never by what is held out.
+        clips: as for `assign_folds`.
+        is_held_out: booleans (clips,).
+        has_validation: whether the best epoch is chosen; never on the held-out clips.
         where: the corpus, for messages.
 
     Raises:
-        CorpusError: nothing is left to choose the epoch by.
+        CorpusError: no clips are left for choosing the epoch.
     """
     splits = {"train": clips.select(np.flatnonzero(~is_held_out))}
     if has_validation:
@@ -127,10 +127,10 @@ def read_folds(path: str | Path) -> dict[str, int]:
     """The fold of each speaker.
 
     Args:
-        path: table of the columns `speaker` and `fold` (0, 1, ...), a row per speaker.
+        path: table with the columns `speaker` and `fold` (0, 1, ...), one row per speaker.
 
     Raises:
-        CorpusError: the table cannot be read, lacks a column, has a speaker twice, or a fold that is not a number.
+        CorpusError: the table cannot be read, lacks a column, lists a speaker twice, or has a fold that is no number.
     """
     return _read_column(read_table(Path(path)), "speaker")
 
@@ -149,17 +149,17 @@ def _read_column(table: Table, column: str) -> dict[str, int]:
 
 
 def hold_out_fold(splits: DatasetDict, path: str | Path, fold: int) -> DatasetDict:
-    """The train split, cut in two: the speakers of a fold become the validation split, the others stay.
+    """Cuts the train split in two: the speakers of one fold become the validation split, the others stay.
 
-    The corpus' own validation and test splits are left out, since nothing should be chosen by them.
+    The corpus's own validation and test splits are left out, since nothing should be chosen on them.
 
     Args:
-        splits: with `train`, whose rows have `speaker`.
+        splits: contain `train`, whose rows have `speaker`.
         path: see `read_folds`.
-        fold: the one that is held out.
+        fold: the fold to hold out.
 
     Raises:
-        CorpusError: no speakers, a speaker who has no fold, a fold that no speaker is in, or all are in.
+        CorpusError: no speakers, a speaker without a fold, or a fold that contains no speaker or all of them.
     """
     train, fold_of = require_split(splits, "train"), read_folds(path)
     if "speaker" not in train.column_names:

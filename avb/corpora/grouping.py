@@ -20,15 +20,15 @@ def make_splits(
     groups: Sequence[str] | None = None,
     by_clip: bool = False,
 ) -> list[str]:
-    """Each clip's split, where a corpus has none; says what may be wrong with it.
+    """Each clip's split, for a corpus that has none; logs what may be wrong with it.
 
     Args:
-        ids: of the clips: the names of their files, as a rule.
-        labels: (clips, labels) scores or (clips,) classes, of which each split gets its share.
+        ids: the clips' ids, usually their file names.
+        labels: (clips, labels) scores or (clips,) classes; each split gets its share of them.
         where: the corpus, for messages.
-        speakers: each clip's, "" where it is unknown; None where none is known.
-        groups: what else must stay together, as `--group_pattern` says.
-        by_clip: the user said that there are no speakers.
+        speakers: each clip's speaker, "" if it is unknown; None if no speaker is known.
+        groups: each clip's group, which must stay together too, from `--group_pattern`.
+        by_clip: whether the user said that there are no speakers.
 
     Raises:
         CorpusError: too few speakers, groups or clips.
@@ -49,11 +49,11 @@ def make_splits(
 def units_of(
     ids: Sequence[str], speakers: Sequence[str] | None = None, groups: Sequence[str] | None = None
 ) -> list[str]:
-    """What each clip must not be parted from, by name: the clips of its speaker and of its group, and all of theirs.
+    """Each clip's unit, by name: clips linked by a speaker or a group, directly or through others, stay together.
 
-    A clip that has neither is a unit of its own.
+    A clip that has neither a speaker nor a group is a unit of its own.
     """
-    above: dict[tuple[int, str], tuple[int, str]] = {}  # a speaker or group to another one of the same unit
+    above: dict[tuple[int, str], tuple[int, str]] = {}  # maps a speaker or group to another one of the same unit
 
     def top(member: tuple[int, str]) -> tuple[int, str]:
         while member in above:
@@ -71,7 +71,7 @@ def units_of(
 
 
 def warn_of_parted_cuts(ids: Sequence[str], part_of: Sequence, where: str):
-    """One line where clips whose names differ in a running number only, perhaps cuts of one recording, are parted."""
+    """Warns if clips whose names differ only in a running number, perhaps cuts of one recording, are separated."""
     part_of_name = dict(zip(map(without_suffix, ids), part_of, strict=True))
     parted = [cuts for cuts in cuts_of_recordings(list(part_of_name)) if len({part_of_name[cut] for cut in cuts}) > 1]
     if not parted:

@@ -27,7 +27,7 @@ from avb.errors import CorpusError, did_you_mean
 from avb.tasks import TASKS, Task, get_task
 
 ID_COLUMN, SPLIT_COLUMN = "File_ID", "Split"
-CLASS_COLUMN = "Voc_Type"  # of type_info.csv
+CLASS_COLUMN = "Voc_Type"  # in type_info.csv
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +43,17 @@ def load(
     """Load the release, or a folder prepared from it, for one task.
 
     Args:
-        root: folder that holds `audio` and `labels`, or the shards that `prepare` wrote.
+        root: folder that contains `audio` and `labels`, or the shards that `prepare` wrote.
         task: high, two, culture or type.
-        audio_dir: folder of the clips under root; the 48 kHz and the processed version may lie side by side.
-        skip_missing: leave out clips whose audio file is not there (a warning counts them) instead of raising.
+        audio_dir: folder of the clips in root; the 48 kHz and the processed version may both be there.
+        skip_missing: leave out clips whose audio file is missing (a warning counts them) instead of raising.
         cache_dir: where datasets puts its copy of the shards; ignored for a release.
 
     Returns:
         Task and splits; rows have `id`, `audio`, `labels`, and `speaker` and `country` where the table has them.
 
     Raises:
-        CorpusError: see the message: files, columns, ids, splits or labels that do not fit.
+        CorpusError: files, columns, ids, splits or labels are invalid; the message gives details.
         ValueError: no such task.
     """
     root = Path(root)
@@ -64,7 +64,7 @@ def load(
     the_task = get_task(task)
     table = read_table(_find_labels(root, task))
     id_column, split_column = require_column(table, ID_COLUMN), require_column(table, SPLIT_COLUMN)
-    label_columns = [require_column(table, name) for name in columns_of(the_task)]  # every error of the header first
+    label_columns = [require_column(table, name) for name in columns_of(the_task)]  # header errors first
 
     ids = list(table.cells[id_column])
     refuse_duplicates(table, ids, ID_COLUMN, key=_file_key)
@@ -94,12 +94,12 @@ def load(
 
 
 def tasks_in(root: str | Path) -> list[str]:
-    """The tasks whose label table is there, in the challenge's order."""
+    """The tasks whose label table exists, in the challenge's order."""
     return [name for name in TASKS if table_path(root, name).is_file()]
 
 
 def table_path(root: str | Path, task: str) -> Path:
-    """Where a release has the labels of a task."""
+    """The path of a task's label table in a release."""
     return Path(root) / "labels" / f"{task}_info.csv"
 
 
@@ -129,7 +129,7 @@ def _split_of_row(table: Table, position: int, text: str) -> str:
 
 
 def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) -> list[Path | None]:
-    """Each row's audio file, None where `skip_missing` and it is not there.
+    """Each row's audio file; None if it is missing and `skip_missing` is set.
 
     Names are looked up among the files of the folder, so an id can never lead out of it.
     """
@@ -164,7 +164,7 @@ def _find_audio(folder: Path, table: Table, id_column: str, skip_missing: bool) 
 
 
 def _file_key(clip_id: str) -> str:
-    """`[00119]`, `['00119']`, ` 119 `, `00119.wav`, `119.0` and the stem `119` are one clip."""
+    """The same key for all spellings of a clip: `[00119]`, `['00119']`, ` 119 `, `00119.wav`, `119.0`, stem `119`."""
     name = _bare(clip_id)
     stem, suffix = os.path.splitext(name)
     if suffix.lower() in AUDIO_SUFFIXES or (suffix == ".0" and stem.isdigit()):  # a spreadsheet's number

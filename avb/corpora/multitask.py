@@ -13,14 +13,14 @@ from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 
 def join(corpora: Sequence[Corpus]) -> Corpus:
-    """Joins what a loader returned for each task, clip by clip.
+    """Joins the corpora that a loader returned for several tasks, clip by clip.
 
     Returns:
-        The multitask, and rows with float `labels`, as `MultiTask` describes them. The order is that of the first
-        task's rows; clips that only later tasks have follow.
+        The multitask, and rows with float `labels`, as `MultiTask` describes them. Rows follow the order of the first
+        task; clips that only later tasks have come last.
 
     Raises:
-        CorpusError: a clip is in one split for one task and in another for another.
+        CorpusError: a clip is in different splits for different tasks.
     """
     task = MultiTask(tuple(cast(Task, corpus.task) for corpus in corpora))
     _refuse_two_splits(corpora)

@@ -20,7 +20,7 @@ from avb.errors import CorpusError, did_you_mean
 
 
 class NamePatterns(NamedTuple):
-    """What is read from file names, each by an expression or a key of `PATTERNS`; None is what is not."""
+    """What is read from file names: each an expression or a key of `PATTERNS`; None if it is not read."""
 
     speaker: str | None = None
     label: str | None = None
@@ -32,10 +32,10 @@ class NamePattern:
     """How a corpus names its clips.
 
     Attributes:
-        speaker: expression whose group is the speaker.
-        label: expression whose group is the class, or its code.
-        classes: class of each code; empty where the names spell the classes out.
-        source: where the corpus says so.
+        speaker: expression whose group captures the speaker.
+        label: expression whose group captures the class or its code.
+        classes: class of each code; empty if the names spell the classes out.
+        source: where the corpus documents it.
     """
 
     speaker: str
@@ -120,7 +120,7 @@ _RUNNING_NUMBER = re.compile(r"[ _.-]*\(?\d+\)?$")
 
 
 def without_suffix(name: str) -> str:
-    """What patterns are searched in: a path with `/`, and without the suffix of an audio file."""
+    """The text that patterns are searched in: a path with `/`, without the suffix of an audio file."""
     name = name.replace("\\", "/")
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in AUDIO_SUFFIXES else name
@@ -130,19 +130,19 @@ def read_speakers(names: Sequence[str], pattern: str, where: str) -> list[str]:
     """The speaker of each clip.
 
     Args:
-        names: paths below the corpus's folder; what is searched is `without_suffix` of each.
+        names: paths relative to the corpus's folder; the pattern is searched in `without_suffix` of each.
         pattern: a key of `PATTERNS`, or a regular expression with one group.
         where: the corpus, for messages.
 
     Raises:
-        CorpusError: no such expression, or a name that it does not fit.
+        CorpusError: the expression is invalid, or a name does not match it.
     """
     ready = PATTERNS.get(pattern)
     return _read(names, ready.speaker if ready else pattern, pattern, "speaker_pattern", where)
 
 
 def read_classes(names: Sequence[str], pattern: str, where: str) -> list[str]:
-    """The class of each clip. Arguments and errors as `read_speakers`; also a code that the corpus does not know."""
+    """The class of each clip. Arguments and errors as in `read_speakers`; also raises on an unknown code."""
     ready = PATTERNS.get(pattern)
     found = _read(names, ready.label if ready else pattern, pattern, "label_pattern", where)
     if ready is None or not ready.classes:
@@ -154,17 +154,17 @@ def read_classes(names: Sequence[str], pattern: str, where: str) -> list[str]:
 
 
 def read_groups(names: Sequence[str], pattern: str, where: str) -> list[str]:
-    """What a clip must not be parted from: the recording it was cut from. Arguments and errors as `read_speakers`."""
+    """The group of each clip: the recording it was cut from. Arguments and errors as in `read_speakers`."""
     return _read(names, pattern, pattern, "group_pattern", where)
 
 
 def cuts_of_recordings(names: Sequence[str]) -> list[list[str]]:
-    """Names that differ in a running number only (`laugh_0`, `laugh_1`), perhaps cuts of a recording; largest first."""
+    """Groups of names that differ only in a running number (`laugh_0`), perhaps cuts of a recording; largest first."""
     stems = [_RUNNING_NUMBER.sub("", name) for name in names]
     alike: dict[str, list[str]] = {}
     for name, stem in zip(names, stems, strict=True):
         alike.setdefault(stem, []).append(name)
-    # A name that is nothing but a number, 00001, says nothing of a recording.
+    # A name that is only a number, such as 00001, tells nothing about the recording.
     groups = [group for stem, group in alike.items() if len(group) > 1 and re.search(r"\w", stem.rpartition("/")[2])]
     if len(groups) == 1 and len(groups[0]) == len(names):  # clip_001, clip_002, …: a numbered corpus
         return []

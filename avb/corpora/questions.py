@@ -14,15 +14,15 @@ from avb.corpora.cells import MISSING_CELLS, is_numeric, parse_numbers
 from avb.corpora.tables import Table
 from avb.errors import fold
 
-# What numbers beside labels are, as `fold` spells it: they are never proposed as labels.
+# Columns of numbers that are not labels, as spelled by `fold`; they are never proposed as labels.
 _NO_LABELS = {
     fold(name) for name in ("start", "stop", "end", "duration", "length", "seconds", "offset", "frames", "sr")
 }
-MAX_CLASSES = 100  # of a column that is proposed; EmoGator, which has many, has 30
+MAX_CLASSES = 100  # in a proposed column; EmoGator, which has many, has 30
 
 
 def path_question(table: Table, usual: Sequence[str]) -> str:
-    """Which column has the clips; `usual` are the names that would have been found."""
+    """Asks which column has the clips; `usual` are the names that are found without asking."""
     named = [column for column in table.cells if names_audio(table, column)]
     proposed = f" {shlex.join(named)}" if len(named) == 1 else ""
     return (
@@ -32,7 +32,7 @@ def path_question(table: Table, usual: Sequence[str]) -> str:
 
 
 def label_question(table: Table, columns: Sequence[str], label_range: Sequence[float]) -> str:
-    """Which of these columns are the labels."""
+    """Asks which of these columns are the labels."""
     numeric = [name for name in columns if is_numeric(table, name)]
     text = [name for name in columns if name not in numeric]
     scores = [name for name in numeric if fold(name) not in _NO_LABELS and _lies_in(table, name, label_range)]
@@ -50,7 +50,7 @@ def label_question(table: Table, columns: Sequence[str], label_range: Sequence[f
 
 
 def class_question(table: Table, columns: Sequence[str]) -> str:
-    """Which one of these columns has the classes; numbers may be classes too."""
+    """Asks which of these columns has the classes; numbers may be classes too."""
     classes = [name for name in columns if _has_classes(table, name)]
     proposed = shlex.join(classes) if len(classes) == 1 else "COLUMN"
     return (
@@ -60,7 +60,7 @@ def class_question(table: Table, columns: Sequence[str]) -> str:
 
 
 def speaker_question(usual: Sequence[str]) -> str:
-    """Who speaks; `usual` are the names that would have been found."""
+    """Asks which column has the speaker; `usual` are the names that are found without asking."""
     return (
         f"who speaks? No column is called {', '.join(usual[::2])}; give speaker_column=... (--speaker_column) if there "
         "is one; otherwise a person may be in several splits"
@@ -68,7 +68,7 @@ def speaker_question(usual: Sequence[str]) -> str:
 
 
 def names_audio(table: Table, column: str) -> bool:
-    """Whether most cells end like names of audio files."""
+    """Whether most cells end with an audio file suffix."""
     return bool(table.cells[column].str.lower().str.endswith(tuple(AUDIO_SUFFIXES)).mean() > 0.5)
 
 
@@ -79,7 +79,7 @@ def _lies_in(table: Table, column: str, label_range: Sequence[float]) -> bool:
 
 
 def _has_classes(table: Table, column: str) -> bool:
-    """Whether every row has one of a few values: remarks are not in every row, and names differ from row to row."""
+    """Whether every row has one of a few values; excludes remarks (not in every row) and names (mostly different)."""
     cells = table.cells[column].str.casefold()
     return not cells.isin(MISSING_CELLS).any() and 2 <= cells.nunique() <= min(MAX_CLASSES, len(cells) / 2)
 

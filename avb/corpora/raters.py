@@ -9,19 +9,19 @@ from avb.corpora.tables import Table
 from avb.errors import CorpusError, did_you_mean
 from avb.tasks import Task, majority_class
 
-SPREAD, MAJORITY = TARGETS = ("spread", "majority")  # of --rater_targets
+SPREAD, MAJORITY = TARGETS = ("spread", "majority")  # values of --rater_targets
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """The clips of a table: one row each, which raters' rows become.
+    """The clips of a table, one row each, joined from the raters' rows.
 
     Attributes:
-        positions: of each clip its first row in the table.
-        labels: (clips,) class indices: what most raters say, of equally frequent classes the first in the task's order;
-            or (clips, labels) float32: their mean, of those who gave a score.
-        ratings: of each clip (raters,) class indices, or (raters, labels) scores, in the table's order; None where
-            the table does not tell its raters apart.
+        positions: each clip's first row in the table.
+        labels: (clips,) class indices: the most frequent class, on a tie the first in the task's order;
+            or (clips, labels) float32: the mean over the raters who gave a score.
+        ratings: for each clip (raters,) class indices, or (raters, labels) scores, in the table's order; None if
+            the table does not distinguish its raters.
     """
 
     positions: list[int]
@@ -40,12 +40,12 @@ def pool_raters(
     """Joins the rows of each clip.
 
     Args:
-        table: for messages, and for what must not differ.
-        clips: each row's clip.
-        raters: each row's rater.
-        labels: each row's label, as `avb.corpora.cells.read_labels` gives it.
+        table: for messages, and for the columns `same`.
+        clips: the clip of each row.
+        raters: the rater of each row.
+        labels: the label of each row, as `avb.corpora.cells.read_labels` returns it.
         task: what the labels mean.
-        same: columns of which a clip has one value, such as its speaker and its split.
+        same: columns that must have one value per clip, such as its speaker and its split.
 
     Raises:
         CorpusError: a rater rates a clip twice, or two rows of a clip differ in one of the columns `same`.
@@ -82,7 +82,7 @@ def pool_raters(
 
 
 def check_targets(targets: str, rater_column: str | None, task: Task):
-    """Raises a CorpusError where `--rater_targets` is unknown or does not fit."""
+    """Raises a CorpusError if `--rater_targets` is unknown or does not fit the task or table."""
     if targets not in TARGETS:
         raise CorpusError(f"--rater_targets {targets!r} is unknown{did_you_mean(targets, TARGETS, 'Legal')}")
     if rater_column is None:
@@ -93,11 +93,11 @@ def check_targets(targets: str, rater_column: str | None, task: Task):
 
 
 def with_spreads(task: Task, clips: Pooled) -> tuple[Task, Pooled]:
-    """A regression whose labels are followed by `NAME_spread` for each: how far a clip's raters differ.
+    """Adds a label `NAME_spread` for each label of a regression: how much a clip's raters differ.
 
-    The spread is 2 σ above the lowest score, σ the standard deviation over the clip's raters (of the population): the
-    whole range of the label from "all say the same" to "half say the lowest, half the highest". Missing where fewer
-    than two gave a score.
+    The spread is the lowest score + 2 σ, with σ the population standard deviation over the clip's raters. It spans the
+    label's whole range, from "all agree" to "half give the lowest score, half the highest". It is missing if fewer
+    than two raters gave a score.
     """
     low, high = task.label_range
     spreads = np.full_like(clips.labels, np.nan)

@@ -15,11 +15,11 @@ def is_release(corpus: str | None, clips: Mapping[str, int | None]) -> bool:
 
     Args:
         corpus: name of the corpus.
-        clips: number of clips by split, of the splits that count: train, and those that were scored.
+        clips: number of clips in each split that counts: train, and the splits that were scored.
     """
     return corpus == CORPUS and all(RELEASE_CLIPS.get(split) == count for split, count in clips.items())
 
 
 def corpus_name(corpus: str, data_dir: str | Path | None) -> str:
-    """The corpus's name; `sample` for the synthetic one, which has the layout of hume_vb and a file that says so."""
+    """The corpus's name; `sample` for the synthetic one: hume_vb's layout plus a file that identifies it."""
     return "sample" if data_dir is not None and (Path(data_dir) / "SYNTHETIC.txt").is_file() else corpus

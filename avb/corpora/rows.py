@@ -20,11 +20,11 @@ from avb.errors import CorpusError
 from avb.files import write_table
 from avb.tasks import MultiTask, Task
 
-# Not datasets.Audio: that needs torchcodec even to hold a path. audio_avb.load_audio decodes either field, when asked.
+# Not datasets.Audio: it needs torchcodec even to store a path. audio_avb.load_audio decodes either field on demand.
 AUDIO_FEATURE = {"bytes": Value("binary"), "path": Value("string")}
 AUDIO_TYPE = Features({"audio": AUDIO_FEATURE}).arrow_schema.field("audio").type
 
-KNOWN_GROUPS = ("country",)  # columns that say something about the speaker, where a corpus has them
+KNOWN_GROUPS = ("country",)  # columns that describe the speaker, if a corpus has them
 RUN_SPLITS_COLUMNS = ["id", "split"]
 
 logger = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a loader returns; `task, splits = load(...)` is legal too.
+    """What a loader returns; `task, splits = load(...)` works too.
 
     Attributes:
-        task: what the rows' `labels` mean.
-        splits: of train, validation and test those that exist; rows have `id`, `audio` (bytes and path), `labels`,
-            and what the corpus knows (`speaker`, `group`, `country`, `category`, ...).
-        has_made_splits: whether the corpus itself has none, and they were made here.
+        task: defines the meaning of the rows' `labels`.
+        splits: those of train, validation and test that exist; rows have `id`, `audio` (bytes and path), `labels`,
+            and other columns of the corpus (`speaker`, `group`, `country`, `category`, ...).
+        has_made_splits: whether the splits were made here because the corpus has none.
     """
 
     task: Task | MultiTask
@@ -57,17 +57,17 @@ def build_splits(
     ratings: Sequence[np.ndarray] | None = None,
     **known: Sequence[str],
 ) -> DatasetDict:
-    """Rows to a `DatasetDict`, in the order given, with the splits that have rows.
+    """Build a `DatasetDict` from rows, in the order given, with the splits that have rows.
 
     Args:
-        ids: of the clips.
-        paths: of their audio files.
+        ids: the clips' ids.
+        paths: paths of the clips' audio files.
         labels: (clips, labels) float32 or (clips,) int64.
         split_of: each clip's split.
-        ratings: each clip's, see `avb.corpora.raters.Pooled`; None where the corpus does not know its raters.
-        **known: more string columns, such as `speaker`.
+        ratings: each clip's ratings, see `avb.corpora.raters.Pooled`; None if the corpus has no raters.
+        **known: further string columns, such as `speaker`.
     """
-    # Columns of Arrow: Dataset.from_dict would encode the 40 labels of 60,000 rows one by one.
+    # Uses Arrow columns, because Dataset.from_dict would encode the 40 labels of 60,000 rows one by one.
     paths = pa.array([str(path) for path in paths], pa.string())
     columns = {
         "id": pa.array(ids, pa.string()),
@@ -84,7 +84,7 @@ def build_splits(
 
 
 def _arrow_labels(labels: np.ndarray) -> pa.Array:
-    """Labels of shape (clips, labels) as lists of float32, NaN kept; of shape (clips,) as int64."""
+    """Labels of shape (clips, labels) as lists of float32, with NaN kept; those of shape (clips,) as int64."""
     if labels.ndim == 1:
         return pa.array(labels, pa.int64())
     ends = np.arange(len(labels) + 1, dtype=np.int32) * labels.shape[1]
@@ -92,12 +92,12 @@ def _arrow_labels(labels: np.ndarray) -> pa.Array:
 
 
 def add_labels(rows: Dataset, labels: np.ndarray) -> Dataset:
-    """Rows with `labels`, of shape (clips, labels) float32 or (clips,) int64, as another column."""
+    """Adds a column `labels` to the rows, float32 of shape (clips, labels) or int64 of shape (clips,)."""
     return concatenate_datasets([rows, Dataset(pa.table({"labels": _arrow_labels(labels)}))], axis=1)
 
 
 def require_split(splits: DatasetDict, name: str) -> Dataset:
-    """One split.
+    """Return one split.
 
     Raises:
         CorpusError: the corpus has no rows for it.
@@ -120,7 +120,7 @@ def read_run_splits(path: str | Path) -> dict[str, list[str]]:
     """The ids of each split, in the order of its rows.
 
     Raises:
-        CorpusError: the file is not what `write_run_splits` writes.
+        CorpusError: the file does not have the format of `write_run_splits`.
     """
     splits: dict[str, list[str]] = {}
     try:
@@ -133,16 +133,16 @@ def read_run_splits(path: str | Path) -> dict[str, list[str]]:
 
 
 def as_in_run(splits: DatasetDict, path: str | Path, where: str, is_same: bool) -> DatasetDict:
-    """The clips in the splits of a run.
+    """Arrange the clips in the splits of a run.
 
     Args:
-        splits: of the corpus, with a column `id`.
+        splits: the corpus's splits, with a column `id`.
         path: the run's `splits.csv`.
         where: the corpus, for errors.
-        is_same: whether it is the run's own table. Of another one, with other clips, the splits stay as they are.
+        is_same: whether it is the run's own table. If another table has other clips, its splits stay as they are.
 
     Raises:
-        CorpusError: the run's table, but no longer the run's clips.
+        CorpusError: it is the run's table, but its clips have changed.
     """
     wanted = read_run_splits(path)
     if wanted == {name: split["id"][:] for name, split in splits.items()}:

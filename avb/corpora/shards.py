@@ -38,7 +38,7 @@ _NOTE_KEY = b"prepare"  # in a shard's metadata
 
 
 def is_prepared(root: Path) -> bool:
-    """Whether a folder was written by `prepare`, finished or not."""
+    """Whether `prepare` wrote the folder, finished or not."""
     return (root / SETTINGS_FILE).is_file() or (root / TASKS_FILE).is_file()
 
 
@@ -58,15 +58,15 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
 
 
 def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_dir: str | None = None) -> DatasetDict:
-    """Memory-map shards through datasets, which copies them once to its Arrow cache.
+    """Memory-map shards with datasets, which copies them once to its Arrow cache.
 
     Args:
-        files: shards of each split.
-        required: columns that must be there, beside `audio`.
+        files: the shards of each split.
+        required: columns that must exist besides `audio`.
         cache_dir: of datasets; None is its default.
 
     Raises:
-        CorpusError: a shard is no Parquet file, lacks a column, or has other columns than the first.
+        CorpusError: a shard is not a Parquet file, lacks a column, or has other columns than the first shard.
     """
     schemas = {path: _read_schema(path) for paths in files.values() for path in paths}
     first_path, first = next(iter(schemas.items()))
@@ -76,7 +76,7 @@ def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_d
                 raise CorpusError(f"{path}: no column {name!r}{did_you_mean(name, schema.names, 'It has')}")
         if not schema.equals(first):
             raise CorpusError(f"{path}: its columns or their types differ from those of {first_path.name}; remove it")
-    # Given, not read from the file: its metadata may declare an Audio feature, which needs torchcodec even to load.
+    # Set here, not read from the file: its metadata may declare an Audio feature, which needs torchcodec even to load.
     features = Features.from_arrow_schema(first.remove_metadata())
     if not isinstance(features["audio"], dict) or set(features["audio"]) != set(AUDIO_FEATURE):
         raise CorpusError(
@@ -99,7 +99,7 @@ def read_shards(files: dict[str, list[Path]], required: tuple[str, ...], cache_d
 
 
 def _refuse_paths(root: Path, split: str, rows: Dataset):
-    """A shard brings its audio along: a path in it could name any file of this machine."""
+    """Raises if audio is only a path: a shard contains its audio, and a path could name any file on this computer."""
     before = 0
     for chunk in rows.data.column("audio").chunks:
         content = chunk.field("bytes")
@@ -113,15 +113,15 @@ def _refuse_paths(root: Path, split: str, rows: Dataset):
 
 
 def load_prepared(root: Path, task: str | None, cache_dir: str | None = None) -> Corpus:
-    """Load shards whose `tasks.json` says what the label columns mean.
+    """Load shards whose `tasks.json` defines the label columns.
 
     Args:
         root: the folder.
-        task: name of one of its tasks; None where it has one only.
+        task: name of one of its tasks; None if it has only one.
         cache_dir: of datasets; None is its default.
 
     Raises:
-        CorpusError: no or another task, no shards, or shards that do not fit.
+        CorpusError: the task is missing or unknown, there are no shards, or the shards are invalid.
     """
     files = find_shards(root)
     if not files:
@@ -171,7 +171,7 @@ def read_tasks(root: Path) -> dict[str, tuple[Task, list[str]]]:
 
 
 def write_tasks(root: Path, tasks: dict[str, tuple[Task, list[str]]]) -> None:
-    """Counterpart of `read_tasks`."""
+    """Write the file that `read_tasks` reads."""
     entries = [
         {"name": t.name, "kind": t.kind, "labels": t.labels, "label_range": t.label_range, "columns": columns}
         for t, columns in tasks.values()
@@ -180,14 +180,14 @@ def write_tasks(root: Path, tasks: dict[str, tuple[Task, list[str]]]) -> None:
 
 
 def write_shard(path: Path, rows: Dataset, clips: Iterable[np.ndarray | None], sampling_rate: int, note: dict) -> None:
-    """Write one shard, under a temporary name that is then moved to `path`.
+    """Write one shard under a temporary name, then move it to `path`.
 
     Args:
-        path: of the shard.
-        rows: with `id`, `audio` and what else the shard is to hold.
+        path: the shard's path.
+        rows: contain `id`, `audio` and any other columns to store.
         clips: each row's waveform, float32 of shape (samples,), or None to leave the row out.
-        sampling_rate: of the waveforms, Hz.
-        note: stored in the shard's metadata, once all clips were taken; see `read_note`.
+        sampling_rate: of the waveforms, in Hz.
+        note: stored in the shard's metadata after all clips have been read; see `read_note`.
     """
     kept, audio, seconds = [], [], []
     for position, (source, waveform) in enumerate(zip(rows["audio"], clips, strict=True)):
@@ -207,19 +207,19 @@ def write_shard(path: Path, rows: Dataset, clips: Iterable[np.ndarray | None], s
 
 
 def read_note(path: Path) -> tuple[int, dict]:
-    """The number of rows of a shard, and the note that `write_shard` left in it."""
+    """The number of rows in a shard, and the note that `write_shard` stored in it."""
     shard = pq.read_metadata(path)
     return shard.num_rows, json.loads(shard.metadata[_NOTE_KEY])
 
 
 def encode_flac(waveform: np.ndarray, sampling_rate: int) -> bytes:
-    """FLAC, mono, 16 bit; a clip above full scale is scaled down to it, not clipped.
+    """Encode as FLAC, mono, 16 bit; a clip above full scale is scaled down, not clipped.
 
     Args:
         waveform: float32 of shape (samples,).
-        sampling_rate: Hz.
+        sampling_rate: in Hz.
     """
-    full_scale = 32767 / 32768  # the highest number of 16 bits
+    full_scale = 32767 / 32768  # the highest 16-bit sample
     peak = np.abs(waveform).max(initial=0.0)
     if peak > full_scale:
         waveform = waveform * (full_scale / peak)

@@ -9,7 +9,7 @@ import numpy as np
 from avb.errors import CorpusError
 
 SPLITS = ("train", "validation", "test")
-CLIPS_PER_BIN = 10  # of scores, so that a tenth of them is a clip
+CLIPS_PER_BIN = 10  # minimum for bins of scores, so that a tenth of a bin is one clip
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 _SPELLINGS = {
@@ -21,27 +21,27 @@ _SPLIT_OF_SPELLING = {spelling: split for split, spellings in _SPELLINGS.items()
 
 
 def parse_split(text: str) -> str | None:
-    """`Train`, `Val`, `dev`, ... to train, validation or test; None for anything else."""
+    """Convert `Train`, `Val`, `dev`, ... to train, validation or test; None for anything else."""
     return _SPLIT_OF_SPELLING.get(text.strip().casefold())
 
 
 def hashed_split(group: str) -> str:
     """The split of a group (a speaker), from its name alone: 80 % train, 10 % validation, 10 % test on average.
 
-    It does not depend on which other groups are there: a clip added to the corpus moves no other clip.
+    It does not depend on the other groups, so a clip added to the corpus moves no other clip.
     """
     position = _hash(group) / 2**64  # uniform in [0, 1)
     return "train" if position < 0.8 else "validation" if position < 0.9 else "test"
 
 
 def stratified_splits(groups: Sequence[str], strata: Sequence[Hashable], where: str) -> list[str]:
-    """Splits of a closed set of clips, whole groups only, each stratum (a class, a bin of scores) shared out 80/10/10.
+    """Split a closed set of clips by whole groups, with each stratum (a class, a bin of scores) divided 80/10/10.
 
-    A stratum that at least three groups have is in all three splits; one that two have is in train and validation.
+    A stratum found in at least three groups is in all three splits; one found in two is in train and validation.
     Unlike `hashed_split`, adding a clip may move others.
 
     Args:
-        groups: each clip's group (its speaker, or its id where speakers are not known).
+        groups: each clip's group (its speaker, or its id if speakers are unknown).
         strata: each clip's stratum.
         where: the corpus, for messages.
 
@@ -62,7 +62,7 @@ def stratified_splits(groups: Sequence[str], strata: Sequence[Hashable], where: 
 
 
 def stratified_folds(groups: Sequence[str], strata: Sequence[Hashable], num_folds: int, where: str) -> list[int]:
-    """Each clip's fold, 0 to `num_folds` - 1: whole groups, and each stratum spread evenly.
+    """Each clip's fold, 0 to `num_folds` - 1: groups stay whole, and each stratum is spread evenly.
 
     Arguments as `stratified_splits`.
 
@@ -76,7 +76,7 @@ def stratified_folds(groups: Sequence[str], strata: Sequence[Hashable], num_fold
 
 
 def hold_out(groups: Sequence[str], strata: Sequence[Hashable], share: float, where: str) -> np.ndarray:
-    """Which clips are held out, (clips,) of booleans: whole groups, and of each stratum about its share.
+    """Which clips are held out, booleans (clips,): whole groups, and about `share` of each stratum.
 
     Arguments as `stratified_splits`.
 
@@ -89,10 +89,10 @@ def hold_out(groups: Sequence[str], strata: Sequence[Hashable], share: float, wh
 
 
 def strata_of(labels: np.ndarray) -> list:
-    """What a split should have its share of: each clip's class (clips,), or a bin of its scores (clips, labels).
+    """Each clip's stratum: its class, for labels (clips,), or a bin of its scores, for labels (clips, labels).
 
-    Bins are terciles of one or two labels; of more, the label that stands out most. A missing score (NaN) is a bin too.
-    Where bins would hold fewer than `CLIPS_PER_BIN` clips on average there is one for all.
+    With one or two labels, bins are terciles; with more, the label that stands out most. A missing score (NaN) is a
+    bin too. If bins would contain fewer than `CLIPS_PER_BIN` clips on average, all clips are in one bin.
     """
     if labels.ndim == 1:
         return labels.tolist()
@@ -112,11 +112,11 @@ def _score_bins(scores: np.ndarray) -> list:
 
 
 def _stratify(groups: Sequence[str], strata: Sequence[Hashable], shares: Sequence[float]) -> list[int]:
-    """Iterative stratification (Sechidis et al. 2011) of whole groups: each clip's part, by its place in `shares`.
+    """Iterative stratification (Sechidis et al. 2011) of whole groups: each clip's part, as an index into `shares`.
 
-    The stratum that the fewest groups have is dealt out first, its largest group first, each to the part that lacks
-    most of that stratum; of parts alike, to the one that lacks most clips. Where no more groups of a stratum are left
-    than parts without it, those parts come first, in their order. Ties go by hash: the order of clips is irrelevant.
+    Strata found in the fewest groups come first, and their largest groups first. Each group goes to the part that lacks
+    the most clips of the stratum; on a tie, to the part that lacks the most clips overall. If no more groups are left
+    than parts without the stratum, these parts come first, in order. Ties are broken by hash, not by clip order.
     """
     number_of = {stratum: number for number, stratum in enumerate(sorted(set(strata), key=repr))}
     counts: dict[str, Counter] = defaultdict(Counter)  # clips per group and stratum
@@ -135,7 +135,7 @@ def _stratify(groups: Sequence[str], strata: Sequence[Hashable], shares: Sequenc
     for stratum in sorted(having, key=lambda stratum: (len(having[stratum]), stratum)):
         left = [group for group in having[stratum] if group not in part_of]
         present = {part_of[group] for group in having[stratum] if group in part_of}
-        left.sort(key=lambda group: -counts[group][stratum])  # stable: of groups alike by hash
+        left.sort(key=lambda group: -counts[group][stratum])  # stable: equal groups stay in hash order
         for position, group in enumerate(left):
             without = [part for part in parts if part not in present]
             if without and len(left) - position <= len(without):
@@ -147,7 +147,7 @@ def _stratify(groups: Sequence[str], strata: Sequence[Hashable], shares: Sequenc
             for other, clips in counts[group].items():
                 lacking[part][other] -= clips
                 lacking_clips[part] -= clips
-    for part in parts:  # where most groups are alone with their stratum
+    for part in parts:  # needed if most groups are the only one in their stratum
         if part not in part_of.values():
             fullest = Counter(part_of.values()).most_common(1)[0][0]
             movable = [group for group in part_of if part_of[group] == fullest]

@@ -41,12 +41,12 @@ _FILE_NAME = re.compile(rf"A-VB-({'|'.join(name.title() for name in TASKS)})_({_
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a submission.
+    """One problem in a submission.
 
     Attributes:
-        kind: what sort it is, a word for programs: "header", "range", ...
-        message: what is wrong, and the way out.
-        line: where, counted from 1 (the header); None for the file as a whole.
+        kind: the kind of problem, a word for programs: "header", "range", ...
+        message: what is wrong, and how to fix it.
+        line: the line, counted from 1 (the header); None for the file as a whole.
     """
 
     kind: str
@@ -58,10 +58,10 @@ class Problem:
 
 
 def file_name(task: str, team: str, number: int) -> str:
-    """The name the challenge asks for, `A-VB-High_<team>_<number>.csv`.
+    """The file name that the challenge requires, `A-VB-High_<team>_<number>.csv`.
 
     Raises:
-        AvbError: the team's name has other characters than letters, digits and hyphens, or the number is below 1.
+        AvbError: the team's name has characters other than letters, digits and hyphens, or the number is below 1.
         ValueError: no such task.
     """
     if not _TEAM.fullmatch(team):
@@ -87,23 +87,23 @@ def write(
     number: int,
     expected_ids: Iterable[str] | None = None,
 ) -> Path:
-    """Write a submission, rows in the order given.
+    """Write a submission, with its rows in the order given.
 
     Args:
-        folder: where the file goes, made if need be; or the file's own path, whose name must then be the official one.
+        folder: folder of the file, created if needed; or the path of the file, which must then have the official name.
         task: high, two, culture or type.
-        ids: File_IDs as the release spells them, `[10119]`.
-        predictions: scores (clips, labels) in the task's order; for type the class names (clips,), or scores
-            (clips, classes) of which the highest wins.
+        ids: File_IDs as the release spells them, such as `[10119]`.
+        predictions: scores (clips, labels) in the task's order; for type, class names (clips,) or scores
+            (clips, classes), where the highest score wins.
         team: the team's name.
-        number: which of the team's submissions this is, from 1.
-        expected_ids: the File_IDs of the release's Test split, to have missing and unknown ones refused.
+        number: the number of the team's submission, from 1.
+        expected_ids: the File_IDs of the release's Test split; if given, missing and unknown ones are refused.
 
     Returns:
         The path of the file.
 
     Raises:
-        AvbError: name, shape or content are not what the challenge takes; nothing is left behind.
+        AvbError: the challenge does not accept the name, shape or content; no file is left behind.
     """
     name, the_task = file_name(task, team, number), get_task(task)
     path = Path(folder)
@@ -113,7 +113,7 @@ def write(
         raise AvbError(f"{path}: a submission must be called {name}; give a folder, or that name")
     cells = _cells(the_task, ids, np.asarray(predictions))
     make_folder(path.parent)
-    # A dot in front: half a submission is not one. The validator looks at the name, so it is given the final one.
+    # The leading dot marks an unfinished file. The validator checks the name, so it is given the final one.
     hidden = path.with_name(f".{name}")
     try:
         rows = ({ID_COLUMN: clip_id} | dict(zip(columns(the_task)[1:], row, strict=True)) for clip_id, row in cells)
@@ -140,10 +140,10 @@ def _cells(task: Task, ids: Sequence[str], predictions: np.ndarray) -> Iterable[
     if is_names:
         return zip(ids, ([str(name)] for name in predictions), strict=True)
     if task.kind == "classification":
-        if np.isnan(predictions).any():  # argmax would call the first NaN the winner
+        if np.isnan(predictions).any():  # argmax would choose the first NaN
             raise AvbError("predictions contain NaN: score those clips again")
         return zip(ids, ([task.labels[index]] for index in predictions.argmax(1)), strict=True)
-    # Shortest digits that give back the same number, and never an exponent.
+    # The shortest digits that restore the same number, without an exponent.
     return zip(
         ids, ([np.format_float_positional(value, trim="0") for value in row] for row in predictions), strict=True
     )
@@ -153,12 +153,12 @@ def _cells(task: Task, ids: Sequence[str], predictions: np.ndarray) -> Iterable[
 
 
 def validate(path: str | Path, task: str, expected_ids: Iterable[str] | None = None) -> list[Problem]:
-    """Everything that is wrong with a submission; an empty list where it would be taken.
+    """All problems in a submission; an empty list if it would be accepted.
 
     Args:
         path: the CSV.
         task: high, two, culture or type.
-        expected_ids: the File_IDs of the release's Test split (`read_test_ids`); None leaves out that comparison.
+        expected_ids: the File_IDs of the release's Test split (`read_test_ids`); None skips this check.
 
     Raises:
         ValueError: no such task.
@@ -202,7 +202,7 @@ def _check_content(path: Path, task: Task, expected_ids: Iterable[str] | None) -
         header = next(reader)
         problems += _check_header(header, columns(task))
         if len(header) != len(columns(task)):
-            return problems  # no cell can be told from another
+            return problems  # cells cannot be assigned to columns
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         message = f"not a CSV line ({error}): write cells without quotation marks"
@@ -293,7 +293,7 @@ def read_test_ids(root: str | Path, task: str) -> list[str]:
 
     Raises:
         CorpusError: the table or the shards cannot be read.
-        AvbError: there is no test clip.
+        AvbError: there are no test clips.
         ValueError: no such task.
     """
     root, task = Path(root), get_task(task).name
@@ -317,7 +317,7 @@ def _listing(problems: list[Problem]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the verdict on one file; exit code 0 where it would be taken, 1 where not."""
+    """Print the verdict on one file; the exit code is 0 if it would be accepted, otherwise 1."""
     parser = argparse.ArgumentParser(
         prog="avb.corpora.submission", description="Checks a submission to the A-VB 2022 challenge."
     )

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from avb.errors import CorpusError, did_you_mean, fold
 
 MAX_LINE = 2**20  # characters of a header
-MAX_CELLS = 50_000_000  # of a Parquet table, which may claim billions in a kilobyte; HUME-VB's largest has 2.5 million
+MAX_CELLS = 50_000_000  # of a Parquet table, which can claim billions in a kilobyte; HUME-VB's largest has 2.5 million
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}
 
@@ -29,7 +29,7 @@ class Table:
 
     Attributes:
         path: the file it was read from.
-        cells: stripped strings, "" where missing; the index holds each row's line (CSV, TSV) or row (Parquet) number.
+        cells: stripped strings, "" if missing; the index has the line number (CSV, TSV) or row number (Parquet).
         row_word: "line" or "row", for messages.
         decimal_comma: numbers may be written `0,5`: semicolon-separated files of European spreadsheets.
     """
@@ -40,18 +40,18 @@ class Table:
     decimal_comma: bool = False
 
     def where(self, position: int) -> str:
-        """The file and line of a row, counted from 0 in `cells`."""
+        """The file and line of a row; `position` counts from 0 in `cells`."""
         return f"{self.path}, {self.row_word} {self.cells.index[position]}"
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV (comma, semicolon or tab, whichever splits the header into most columns), TSV, Parquet or JSONL table.
+    """Read a CSV (comma, semicolon or tab, whichever gives the header the most columns), TSV, Parquet or JSONL table.
 
     Columns without a name (the index that pandas writes) are left out.
 
     Raises:
-        CorpusError: the file cannot be read, is not UTF-8 or UTF-16, has no rows, repeats a column, or a row has
-            another number of fields than the header.
+        CorpusError: the file cannot be read, is not UTF-8 or UTF-16, has no rows, repeats a column, or has a row
+            whose number of fields differs from the header.
     """
     try:
         table = _READERS.get(path.suffix.lower(), _read_csv)(path)
@@ -77,20 +77,20 @@ def _read_csv(path: Path) -> Table:
         first_line = file.readline(MAX_LINE)
         if len(first_line) == MAX_LINE:
             raise CorpusError(f"{path}: its first line is longer than {MAX_LINE:,} characters; it is not a label table")
-        # The first line of a spreadsheet's file may say what separates the fields: `sep=;`.
+        # The first line of a spreadsheet's file may define the separator: `sep=;`.
         announced = re.fullmatch(r'"?sep=([,;|\t])"?\r?\n?', first_line)
         if announced:
             first_line = file.readline(MAX_LINE)
         separators = announced[1] if announced else _separators(path)
         header_of = {sep: next(csv.reader([first_line], delimiter=sep), []) for sep in separators}
-        separator = max(header_of, key=lambda sep: len(header_of[sep]))  # the first of equals: the comma
+        separator = max(header_of, key=lambda sep: len(header_of[sep]))  # on a tie the first, the comma
         header = [name.strip() for name in header_of[separator]]
         if not any(header):
             raise CorpusError(f"{path}: the file is empty; it needs a header line and one line per clip")
         reader = csv.reader(file, delimiter=separator)
         rows, lines = [], []
         for fields in reader:
-            line = reader.line_num + (2 if announced else 1)  # those before were read apart
+            line = reader.line_num + (2 if announced else 1)  # the lines before were read separately
             if not any(field.strip() for field in fields):  # a blank line, or the ",,," of a spreadsheet
                 continue
             if len(fields) != len(header):
@@ -130,7 +130,7 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _read_jsonl(path: Path) -> Table:
-    """One object of text and numbers per line."""
+    """Read one object of text and numbers per line."""
     rows, lines = [], []
     with path.open(encoding="utf-8-sig") as file:
         for line, content in enumerate(file, 1):
@@ -164,16 +164,16 @@ _READERS: dict[str, Callable[[Path], Table]] = {".parquet": _read_parquet, ".jso
 
 
 def join_tables(root: Path, tables: dict[str, Path], column_of: Callable[[Table], str], split_column: str) -> Table:
-    """Tables that lie in folders, one of each split, as one whose paths start from their common folder.
+    """Join the tables of the splits' folders into one whose paths are relative to their common folder.
 
     Args:
         root: the common folder.
-        tables: a split's name and its table.
-        column_of: the column of paths of a table.
-        split_column: the column that says the split; it is added.
+        tables: the path of each split's table, by split.
+        column_of: returns a table's column of paths.
+        split_column: name of the added column with the split.
 
     Raises:
-        CorpusError: a table cannot be read, or their columns differ.
+        CorpusError: a table cannot be read, or the tables' columns differ.
     """
     parts: list[pd.DataFrame] = []
     for split, path in tables.items():
@@ -193,10 +193,10 @@ def join_tables(root: Path, tables: dict[str, Path], column_of: Callable[[Table]
 
 
 def find_column(table: Table, *names: str) -> str | None:
-    """The column called by the first of these names that is there, in any case and spacing; None where none is.
+    """The column with the first of these names that exists, in any case and spacing; None if none does.
 
     Raises:
-        CorpusError: two columns answer to one name.
+        CorpusError: two columns match one name.
     """
     for name in names:
         matches = [column for column in table.cells.columns if column == name or fold(column) == fold(name)]
@@ -210,15 +210,15 @@ def find_column(table: Table, *names: str) -> str | None:
 
 
 def require_column(table: Table, name: str, option: str = "") -> str:
-    """As `find_column`, for a column that must be there.
+    """As `find_column`, for a column that must exist.
 
     Args:
-        table: where to look.
-        name: its name.
+        table: the table to search.
+        name: the column's name.
         option: the loader's option that gave the name, for the message.
 
     Raises:
-        CorpusError: it is not; the message names the nearest column and lists all.
+        CorpusError: no such column; the message names the nearest one and lists all.
     """
     column = find_column(table, name)
     if column is None:
@@ -232,13 +232,13 @@ def refuse_duplicates(table: Table, ids: Sequence[str], what: str, key: Callable
     """Check that no two rows of a table are the same clip.
 
     Args:
-        table: the rows.
-        ids: one a row.
-        what: of the ids, for the message.
+        table: the table, for the message.
+        ids: one per row.
+        what: what the ids are, for the message.
         key: maps the spellings of one id to the same string.
 
     Raises:
-        CorpusError: two are.
+        CorpusError: two rows are the same clip.
     """
     first_of: dict[str, int] = {}
     for position, clip_id in enumerate(ids):

@@ -24,16 +24,16 @@ from avb.training.resumption import CheckpointTrainer
 from avb.training.timing import expected_seconds
 from configuration_avb import receptive_field
 
-FIRST_BATCHES = 50  # that targets are standardised on, and their clusters found
+FIRST_BATCHES = 50  # used to standardise targets and to find their clusters
 
 KINDS = ("wav2vec2", "wav2vec2-vocal-burst")  # `model_type`s whose encoder is a Wav2Vec2Model
 
 
 def build_model(model_args: PretrainingArguments):
-    """The encoder of a YAML file, with random weights, or that of a checkpoint; and what it is to predict.
+    """The encoder of a YAML file, with random weights, or of a checkpoint, with the objective's head.
 
     Raises:
-        AvbError: an unknown objective, or an encoder that cannot be read (see `avb.encoders.checkpoints`).
+        AvbError: the objective is unknown, or the encoder cannot be read (see `avb.encoders.checkpoints`).
     """
     if model_args.objective not in OBJECTIVES:
         near = did_you_mean(model_args.objective, OBJECTIVES, "Legal")
@@ -62,14 +62,14 @@ def build_model(model_args: PretrainingArguments):
 
 
 def long_enough(rows: Dataset, config: Wav2Vec2Config) -> Dataset:
-    """The rows whose clips hold at least one span to hide."""
+    """The rows whose clips are long enough for one masked span."""
     stride = int(np.prod(config.conv_stride))
     samples = receptive_field(config.conv_kernel, config.conv_stride) + (config.mask_time_length - 1) * stride
     return rows.select(np.flatnonzero(np.asarray(rows["num_samples"]) >= samples))
 
 
 def check_enough(splits: dict[str, Sized], batch_size: int, drop_last: bool):
-    """Raises where a split cannot fill what is asked of it.
+    """Checks that each split has enough clips.
 
     Raises:
         AvbError: no validation clip, or fewer train clips than one batch, which would be dropped.
@@ -85,14 +85,14 @@ def check_enough(splits: dict[str, Sized], batch_size: int, drop_last: bool):
 
 
 def first_batches(rows, collator: BurstCollator, batch_size: int):
-    """Some random batches of a split."""
+    """Up to `FIRST_BATCHES` random batches of a split."""
     sampler = RandomSampler(rows, num_samples=min(len(rows), FIRST_BATCHES * batch_size))
     return DataLoader(rows, batch_size, sampler=sampler, collate_fn=collator)
 
 
 class PretrainingTrainer(CheckpointTrainer):
-    """As in training: whole checkpoints, SIGTERM, a line per epoch. Evaluation keeps the last, smaller batch, since
-    `dataloader_drop_last` is for training.
+    """As in training: complete checkpoints, SIGTERM, a line per epoch. Evaluation keeps the last, smaller batch, since
+    `dataloader_drop_last` is meant for training.
     """
 
     def __init__(self, **kwargs):

@@ -28,16 +28,16 @@ from configuration_avb import receptive_field
 from encoder_avb import sample_spans
 from front_end_avb import length_mask
 
-NUM_CLUSTERS = 100  # of the first round; HuBERT's
-NUM_LAYER_CLUSTERS = 500  # of the second
+NUM_CLUSTERS = 100  # in the first round, as in HuBERT
+NUM_LAYER_CLUSTERS = 500  # in the second round
 
 
 class MaskedPrediction(Wav2Vec2PreTrainedModel):
-    """wav2vec 2.0 with a linear layer that predicts, of each hidden frame, its target.
+    """wav2vec 2.0 with a linear layer that predicts the target of each masked frame.
 
     Args:
-        config: of the encoder; `mask_time_prob` and `mask_time_length` say how much is hidden.
-        num_mel_bins: bands of the spectra that targets are made of.
+        config: of the encoder; `mask_time_prob` and `mask_time_length` define how much is masked.
+        num_mel_bins: number of mel bands in the spectra that targets are made from.
     """
 
     config_class = Wav2Vec2Config
@@ -62,7 +62,7 @@ class MaskedPrediction(Wav2Vec2PreTrainedModel):
         self.predict = nn.Linear(self.config.hidden_size, self.description_size)
 
     def _init_weights(self, module: nn.Module):
-        # A plain encoder's checkpoint holds none of these.
+        # A plain encoder's checkpoint contains none of these.
         if module is self:
             nn.init.zeros_(self.mean)
             nn.init.ones_(self.std)
@@ -75,11 +75,11 @@ class MaskedPrediction(Wav2Vec2PreTrainedModel):
 
     @torch.no_grad()
     def fit_targets(self, batches: Iterable[dict]):
-        """Mean and standard deviation of each number of a description, over the valid frames of some batches."""
+        """Computes each feature's mean and standard deviation over the valid frames of some batches."""
         self._fit_standardization(self._collect(batches, self.describe_frames))
 
     def _collect(self, batches: Iterable[dict], describe) -> torch.Tensor:
-        """Descriptions (number, size) of the batches' valid frames."""
+        """Features (frames, size) of the batches' valid frames."""
         frames = []
         for batch in batches:
             described = describe(batch["input_values"], batch["attention_mask"])
@@ -98,17 +98,17 @@ class MaskedPrediction(Wav2Vec2PreTrainedModel):
 
     @torch.no_grad()
     def targets(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, size): standardised descriptions."""
+        """Standardised features (batch, frames, size)."""
         return (self.describe_frames(input_values, attention_mask) - self.mean) / self.std
 
     def loss(self, predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of hidden frames: mean absolute error, in standard deviations."""
+        """Mean absolute error over masked frames, in standard deviations."""
         return F.l1_loss(predictions.float(), targets)
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor, return_loss: bool = True
     ) -> ModelOutput:
-        """The objective's loss over the hidden valid frames of a batch.
+        """The objective's loss over the valid masked frames of a batch.
 
         Args:
             input_values: (batch, samples) waveforms at 16 kHz, padded on the right.
@@ -126,13 +126,13 @@ class MaskedPrediction(Wav2Vec2PreTrainedModel):
 
 
 class DescriptorPrediction(MaskedPrediction):
-    """The same of 26 descriptors of a frame."""
+    """Predicts 26 descriptors of each masked frame."""
 
     target_class = Descriptors
 
 
 class ClusterPrediction(MaskedPrediction):
-    """Which cluster a hidden frame's standardised log-mel spectrum falls into; cross entropy."""
+    """Predicts the cluster of a masked frame's standardised log-mel spectrum, with cross entropy."""
 
     num_clusters = NUM_CLUSTERS
 
@@ -148,7 +148,7 @@ class ClusterPrediction(MaskedPrediction):
 
     @torch.no_grad()
     def targets(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(batch, frames) int64."""
+        """Cluster indices (batch, frames), int64."""
         return self.clusters(super().targets(input_values, attention_mask))
 
     def loss(self, predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -156,7 +156,7 @@ class ClusterPrediction(MaskedPrediction):
 
 
 class LayerClusterPrediction(ClusterPrediction):
-    """Clusters of what the encoder's own upper middle layer was when it was gone on from; that encoder is kept."""
+    """Predicts clusters of an upper middle layer of the initial encoder; a copy of that encoder is kept."""
 
     num_clusters = NUM_LAYER_CLUSTERS
 
@@ -167,7 +167,7 @@ class LayerClusterPrediction(ClusterPrediction):
     def make_head(self):
         super().make_head()
         self.layer = -(-2 * self.config.num_hidden_layers // 3)
-        self.teacher: list[Any] = [None]  # in a list: no module of this one, so that it is neither trained nor saved
+        self.teacher: list[Any] = [None]  # in a list, so that it is no submodule: neither trained nor saved
 
     @torch.no_grad()
     def fit_targets(self, batches: Iterable[dict]):
@@ -181,7 +181,7 @@ class LayerClusterPrediction(ClusterPrediction):
 
 
 class ContrastivePrediction(Wav2Vec2ForPreTraining):
-    """wav2vec 2.0's contrastive loss over quantised frames, a frame's mean, with its masks and negatives drawn here."""
+    """wav2vec 2.0's contrastive loss over quantised frames, averaged per frame; draws its own masks and negatives."""
 
     accepts_loss_kwargs = False
 
@@ -214,8 +214,8 @@ class ContrastivePrediction(Wav2Vec2ForPreTraining):
 
 
 def sample_negatives(hidden: torch.Tensor, number: int) -> torch.Tensor:
-    """For each hidden frame `number` other hidden frames of its clip, else itself: (batch, frames, number) indices into
-    the flattened batch. Stock `_sample_negative_indices` does the same, but fails on a clip with one hidden frame."""
+    """For each masked frame, `number` other masked frames of its clip, or itself if there are none: indices into the
+    flattened batch, (batch, frames, number). Stock `_sample_negative_indices` fails on a clip with one masked frame."""
     batch, size = hidden.shape
     negatives = torch.arange(batch * size, device=hidden.device).view(batch, size, 1).repeat(1, 1, number)
     for row, clip in enumerate(hidden):

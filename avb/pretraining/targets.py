@@ -14,7 +14,7 @@ from torch import nn
 from audio_avb import SAMPLING_RATE
 
 PITCH_RANGE = (75.0, 1200.0)  # Hz: from a groan to a scream
-OCTAVE_COST = 0.02  # of a period twice as long, in units of autocorrelation (Boersma 1993)
+OCTAVE_COST = 0.02  # per doubling of the period, in units of autocorrelation (Boersma 1993)
 VOICED = 0.5  # share of a frame's energy that repeats after one period
 
 
@@ -55,7 +55,7 @@ class LogMel(nn.Module):
 
 
 class Descriptors(LogMel):
-    """Few, decorrelated descriptors of a frame: (batch, samples) → (batch, frames, 26).
+    """A few decorrelated descriptors per frame: (batch, samples) → (batch, frames, 26).
 
     20 mel-frequency cepstral coefficients, log energy, spectral centroid, spread and flatness, periodicity (the highest
     normalised autocorrelation, after Boersma 1993) and log pitch (0 where periodicity is below `VOICED`).
@@ -106,7 +106,7 @@ class Descriptors(LogMel):
         normalised = autocorrelation / autocorrelation[..., :1].clamp(min=1e-10)
         normalised = normalised / (self.window_autocorrelation / self.window_autocorrelation[0]).clamp(min=0.05)
         lags = torch.arange(self.lags.start, self.lags.stop, device=waveforms.device)
-        best = (normalised[..., self.lags] - OCTAVE_COST * lags.log2()).argmax(-1)  # of equals the shortest period
+        best = (normalised[..., self.lags] - OCTAVE_COST * lags.log2()).argmax(-1)  # on a tie the shortest period
         periodicity = normalised[..., self.lags].gather(-1, best[..., None])[..., 0]
         pitch = (SAMPLING_RATE / lags[best]).log() * (periodicity > VOICED)
         others = [energy.log(), centroid / 1000, spread / 1000, flatness, periodicity, pitch]
@@ -114,7 +114,7 @@ class Descriptors(LogMel):
 
 
 class Clusters(nn.Module):
-    """Which k-means cluster a frame's features fall into: (batch, frames, features) → (batch, frames) int64."""
+    """The k-means cluster of each frame's features: (batch, frames, features) → (batch, frames) int64."""
 
     centres: torch.Tensor
 
@@ -124,7 +124,7 @@ class Clusters(nn.Module):
         self.register_buffer("centres", torch.zeros(num_clusters, size))
 
     def fit(self, frames: torch.Tensor, seed: int = 42):
-        """`frames` (number, features), of random clips."""
+        """Fits the clusters to `frames` (number, features) of random clips."""
         kmeans = MiniBatchKMeans(self.num_clusters, batch_size=4096, n_init=3, random_state=seed).fit(frames.numpy())
         self.centres.copy_(torch.from_numpy(kmeans.cluster_centers_))
 
