@@ -40,11 +40,11 @@ AUDIO_SUFFIXES = (
     ".mp1", ".mpc", ".tak", ".asf", ".ra", ".rm", ".spx", ".loas", ".adts", ".m4r", ".3ga", ".caff", ".alac", ".dts",
     ".gsm", ".g722",
 )  # fmt: skip
-SHADOWS = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")  # names of file-system metadata start so
+SHADOWS = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")  # how names of file-system metadata start
 
 AudioSource = str | os.PathLike | bytes | dict
 
-MAX_SECONDS = 600.0  # default limit of a clip
+MAX_SECONDS = 600.0  # default limit for a clip
 MAX_VIEWS = 15  # number of views of a clip at prediction
 FASTEST_VIEW = 1.14  # the fastest speed of several views of a clip
 MAX_CHANNELS = 16  # in an array, to distinguish channels from samples
@@ -206,7 +206,7 @@ def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
 
 
 def check_views(views: Any, name: str):
-    """Raises an AvbError, which names the argument, if a number of views is not in 1 to `MAX_VIEWS`."""
+    """Raises an AvbError that names the argument if a number of views is not in 1 to `MAX_VIEWS`."""
     if not (isinstance(views, int) and 1 <= views <= MAX_VIEWS):
         raise AvbError(f"{name} {views!r} is invalid: it must be 1 to {MAX_VIEWS}")
 
@@ -217,7 +217,7 @@ def speed_views(waveform: np.ndarray, views: int) -> list[np.ndarray]:
     Args:
         waveform: float32, shape (samples,), prepared.
         views: number of speeds, evenly spaced on a logarithmic scale from 1 / 1.14 to 1.14; duration, pitch and
-            formants change together. Of an odd number, the middle one is the unchanged clip; 1 is only this one.
+            formants change together. If it is odd, the middle one is the unchanged clip; 1 gives only that clip.
     """
     if views == 1:
         return [waveform]

@@ -15,7 +15,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import Wav2Vec2BaseModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .front_end_avb import VocalBurstFeatureEncoder, length_mask
     from .positions_avb import PositionalConvolution
 except ImportError:
@@ -24,9 +24,9 @@ except ImportError:
 
 
 class WaveformEncoder(PreTrainedModel):
-    """An encoder up to layer `config.encoder_layer`; its last hidden state is that layer's output, nothing after it.
+    """An encoder up to layer `config.encoder_layer`; its last hidden state is that layer's output, with no final norm.
 
-    As it is, of the build of wav2vec 2.0: convolutions, a projection, layers. What a kind does otherwise, it overrides.
+    Its architecture is that of wav2vec 2.0: convolutions, a projection, layers. Other kinds override what differs.
     """
 
     def __init__(self, config):
@@ -35,11 +35,11 @@ class WaveformEncoder(PreTrainedModel):
         self.post_init()
 
     def adapt(self, config):
-        """Changes what the stock model has built."""
+        """Changes the modules that the stock model has built."""
         self.feature_extractor = VocalBurstFeatureEncoder(config)
 
     def use_spectra(self):
-        """Lets the positional convolution of wav2vec 2.0's build go by way of spectra where they are cheaper."""
+        """Lets the positional convolution (as in wav2vec 2.0) use spectra where they are cheaper."""
         self.encoder.pos_conv_embed = PositionalConvolution(self.encoder.pos_conv_embed)
 
     @property
@@ -48,7 +48,7 @@ class WaveformEncoder(PreTrainedModel):
         return self.encoder.layers
 
     def freeze_feature_encoder(self):
-        """Keeps the convolutional front end as it is."""
+        """Freezes the convolutional front end."""
         self.feature_extractor._freeze_parameters()
 
     @capture_outputs(tie_last_hidden_states=False)
@@ -65,22 +65,22 @@ class WaveformEncoder(PreTrainedModel):
 
         Args:
             input_values: (batch, samples) waveforms at 16 kHz, padded on the right.
-            attention_mask: (batch, samples), 1 for audio and 0 for padding; None when there is no padding.
-            mask_time_indices: (batch, frames) frames to replace by the mask embedding.
-            front_end_frames: (batch, frames, channels) what `run_front_end` made of the waveforms, instead of them.
-            frame_mask: (batch, frames) that of `front_end_frames`.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None if there is no padding.
+            mask_time_indices: (batch, frames) True for frames to replace by the mask embedding.
+            front_end_frames: (batch, frames, channels) output of `run_front_end`, instead of the waveforms.
+            frame_mask: (batch, frames) mask of `front_end_frames`.
         """
         if front_end_frames is None:
             front_end_frames, frame_mask = self.run_front_end(input_values, attention_mask)
         else:
-            front_end_frames = front_end_frames.to(self.dtype)  # they may be kept in half precision
+            front_end_frames = front_end_frames.to(self.dtype)  # they may be stored in half precision
         hidden_states, features = self.project(front_end_frames)
         hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
         hidden_states = self.encode_frames(hidden_states, frame_mask, **kwargs)
         return Wav2Vec2BaseModelOutput(last_hidden_state=hidden_states, extract_features=features)
 
     def run_front_end(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
-        """The convolutions alone: (batch, samples) → their frames (batch, frames, channels), and the frames' mask."""
+        """Only the convolutions: (batch, samples) → their frames (batch, frames, channels), and the frames' mask."""
         input_values, lengths = self.prepare(input_values, attention_mask)
         if self.config.waveform_normalization == "batch":
             input_values = F.layer_norm(input_values, input_values.shape)
@@ -88,14 +88,14 @@ class WaveformEncoder(PreTrainedModel):
         return frames, self.feature_mask(lengths, frames)
 
     def prepare(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
-        """Waveforms long enough for a frame, silent where they are padded, and their lengths (batch,) in samples."""
+        """Waveforms long enough for a frame, with silence as padding, and their lengths (batch,) in samples."""
         shortage = self.config.receptive_field - input_values.shape[1]
         if shortage > 0:
             input_values = F.pad(input_values, (0, shortage))
         if attention_mask is None:
             return input_values, None
         lengths = attention_mask.sum(-1)
-        # Whatever the padding holds, silence follows a clip: a clip shorter than one frame reads into it.
+        # Padding is replaced by silence, whatever it contains: a clip shorter than one frame reads into it.
         input_values = input_values.masked_fill(~length_mask(lengths, input_values.shape[1]), 0.0)
         return input_values, lengths.clamp(min=self.config.receptive_field)
 
@@ -104,47 +104,47 @@ class WaveformEncoder(PreTrainedModel):
         return self.feature_extractor(input_values, lengths).transpose(1, 2)
 
     def project(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, frames, channels) → (batch, frames, hidden), and the features as they were normed for it."""
+        """(batch, frames, channels) → (batch, frames, hidden), and the normalised features used for it."""
         return self.feature_projection(features)
 
     def encode_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor, **kwargs) -> torch.Tensor:
-        """The transformer: (batch, frames, hidden) and their mask → the same shape, of the last layer kept."""
+        """The transformer: (batch, frames, hidden) and their mask → the output of the last layer kept, same shape."""
         return self.encoder(hidden_states, attention_mask=mask, **kwargs).last_hidden_state
 
     def finish(self, hidden_states: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
-        """A layer's output as the head reads it, (batch, frames, hidden)."""
+        """A layer's output in the form that the head reads, (batch, frames, hidden)."""
         return hidden_states
 
     def count_features(self, samples):
-        """Frames that `extract_features` makes of so many samples; for a number or a tensor."""
+        """Number of frames that `extract_features` makes from this many samples, a number or a tensor."""
         return self._get_feat_extract_output_lengths(samples)
 
     def count_frames(self, samples):
-        """Frames that the head is given of so many samples; for a number or a tensor."""
+        """Number of frames that the head gets for this many samples, a number or a tensor."""
         return self.count_features(samples)
 
     def feature_mask(self, lengths: torch.Tensor | None, features: torch.Tensor) -> torch.Tensor:
-        """(batch, frames) True where features are made of audio. `lengths` (batch,) in samples, None for no padding."""
+        """(batch, frames) True where features contain audio. `lengths` (batch,) in samples, None without padding."""
         if lengths is None:
             return features.new_ones(features.shape[:2], dtype=torch.bool)
         return length_mask(self.count_features(lengths), features.shape[1])
 
     def frame_mask(self, lengths: torch.Tensor | None, frames: torch.Tensor) -> torch.Tensor:
-        """As `feature_mask`, of the frames that the head is given."""
+        """Like `feature_mask`, for the frames that the head gets."""
         if lengths is None:
             return frames.new_ones(frames.shape[:2], dtype=torch.bool)
         lengths = lengths.clamp(min=self.config.receptive_field)
         return length_mask(self.count_frames(lengths), frames.shape[1])
 
     def output_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """That of the frames which the head is given, by that of the front end's."""
+        """Converts the mask of the front end's frames to that of the frames that the head gets."""
         return mask
 
     def _mask_hidden_states(self, hidden_states, mask_time_indices=None, attention_mask=None):
         """SpecAugment as in the stock model, but drawn on the device and never larger than the clip.
 
         Each frame starts a masked span with probability `mask_time_prob / mask_time_length`, so that about
-        `mask_time_prob` of the frames are masked. A clip shorter than a span is left alone: the stock code raises.
+        `mask_time_prob` of the frames are masked. A clip shorter than a span is not masked; the stock code would raise.
         """
         config = self.config
         if not (self.training and config.apply_spec_augment):
@@ -164,8 +164,8 @@ class WaveformEncoder(PreTrainedModel):
 
 
 def layers_to_run(encoder: nn.Module, layerdrop: float) -> Iterator[nn.Module]:
-    """A transformer's layers, but for those that layer drop skips in training, as the stock encoders do."""
-    keeps_all = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(encoder)  # processes run in step
+    """A transformer's layers, except those that layer drop skips in training, as in the stock encoders."""
+    keeps_all = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(encoder)  # processes must run the same layers
     for layer in encoder.layers:  # type: ignore[union-attr]
         is_dropped = encoder.training and layerdrop > 0 and torch.rand([]) < layerdrop
         if keeps_all or not is_dropped:
@@ -173,7 +173,7 @@ def layers_to_run(encoder: nn.Module, layerdrop: float) -> Iterator[nn.Module]:
 
 
 def sample_spans(lengths: torch.Tensor, size: int, prob: float, span: int) -> torch.Tensor:
-    """Random spans of `span` places that cover about `prob` of each row's first `lengths`: (batch, size)."""
+    """Random spans of `span` places, which cover about `prob` of each row's first `lengths` places: (batch, size)."""
     fits = length_mask(lengths - span + 1, size)
     starts = (torch.rand(fits.shape, device=lengths.device) < prob / span) & fits
     padded = F.pad(starts.float()[:, None], (span - 1, 0))

@@ -10,7 +10,7 @@ prepared are marked with `prepared=True`, because trimming twice trims more.
 import numpy as np
 from transformers import BatchFeature, Wav2Vec2FeatureExtractor
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .audio_avb import AudioPreparation
 except ImportError:
     from audio_avb import AudioPreparation

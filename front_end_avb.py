@@ -21,7 +21,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 
 
 def floor_divide(samples, by: int):
-    """A number or tensor divided and rounded down, as by `//`, whose ONNX operation OpenVINO rounds to the nearest."""
+    """Divides a number or tensor and rounds down, like `//`, whose ONNX operation OpenVINO rounds to the nearest."""
     if isinstance(samples, int):
         return samples // by
     return torch.div(samples, by, rounding_mode="floor")
@@ -33,13 +33,13 @@ def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Group norm with one channel per group, its moments taken over each clip's valid frames.
+    """Group norm with one channel per group, whose moments are computed over each clip's valid frames.
 
-    The stock layer averages over padding too: a clip's features then depend on the longest clip of its batch.
+    The stock layer includes padding, so a clip's features depend on the longest clip in its batch.
     """
 
     def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """`hidden_states` (batch, channels, frames); `lengths` (batch,) valid frames, None when all of them are."""
+        """`hidden_states` (batch, channels, frames); `lengths` (batch,) valid frames, None if all are valid."""
         if lengths is None:
             return super().forward(hidden_states)
         valid = length_mask(lengths, hidden_states.shape[-1])[:, None]  # (batch, 1, frames)
@@ -66,18 +66,18 @@ class MaskedGroupNormConvLayer(Wav2Vec2GroupNormConvLayer):
 
 
 class RowsConvLayer(Wav2Vec2LayerNormConvLayer):
-    """A layer of a layer-norm front end (LARGE-LV60K, XLSR53) over rows: a frame each, its channels side by side.
+    """A layer of a layer-norm front end (LARGE-LV60K, XLSR53) over rows: one frame per row, channels last.
 
-    The same numbers as the stock layer's up to the order of sums. That one holds channels first, and copies 3,200
-    frames per second forth and back for each layer norm. Here the norm reads what is there, and the convolution is one
-    matrix product: the frames of a stride are neighbours in memory, and a kernel is one such block and the next ones.
+    Computes the same as the stock layer, up to the order of sums. The stock layer stores channels first, and copies
+    3,200 frames per second back and forth for each layer norm. Here, the norm needs no copy, and the convolution is one
+    matrix product: the frames of a stride are adjacent in memory, and a kernel covers one such block and the next ones.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(frames, channels in) → (fewer frames, channels out)."""
         kernel, stride, channels = self.conv.kernel_size[0], self.conv.stride[0], self.conv.in_channels
         blocks = hidden_states[: hidden_states.shape[0] // stride * stride].reshape(-1, stride * channels)
-        further = (kernel - 1) // stride  # blocks that a kernel reaches into
+        further = (kernel - 1) // stride  # further blocks that a kernel covers
         count = blocks.shape[0] - further
         widths = [min(stride, kernel - index * stride) * channels for index in range(further + 1)]
         taps = [blocks[index : index + count, :width] for index, width in enumerate(widths)]
@@ -86,10 +86,10 @@ class RowsConvLayer(Wav2Vec2LayerNormConvLayer):
 
 
 def _multiply(taps: list[torch.Tensor], weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Taps in parts, (frames, part of the kernel) each, times a weight (channels, kernel): (frames, channels).
+    """Multiplies parts of taps, (frames, part of the kernel) each, by a weight (channels, kernel): (frames, channels).
 
-    A sum of products spares the copy that joins the parts. With gradients it is slower; in bfloat16 each sum would be
-    rounded; and a narrow kernel is joined sooner than the sum is read again.
+    A sum of products avoids the copy that joins the parts. With gradients, it is slower; in bfloat16, each sum would be
+    rounded; and for a narrow kernel, joining the parts is faster than reading the sum again.
     """
     first = taps[0]
     is_exact = first.dtype != torch.bfloat16 and not torch.is_autocast_enabled(first.device.type)
@@ -105,17 +105,17 @@ def _multiply(taps: list[torch.Tensor], weight: torch.Tensor, bias: torch.Tensor
 
 
 class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
-    """The convolutional front end: samples in, 49.95 frames per second out, padding without influence."""
+    """The convolutional front end: samples in, 49.95 frames per second out, unaffected by padding."""
 
-    conv_layers: Any  # an nn.ModuleList; of its layers torch only says that they are modules
+    conv_layers: Any  # an nn.ModuleList, whose layers torch only types as modules
 
     def __init__(self, config):
         super().__init__(config)
         self.runs_on_rows = config.feat_extract_norm == "layer"
         if self.runs_on_rows:
-            with torch.random.fork_rng(devices=[]):  # a seed gives the weights that it gives with the stock layers
+            with torch.random.fork_rng(devices=[]):  # so that a seed gives the same weights as with the stock layers
                 self.conv_layers = nn.ModuleList(RowsConvLayer(config, index) for index in range(len(self.conv_layers)))
-            # Silence behind the last clip: what its last frame reads, and what the layers leave over.
+            # Silence after the last clip: what its last frame reads, and the remainders of the strides.
             self.tail = config.receptive_field + 2 * math.prod(config.conv_stride)
         self.masked_group_norm = config.feat_extract_norm == "group" and config.masked_group_norm
         if self.masked_group_norm:
@@ -131,7 +131,7 @@ class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
             return self._forward_rows(input_values)
         hidden_states = input_values[:, None]
         if self.gradient_checkpointing and self._requires_grad and self.training:
-            hidden_states.requires_grad = True  # as the reentrant kind needs
+            hidden_states.requires_grad = True  # as reentrant checkpointing needs
         for index, layer in enumerate(self.conv_layers):
             if index == 0 and self.masked_group_norm and lengths is not None:
                 frames = floor_divide(lengths - layer.conv.kernel_size[0], layer.conv.stride[0]) + 1
@@ -141,26 +141,26 @@ class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
         return hidden_states
 
     def _is_frozen_in_bfloat16(self, input_values: torch.Tensor) -> bool:
-        """Whether it can stay in bfloat16 all through: autocast norms in fp32 on a GPU, and casts forth and back."""
+        """Whether it can run in bfloat16 throughout: on a GPU, autocast norms in fp32, and casts back and forth."""
         device = input_values.device.type
         if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != torch.bfloat16:
             return False
-        if is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self):  # its weights come when a layer is called
+        if is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self):  # weights are gathered when a layer is called
             return False
         return not any(tensor.requires_grad for tensor in (input_values, *self.parameters()))
 
     def _forward_rows(self, input_values: torch.Tensor) -> torch.Tensor:
-        """The batch as one signal, in which each clip begins at a whole frame: frames across two clips are dropped."""
+        """Joins the batch into one signal; each clip starts at a whole frame, frames across two clips are dropped."""
         batch, samples = input_values.shape
         frames, stride = samples, 1
         for layer in self.conv_layers:
             frames = (frames - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
             stride *= layer.conv.stride[0]
-        frames_a_clip = -(-samples // stride)  # the last of which reach into the next clip
+        frames_a_clip = -(-samples // stride)  # the last ones reach into the next clip
         signal = F.pad(input_values, (0, frames_a_clip * stride - samples)).flatten()
         hidden_states = F.pad(signal, (0, self.tail))[:, None]  # (samples of all clips, 1)
         if self.gradient_checkpointing and self._requires_grad and self.training:
-            hidden_states.requires_grad = True  # as the reentrant kind needs
+            hidden_states.requires_grad = True  # as reentrant checkpointing needs
         for layer in self.conv_layers:
             hidden_states = layer(hidden_states)  # (frames of all clips, channels)
         hidden_states = hidden_states[: batch * frames_a_clip].view(batch, frames_a_clip, -1)

@@ -18,7 +18,7 @@ from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import (
     Wav2Vec2ConformerPreTrainedModel,
 )
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
     from .encoder_avb import WaveformEncoder, layers_to_run
     from .modeling_avb import VocalBurstModel
@@ -36,13 +36,13 @@ class Wav2Vec2ConformerVocalBurstConfig(VocalBurstConfig, Wav2Vec2ConformerConfi
 
 
 class MaskedConvolution(Wav2Vec2ConformerConvolutionModule):
-    """The stock convolution of a block, over a clip's own frames."""
+    """The stock convolution of a block, only over a clip's own frames."""
 
     def forward(self, hidden_states, mask=None):
         hidden_states = self.layer_norm(hidden_states)
         if mask is not None:
             hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
-        # Neither has a bias: what is silent stays so.
+        # Neither has a bias, so silence remains silence.
         hidden_states = self.depthwise_conv(self.glu(self.pointwise_conv1(hidden_states.transpose(1, 2))))
         norm = self.batch_norm
         hidden_states = F.batch_norm(
@@ -52,7 +52,7 @@ class MaskedConvolution(Wav2Vec2ConformerConvolutionModule):
 
 
 class MaskedBlock(Wav2Vec2ConformerEncoderLayer):
-    """The stock block, whose convolution is told which frames are the clip's."""
+    """The stock block; its convolution gets the mask of the clip's frames."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -80,8 +80,8 @@ class Wav2Vec2ConformerVocalBurstEncoder(WaveformEncoder, Wav2Vec2ConformerModel
     def adapt(self, config):
         super().adapt(config)
         self.encoder.layers = nn.ModuleList(MaskedBlock(config) for _ in range(config.num_hidden_layers))
-        self.encoder.pos_conv_embed = nn.Identity()  # which the stock model has, and never calls
-        self.encoder.layer_norm = nn.Identity()  # behind the last layer: hidden_states[k] does not have it
+        self.encoder.pos_conv_embed = nn.Identity()  # the stock model has it, but never calls it
+        self.encoder.layer_norm = nn.Identity()  # after the last layer; hidden_states[k] does not include it
 
     def encode_frames(self, hidden_states, mask, **kwargs):
         encoder = self.encoder
@@ -89,7 +89,7 @@ class Wav2Vec2ConformerVocalBurstEncoder(WaveformEncoder, Wav2Vec2ConformerModel
         attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask=mask)
         positions = None
         if encoder.embed_positions is not None:
-            # The rotary one keeps what it computed last, which threads that score side by side would share.
+            # The rotary embedding caches its last result, which threads that score in parallel would share.
             embed = copy(encoder.embed_positions)
             embed.cached_sequence_length = None
             positions = embed(hidden_states)

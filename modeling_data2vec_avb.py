@@ -8,7 +8,7 @@ from transformers import Data2VecAudioConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioModel, Data2VecAudioPreTrainedModel
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
     from .encoder_avb import WaveformEncoder, layers_to_run
     from .modeling_avb import VocalBurstModel
@@ -25,7 +25,7 @@ class Data2VecAudioVocalBurstConfig(VocalBurstConfig, Data2VecAudioConfig):
 
     model_type = "data2vec-audio-vocal-burst"
     kind = "data2vec (audio)"
-    feat_extract_norm = "layer"  # what the stock model has without saying so
+    feat_extract_norm = "layer"  # as in the stock model, whose configuration does not state it
     apply_spec_augment = True
 
 

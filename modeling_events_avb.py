@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import TokenClassifierOutput
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_events_avb import BurstEventsConfig
 except ImportError:
     from configuration_events_avb import BurstEventsConfig
@@ -36,7 +36,7 @@ FRAME_SAMPLES = 4 * HOP  # from one frame of the output to the next, 40 ms
 
 
 class DilatedBlock(nn.Module):
-    """A dilated convolution over three frames, and a way around it."""
+    """A dilated convolution over three frames, with a skip connection."""
 
     def __init__(self, channels: int, dilation: int, dropout: float):
         super().__init__()
@@ -47,7 +47,7 @@ class DilatedBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x (batch, channels, frames), zero behind each clip's end."""
+        """x (batch, channels, frames), zero after each clip's end."""
         return x + self.dropout(self.norm(self.convolution(F.pad(x, self.padding))).relu())
 
 
@@ -88,28 +88,28 @@ class BurstEventsModel(PreTrainedModel):
 
     @property
     def left_frames(self) -> int:
-        """How many frames before one the blocks hear."""
+        """Number of frames before a frame in the receptive field of the blocks."""
         return sum(2 * -d if d < 0 else d for d in self.config.dilations)
 
     @property
     def right_frames(self) -> int:
-        """How many frames after one the blocks hear."""
+        """Number of frames after a frame in the receptive field of the blocks."""
         return sum(max(d, 0) for d in self.config.dilations)
 
     @property
     def left_samples(self) -> int:
-        """How far before a frame's middle the audio reaches that it depends on; rounded up to whole frames."""
+        """Samples before a frame's middle that the frame depends on, rounded up to whole frames."""
         return self.left_frames * FRAME_SAMPLES + self.stem_samples
 
     @property
     def right_samples(self) -> int:
-        """How far behind a frame's middle the audio reaches that it depends on: the latency of a stream."""
+        """Samples after a frame's middle that the frame depends on: the latency of a stream."""
         return self.right_frames * FRAME_SAMPLES + self.stem_samples
 
     @property
     def stem_samples(self) -> int:
-        """How far to each side of a frame's middle its `frame_features` reach; rounded up to whole frames."""
-        spectra = 1 + 2 + 4  # of 10 ms to each side, of three convolutions over 10, 20 and 40 ms
+        """Samples on each side of a frame's middle that its `frame_features` depend on, rounded up to whole frames."""
+        spectra = 1 + 2 + 4  # of 10 ms, on each side: of three convolutions at steps of 10, 20 and 40 ms
         return math.ceil((spectra * HOP + WINDOW // 2) / FRAME_SAMPLES) * FRAME_SAMPLES
 
     def forward(
@@ -119,13 +119,13 @@ class BurstEventsModel(PreTrainedModel):
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> TokenClassifierOutput:
-        """Logits, (batch, frames, 1); frame t is the one around sample t * `FRAME_SAMPLES`.
+        """Logits, (batch, frames, 1); frame t is centred on sample t * `FRAME_SAMPLES`.
 
         Args:
             input_values: (batch, samples).
-            attention_mask: (batch, samples), 1 where there is audio; None where all of it is.
-            labels: (batch, frames) 0 or 1, -100 where it does not count; the loss is binary cross-entropy.
-            return_dict: for callers that know the argument; the answer is always an output object.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding; None if there is no padding.
+            labels: (batch, frames) 0 or 1, -100 for frames to ignore; the loss is binary cross-entropy.
+            return_dict: accepted for compatibility; the result is always an output object.
         """
         lengths = None
         if attention_mask is not None:
@@ -134,11 +134,11 @@ class BurstEventsModel(PreTrainedModel):
         return TokenClassifierOutput(loss=None if labels is None else frame_loss(logits, labels), logits=logits)
 
     def frame_features(self, waveforms: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """What the blocks hear: (batch, samples) → (batch, channels, frames); a frame's depends on `stem_samples`.
+        """The input of the blocks: (batch, samples) → (batch, channels, frames); see `stem_samples` for the context.
 
         Args:
-            waveforms: zero behind each clip's end.
-            lengths: (batch,) of the clips in samples; None where none is padded.
+            waveforms: zero after each clip's end.
+            lengths: (batch,) of the clips in samples; None if none is padded.
         """
         hidden = self.band_norm(self.log_mel(waveforms))[:, None]  # (batch, 1, bands, spectra)
         hop = HOP
@@ -170,7 +170,7 @@ class BurstEventsModel(PreTrainedModel):
 
 
 def _silence(hidden: torch.Tensor, lengths: torch.Tensor | None, hop: int) -> torch.Tensor:
-    """(batch, ..., frames) with zeros in the frames whose middle lies behind the clip's end, so no frame hears them."""
+    """(batch, ..., frames) with zeros in frames whose middle is after the clip's end, so that they affect no frame."""
     if lengths is None:
         return hidden
     places = torch.arange(hidden.shape[-1], device=hidden.device) * hop

@@ -10,7 +10,7 @@ from transformers import SEWConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.sew.modeling_sew import SEWModel, SEWPreTrainedModel
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
     from .encoder_avb import WaveformEncoder, layers_to_run
     from .front_end_avb import floor_divide, length_mask
@@ -30,7 +30,7 @@ class SEWVocalBurstConfig(VocalBurstConfig, SEWConfig):
 
     @property
     def receptive_field(self) -> int:
-        """Samples of as many frames as are squeezed into one."""
+        """Samples in the frames that are squeezed into one."""
         return super().receptive_field + (self.squeeze_factor - 1) * super().samples_per_frame
 
     @property

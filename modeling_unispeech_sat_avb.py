@@ -4,7 +4,7 @@ from torch import nn
 from transformers import UniSpeechSatConfig
 from transformers.models.unispeech_sat.modeling_unispeech_sat import UniSpeechSatModel, UniSpeechSatPreTrainedModel
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
     from .encoder_avb import WaveformEncoder
     from .modeling_avb import VocalBurstModel
@@ -30,9 +30,9 @@ class UniSpeechSatVocalBurstEncoder(WaveformEncoder, UniSpeechSatModel):
         super().adapt(config)
         self.use_spectra()
         if not (config.mask_time_prob > 0 or config.mask_feature_prob > 0):
-            del self.masked_spec_embed  # the stock model has it always: a weight without a gradient stops DDP
+            del self.masked_spec_embed  # the stock model always has it; a weight without a gradient breaks DDP
         if config.do_stable_layer_norm:
-            # The pre-norm encoders normalise once more after the last layer, which hidden_states[k] does not have.
+            # Pre-norm encoders normalise again after the last layer; hidden_states[k] does not include that.
             self.encoder.layer_norm = nn.Identity()
 
 

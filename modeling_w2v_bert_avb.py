@@ -9,7 +9,7 @@ import torch
 from transformers import Wav2Vec2BertConfig
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertModel, Wav2Vec2BertPreTrainedModel
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig, require_legal
     from .encoder_avb import WaveformEncoder
     from .front_end_avb import floor_divide, length_mask
@@ -22,7 +22,7 @@ except ImportError:
     from modeling_avb import VocalBurstModel
     from spectrum_avb import HOP, WIDTH, kaldi_filters, power_spectrum
 
-STACKED = 2  # spectra that one feature vector holds
+STACKED = 2  # spectra per feature vector
 FLOOR = 1.192092955078125e-07  # of a mel energy, as in the stock extractor
 
 
@@ -31,7 +31,7 @@ class Wav2Vec2BertVocalBurstConfig(VocalBurstConfig, Wav2Vec2BertConfig):
 
     model_type = "wav2vec2-bert-vocal-burst"
     kind = "w2v-BERT 2.0"
-    hears_level = True  # it is told nothing of it: its features are normed
+    hears_level = True  # its features are normalised, so the level has no effect
     feat_extract_norm = None  # no convolutions
     receptive_field = WIDTH + HOP * (STACKED - 1)
     samples_per_frame = HOP * STACKED
@@ -39,7 +39,7 @@ class Wav2Vec2BertVocalBurstConfig(VocalBurstConfig, Wav2Vec2BertConfig):
     def _validate_head(self):
         super()._validate_head()
         require_legal(self, self.feature_projection_input_dim == 160, "feature_projection_input_dim", "160")
-        # The rotary one keeps what it computed last, which threads that score side by side would share.
+        # The rotary embedding caches its last result, which threads that score in parallel would share.
         legal = self.position_embeddings_type != "rotary"
         require_legal(self, legal, "position_embeddings_type", "relative_key, relative or null")
 
@@ -51,10 +51,10 @@ class Wav2Vec2BertVocalBurstEncoder(WaveformEncoder, Wav2Vec2BertModel):
     main_input_name = "input_values"
 
     def adapt(self, config):
-        """Nothing: the stock layers leave padding out."""
+        """Does nothing: the stock layers exclude padding."""
 
     def freeze_feature_encoder(self):
-        """Nothing: the features have no weights."""
+        """Does nothing: the features have no weights."""
 
     def extract_features(self, input_values, lengths):
         """(batch, samples) → (batch, frames, 160)."""

@@ -12,7 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import eager_attention_forward
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMModel, WavLMPreTrainedModel
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
     from .encoder_avb import WaveformEncoder, layers_to_run
     from .modeling_avb import VocalBurstModel
@@ -30,7 +30,7 @@ class WavLMVocalBurstConfig(VocalBurstConfig, WavLMConfig):
 
 
 class GatedAttention(WavLMAttention):
-    """The stock attention, by way of its projections and of the attention that `config` names."""
+    """The stock attention with its projections, computed by the attention implementation in `config`."""
 
     is_causal = False
 
@@ -39,11 +39,11 @@ class GatedAttention(WavLMAttention):
         self.config = config
 
     def forward(self, hidden_states, attention_mask=None, position_bias=None, index=0, **kwargs):
-        """(batch, frames, hidden) → the same shape, the weights where the attention gives them, and the bias.
+        """(batch, frames, hidden) → the same shape, the weights if the implementation returns them, and the bias.
 
         Args:
-            attention_mask: of the attention's own kind, or None.
-            position_bias: (1, heads, frames, frames), of the first layer, which all share.
+            attention_mask: in the format of the attention implementation, or None.
+            position_bias: (1, heads, frames, frames), of the first layer; all layers share it.
         """
         shape = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
         states = hidden_states.view(shape).transpose(1, 2)  # (batch, heads, frames, head_dim)
@@ -80,7 +80,7 @@ class WavLMVocalBurstEncoder(WaveformEncoder, WavLMModel):
         for index, layer in enumerate(self.encoder.layers):
             layer.attention = GatedAttention(config, **distances, has_relative_position_bias=index == 0)
         if config.do_stable_layer_norm:
-            # The pre-norm encoders normalise once more after the last layer, which hidden_states[k] does not have.
+            # Pre-norm encoders normalise again after the last layer; hidden_states[k] does not include that.
             self.encoder.layer_norm = nn.Identity()
 
     def encode_frames(self, hidden_states, mask, **kwargs):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder, WhisperPreTrainedModel
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig, require_legal
     from .encoder_avb import WaveformEncoder
     from .front_end_avb import floor_divide
@@ -25,7 +25,7 @@ except ImportError:
     from modeling_avb import VocalBurstModel
     from spectrum_avb import HOP, WIDTH, power_spectrum, whisper_filters
 
-STRIDE = 2 * HOP  # samples a frame
+STRIDE = 2 * HOP  # samples per frame
 
 
 class WhisperVocalBurstConfig(VocalBurstConfig, WhisperConfig):
@@ -56,7 +56,7 @@ class WhisperVocalBurstConfig(VocalBurstConfig, WhisperConfig):
 
     @property
     def window(self) -> int:
-        """Samples that the encoder hears at once (480,000 for every released checkpoint)."""
+        """Samples in the encoder's input window (480,000 in every released checkpoint)."""
         return self.max_source_positions * STRIDE
 
 
@@ -67,7 +67,7 @@ class WhisperVocalBurstEncoder(WaveformEncoder, WhisperEncoder):
     main_input_name = "input_values"
 
     def adapt(self, config):
-        self.layer_norm = nn.Identity()  # behind the last layer: hidden_states[k] does not have it
+        self.layer_norm = nn.Identity()  # after the last layer; hidden_states[k] does not include it
 
     @property
     def layers_kept(self):
@@ -90,7 +90,7 @@ class WhisperVocalBurstEncoder(WaveformEncoder, WhisperEncoder):
         windows = (input_values.shape[1] + size - 1) // size
         waveforms = F.pad(input_values, (0, size - 1))[:, : windows * size].reshape(-1, size)
         transform, mel = whisper_filters(self.config.num_mel_bins, input_values.device)
-        # Centred on its samples, as the stock extractor has it, which drops the last spectrum.
+        # Centred frames without the last one, as in the stock extractor.
         centred = F.pad(waveforms[:, None], (WIDTH // 2, WIDTH // 2), mode="reflect")[:, 0]
         power = power_spectrum(centred, transform)[..., :-1]
         decades = (mel @ power).clamp(min=1e-10).log10()  # (batch × windows, bins, spectra)
@@ -103,7 +103,7 @@ class WhisperVocalBurstEncoder(WaveformEncoder, WhisperEncoder):
         return F.dropout(features, p=self.dropout, training=self.training), features
 
     def feature_mask(self, lengths, features):
-        return features.new_ones(features.shape[:2], dtype=torch.bool)  # it hears the silence too
+        return features.new_ones(features.shape[:2], dtype=torch.bool)  # the encoder attends to silence too
 
     def _mask_hidden_states(self, hidden_states, mask_time_indices=None, attention_mask=None):
         return hidden_states
@@ -118,7 +118,7 @@ class WhisperVocalBurstEncoder(WaveformEncoder, WhisperEncoder):
         return floor_divide(samples + STRIDE - 1, STRIDE)
 
     def finish(self, hidden_states, input_values):
-        """(batch × windows, positions, hidden) → (batch, frames, hidden), those made of the waveforms."""
+        """(batch × windows, positions, hidden) → (batch, frames, hidden), only frames of the waveforms."""
         frames = hidden_states.reshape(input_values.shape[0], -1, hidden_states.shape[-1])
         return frames[:, : self.count_frames(input_values.shape[1])]
 
@@ -141,6 +141,6 @@ class WhisperForVocalBurst(VocalBurstModel, WhisperPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
-        """As everywhere in Transformers; the encoder of any of Whisper's models is read."""
+        """Like that of Transformers; reads the encoder of any Whisper model."""
         mapping = {r"^model\.encoder\.": "encoder.", **(key_mapping or {})}
         return super().from_pretrained(*args, key_mapping=mapping, **kwargs)

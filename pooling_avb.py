@@ -29,12 +29,12 @@ def average(frames: torch.Tensor, mask: torch.Tensor, **_) -> torch.Tensor:
 
 
 def masked_average(frames: torch.Tensor, mask: torch.Tensor, *, lengths: torch.Tensor, **_) -> torch.Tensor:
-    """The authors': a sum divided by the frames without padding, whichever it is over."""
+    """As in the authors' code: divides by the number of valid frames, even if the sum includes padding."""
     return (frames * mask[..., None]).sum(1) / lengths[:, None]
 
 
 def attend(frames: torch.Tensor, mask: torch.Tensor, *, scores: torch.Tensor, **_) -> torch.Tensor:
-    """Frames weighed by the softmax of their scores."""
+    """Mean over frames, weighted by the softmax of their scores."""
     weights = scores.float().masked_fill(~mask[..., None], float("-inf")).softmax(1)
     return (frames * weights).sum(1)
 

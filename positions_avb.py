@@ -20,21 +20,21 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
-# How many times as many operations the convolution must have. CPUs with tiles of bf16 are fast at it themselves.
+# By what factor the convolution must need more operations. CPUs with bf16 matrix units convolve fast themselves.
 WORTH, WORTH_ON_CPU_IN_BF16 = 2, 6
-WIDE = 64  # channels of a group: a convolution of narrower ones takes as long
-HAVE_FLOAT64 = ("cpu", "cuda", "meta")  # in which angles are computed; Apple's and some of Intel's GPUs lack it
-LONGEST = 1024  # frames, beyond which the kernels' spectra outgrow everything else
+WIDE = 64  # channels per group: a convolution with narrower groups takes as long
+HAVE_FLOAT64 = ("cpu", "cuda", "meta")  # needed for angles; Apple's and some of Intel's GPUs lack it
+LONGEST = 1024  # frames; beyond this, the kernels' spectra outweigh everything else
 
 
 class PositionalConvolution(nn.Module):
-    """A grouped convolution over all of a clip, its weights normed per tap, and an activation.
+    """A grouped convolution along a clip, with weights normalised per tap, and an activation.
 
     Args:
-        stock: the positional embedding of a stock encoder, whose parts it takes over.
+        stock: the positional embedding of a stock encoder, whose parts are reused.
     """
 
-    conv: Any  # a Conv1d, or what an adapter makes of it
+    conv: Any  # a Conv1d, or an adapter around it
     activation: Any
 
     def __init__(self, stock: nn.Module):
@@ -47,7 +47,7 @@ class PositionalConvolution(nn.Module):
 
 
 def convolve(hidden_states: torch.Tensor, conv: Any) -> torch.Tensor:
-    """(batch, frames, hidden) → the same shape, by a convolution padded by half its kernel, in the cheaper way."""
+    """(batch, frames, hidden) → the same shape, by a convolution padded by half its kernel, the cheaper way."""
     if not (is_as_it_was(conv, hidden_states.device) and is_worth_it(hidden_states, conv)):
         positions = conv(hidden_states.transpose(1, 2)).transpose(1, 2)
         return positions[:, : hidden_states.shape[1]]
@@ -60,14 +60,14 @@ def convolve(hidden_states: torch.Tensor, conv: Any) -> torch.Tensor:
 
 
 def is_as_it_was(conv: nn.Module, device: torch.device) -> bool:
-    """Whether a layer is only its weights: not an adapter around it, nor one whose weights come when it is called."""
+    """Whether a layer is a plain convolution: no adapter around it, and no weights gathered on each call."""
     hooks = (conv._forward_pre_hooks, conv._forward_hooks)  # DeepSpeed and FSDP gather weights in them
     return isinstance(conv, nn.Conv1d) and not any(hooks) and conv.bias is not None and conv.bias.device == device
 
 
 def is_worth_it(hidden_states: torch.Tensor, conv: nn.Conv1d) -> bool:
-    """Whether a convolution of (batch, frames, hidden) costs so much that spectra are cheaper."""
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # other engines know convolutions
+    """Whether spectra are cheaper than a convolution of (batch, frames, hidden)."""
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # other engines have their own convolutions
         return False
     batch, frames, hidden = hidden_states.shape
     if frames > LONGEST or hidden_states.device.type not in HAVE_FLOAT64:
@@ -86,7 +86,7 @@ def is_worth_it(hidden_states: torch.Tensor, conv: nn.Conv1d) -> bool:
 class SpectralConvolution(torch.autograd.Function):
     """`conv1d` of (batch, frames, hidden) padded by half a kernel, its first `frames` outputs, without a bias.
 
-    `kernels` (hidden, hidden / groups, taps), of norm `scale` (1, 1, taps) in each tap, or as they are if that is None.
+    `kernels` (hidden, hidden / groups, taps) are scaled to norm `scale` (1, 1, taps) per tap; not if that is None.
     """
 
     @staticmethod
@@ -134,16 +134,16 @@ class SpectralConvolution(torch.autograd.Function):
 
 
 def _points(frames: int, taps: int) -> int:
-    """Of a transform that is long enough: what wraps around it lies in outputs that are cut off."""
+    """Length of a transform that is long enough: wrap-around only affects outputs that are cut off."""
     return max(frames + taps // 2, taps)
 
 
 def _transforms(inputs: torch.Tensor, taps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Real and imaginary parts of discrete Fourier transforms as matrices, made where the inputs are.
+    """Real and imaginary parts of discrete Fourier transforms as matrices, on the device of the inputs.
 
     Returns:
-        (2 × frequencies, frames) of the inputs, (2 × frequencies, taps) of the kernels, turned around their middle, and
-        (frames, 2 × frequencies) back.
+        (2 × frequencies, frames) for the inputs, (2 × frequencies, taps) for the kernels, reversed around their middle,
+        and (frames, 2 × frequencies) for the inverse.
     """
     frames, device = inputs.shape[1], inputs.device
     points = _points(frames, taps)
@@ -161,9 +161,9 @@ def _transforms(inputs: torch.Tensor, taps: int) -> tuple[torch.Tensor, torch.Te
 
 
 def _by_group(spectra: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Spectra as views in which a product has a frequency and a group: real parts, then imaginary ones.
+    """Views of spectra with one matrix per frequency and group: real parts, then imaginary parts.
 
-    (batch, 2 × frequencies, hidden) → (2, frequencies × groups, batch, width), and those of kernels,
+    (batch, 2 × frequencies, hidden) → (2, frequencies × groups, batch, width); for kernels,
     (2 × frequencies, hidden × width) → (2, frequencies × groups, width out, width in).
     """
     width = kernels.shape[1]
@@ -173,12 +173,12 @@ def _by_group(spectra: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 
 
 def _joined(products: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """(2, frequencies × groups, batch, width) → `shape`, (batch, 2 × frequencies, hidden): a copy, a small one."""
+    """(2, frequencies × groups, batch, width) → `shape`, (batch, 2 × frequencies, hidden); a small copy."""
     return products.permute(2, 0, 1, 3).reshape(shape)
 
 
 def _multiply(first: torch.Tensor, second: torch.Tensor, conjugate: bool = False) -> torch.Tensor:
-    """Products of complex matrices, (2, products, rows, …) each; those of the second's conjugates if asked for."""
+    """Products of complex matrices, (2, products, rows, …) each; with `conjugate`, by the conjugates of the second."""
     sign = -1 if conjugate else 1
     out = first.new_empty(2, first.shape[1], first.shape[2], second.shape[3])
     for part, own, other, alpha in ((out[0], first[0], first[1], -sign), (out[1], first[1], first[0], sign)):

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        # In one line: it is printed above every error.
+        # On one line, because it is printed above every error.
         usage="%(prog)s MODEL (PATH ... | --corpus CORPUS --data_dir DIR) --output OUTPUT [options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -188,7 +188,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
-    """Ends with a message where options of events and windows do not fit together."""
+    """Exits with a message if options of events and windows are incompatible."""
     if is_picture(args.output):
         for name in ("events_format", "submission", "coverage", "false_alarms_per_hour", "ray", "batch_seconds"):
             if getattr(args, name) is not None:
@@ -229,7 +229,7 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def draw_recording(args: argparse.Namespace) -> int:
-    """Draws the one recording that is given. Returns 0: none is skipped."""
+    """Draws the given recording. Returns 0: none is skipped."""
     output = check_output(args.output, args.overwrite, PICTURES)
     clips = find_clips(args)
     if clips.count() != 1:
@@ -245,7 +245,7 @@ def draw_recording(args: argparse.Namespace) -> int:
 
 
 def predict_recordings(args: argparse.Namespace) -> int:
-    """A row per event or window of each recording in one table. Returns how many recordings were skipped."""
+    """Writes a table with one row per event or window of each recording. Returns how many recordings were skipped."""
     output = check_output(args.output, args.overwrite)
     clips = find_clips(args)
     from avb.events import tables
@@ -268,7 +268,7 @@ def predict_recordings(args: argparse.Namespace) -> int:
 
 
 def predict_table(args: argparse.Namespace) -> int:
-    """Scores in one table. Returns how many clips were skipped."""
+    """Writes scores to one table. Returns how many clips were skipped."""
     output = check_output(args.output, args.overwrite)
     clips = find_clips(args)
     from transformers.utils import logging
@@ -302,7 +302,7 @@ def predict_table(args: argparse.Namespace) -> int:
 
 
 def predict_shards(args: argparse.Namespace) -> int:
-    """Scores in a folder of shards, made here or on a Ray cluster. Returns how many clips were skipped."""
+    """Writes scores to a folder of shards, here or on a Ray cluster. Returns how many clips were skipped."""
     from tqdm import tqdm
     from transformers.utils import logging
 
@@ -311,11 +311,11 @@ def predict_shards(args: argparse.Namespace) -> int:
 
     on_ray = args.ray is not None
     if on_ray:
-        from avb.inference import cluster  # ray is an extra, and takes a second to load
+        from avb.inference import cluster  # ray is optional, and takes a second to load
 
         cluster.import_ray()
     folder = shards.check_folder(args.output)
-    # Absolute: a worker's current folder is another one.
+    # Absolute, because workers have another current folder.
     clips = find_clips(args, os.getcwd())
     settings = {
         "name": os.path.abspath(args.model) if os.path.isdir(args.model) else args.model,
@@ -347,7 +347,7 @@ def predict_shards(args: argparse.Namespace) -> int:
 
 
 def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:
-    """The clips to score; relative paths start from `folder`."""
+    """The clips to score; relative paths are relative to `folder`."""
     if args.corpus:
         from avb.inference.run_corpus import corpus_of_run
 
@@ -364,7 +364,7 @@ def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:
 
 
 def check_submission(args: argparse.Namespace, config):
-    """Raises where the model's labels are not the task's: before the hours of scoring, not after."""
+    """Raises if the model's labels are not those of the task, before hours of scoring rather than after."""
     from configuration_avb import VocalBurstConfig
 
     predicted, wanted = config.id2label.values(), get_task(args.task).labels
@@ -379,7 +379,7 @@ def check_submission(args: argparse.Namespace, config):
 
 
 def write_submission(partial: Path, folder: Path, args: argparse.Namespace, clip_ids: list[str]):
-    """The challenge's CSV of what is scored. A clip without a score makes it incomplete, which is an error."""
+    """Writes the scores as the challenge's CSV. A clip without a score makes it incomplete, which is an error."""
     from avb.corpora import submission
     from avb.inference import journal
     from avb.inference.scorer import is_unreadable

@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict):
-    """Corpus → encoder on disk; returns the objective's loss on validation clips."""
-    # Here, as they take seconds that help and wrong arguments do without.
+    """Pre-trains an encoder on a corpus and saves it; returns the objective's loss on validation clips."""
+    # Imported here, because they take seconds, which help and errors in arguments do not need.
     import yaml
     from transformers import Wav2Vec2FeatureExtractor, set_seed
 
@@ -52,7 +52,7 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     if args.audio_on_device == "true":
         raise AvbError("--audio_on_device is for train_avb.py: pre-training reads clips from the disk; leave it out")
     check_packages(args)
-    assert args.output_dir is not None  # parse_arguments sees to it
+    assert args.output_dir is not None  # parse_arguments ensures this
     output_dir = make_folder(args.output_dir)
     if (output_dir / "config.json").exists() and not (args.overwrite or args.resume):
         raise AvbError(f"{output_dir} contains an encoder: choose another --output_dir, or --overwrite true")
@@ -71,7 +71,7 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     collator = BurstCollator(feature_extractor)
     model.fit_targets(first_batches(splits["train"], collator, args.train_batch_size))
 
-    args.load_best_model_at_end = False  # the last epoch: its loss says little about what the encoder is for
+    args.load_best_model_at_end = False  # keep the last epoch: the loss says little about later use
     trainer = PretrainingTrainer(
         model=model,
         args=args,

@@ -23,17 +23,17 @@ LEGAL_RATES = (1_000, 384_000)  # Hz
 _HEAD_BYTES = 4096
 _MAX_FRAMES = 2**48
 _LOST_SHARE = 0.01  # of the promised audio that may be missing: encoders pad, and some headers are off by a few bytes
-_LOST_BYTES, _LOST_SHORT_SHARE = 44, 0.1  # a header counted as audio may be missing too, if it is no more than a tenth
-# libsndfile's and FFmpeg's names of containers whose length only the file's end tells.
+_LOST_BYTES, _LOST_SHORT_SHARE = 44, 0.1  # so may a header counted as audio, if it is at most a tenth
+# Names in libsndfile and FFmpeg of containers whose length is only known from the end of the file.
 _UNSTATED = ("IRCAM", "PAF", "PVF", "XI", "SD2", "RAW")
 _AV_UNSTATED = (
     "aac", "ac3", "eac3", "amr", "amrnb", "amrwb", "dts", "flac", "g722", "loas", "mp3", "mpegts",
 )  # fmt: skip
-_SEGMENT_SLACK = 0.05  # s by which a segment may end behind its file: durations are rounded, and codecs pad
+_SEGMENT_SLACK = 0.05  # s by which a segment may end after its file: durations are rounded, and codecs pad
 
 
 class Segment(NamedTuple):
-    """A part of a recording, in s from its start; `end` None is the recording's."""
+    """A part of a recording, in s from its start; None as `end` is the end of the recording."""
 
     start: float
     end: float | None
@@ -48,7 +48,7 @@ def load_recordings(
     max_seconds: float,
     segment: Segment | None = None,
 ) -> np.ndarray:
-    """All that is recorded in a file, or a segment of it.
+    """Decodes all recordings in a file, or a segment of it.
 
     Args:
         name: of the file, for messages.
@@ -57,7 +57,7 @@ def load_recordings(
         handle: what libsndfile opens: the file, or its path.
         sampling_rate: of the result, Hz.
         max_seconds: longest clip that is accepted, seconds.
-        segment: what is wanted of it.
+        segment: the part to decode; None is all of it.
 
     Returns:
         float32 of shape (samples,).
@@ -68,12 +68,12 @@ def load_recordings(
     end = end_of_first(file, size)
     if end == size:
         return _load_one(name, file, size, handle, sampling_rate, max_seconds, segment)
-    # Recordings that were joined: libsndfile hears the first one.
+    # Concatenated recordings: libsndfile only reads the first one.
     waveforms: list[np.ndarray] = []
     start, left = 0, max_seconds if segment is None else np.inf
     most = left  # s of each
     while start < size:
-        part: BinaryIO = Window(file, start, start + end)  # all that is needed of a file
+        part: BinaryIO = Window(file, start, start + end)  # has all the methods needed of a file
         part_name = f"{name}, recording {len(waveforms) + 1} in it"
         waveforms.append(_load_one(part_name, part, end, part, sampling_rate, most, None))
         left -= len(waveforms[-1]) / sampling_rate
@@ -92,7 +92,7 @@ def load_recordings(
 
 
 def is_one_whole(name: str, file: BinaryIO) -> bool:
-    """Whether a decoder reads all of an open file from its start: one recording, behind a header that is finished.
+    """Whether a decoder reads all of an open file from its start: one recording, with a finished header.
 
     Raises:
         AudioError: it is empty, or truncated.
@@ -118,7 +118,7 @@ def _load_one(
     max_seconds: float,
     segment: Segment | None,
 ) -> np.ndarray:
-    """As `load_recordings`, of a file that holds one."""
+    """Like `load_recordings`, for a file that contains one recording."""
     file.seek(0)
     head = file.read(_HEAD_BYTES)
     promise = read_promise(file, size)
@@ -139,16 +139,16 @@ def _decode(
     segment: Segment | None,
     has_length: bool,
 ) -> np.ndarray:
-    """Read all samples of the file or segment, averaged over channels and resampled: float32 of shape (samples,)."""
+    """Reads all samples of the file or segment, averaged over channels and resampled: float32 of shape (samples,)."""
     start, end = segment or (0.0, None)
     try:
         with Stream(handle) as file:
             rate, promised, container = file.samplerate, file.frames, file.format
             _check_rate(name, rate)
-            # An MP3's length is only known where the encoder wrote it down; otherwise it is guessed from the bit rate.
-            # A FLAC written to a pipe says 0, which libsndfile takes for as much as there can be.
+            # The length of an MP3 is only known if the encoder stated it; otherwise it is guessed from the bit rate.
+            # A FLAC written to a pipe states 0, for which libsndfile reports the largest possible length.
             is_stated = promised < _MAX_FRAMES if container != "MP3" else has_length
-            # Of MP3 in a WAV it is rounded up; there the bytes were counted.
+            # For MP3 in a WAV it is rounded up, but the bytes have been counted.
             length_known = is_stated and (container == "MP3" or not file.subtype.startswith("MPEG"))
             if segment is not None and length_known:
                 _check_segment(name, segment, promised / rate, max_seconds)
@@ -156,7 +156,7 @@ def _decode(
             waveform = Resampler(rate, sampling_rate).all_of(blocks)
     except (sf.SoundFileError, TypeError) as error:  # TypeError: a path ending in .raw
         refusal = _undecodable(name, head, error)
-        if refusal is None and has_length:  # it was libsndfile's to read
+        if refusal is None and has_length:  # libsndfile should have read it
             refusal = _damaged(name, str(error))
         if refusal is not None:
             raise AudioError(refusal) from error
@@ -184,7 +184,7 @@ def _decode_by_av(
     segment: Segment | None,
     first_error: Exception,
 ) -> np.ndarray:
-    """As `_decode`, by PyAV."""
+    """Like `_decode`, with PyAV."""
     start, end = segment or (0.0, None)
     try:
         source = AvBlocks(handle, start, end)
@@ -219,7 +219,7 @@ def _decode_by_av(
 
 
 def _check_segment(name: str, segment: Segment, seconds: float, max_seconds: float):
-    """Raises where a recording is too short for its segment, or the segment is too long."""
+    """Raises if a recording is too short for its segment, or the segment is too long."""
     if segment.start >= seconds or (segment.end is not None and segment.end > seconds + _SEGMENT_SLACK):
         raise AudioError(
             f"{name}: the segment is beyond the end of the file, which has {seconds:g} seconds; correct start and "
@@ -242,7 +242,7 @@ def _check_samples(name: str, blocks: "Blocks"):
 
 
 def _refuse_truncated(name: str, promise: Promise | None, size: int):
-    """Compare what the header promises with what is there."""
+    """Compares the length that the header promises with the size of the file."""
     if promise is None:
         return
     present, promised = max(0, size - promise.start), promise.length
@@ -262,7 +262,7 @@ def _refuse_truncated(name: str, promise: Promise | None, size: int):
         _say_once("unended", f"{name}: its last part is not marked as the end, so a truncation cannot be detected")
 
 
-_said: set[str] = set()  # kinds of doubtful files that were named
+_said: set[str] = set()  # kinds of doubtful files that were reported
 
 
 def _say_unstated(name: str, container: str):
@@ -272,14 +272,14 @@ def _say_unstated(name: str, container: str):
 
 
 def _say_once(kind: str, message: str):
-    """One line for the first file of a kind: a corpus of browsers' recordings would fill the screen."""
+    """Logs only the first file of a kind: a corpus of browser recordings would fill the screen."""
     if kind not in _said:
         _said.add(kind)
         logger.warning("%s (this warning is shown once; other such files are read too)", message)
 
 
 def _undecodable(name: str, head: bytes, error: Exception) -> str | None:
-    """What is wrong with a file that cannot be audio; None where another decoder may read it."""
+    """What is wrong with a file that cannot be audio; None if another decoder may read it."""
     if not head.strip(b"\0"):
         return f"{name}: not audio: the file starts with zeros (an interrupted copy?); copy it again"
     if _looks_like_text(head):
@@ -291,7 +291,7 @@ def _undecodable(name: str, head: bytes, error: Exception) -> str | None:
 
 def _damaged(name: str, reason: str) -> str:
     reason = printable(reason.rpartition(": ")[2].strip().rstrip(".")) or "unknown format"
-    if "File does not exist" in reason:  # what libsndfile says of an MP3 without a whole frame
+    if "File does not exist" in reason:  # libsndfile's error for an MP3 without a complete frame
         reason = "unknown format"
     return (
         f"{name}: cannot be decoded ({reason}): damaged, truncated, or not audio of a known format; "
@@ -304,5 +304,5 @@ def _looks_like_text(head: bytes) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text on one line: a newline, or a terminal's control sequence in a name, is spelled out."""
+    """Text on one line: newlines and terminal control sequences in a name are escaped."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

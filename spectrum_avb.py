@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank, window_function
 
 HOP = 160  # samples from one spectrum to the next
-WIDTH = 400  # samples of a spectrum
+WIDTH = 400  # samples per spectrum
 
 
 def power_spectrum(waveforms: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """(batch, samples) → (batch, frequencies, frames), in fp32 whatever is computed around it."""
+    """(batch, samples) → (batch, frequencies, frames), in fp32 regardless of the surrounding precision."""
     with torch.autocast(waveforms.device.type, enabled=False):
         parts = F.conv1d(waveforms.float()[:, None], filters, stride=HOP)
         real, imaginary = parts.chunk(2, 1)
@@ -28,7 +28,7 @@ def power_spectrum(waveforms: torch.Tensor, filters: torch.Tensor) -> torch.Tens
 def kaldi_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """(2 × 257, 1, 400) real and imaginary parts, and (80, 257) mel filters, of `SeamlessM4TFeatureExtractor`.
 
-    Samples as 16-bit numbers, each frame without its mean, pre-emphasis of 0.97, Povey's window, 512 points.
+    Samples scaled to 16 bits, each frame with its mean removed, pre-emphasis of 0.97, Povey's window, 512 points.
     """
     frame = np.eye(WIDTH) - 1 / WIDTH
     emphasis = np.eye(WIDTH) - 0.97 * np.eye(WIDTH, k=-1)
@@ -54,11 +54,11 @@ def whisper_filters(num_mel_bins: int, device: torch.device) -> tuple[torch.Tens
 
 
 def _fourier(points: int) -> np.ndarray:
-    """(2 × frequencies, WIDTH): cosines, and below them sines."""
+    """(2 × frequencies, WIDTH): cosines, then sines."""
     angles = 2 * np.pi / points * np.outer(np.arange(points // 2 + 1), np.arange(WIDTH))
     return np.concatenate([np.cos(angles), -np.sin(angles)])
 
 
 def _on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    with torch.inference_mode(False):  # what is kept from a prediction may serve a training
+    with torch.inference_mode(False):  # a tensor cached in prediction may be used in training
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)

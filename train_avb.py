@@ -42,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
             print("train_avb.py: stopped; --resume true continues from the last checkpoint", file=sys.stderr)
         return 130
     finally:
-        if torch.distributed.is_initialized():  # else gloo's threads abort the process at its end, now and then
+        if torch.distributed.is_initialized():  # otherwise, gloo's threads sometimes abort the process at exit
             torch.distributed.destroy_process_group()
     return 0
 
 
 def make_sample_corpus() -> str:
-    """The folder of the synthetic sample corpus, generated if it is not there."""
+    """The folder of the synthetic sample corpus, which is generated if it does not exist."""
     if not SAMPLE_MAKER.exists():
         sys.exit(
             "train_avb.py: error: give a recipe (--list_recipes); the sample corpus is part of the source tree only"

@@ -57,13 +57,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Baseline:
-    """What `--model NAME` builds.
+    """The parts that `--model NAME` builds a baseline from.
 
     Attributes:
         model: its class.
         extractor: class of its feature extractor.
-        extractor_fields: of the feature extractor, beside how clips are prepared.
-        config_fields: of the model's configuration, beside those of the task and of the recipe.
+        extractor_fields: fields of the feature extractor, besides the preparation of clips.
+        config_fields: fields of the model's configuration, besides those of the task and of the recipe.
     """
 
     model: type[BaselineModel]
@@ -74,17 +74,17 @@ class Baseline:
     def __call__(
         self, task: Task, loss: str | None = None, *, preparation: AudioPreparation = AudioPreparation(), **fields
     ) -> tuple[BaselineModel, SequenceFeatureExtractor]:
-        """An untrained model, and the feature extractor that makes its input.
+        """Builds an untrained model, and the feature extractor that makes its input.
 
         Args:
             task: what is predicted.
-            loss: None is the published baselines': `mse` for scores, `ce` for classes.
+            loss: None uses the loss of the published baselines: `mse` for scores, `ce` for classes.
             preparation: of the clips.
             fields: other fields of the configuration: `class_weights`, `label_smoothing`, `ccc_reduction`, `width`.
 
         Raises:
             AvbError: the loss does not fit the task, or the package opensmile is missing.
-            ValueError: an illegal field.
+            ValueError: a field is invalid.
         """
         levels = {"peak_db": preparation.peak_db, "trim_top_db": preparation.trim_top_db}
         feature_extractor = self.extractor(**levels, **self.extractor_fields)
@@ -132,17 +132,17 @@ def prepare_baseline(
     num_proc: int | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> tuple[DatasetDict, Callable]:
-    """What a baseline needs between decoding and training.
+    """Prepares the data of a baseline between decoding and training.
 
-    For openSMILE: the functionals of all splits, and the model's standardisation fitted to those of `train`. The
-    others need nothing.
+    For openSMILE: computes the functionals of all splits, and fits the model's standardisation to those of `train`.
+    Other baselines need nothing.
 
     Args:
         model: the untrained model.
-        feature_extractor: that of the model.
+        feature_extractor: the model's.
         splits: decoded splits, rows with `input_values` waveforms; one of them is `train`.
-        num_proc: processes that compute functionals.
-        cache_dir: where functionals are kept; see `opensmile_features`.
+        num_proc: number of processes that compute functionals.
+        cache_dir: where functionals are stored; see `opensmile_features`.
 
     Returns:
         The splits to train and score on, and the collator that makes batches of their rows.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import LOSSES, require_legal, validate_loss
     from .modeling_avb import compute_loss, scores_from_outputs
 except ImportError:
@@ -23,14 +23,14 @@ class BaselineConfig(PreTrainedConfig):
     """Loss and labels of a baseline.
 
     Args:
-        loss: `mse` (the published baselines') or `ccc` make a regression model, `ce` a classifier.
-        label_range: lowest and highest value of a regression label; the sigmoid output is stretched to it.
+        loss: `mse` (as in the published baselines) or `ccc` for a regression model, `ce` for a classifier.
+        label_range: lowest and highest value of a regression label; the sigmoid output is scaled to it.
         ccc_reduction: `mean` or `sum` over labels.
         class_weights: one weight per class for `ce`.
         label_smoothing: label smoothing of `ce`, in [0, 1).
 
     Raises:
-        ValueError: a field has an illegal value, or contradicts another; the message names it and what is legal.
+        ValueError: a field has an invalid value, or contradicts another; the message names it and the legal values.
     """
 
     loss: str = "mse"
@@ -48,7 +48,7 @@ class BaselineConfig(PreTrainedConfig):
 def power_spectra(waveforms: torch.Tensor, window: torch.Tensor, fft: int, hop: int) -> torch.Tensor:
     """(batch, samples) → |STFT|² (batch, fft // 2 + 1, 1 + samples // hop), frames centred, silence around the clip.
 
-    `window` (at most fft,) stands in the middle of a frame. `avb.export` has the same as a convolution.
+    `window` (at most fft,) is centred in a frame. `avb.export` computes the same as a convolution.
     """
     waveforms = F.pad(waveforms.float(), (fft // 2, fft // 2))
     spectra = torch.stft(waveforms, fft, hop, len(window), window.float(), center=False, return_complex=True)
@@ -56,15 +56,15 @@ def power_spectra(waveforms: torch.Tensor, window: torch.Tensor, fft: int, hop: 
 
 
 class BaselineModel(PreTrainedModel):
-    """A model that says in `predict` what its raw outputs are; scores and loss are made of them here."""
+    """A model whose `predict` returns its raw outputs; scores and loss are computed from them here."""
 
     config_class = BaselineConfig
     main_input_name = "input_values"
-    # The Trainer must not rescale the loss by a number of items: CCC is no sum over clips.
+    # The Trainer must not rescale the loss by a number of items: CCC is not a sum over clips.
     accepts_loss_kwargs = False
 
     def _init_weights(self, module: nn.Module):
-        # PyTorch's own start, which the published baselines have; Transformers would draw from N(0, 0.02²).
+        # PyTorch's initialisation, as in the published baselines; Transformers would draw from N(0, 0.02²).
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.LSTM)):
             module.reset_parameters()
         else:
@@ -80,15 +80,15 @@ class BaselineModel(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Predicts every label of every clip.
+        """Predicts all labels of all clips.
 
         Args:
-            input_values: what the model's feature extractor makes: (batch, samples) or (batch, features).
-            attention_mask: (batch, samples), 1 for audio and 0 for padding on the right; None without padding.
-            labels: (batch, labels) floats with NaN where missing, or (batch,) class indices with -100.
+            input_values: output of the model's feature extractor, (batch, samples) or (batch, features).
+            attention_mask: (batch, samples), 1 for audio and 0 for padding on the right; None if there is no padding.
+            labels: (batch, labels) floats, NaN if missing, or (batch,) class indices, -100 if missing.
 
         Returns:
-            `logits` (batch, num_labels) in fp32, and `loss` when `labels` are given.
+            `logits` (batch, num_labels) in fp32, and `loss` if `labels` are given.
         """
         logits = scores_from_outputs(self.config, self.predict(input_values, attention_mask).float())
         loss = None if labels is None else self.compute_loss(logits, labels)

@@ -65,7 +65,7 @@ class Emo18(BaselineModel):
         features = self.convolutions(frames[valid][:, None])  # (valid frames, 512)
         sequences = features.new_zeros(*valid.shape, FRAME_FEATURES)
         sequences[valid] = features
-        # The LSTM runs forwards only, so the padding on the right never reaches a valid frame.
+        # The LSTM only runs forwards, so padding on the right never affects a valid frame.
         hidden_states = self.rnn(sequences)[0]  # (batch, frames, 256)
         last = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), num_frames - 1]
         return self.head(last)  # (batch, num_labels)

@@ -32,9 +32,9 @@ from avb.errors import AvbError
 from avb.files import batches
 from avb.sigterm import SIGTERM_EXIT, on_sigterm
 
-_FORMAT = 1  # raise when what is done before or after openSMILE changes
+_FORMAT = 1  # increase it when the processing before or after openSMILE changes
 _BATCH_CLIPS = 64  # 64 clips of 6373 functionals: 1.6 MB
-_IDLE_SECONDS = 20  # processes are kept so long for the next split; training wants their memory
+_IDLE_SECONDS = 20  # how long processes wait for the next split; training needs their memory
 
 
 def opensmile_features(
@@ -44,19 +44,19 @@ def opensmile_features(
     num_proc: int | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Replaces waveforms by their functionals; a progress bar shows how far it is.
+    """Replaces waveforms by their functionals, with a progress bar.
 
-    The first run takes 25 to 90 ms per clip and process, later ones only read the file. To find it, all waveforms are
-    read: about a second per GB.
+    The first run takes 25 to 90 ms per clip and process; later runs only read the file. Finding it requires reading
+    all waveforms, which takes about a second per GB.
 
     Args:
         split: rows with `input_values`, waveforms at 16 kHz, and any other columns.
-        feature_extractor: says which functionals.
-        num_proc: processes; None is one.
-        cache_dir: folder of the file; None is the folder `avb` in the cache of datasets.
+        feature_extractor: specifies the functionals.
+        num_proc: number of processes; None is one.
+        cache_dir: folder of the file; None is the folder `avb` in the cache of `datasets`.
 
     Returns:
-        The same rows and columns with `input_values` (float32 of shape (features,), given out as a numpy array).
+        The same rows and columns, with `input_values` as numpy arrays, float32 of shape (features,).
 
     Raises:
         AvbError: the cache cannot be written, or a process was killed.
@@ -92,7 +92,7 @@ def _write(path: Path, waveforms: Dataset, feature_extractor: OpenSmileFeatureEx
 
 
 def _exit(number: int, frame):
-    """Past what ends the processes and deletes the unfinished file."""
+    """Exits by an exception, so that the processes are ended and the unfinished file is deleted."""
     sys.exit(SIGTERM_EXIT)
 
 
@@ -117,6 +117,6 @@ class FeatureCollator:
     """Stacks rows of `opensmile_features`, as `BurstCollator` does with waveforms."""
 
     def __call__(self, rows: list[dict]) -> BatchFeature:
-        """Rows with `input_values` (features,) and perhaps `labels` → `input_values` (batch, features), `labels`."""
+        """Rows with `input_values` (features,) and optional `labels` → `input_values` (batch, features), `labels`."""
         features = np.stack([np.asarray(row["input_values"], dtype=np.float32) for row in rows])
         return BatchFeature({"input_values": torch.from_numpy(features), **collate_labels(rows)})

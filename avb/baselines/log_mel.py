@@ -27,7 +27,7 @@ class Spectrum(NamedTuple):
 
 
 class LogMelModel(BaselineModel):
-    """Input: 16 kHz mono waveforms of any length, padded on the right. A network says what it makes of their power."""
+    """Input: 16 kHz mono waveforms of any length, padded on the right. Subclasses map power spectra to outputs."""
 
     spectrum: Spectrum
     filters: torch.Tensor
@@ -57,12 +57,12 @@ class LogMelModel(BaselineModel):
         return self.predict_from_power(power[..., : mask.shape[1]], mask)
 
     def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Power spectra (batch, bins, frames), and the frames (batch, frames) of each clip → raw outputs."""
+        """Power spectra (batch, bins, frames), and the mask (batch, frames) of valid frames → raw outputs."""
         raise NotImplementedError
 
 
 class Convolutions(nn.Module):
-    """The two convolutions over bands and time of a residual block (He et al. 2016); `stride` is that of the first."""
+    """The two convolutions over bands and time of a residual block (He et al. 2016); `stride` applies to the first."""
 
     def __init__(self, channels_in: int, channels: int, stride: int | tuple[int, int]):
         super().__init__()
@@ -73,11 +73,11 @@ class Convolutions(nn.Module):
         self.second_norm = nn.BatchNorm2d(channels)
 
     def convolve(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What both make of x, and the mask of its frames, which may be fewer.
+        """Applies both to x. Returns the result and the mask of its frames, which may be fewer.
 
         Args:
-            x: (batch, channels, bands, frames), zero behind each clip's end.
-            mask: (batch, 1, 1, frames), ones up to there.
+            x: (batch, channels, bands, frames), zero after each clip's end.
+            mask: (batch, 1, 1, frames), 1 up to each clip's end.
         """
         shorter = mask[..., :: self.stride if isinstance(self.stride, int) else self.stride[1]]
         hidden = self.first_norm(self.first(x)).relu() * shorter

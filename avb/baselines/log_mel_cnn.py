@@ -16,7 +16,7 @@ from torch import nn
 from .baseline import BaselineConfig, require_legal
 from .log_mel import SAMPLING_RATE, Convolutions, LogMelModel, Spectrum
 
-MAX_BANDS_MASKED, MAX_TIME_MASKED, MAX_BANDS_SHIFTED = 12, 0.2, 3  # the second one a share of the clip
+MAX_BANDS_MASKED, MAX_TIME_MASKED, MAX_BANDS_SHIFTED = 12, 0.2, 3  # the second is a fraction of the clip
 
 
 class LogMelCNNConfig(BaselineConfig):
@@ -32,7 +32,7 @@ class LogMelCNNConfig(BaselineConfig):
 
 
 class Block(Convolutions):
-    """Two convolutions over bands and time, and a way around them."""
+    """Two convolutions over bands and time, with a skip connection."""
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int]):
         super().__init__(channels_in, channels, stride)
@@ -40,7 +40,7 @@ class Block(Convolutions):
         self.around_norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (batch, channels, bands, frames), zero behind each clip's end; mask (batch, 1, 1, frames) of ones there."""
+        """x (batch, channels, bands, frames), zero after each clip's end; mask (batch, 1, 1, frames), 1 up to there."""
         hidden, shorter = self.convolve(x, mask)
         return (hidden + self.around_norm(self.around(x))).relu() * shorter, shorter
 
@@ -66,7 +66,7 @@ class LogMelCNN(LogMelModel):
         self.post_init()
 
     def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Power spectra (batch, bins, frames), and the frames (batch, frames) of each clip → raw outputs."""
+        """Power spectra (batch, bins, frames), and the mask (batch, frames) of valid frames → raw outputs."""
         bands = self.band_norm(self.log_mel(power))  # (batch, bands, frames)
         if self.training:
             bands = hide(shift_bands(bands), mask.sum(1))
@@ -85,14 +85,14 @@ class LogMelCNN(LogMelModel):
 
 
 def shift_bands(spectra: torch.Tensor) -> torch.Tensor:
-    """Each clip's spectrum (batch, bands, frames) up to three bands higher or lower; the outermost band is repeated."""
+    """Shifts each clip's spectrum (batch, bands, frames) up to three bands up or down; the outer band is repeated."""
     shifts = torch.randint(-MAX_BANDS_SHIFTED, MAX_BANDS_SHIFTED + 1, (len(spectra), 1), device=spectra.device)
     sources = (torch.arange(spectra.shape[1], device=spectra.device) - shifts).clamp(0, spectra.shape[1] - 1)
     return spectra.gather(1, sources[..., None].expand_as(spectra))
 
 
 def hide(spectra: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Sets a few neighbouring bands and frames of each clip (batch, bands, frames) to zero, their mean."""
+    """Sets a few neighbouring bands and frames of each clip (batch, bands, frames) to zero, the mean."""
     batch, bands, length = spectra.shape
     draws = torch.rand(4, batch, 1, device=spectra.device)
 

@@ -25,20 +25,20 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from .baseline import BaselineConfig, BaselineModel, require_legal
 
-try:  # as remote code from the Hub, and as a module of the installed project
+try:  # as remote code from the Hub, or as a module of the installed project
     from .audio_avb import SAMPLING_RATE, AudioPreparation, AvbError
 except ImportError:
     from audio_avb import SAMPLING_RATE, AudioPreparation, AvbError
 
 FEATURE_SETS = {"eGeMAPSv02": 88, "ComParE_2016": 6373}  # functionals of a clip
-MIN_SAMPLES = 960  # one 60 ms window, the longest (of pitch) in both sets; openSMILE gives NaN for anything shorter
+MIN_SAMPLES = 960  # one 60 ms window, the longest in both sets (for pitch); openSMILE gives NaN for shorter clips
 
 
 def import_opensmile():
-    """The package `opensmile`.
+    """Imports the package `opensmile`.
 
     Raises:
-        AvbError: it is not installed; the message says how to.
+        AvbError: it is not installed; the message says how to install it.
     """
     try:
         import opensmile
@@ -52,7 +52,7 @@ def import_opensmile():
 
 @cache
 def _smile(feature_set: str):
-    """openSMILE, one instance a process; no attribute of the feature extractor, which must pickle and save."""
+    """openSMILE, one instance per process; not an attribute of the feature extractor, which gets pickled and saved."""
     opensmile = import_opensmile()
     return opensmile.Smile(opensmile.FeatureSet[feature_set], opensmile.FeatureLevel.Functionals)
 
@@ -62,13 +62,13 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
 
     Args:
         feature_set: `eGeMAPSv02` (88 functionals) or `ComParE_2016` (6373).
-        sampling_rate: of the waveforms, Hz; 16,000 is the only one the baselines are defined for.
+        sampling_rate: of the waveforms, Hz; the baselines are only defined for 16,000.
         peak_db: see `VocalBurstFeatureExtractor`.
         trim_top_db: see `VocalBurstFeatureExtractor`.
 
     Raises:
         AvbError: the package opensmile is not installed.
-        ValueError: an unknown feature set, or another sampling rate.
+        ValueError: the feature set is unknown, or the sampling rate is not 16,000 Hz.
     """
 
     model_input_names = ["input_values"]
@@ -85,7 +85,7 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"feature_set={feature_set!r} is invalid: it must be one of {', '.join(FEATURE_SETS)}")
         if sampling_rate != SAMPLING_RATE:
             raise ValueError(f"sampling_rate={sampling_rate!r} is invalid: it must be {SAMPLING_RATE} (Hz)")
-        AudioPreparation(sampling_rate, trim_top_db, peak_db)  # refuses what is illegal
+        AudioPreparation(sampling_rate, trim_top_db, peak_db)  # refuses invalid values
         import_opensmile()  # fails here, before any audio is decoded
         super().__init__(**kwargs)
         self.feature_set = feature_set
@@ -106,23 +106,23 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
         prepared: bool = False,
         **kwargs,
     ) -> BatchFeature:
-        """Functionals of one waveform or several.
+        """Computes the functionals of one or several waveforms.
 
-        The keywords are those of `Wav2Vec2FeatureExtractor`. One vector per clip needs no padding and no mask: the
-        keywords about these change nothing; `truncation` cuts clips to `max_length` samples.
+        The keywords are those of `Wav2Vec2FeatureExtractor`. One vector per clip needs no padding and no mask, so the
+        keywords for these have no effect; `truncation` cuts clips to `max_length` samples.
 
         Args:
-            raw_speech: waveforms of shape (samples,) in [-1, 1], of any length: one shorter than `MIN_SAMPLES` (60 ms)
-                is followed by zeros up to that.
+            raw_speech: waveforms of shape (samples,) in [-1, 1], of any length; those shorter than `MIN_SAMPLES`
+                (60 ms) are padded with zeros to that length.
             sampling_rate: of the waveforms, Hz.
-            prepared: True where trimming and level were seen to when the clips were decoded.
+            prepared: whether the clips were already trimmed and levelled when they were decoded.
 
         Returns:
             `input_values`, float32 of shape (batch, features). A functional that openSMILE leaves undefined (NaN or
             infinite) is 0.
 
         Raises:
-            ValueError: another sampling rate, or a clip that is not mono.
+            ValueError: the sampling rate is not that of the extractor, or a clip is not mono.
         """
         if sampling_rate not in (None, self.sampling_rate):
             raise ValueError(
@@ -142,7 +142,7 @@ class OpenSmileFeatureExtractor(FeatureExtractionMixin):
 
     def _functionals(self, clip: np.ndarray) -> np.ndarray:
         clip = np.pad(clip, (0, max(0, MIN_SAMPLES - len(clip))))
-        # openSMILE counts in 16-bit integers, and a sample at full scale or above would wrap around to the negative.
+        # openSMILE uses 16-bit integers: a sample at full scale or above would wrap around to a negative value.
         clip = clip.clip(-1, 1 - 2**-15)
         functionals = _smile(self.feature_set)(clip, self.sampling_rate)  # (1, features, 1)
         return np.nan_to_num(functionals.reshape(-1).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
@@ -152,7 +152,7 @@ class OpenSmileMLPConfig(BaselineConfig):
     """Configuration of `OpenSmileMLP`; see `BaselineConfig` for the other fields.
 
     Args:
-        feature_set: `eGeMAPSv02` or `ComParE_2016`; it sets the width of the first layer.
+        feature_set: `eGeMAPSv02` or `ComParE_2016`; it determines the width of the first layer.
     """
 
     model_type = "opensmile-mlp"
@@ -165,7 +165,7 @@ class OpenSmileMLPConfig(BaselineConfig):
 
 
 class Standardization(nn.Module):
-    """(x - mean) / std with the moments of the train features; changes nothing until they are set."""
+    """(x - mean) / std with the moments of the train features; the identity until they are set."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -205,13 +205,13 @@ class OpenSmileMLP(BaselineModel):
     def fit_standardization(self, features: np.ndarray):
         """Sets mean and standard deviation (population moments) to those of the train split.
 
-        A feature that does not vary is only centred: its standard deviation would be rounding noise.
+        A constant feature is only centred: its standard deviation would be rounding noise.
 
         Args:
             features: (clips, features).
 
         Raises:
-            ValueError: another number of features, no clips, or a value that is not finite.
+            ValueError: the number of features is wrong, there are no clips, or a value is not finite.
         """
         features, expected = np.asarray(features), self.standardization.mean.shape[0]
         if features.ndim != 2 or features.shape[1] != expected or len(features) == 0:

@@ -21,8 +21,8 @@ BANDS = 80
 FLOOR = 1e-6  # of the clip's highest band energy: -60 dB
 STEM_STRIDES = ((2, 1), (2, 2))  # bands, frames
 STAGES, BLOCKS = (1, 2, 4, 8), 2  # widths of the stages, as multiples; blocks per stage
-SQUEEZE = 8  # channels per unit of the excitation's bottleneck
-MASKS = 2  # of bands, and as many of frames
+SQUEEZE = 8  # channels per unit in the excitation's bottleneck
+MASKS = 2  # number of band masks, and of frame masks
 
 
 class SEResNetConfig(BaselineConfig):
@@ -30,10 +30,10 @@ class SEResNetConfig(BaselineConfig):
 
     Args:
         width: channels of the stem and the first stage.
-        drop_path: probability of leaving out the last block in training; of the others in proportion to their depth.
-        head_dropout: dropout in front of the linear layer.
-        mask_bands: widest mask over bands in training, a share of all bands.
-        mask_time: longest mask over time in training, a share of the clip.
+        drop_path: probability of skipping the last block in training; for other blocks in proportion to their depth.
+        head_dropout: dropout before the linear layer.
+        mask_bands: widest mask over bands in training, as a fraction of all bands.
+        mask_time: longest mask over time in training, as a fraction of the clip.
     """
 
     model_type = "se-resnet"
@@ -52,7 +52,7 @@ class SEResNetConfig(BaselineConfig):
 
 
 class Excitation(nn.Module):
-    """Scales each channel by what the mean of all channels says."""
+    """Scales each channel by a gate computed from the means of all channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -68,7 +68,7 @@ class Excitation(nn.Module):
 
 
 class Block(Convolutions):
-    """Two convolutions over bands and time, squeeze and excitation, and a way around them."""
+    """Two convolutions over bands and time, and squeeze and excitation, with a skip connection."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, drop_path: float):
         super().__init__(channels_in, channels, stride)
@@ -81,7 +81,7 @@ class Block(Convolutions):
             )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (batch, channels, bands, frames), zero behind each clip's end; mask (batch, 1, 1, frames) of ones there."""
+        """x (batch, channels, bands, frames), zero after each clip's end; mask (batch, 1, 1, frames), 1 up to there."""
         hidden, shorter = self.convolve(x, mask)
         hidden = self.excitation(hidden, shorter)
         if self.training and self.drop_path:
@@ -114,7 +114,7 @@ class SEResNet(LogMelModel):
         self.post_init()
 
     def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Power spectra (batch, bins, frames), and the frames (batch, frames) of each clip → raw outputs."""
+        """Power spectra (batch, bins, frames), and the mask (batch, frames) of valid frames → raw outputs."""
         bands = self.log_mel(power, mask)  # (batch, bands, frames)
         if self.training:
             bands = hide(bands, mask.sum(1), self.config.mask_bands, self.config.mask_time)
@@ -127,26 +127,26 @@ class SEResNet(LogMelModel):
             hidden = norm(convolution(hidden)).relu() * mask
         for block in self.blocks:
             hidden, mask = block(hidden, mask)
-        hidden = hidden.mean(2).transpose(1, 2)  # (batch, frames, channels), at least zero and zero behind the end
+        hidden = hidden.mean(2).transpose(1, 2)  # (batch, frames, channels), non-negative, zero after the end
         scores = self.attention(hidden).float().masked_fill(mask[:, 0, 0, :, None] == 0, float("-inf"))
         pooled = torch.cat([(hidden * scores.softmax(1)).sum(1), hidden.amax(1)], 1)  # (batch, 2 × channels)
         return self.head(self.dropout(pooled))  # (batch, num_labels)
 
     def log_mel(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Spectra of zero mean and unit variance per clip.
+        """Log-mel spectra with zero mean and unit variance per clip.
 
         Args:
-            power: (batch, bins, frames) of a waveform that is zero behind each clip's end.
+            power: (batch, bins, frames) of waveforms that are zero after each clip's end.
             mask: (batch, frames), true up to each clip's end.
 
         Returns:
-            (batch, bands, frames), zero behind each clip's end. A silent clip is zero throughout.
+            (batch, bands, frames), zero after each clip's end. A silent clip is zero throughout.
         """
-        with torch.autocast(power.device.type, enabled=False):  # powers span 120 dB: no work for 8 bits
+        with torch.autocast(power.device.type, enabled=False):  # powers span 120 dB: too much for 8 bits
             energy = self.filters.float() @ power.float()  # (batch, bands, frames)
             inside = mask[:, None].to(energy.dtype)
             energy = energy * inside
-            # The second floor is for silence alone, whose logarithm would be infinite.
+            # The second floor only matters for silence, whose logarithm would be infinite.
             floor = (FLOOR * energy.amax((1, 2), keepdim=True)).clamp(min=1e-12)
             bands = (energy / floor).clamp(min=1).log() * inside  # 0 to 13.8
             count = BANDS * inside.sum((1, 2), keepdim=True)
@@ -156,13 +156,13 @@ class SEResNet(LogMelModel):
 
 
 def hide(spectra: torch.Tensor, frames: torch.Tensor, mask_bands: float, mask_time: float) -> torch.Tensor:
-    """Sets `MASKS` random spans of bands and of frames of each clip to zero, its mean.
+    """Sets `MASKS` random spans of bands and of frames of each clip to zero, the mean.
 
     Args:
         spectra: (batch, bands, frames).
-        frames: (batch,), of each clip.
-        mask_bands: widest span, a share of the bands.
-        mask_time: longest span, a share of the clip's frames.
+        frames: (batch,), number of frames of each clip.
+        mask_bands: widest span, as a fraction of the bands.
+        mask_time: longest span, as a fraction of the clip's frames.
     """
     batch, bands, length = spectra.shape
     draws = torch.rand(4, batch, MASKS, device=spectra.device)

@@ -18,12 +18,12 @@ from modeling_avb import VocalBurstModel
 
 ADAPTER, HEAD = "adapter", "head.safetensors"
 _WEIGHTS, _SETTINGS = f"{ADAPTER}/adapter_model.safetensors", f"{ADAPTER}/adapter_config.json"
-_PREFIX = "base_model.model."  # of the keys that peft writes
+_PREFIX = "base_model.model."  # prefix of the keys that peft writes
 MARK = "lora_"  # in the names of an adapter's weights
 
 
 def import_peft():
-    """peft, an extra of the project.
+    """Imports peft, an optional dependency.
 
     Raises:
         AvbError: it is not installed.
@@ -36,11 +36,11 @@ def import_peft():
 
 
 def add_adapters(model: VocalBurstModel, rank: int):
-    """Puts untrained adapters on the encoder, which change nothing yet; its own weights are frozen.
+    """Adds untrained adapters to the encoder, which do not change its output yet, and freezes its own weights.
 
     Args:
         model: its encoder is changed in place.
-        rank: of the adapters; they are scaled by 2.
+        rank: of the adapters, which are scaled by 2.
 
     Raises:
         AvbError: peft is not installed, or the rank is invalid.
@@ -61,7 +61,7 @@ def has_adapters(model: torch.nn.Module) -> bool:
 
 
 def merge_adapters(model: VocalBurstModel):
-    """Adds the adapters to the weights they stand beside, and takes them away; a model without them stays as it is."""
+    """Merges the adapters into the encoder's weights and removes them; a model without adapters is not changed."""
     if not has_adapters(model):
         return
     import_peft()
@@ -75,19 +75,19 @@ def merge_adapters(model: VocalBurstModel):
 
 
 def trained_state(model: VocalBurstModel) -> dict[str, torch.Tensor]:
-    """Adapters, head and layer weights: all that a checkpoint need hold."""
+    """Adapters, head and layer weights: all that a checkpoint needs to contain."""
     prefix = f"{model.base_model_prefix}."
     return {name: value for name, value in model.state_dict().items() if MARK in name or not name.startswith(prefix)}
 
 
 def save_adapters(model: VocalBurstModel, feature_extractor, encoder: str, folder: str | Path) -> Path:
-    """Writes adapters and head to a folder that `avb.load` takes where peft and the encoder are at hand.
+    """Writes adapters and head to a folder that `avb.load` reads if peft and the encoder are available.
 
     Args:
         model: with adapters.
-        feature_extractor: that of the model.
-        encoder: what the adapters stand on: a folder or a name on the Hub, as `--encoder` was given.
-        folder: made if need be.
+        feature_extractor: the model's.
+        encoder: the encoder of the adapters: a folder or a name on the Hub, as passed to `--encoder`.
+        folder: created if it does not exist.
     """
     peft = import_peft()
     folder = make_folder(folder)
@@ -97,7 +97,7 @@ def save_adapters(model: VocalBurstModel, feature_extractor, encoder: str, folde
     settings.save_pretrained(folder / ADAPTER)
     save_file({_PREFIX + key: value.contiguous() for key, value in weights.items()}, folder / _WEIGHTS)
     save_file({key: value for key, value in trained_state(model).items() if MARK not in key}, folder / HEAD)
-    # What loads safetensors by the code of a Hub folder would find no encoder here.
+    # Code in a Hub folder loads safetensors, and would not find an encoder here.
     model.config.auto_map, model.config.custom_pipelines = {}, {}
     model.config.adapter = {"encoder": encoder}
     model.config.save_pretrained(folder)
@@ -106,10 +106,10 @@ def save_adapters(model: VocalBurstModel, feature_extractor, encoder: str, folde
 
 
 def load_adapters(name: str, model_class: type[VocalBurstModel], config) -> VocalBurstModel:
-    """The model of a folder that `save_adapters` wrote, its adapters merged.
+    """Loads a model from a folder that `save_adapters` wrote, and merges its adapters.
 
     Raises:
-        AvbError: peft is not installed, the encoder is not what it was, or a file lacks weights.
+        AvbError: peft is not installed, the encoder has changed, or a file lacks weights.
         OSError: the encoder cannot be found.
     """
     peft = import_peft()

@@ -21,7 +21,7 @@ from avb.errors import AvbError, did_you_mean
 from configuration_avb import VocalBurstConfig
 
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-# What torch, safetensors and Transformers make of a file that is cut, or something else than it says.
+# Errors of torch, safetensors and Transformers for a file that is truncated or of another type than its name says.
 DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, pickle.UnpicklingError, RuntimeError, SafetensorError,
     StrictDataclassError, TypeError, ValueError,
@@ -34,17 +34,17 @@ def load_encoder(
     name: str,
     **fields,
 ) -> tuple[PreTrainedModel, Wav2Vec2FeatureExtractor]:
-    """A model whose `base_model` is a checkpoint's encoder, in fp32; what else it has may start at random.
+    """Loads a model whose `base_model` is a checkpoint's encoder, in fp32; its other weights may be random.
 
     Args:
-        find_class: the class that reads a `model_type`, or None; it has its encoder at its `base_model_prefix`.
+        find_class: returns the class for a `model_type`, or None; the class has its encoder at its `base_model_prefix`.
         extractor_class: of the feature extractor.
         name: a folder, or a name on the Hub.
-        fields: of the configuration, over those of the checkpoint.
+        fields: of the configuration; they override those of the checkpoint.
 
     Raises:
-        AvbError: there is no such checkpoint, it holds another kind of model, its file is damaged, incomplete or a
-            pointer of Git LFS, or it wants another sampling rate.
+        AvbError: there is no such checkpoint, it contains another kind of model, its file is damaged, incomplete or a
+            Git LFS pointer, or it requires another sampling rate.
     """
     try:
         refuse_pointers(name)
@@ -56,7 +56,7 @@ def load_encoder(
         if model_class is None:
             raise AvbError(f"--encoder {name}: holds a {kind!r} model, no encoder that is read here (docs/encoders.md)")
         _refuse_foreign_fields(kind, model_class, fields)
-        # fp32 whatever the checkpoint is stored in: half-precision weights cannot take a step of 1e-5.
+        # fp32 whatever the checkpoint's precision: half-precision weights cannot take a step of 1e-5.
         with quiet():
             model, info = model_class.from_pretrained(
                 name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **fields
@@ -86,10 +86,10 @@ def load_encoder(
 
 
 def check_attention(name: str | None):
-    """Refuses an `attn_implementation` that is unknown, or whose package is not here.
+    """Refuses an `attn_implementation` that is unknown, or whose package is not available.
 
     Raises:
-        AvbError: as said.
+        AvbError: it is refused.
     """
     if name is not None and name not in ATTENTION:
         raise AvbError(f"--attn_implementation {name!r} is unknown{did_you_mean(name, ATTENTION, 'Legal')}")
@@ -105,14 +105,14 @@ def check_attention(name: str | None):
 
 def _refuse_foreign_fields(kind: str, model_class: type[PreTrainedModel], fields: dict):
     if not issubclass(model_class.config_class, VocalBurstConfig):
-        return  # a pre-training, whose fields are all wav2vec 2.0's
+        return  # pre-training, whose fields are all those of wav2vec 2.0
     known = {"attn_implementation", *(field.name for field in dataclasses.fields(model_class.config_class))}
     if foreign := sorted(fields.keys() - known):
         raise AvbError(f"--{foreign[0]}: a {kind} encoder has no such setting; leave it out")
 
 
 def _check_is_whole(name: str, info: dict, prefix: str):
-    """Raises where a weight of the encoder is missing, or has another shape than config.json says."""
+    """Raises if a weight of the encoder is missing, or its shape contradicts config.json."""
     missing = sorted(key for key in info["missing_keys"] if _is_encoder(key, prefix))
     if missing:
         raise AvbError(f"--encoder {name}: its file lacks {len(missing)} weights of the encoder, such as {missing[0]}")

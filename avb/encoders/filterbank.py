@@ -18,17 +18,17 @@ from avb.errors import AvbError
 from avb.recipes import find_recipe, read_yaml
 
 FIRST_FILTERS = (None, "mel")
-PHASES = (0, np.pi, np.pi / 2, 3 * np.pi / 2)  # of a band: of their rectified outputs any sinusoid has a like sum
+PHASES = (0, np.pi, np.pi / 2, 3 * np.pi / 2)  # per band: rectified, they respond alike to any sinusoid
 LOWEST, HIGHEST = 60.0, 7600.0  # Hz
-TILT = 500.0  # Hz: above it filters gain 3 dB an octave, as voices lose more than that
-FIRST_GAIN = 3.0  # of the norm behind them: weak bands come out of the activation's flat middle
+TILT = 500.0  # Hz: above it, the gain rises by 3 dB per octave, as voices fall by more than that
+FIRST_GAIN = 3.0  # of the next norm: lifts weak bands out of the activation's flat middle
 
 
 def read_encoder(path: str | Path) -> tuple[dict, str | None]:
-    """The fields of an encoder's YAML file (`find_recipe`), and how the filters of its first convolution start.
+    """Reads the fields of an encoder's YAML file (`find_recipe`), and how its first convolution is initialised.
 
     Raises:
-        AvbError: the file cannot be read, or it asks for filters that there are not or that do not fit.
+        AvbError: the file cannot be read, or its filters are unknown or do not fit.
     """
     fields = read_yaml(find_recipe(path))
     first_filters = fields.pop("first_filters", None)
@@ -46,7 +46,7 @@ def read_encoder(path: str | Path) -> tuple[dict, str | None]:
 
 @torch.no_grad()
 def start_filters(encoder: Wav2Vec2Model, first_filters: str | None):
-    """Sets the filters of a random encoder's first convolution, where `read_encoder` says so."""
+    """Initialises the filters of a random encoder's first convolution as `read_encoder` specifies."""
     if first_filters == "mel":
         layer = encoder.feature_extractor.conv_layers[0]
         channels, _, width = layer.conv.weight.shape
@@ -55,10 +55,10 @@ def start_filters(encoder: Wav2Vec2Model, first_filters: str | None):
 
 
 def mel_gabor_filters(channels: int, width: int) -> np.ndarray:
-    """(channels, width) fp32: of each band, from low to high, a sinusoid under a Gaussian window in four phases.
+    """(channels, width) fp32: for each band, from low to high, a sinusoid in four phases under a Gaussian window.
 
-    A window is as long as its band's distance from the next one asks for, and at most a fifth of the width (standard
-    deviation).
+    The standard deviation of a window is inversely proportional to the distance between bands, and at most a fifth of
+    the width.
     """
     frequencies = librosa.mel_frequencies(channels // len(PHASES), fmin=LOWEST, fmax=HIGHEST)  # (bands,)
     seconds = (np.arange(width) - (width - 1) / 2) / SAMPLING_RATE

@@ -25,18 +25,18 @@ MODELS = {
 
 
 def trained_class(model_type: Any) -> type[VocalBurstModel] | None:
-    """The class of a model trained here, by the `model_type` of its config.json; None where it is none of these."""
+    """The class of a model trained here, by the `model_type` of its config.json; None if it is none of these."""
     kind = model_type.removesuffix(_SUFFIX) if isinstance(model_type, str) else None
     return _load(kind) if kind in MODELS and model_type == f"{kind}{_SUFFIX}" and kind != "hubert" else None
 
 
 def encoder_class(model_type: Any) -> type[VocalBurstModel] | None:
-    """The class whose encoder a checkpoint holds, plain or trained here; None where it is another kind of model."""
+    """The class whose encoder a checkpoint contains, plain or trained here; None if it is another kind of model."""
     return _load(model_type) if model_type in MODELS else trained_class(model_type)
 
 
 def all_classes() -> list[type[VocalBurstModel]]:
-    """One of each kind; it imports them all."""
+    """One class of each kind; imports them all."""
     return [_load(kind) for kind in MODELS if kind != "hubert"]
 
 

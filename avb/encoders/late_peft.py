@@ -12,15 +12,15 @@ from types import ModuleType
 from typing import Any
 
 _NAME = "peft"
-_ASKED_FOR = ("PeftModel", "PeftMixedModel")  # by transformers.trainer_utils
+_ASKED_FOR = ("PeftModel", "PeftMixedModel")  # imported by transformers.trainer_utils
 
 
 def import_before_peft(name: str) -> ModuleType:
-    """Imports a module that takes `_ASKED_FOR` from peft, without loading peft: it gets stand-ins of these classes.
+    """Imports a module that imports `_ASKED_FOR` from peft without loading peft: it gets stand-ins for these classes.
 
-    A stand-in answers as its class does: until peft is loaded no object is one of its models, and from then on the
-    class itself is asked. Whatever else the module takes of peft loads peft; and where peft is loaded already or is not
-    installed, and where the module cannot do with stand-ins, it is imported as any other.
+    A stand-in behaves like its class: until peft is loaded, no object is an instance; afterwards, the class itself is
+    asked. If the module uses anything else from peft, peft is loaded. If peft is already loaded or not installed, or
+    the module does not work with stand-ins, it is imported normally.
     """
     spec = None if _NAME in sys.modules else find_spec(_NAME)
     if spec is None:
@@ -29,7 +29,7 @@ def import_before_peft(name: str) -> ModuleType:
     stand_in.__spec__ = spec
     sys.modules[_NAME] = stand_in
     try:
-        with contextlib.suppress(ImportError):  # `import peft.utils`: the stand-in is no package
+        with contextlib.suppress(ImportError):  # `import peft.utils`: the stand-in is not a package
             return import_module(name)
     finally:
         stand_in.withdraw()
@@ -51,7 +51,7 @@ class _LatePeft(ModuleType):
 
 
 class _LateClass(type):
-    """The type of a class that asks the one of its name in peft."""
+    """The type of a class that delegates to the class of the same name in peft."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         own = _loaded_class(cls.__name__)

@@ -20,21 +20,21 @@ ENCODERS_VARIABLE = "AVB_ENCODERS"
 
 
 def licence_of(name: str) -> str:
-    """The licence of an encoder's weights, as its model card's metadata has it: `apache-2.0`; "unknown" without a card.
+    """The licence of an encoder's weights in its model card's metadata, e.g. `apache-2.0`; "unknown" without a card.
 
-    The paper's four have been looked up. Nothing is downloaded: of a name on the Hub the card in the cache is read.
+    The paper's four are built in. Nothing is downloaded: for a name on the Hub, the cached card is read.
 
     Args:
         name: as `resolve` takes it.
     """
-    import yaml  # here: names are resolved before anything heavy is loaded
+    import yaml  # imported here, because names are resolved before anything slow is loaded
     from huggingface_hub import ModelCard, try_to_load_from_cache
 
     checkpoint = EXTRACTORS.get(name, name)
     if checkpoint in EXTRACTORS.values():
         return "apache-2.0"
     if name in names():
-        return "apache-2.0"  # trained on EmoGator alone, which is under it
+        return "apache-2.0"  # trained only on EmoGator, which has this licence
     folder = Path(resolve(name))
     path = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(checkpoint, "README.md")
     if not isinstance(path, (str, Path)) or not Path(path).is_file():
@@ -47,17 +47,17 @@ def licence_of(name: str) -> str:
 
 
 def resolve(name: str, encoders_dir: str | Path | None = None) -> str:
-    """What `from_pretrained` is to be given for an encoder.
+    """Converts the name of an encoder to the argument of `from_pretrained`.
 
     Args:
         name: a key of `EXTRACTORS`, a shipped model (`emogator-small`) or the name of a checkpoint on the Hub; anything
             else is returned as it is.
         encoders_dir: folder of downloaded checkpoints, for machines that are offline; by default the environment
-            variable AVB_ENCODERS. A folder in it called like the extractor (`LARGE-LV60K`), or like the last part of
-            its Hub name (`wav2vec2-large-lv60`), goes before the Hub.
+            variable AVB_ENCODERS. A folder in it named like the extractor (`LARGE-LV60K`), or like the last part of
+            its Hub name (`wav2vec2-large-lv60`), takes precedence over the Hub.
 
     Raises:
-        AvbError: the folder of checkpoints does not exist, or a folder of models has no such one.
+        AvbError: the folder of checkpoints does not exist, or a folder of models does not contain the model.
     """
     checkpoint = EXTRACTORS.get(name, name)
     if Path(name).exists() or checkpoint.count("/") != 1:

@@ -30,14 +30,14 @@ LFS_HEAD, LFS_BYTES = b"version https://git-lfs", 1024
 
 
 def check_weights(name: str, config: PreTrainedConfig):
-    """Refuses a model whose weights are not safetensors, lie elsewhere, or are far too few for its configuration.
+    """Refuses a model whose weights are not safetensors, are outside its folder, or are far too small for its config.
 
     Args:
         name: a folder or a name on the Hub.
         config: its configuration.
 
     Raises:
-        AvbError: as said.
+        AvbError: the model is refused.
         OSError: there are no weights, or the Hub cannot be reached.
     """
     file = _find(name, SAFE_WEIGHTS_NAME)
@@ -52,7 +52,7 @@ def check_weights(name: str, config: PreTrainedConfig):
     else:
         raise OSError(f"there is no {SAFE_WEIGHTS_NAME}")
     size, parameters = sum(map(os.path.getsize, files)), count_encoder_parameters(config)
-    if parameters > size:  # a byte a parameter: none is stored in less
+    if parameters > size:  # no parameter is stored in less than a byte
         raise AvbError(
             f"{name}: config.json describes a model of at least {parameters:,} parameters, and its weights have "
             f"{size:,} bytes: they do not belong together, or the file is incomplete; copy both again"
@@ -60,15 +60,15 @@ def check_weights(name: str, config: PreTrainedConfig):
 
 
 def has_weights(name: str) -> bool:
-    """Whether a folder, or a repository on the Hub, has weights that torch loads, whole or in shards."""
+    """Whether a folder or a Hub repository has weights that torch can load, whole or in shards."""
     return any(_find(name, file) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME))
 
 
 def refuse_pointers(name: str):
-    """Refuses a folder that was cloned without its large files, in whose place Git LFS leaves a few lines of text.
+    """Refuses a folder that was cloned without its large files, for which Git LFS leaves small text files.
 
     Raises:
-        AvbError: a file is such a pointer.
+        AvbError: a file is a Git LFS pointer.
     """
     for path in sorted(Path(name).glob("*")) if Path(name).is_dir() else ():
         if path.is_file() and path.stat().st_size < LFS_BYTES and path.read_bytes().startswith(LFS_HEAD):
@@ -76,7 +76,7 @@ def refuse_pointers(name: str):
 
 
 def has_preparation(name: str) -> bool:
-    """Whether a model says how its audio is prepared; where it does not, a line says what is taken instead.
+    """Whether a model specifies how its audio is prepared; if not, prints a line with the default that is used.
 
     Raises:
         OSError: the Hub cannot be reached.
@@ -88,13 +88,13 @@ def has_preparation(name: str) -> bool:
 
 
 def count_encoder_parameters(config: PreTrainedConfig) -> int:
-    """Parameters of the large matrices of encoder and RNN, others left out; 0 for a baseline, whose size is fixed."""
+    """Number of parameters in the large matrices of encoder and RNN; 0 for a baseline, whose size is fixed."""
     if not isinstance(config, VocalBurstConfig):
         return 0
     width, units = config.hidden_size, config.rnn_hidden_size
     layer = 4 * width * width + 2 * width * getattr(config, "intermediate_size", 0)
     convolutions = positions = 0
-    if isinstance(config, Wav2Vec2VocalBurstConfig):  # of the other kinds the layers say enough
+    if isinstance(config, Wav2Vec2VocalBurstConfig):  # for the other kinds, counting the layers is enough
         channels = zip((1, *config.conv_dim), config.conv_dim, config.conv_kernel, strict=False)
         convolutions = sum(before * after * kernel for before, after, kernel in channels)
         positions = width * width // config.num_conv_pos_embedding_groups * config.num_conv_pos_embeddings
@@ -117,14 +117,14 @@ def _shards(index: str) -> list[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the tables Transformers prints of weights that do not fit: what matters of them is an error.
+    """Hides the tables that Transformers prints of weights that do not fit: those that matter raise an error.
 
-    And without its bar of weights that are read, which are here in no time; bars of downloads stay.
+    Also hides its progress bar for reading weights, which takes no time; bars of downloads remain.
     """
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     if has_bars:
-        logging.disable_progress_bar()  # downloads' too
+        logging.disable_progress_bar()  # also those of downloads
         enable_progress_bars()
     try:
         yield
