@@ -116,7 +116,7 @@ def _add_audit(commands: argparse._SubParsersAction):
 
 
 def _add_common(command: argparse.ArgumentParser, name: str):
-    """Options of the reports that run a model on a corpus."""
+    """Adds the options of reports that run a model on a corpus."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     command.add_argument("--num_decode_workers", type=int, metavar="N", help="processes that decode audio; default: 1")
     command.add_argument("--cache_dir", metavar="FOLDER", help="folder for decoded audio and computed features")
@@ -126,7 +126,7 @@ def _add_common(command: argparse.ArgumentParser, name: str):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints a report as Markdown and writes it to a folder, with a CSV of its numbers; or analyses a run."""
+    """Prints a report as Markdown and writes it to a folder, with its numbers as CSV; or analyses a run."""
     args = parse_arguments(argv)
     try:
         if args.report == "analyse":
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         if not results:
             print(f"avb.reports: {args.results} has no results yet", file=sys.stderr)
         if args.report == "paper":
-            # Here: --help needs no torch.
+            # Imported here, so that --help needs no torch.
             from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
 
             changes = _normalize_changes(args.changes)
@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _normalize_changes(typed: str) -> str:
-    """Arguments behind a recipe, in any order, as `Result.changes` has them; a recipe of another kind as it is."""
+    """Normalizes arguments, in any order, to the form of `Result.changes`; a recipe of another kind is unchanged."""
     from avb.command_line import typed_changes
     from avb.reports.paper import KINDS
 
@@ -195,7 +195,7 @@ def _normalize_changes(typed: str) -> str:
 
 
 def _transfer(args: argparse.Namespace):
-    from avb.reports.transfer import Transfer, markdown, transfer  # here: the other reports need no torch
+    from avb.reports.transfer import Transfer, markdown, transfer  # imported here: the other reports need no torch
 
     rows = transfer(
         args.model,
@@ -229,7 +229,7 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print_and_write(args: argparse.Namespace, text: str, rows: Sequence[Any], kind: type):
-    """A report on standard output, and in a folder beside a table of its rows, dataclasses of one kind."""
+    """Prints a report, and writes it to a folder with a table of its rows, dataclasses of type `kind`."""
     print(text, end="")
     if args.output:
         folder = make_folder(args.output)
@@ -244,7 +244,7 @@ def _analyse(args: argparse.Namespace) -> Path:
             raise AvbError(f"--results {args.results}: no such file; it is the table that train_avb.py --results wrote")
         summaries = summarize(read_results(args.results))
     try:
-        from avb.reports.analysis import analyse  # here: tables, and cards, which are made of them, need no matplotlib
+        from avb.reports.analysis import analyse  # imported here: tables and model cards need no matplotlib
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

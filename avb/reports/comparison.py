@@ -24,7 +24,7 @@ from avb.run_files import SCORED_SPLITS
 
 @dataclass(frozen=True)
 class Comparison:
-    """Means over seeds on one task, their difference, and its interval."""
+    """Two systems' means over seeds on one task, their difference, and its interval."""
 
     task: str
     metric: str
@@ -41,12 +41,12 @@ def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str
     """Compares two systems, task by task.
 
     Args:
-        runs: folders of one system's runs.
-        others: folders of the other's.
-        split: on which they are compared.
+        runs: folders of the first system's runs.
+        others: folders of the second system's runs.
+        split: the split they are compared on.
 
     Raises:
-        AvbError: a run has no predictions of the split, or not of the same clips with the same labels.
+        AvbError: a run has no predictions for the split, or its clips or labels differ from the other runs'.
     """
     systems = [[read_predictions(folder, split) for folder in folders] for folders in (runs, others)]
     first = systems[0][0]
@@ -61,7 +61,7 @@ def compare(runs: Sequence[str | Path], others: Sequence[str | Path], split: str
 
 
 def _compare(system: Sequence[Predictions], other: Sequence[Predictions]) -> Comparison:
-    """One task of two systems, a run each."""
+    """Compares two systems on one task; each has one `Predictions` per run."""
     first = system[0]
     metric = first.task.metric
     scores = [np.mean([run.evaluate(num_resamples=1)[metric] for run in runs]) for runs in (system, other)]
@@ -86,7 +86,7 @@ def _is_same(run: Predictions, first: Predictions) -> bool:
 
 
 def _resampled(system: Sequence[Predictions]) -> np.ndarray:
-    """Mean over the runs of each resample's score, (resamples,)."""
+    """Score of each resample, averaged over runs, (resamples,)."""
     return np.mean([resampled_scores(run.task, run.y_true, run.y_pred, run.groups) for run in system], axis=0)
 
 
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 
 def print_comparison(args: argparse.Namespace):
-    """What `python -m avb.reports compare` prints: a line per task."""
+    """Prints one line per task, for `python -m avb.reports compare`."""
     found = compare(args.runs, args.against, args.split)
     runs = f"{len(args.runs)} run{'s' if len(args.runs) > 1 else ''}"
     for part in found:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table, its columns aligned for readers of the plain text."""
+    """The lines of a Markdown table, with columns aligned for reading as plain text."""
     cells = [list(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -15,14 +15,14 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 
 
 def number(value: float | int) -> str:
-    """Three decimals; counts as they are."""
+    """Formats a number with three decimals; counts are unchanged."""
     if isinstance(value, int):
         return str(value)
     if math.isnan(value):
         return "undefined"
-    return f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no minus before zero
+    return f"{round(value, 3) + 0.0:.3f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def bounds(low: float, high: float) -> str:
-    """An interval in words."""
+    """Formats an interval in words."""
     return "undefined" if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"

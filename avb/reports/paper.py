@@ -19,14 +19,14 @@ from avb.reports.results import Result
 from avb.reports.summaries import Summary, interval, runs_table, summarize
 
 PAPER_ROWS = FOLDER / "paper" / "rows.csv"
-RECOMMENDED = "+presets/recommended"  # what a recipe's name gets from the preset after it
+RECOMMENDED = "+presets/recommended"  # suffix of a recipe's name when the preset follows it
 
-KINDS = "kinds/"  # recipes of Table I's setting on other kinds of encoder
-# What is typed behind such a recipe, by task: docs/encoders.md.
+KINDS = "kinds/"  # recipes with Table I's settings on other kinds of encoder
+# Arguments that follow such a recipe, by task; see docs/encoders.md.
 _KIND_CHANGES = {task: f"--task {task}" for task in ("high", "two", "culture")}
 _KIND_CHANGES["type"] = "--head_norm none --loss ce --task type"
 _SPLITS = {"val": "validation", "test": "test"}
-_TABLES = {  # caption, and the columns in which rows differ
+_TABLES = {  # caption, and the columns that distinguish its rows
     "I": ("Extractors: validation, last pooling, CCC loss (TYPE: CE)", ("extractor", "task")),
     "II": ("Pooling: validation, HIGH, CCC loss", ("extractor", "pooling")),
     "III": ("Loss: validation, HIGH, last pooling", ("extractor", "loss")),
@@ -39,7 +39,7 @@ def read_paper_rows(path: Path = PAPER_ROWS) -> list[dict[str, str]]:
     """The 48 rows of Tables I-V: table, extractor, pooling, loss, rnn, epochs, task, split, metric, score, recipe.
 
     Raises:
-        AvbError: the file is not there.
+        AvbError: the file does not exist.
     """
     if not path.is_file():
         raise AvbError(f"{path}: no such file; it comes with the recipes")
@@ -48,7 +48,7 @@ def read_paper_rows(path: Path = PAPER_ROWS) -> list[dict[str, str]]:
 
 
 def _saw_release(result: Result) -> bool:
-    """Whether the run saw the paper's corpus: every clip of the release, in training and in the split scored."""
+    """Whether the run used the paper's corpus: every clip of the release, in training and in the scored split."""
     scored = {} if result.score is None else {result.split: result.num_clips}
     return is_release(result.corpus, {"train": result.train_clips} | scored)
 
@@ -56,17 +56,17 @@ def _saw_release(result: Result) -> bool:
 def compare_with_paper(
     rows: list[dict], results: Iterable[Result], changes: str = ""
 ) -> tuple[list[dict], list[Result]]:
-    """The paper's rows with ours beside them, and the runs of the paper's recipes that do not count as one.
+    """The paper's rows next to ours, and the runs of the paper's recipes that do not count as a reproduction.
 
     Args:
         rows: as `read_paper_rows` returns them.
         results: all runs.
-        changes: what was changed in every recipe, as `Result.changes` has it: the tables again with another encoder. Or
-            a recipe of another kind, `kinds/wavlm`: its runs stand where those of LARGE-LV60K do.
+        changes: arguments changed in every recipe, in the form of `Result.changes`, e.g. for another encoder; or a
+            recipe of another kind such as `kinds/wavlm`, whose runs replace those of LARGE-LV60K.
 
     Returns:
-        The rows, each with paper, ours, delta, low, high, sd, recommended, recommended_delta (percent, None where
-        nothing was measured), num_seeds, note and recommended_note (why nothing was) besides what it had.
+        The rows, each with these fields added: paper, ours, delta, low, high, sd, recommended, recommended_delta (in
+        percent, None if not measured), num_seeds, note and recommended_note (why it was not measured).
     """
     if changes.startswith(KINDS):
         results = [_in_place_of_lv60k(result, changes) for result in results]
@@ -76,10 +76,10 @@ def compare_with_paper(
     for result in results:
         if result.recipe.removesuffix(RECOMMENDED) in recipes:
             (counted if _saw_release(result) and result.changes == changes else others).append(result)
-    # The release is one corpus, whatever its folder is called.
+    # The release is one corpus, whatever the name of its folder.
     summary_of: dict[tuple[str, str], Summary] = {}
     for summary in summarize(replace(result, data_dir="") for result in counted):
-        key = (summary.recipe, summary.split)  # the split of a run that failed is empty
+        key = (summary.recipe, summary.split)  # the split of a failed run is empty
         if summary.mean is not None or key not in summary_of:
             summary_of[key] = summary
     unrun = Summary(recipe="", note="not run")
@@ -111,7 +111,7 @@ def compare_with_paper(
 
 
 def _in_place_of_lv60k(result: Result, recipe: str) -> Result:
-    """A run of a kind's recipe as if it were a change of the paper's; any other as it is."""
+    """Presents a run of a kind's recipe as a change of the paper's recipe; other runs are unchanged."""
     own = result.recipe.removesuffix(RECOMMENDED)
     if own != recipe or result.changes != _KIND_CHANGES.get(result.task):
         return result
@@ -120,7 +120,7 @@ def _in_place_of_lv60k(result: Result, recipe: str) -> Result:
 
 
 def paper_report(compared: list[dict], others: Iterable[Result], changes: str = "") -> str:
-    """Tables I-V as Markdown: paper | ours | difference | interval, "not run" where it was not; then the other runs."""
+    """Tables I-V as Markdown: paper | ours | difference | interval, "not run" if it was not; then the other runs."""
     measured = sum(row["ours"] is not None for row in compared)
     lines = [
         "# The paper's tables, and ours",

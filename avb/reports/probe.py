@@ -27,14 +27,14 @@ INNER_FOLDS = 3
 def cross_validated_predictions(
     task: Task, features: np.ndarray, labels: np.ndarray, groups: Sequence[str], folds: Sequence[int]
 ) -> np.ndarray:
-    """What a linear model, trained on the other folds, predicts for each clip.
+    """Predictions for each clip by a linear model trained on the other folds.
 
     Args:
-        task: one task; says what `labels` hold.
+        task: a single task; it determines what `labels` contains.
         features: (clips, features), finite.
         labels: (clips,) class indices or (clips, labels) scores, none missing.
-        groups: each clip's speaker, or its id where speakers are not known.
-        folds: each clip's outer fold; all clips of a group are in one.
+        groups: each clip's speaker, or its id if speakers are unknown.
+        folds: each clip's outer fold; all clips of a group are in the same fold.
 
     Returns:
         (clips,) class indices or (clips, labels) scores.
@@ -49,11 +49,11 @@ def cross_validated_predictions(
 
 
 def fit(task: Task, features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> GridSearchCV:
-    """The linear model, its regularisation chosen on inner folds; arguments as `cross_validated_predictions`."""
+    """Fits the linear model with regularisation chosen on inner folds; arguments as `cross_validated_predictions`."""
     if task.kind == "classification":
         name, settings = "C", STRENGTHS
         head = LogisticRegression(class_weight="balanced", max_iter=3_000)
-        scoring = make_scorer(uar)  # over the classes that an inner fold has
+        scoring = make_scorer(uar)  # over the classes that occur in an inner fold
     else:
         name, settings = "alpha", tuple(1 / strength for strength in STRENGTHS)
         head = Ridge()
@@ -62,7 +62,7 @@ def fit(task: Task, features: np.ndarray, labels: np.ndarray, groups: np.ndarray
     splits = [
         (np.flatnonzero(np.asarray(inner) != fold), np.flatnonzero(np.asarray(inner) == fold)) for fold in set(inner)
     ]
-    # A turn of the features leaves a model with an L2 penalty as it is, and thousands of them become as many as clips.
+    # Rotating the features does not change a model with an L2 penalty; PCA keeps at most as many features as clips.
     pipeline = make_pipeline(StandardScaler(), PCA(svd_solver="full"), head)
     search = GridSearchCV(pipeline, {f"{type(head).__name__.lower()}__{name}": settings}, scoring=scoring, cv=splits)
     return search.fit(features, labels)

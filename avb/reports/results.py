@@ -19,32 +19,32 @@ from avb.run_files import Metrics
 
 @dataclass(frozen=True)
 class Result:
-    """One row: the score of one run on one split, or that there is none.
+    """One row: the score of one run on one split, or the fact that it has none.
 
     Attributes:
-        recipe: the recipe's name, `paper/high-lv60k` (`avb.recipes.recipe_name`); several are joined by `+`.
-        changes: what the command line changed in the recipe, as `avb.command_line.typed_changes` has it; empty for the
-            recipe itself.
+        recipe: the recipe's name, `paper/high-lv60k` (`avb.recipes.recipe_name`); several names are joined by `+`.
+        changes: what the command line changed in the recipe, as returned by `avb.command_line.typed_changes`; empty for
+            the unchanged recipe.
         task: name of the task.
-        split: validation, test or cross_validation; empty where the run failed.
+        split: validation, test or cross_validation; empty if the run failed.
         metric: ccc, uar, or mean_score over several tasks.
-        score: in [-1, 1] or [0, 1]; None where there is none (see `note`), NaN where it is undefined.
-        low: lower bound of its 95 % interval.
-        high: upper bound.
-        num_clips: clips of the split that have a label.
-        interval_unit: what the interval resamples: speaker, group or clip.
-        seed: of the run.
-        seconds: of training.
-        epochs: trained, fewer than planned where training stopped early.
-        encoder: as the recipe names it; of a local path the last part.
-        train_clips: clips trained on.
+        score: in [-1, 1] or [0, 1]; None if there is none (see `note`), NaN if it is undefined.
+        low: lower bound of the score's 95 % interval.
+        high: upper bound of that interval.
+        num_clips: number of labelled clips in the split.
+        interval_unit: unit that the interval resamples: speaker, group or clip.
+        seed: seed of the run.
+        seconds: training time.
+        epochs: epochs trained, fewer than planned if training stopped early.
+        encoder: name in the recipe; for a local path, its last part.
+        train_clips: number of clips trained on.
         corpus: name of the corpus.
-        data_dir: last part of its folder's path.
-        commit: of this project.
-        versions: JSON of what else the result depends on.
-        date: when the row was written, UTC.
-        note: why there is no score, or anything a reader must know.
-        run_id: of the run, as its `metrics.json` has it; empty in rows of versions that gave none.
+        data_dir: last part of the path of the corpus's folder.
+        commit: commit of this project.
+        versions: JSON of everything else that the result depends on.
+        date: time at which the row was written, UTC.
+        note: why there is no score, or anything else that a reader must know.
+        run_id: id of the run, as in its `metrics.json`; empty in rows from versions that had no ids.
     """
 
     recipe: str
@@ -72,8 +72,8 @@ class Result:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Tells a row from any other: by its run where that has an id, else by all that it says."""
-        # As text, in which NaN is equal to itself.
+        """Identifies a row: by the id of its run if it has one, else by all its cells."""
+        # As text, because NaN does not equal itself.
         return (self.run_id, self.task, self.split) if self.run_id else tuple(map(repr, asdict(self).values()))
 
 
@@ -88,17 +88,17 @@ def run_results(
     epochs: float | None,
     versions: dict,
 ) -> list[Result]:
-    """The rows of a finished run, one per split, and one more for each of several tasks.
+    """The rows of a finished run: one per split, and one more per task if there are several.
 
     Args:
-        recipe: its name.
-        changes: what was typed that changes it.
-        metrics: what it writes to `metrics.json`.
+        recipe: name of the recipe.
+        changes: arguments that change the recipe.
+        metrics: contents of the run's `metrics.json`.
         encoder: the recipe's encoder.
         data_dir: folder of the corpus.
-        corpus: its name, as the recipe has it.
+        corpus: name of the corpus, as in the recipe.
         epochs: epochs trained.
-        versions: what it writes to `versions.json`.
+        versions: contents of the run's `versions.json`.
     """
     versions = dict(versions)
     common: dict[str, Any] = {
@@ -141,10 +141,10 @@ def failed_run(recipe: str, changes: str, reason: str, **known) -> Result:
     """The row of a run that failed.
 
     Args:
-        recipe: its name.
-        changes: what was typed that changes it.
-        reason: why; of several lines the first is kept.
-        **known: what is known of the run, fields of `Result` (task, seed, encoder, corpus, data_dir, ...).
+        recipe: name of the recipe.
+        changes: arguments that change the recipe.
+        reason: why it failed; only the first line is kept.
+        **known: known fields of `Result` (task, seed, encoder, corpus, data_dir, ...).
     """
     if known.get("data_dir"):
         known["data_dir"] = Path(known["data_dir"]).resolve().name
@@ -156,10 +156,10 @@ def failed_run(recipe: str, changes: str, reason: str, **known) -> Result:
 
 
 def find_row(metrics: Metrics, rows: Iterable[Result], tables: Sequence[str | Path]) -> Result:
-    """The last of the rows that a run, with what it measured, wrote when it finished.
+    """The last row that a run with these metrics wrote when it finished.
 
     Raises:
-        AvbError: there is none.
+        AvbError: there is no such row.
     """
     found = None
     for row in rows:
@@ -173,9 +173,9 @@ def find_row(metrics: Metrics, rows: Iterable[Result], tables: Sequence[str | Pa
 
 
 def _is_alike(metrics: Metrics, row: Result) -> bool:
-    """Whether a row of a run without an id is that run's: by seed, seconds and score."""
+    """Whether a row without a run id belongs to the run with these metrics, judged by seed, seconds and score."""
     score = metrics.splits.get(row.split, {}).get(metrics.metric)
-    # An undefined score is NaN in both, which equals nothing.
+    # An undefined score is NaN in both, and NaN does not equal itself.
     return (row.seed, row.seconds, str(row.score)) == (metrics.seed, metrics.train_seconds, str(score))
 
 

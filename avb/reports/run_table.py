@@ -21,12 +21,12 @@ from avb.reports.results import Result
 from avb.run_files import RESULTS
 
 COLUMNS = [field.name for field in fields(Result)]
-_OLD_COLUMNS = COLUMNS[:-1]  # of tables from before runs had an id
-_UPGRADE_SECONDS = 30.0  # a table of a million rows takes five
+_OLD_COLUMNS = COLUMNS[:-1]  # columns of tables written before runs had ids
+_UPGRADE_SECONDS = 30.0  # a table with a million rows takes five seconds
 
 
 def check_table(path: str | Path):
-    """Makes the table if need be. Called before a training, it saves hours that would end in an error.
+    """Creates the table if it does not exist. Call it before training, so that an error does not waste hours.
 
     Raises:
         AvbError: the file has other columns, or cannot be written.
@@ -35,7 +35,7 @@ def check_table(path: str | Path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_table(path)
-        with open(path, "ab"):  # it can be written
+        with open(path, "ab"):  # checks that it can be written
             pass
         if _header(path) == _OLD_COLUMNS:
             _upgrade_table(path)
@@ -52,9 +52,9 @@ def _header(path: Path) -> list[str]:
 
 
 def _upgrade_table(path: Path):
-    """Gives a table of an older version the columns of this one; its rows get an empty cell at the end.
+    """Adds the columns of this version to a table of an older one; each row gets an empty cell at the end.
 
-    The temporary file is a lock too: one process upgrades, others wait until it has been moved.
+    The temporary file also serves as a lock: one process upgrades, others wait until the file has been moved.
     """
     temporary = path.with_name(f".{path.name}.upgrade.tmp")
     deadline = time.monotonic() + _UPGRADE_SECONDS
@@ -71,7 +71,7 @@ def _upgrade_table(path: Path):
     is_moved = False
     try:
         with file:
-            if _header(path) != _OLD_COLUMNS:  # another process has moved its own in the meantime
+            if _header(path) != _OLD_COLUMNS:  # another process has upgraded it in the meantime
                 return
             with open(path, newline="", encoding="utf-8") as old:
                 lines = csv.reader(old)
@@ -82,15 +82,15 @@ def _upgrade_table(path: Path):
         os.replace(temporary, path)
         is_moved = True
     finally:
-        if not is_moved:  # else the name may by now be another process's
+        if not is_moved:  # otherwise the name may already belong to another process
             temporary.unlink()
 
 
 def append_result(path: str | Path, result: Result):
-    """Adds a row to the table, which is made if need be.
+    """Appends a row to the table, which is created if it does not exist.
 
     Raises:
-        AvbError: see `check_table`; or the disk is full.
+        AvbError: as in `check_table`, or the disk is full.
     """
     path = Path(path)
     row = _csv_line(asdict(result).values())
@@ -102,7 +102,7 @@ def append_result(path: str | Path, result: Result):
         with open(path, "rb") as file:
             file.seek(-1, os.SEEK_END)
             whole = file.read(1) == b"\n"
-        # A line that was cut off (a full disk) stays one bad line, and takes no other with it.
+        # A truncated line (full disk) remains a single bad line and does not spoil the next one.
         line = row if whole else f"\n{row}"
         with open(path, "ab", buffering=0) as file:
             file.write(line.encode("utf-8"))
@@ -111,15 +111,15 @@ def append_result(path: str | Path, result: Result):
 
 
 def write_results(path: str | Path, rows: Iterable[Result]):
-    """A table of these rows alone, in place of what the file held."""
+    """Writes a table that contains only these rows, replacing the file."""
     write_table(path, map(asdict, rows), COLUMNS)
 
 
 def add_runs(path: str | Path, folders: Iterable[str | Path]) -> tuple[int, int]:
-    """Adds to a table the rows of finished runs that it lacks; returns how many it got, and how many it had.
+    """Adds missing rows of finished runs to a table; returns how many were added and how many it already had.
 
     Raises:
-        AvbError: a folder holds no table of its run, and nothing is added then; or see `append_result`.
+        AvbError: a folder contains no table of its run (nothing is added then), or as in `append_result`.
     """
     rows = []
     for folder in folders:
@@ -157,10 +157,10 @@ _NUMBERS: dict[Any, type] = {float | None: float, int | None: int}
 
 
 def read_results(path: str | Path) -> list[Result]:
-    """All rows, in the order they were written; an empty list where there is no file yet.
+    """All rows, in the order in which they were written; an empty list if there is no file yet.
 
     Raises:
-        AvbError: a column is missing, or a cell is not what its column holds; the message names the line.
+        AvbError: a column is missing, or a cell is invalid for its column; the message gives the line number.
     """
     path = Path(path)
     if not path.exists():

@@ -14,24 +14,24 @@ from avb.metrics.bootstrap import Unit
 from avb.run_files import METRICS, Metrics, predictions_path, read_metrics
 from avb.tasks import MISSING_CLASS, Task
 
-TOLERANCE = 1e-3  # predictions are written with six decimals; a score made of them differs by less
+TOLERANCE = 1e-3  # predictions are written with six decimals; a score computed from them differs by less
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A task's labelled clips of one split.
+    """Predictions for a task's labelled clips of one split.
 
     Attributes:
-        task: what the arrays hold.
-        ids: (clips,) of the clips.
+        task: the task, which determines what the arrays contain.
+        ids: (clips,) clip ids.
         split: validation, test or cross_validation.
-        groups: speaker of each clip, or the clip itself where it has none; None where no speaker is known.
-        seconds: (clips,) what the model heard of each clip, after trimming; None where it is not on file.
+        groups: speaker of each clip, or the clip itself if it has none; None if no speaker is known.
+        seconds: (clips,) duration that the model received, after trimming; None if it is not on file.
         y_true: (clips, labels) floats with NaN for missing, or (clips,) class indices.
         y_pred: (clips, labels) floats, or (clips,) class indices.
-        scores: (clips, labels) what the model gave: equal to `y_pred` in a regression, probabilities of the classes
-            in a classification.
-        group_kind: what `groups` are: "group" where the names of files kept clips together and told no speakers.
+        scores: (clips, labels) the model's outputs: equal to `y_pred` for regression, class probabilities for
+            classification.
+        group_kind: what `groups` are: "group" if file names defined groups of clips but no speakers.
     """
 
     task: Task
@@ -48,18 +48,18 @@ class Predictions:
         return len(self.y_true)
 
     def select(self, mask: np.ndarray) -> "Predictions":
-        """The clips of a mask (clips,) of booleans."""
+        """Selects the clips of a boolean mask (clips,)."""
         arrays = {name: getattr(self, name) for name in ("ids", "groups", "seconds", "y_true", "y_pred", "scores")}
         kept: dict[str, Any] = {name: None if array is None else array[mask] for name, array in arrays.items()}
         return replace(self, **kept)
 
     @property
     def unit(self) -> Unit:
-        """What the intervals resample."""
+        """The unit that the intervals resample."""
         return "clip" if self.groups is None else self.group_kind
 
     def basis(self) -> str:
-        """On how many clips and speakers a figure rests, in words."""
+        """The number of clips and speakers behind a figure, in words."""
         units = "speakers not known" if self.groups is None else f"{len(set(self.groups))} {self.unit}s"
         return f"{self.split}: {len(self)} clips, {units}"
 
@@ -72,8 +72,8 @@ def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
     """The predictions of a split, one per task that has labels there.
 
     Raises:
-        AvbError: a file is missing or damaged, the labels are withheld, or the predictions are not those that
-            `metrics.json` was made of.
+        AvbError: a file is missing or damaged, the labels are withheld, or the predictions do not match
+            `metrics.json`.
     """
     folder = Path(folder)
     metrics = read_metrics(folder)
@@ -98,7 +98,7 @@ def read_predictions(folder: str | Path, split: str) -> list[Predictions]:
 
 
 def _parts(metrics: Metrics) -> list[tuple[Task, dict]]:
-    """Each task of a run, and the columns of its file: scores, true (one column per label, or one), and predicted."""
+    """Each task of a run, and the columns of its file: scores, true (one column, or one per label), and predicted."""
     found, start = [], 0
     for task in metrics.parts:
         scores = metrics.labels[start : start + task.num_labels]
@@ -136,7 +136,7 @@ def _class(index: dict[str, int], label: str) -> int:
 
 
 def _check(folder: Path, predictions: Predictions, noted: dict):
-    """The page must not say something else than the run's own metrics."""
+    """Checks that the report will agree with the run's own metrics."""
     task = predictions.task
     found = predictions.evaluate(num_resamples=1)
     is_same = math.isclose(found[task.metric], noted[task.metric], abs_tol=TOLERANCE)

@@ -13,20 +13,20 @@ import numpy as np
 from avb.reports.markdown import markdown_table
 from avb.reports.results import Result
 
-# What runs have in common that are summarized.
+# Fields that summarized runs have in common.
 _SHARED = ("recipe", "changes", "corpus", "data_dir", "train_clips", "task", "split", "metric", "num_clips")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Runs that differ by seed only, on one split. Scores in percent; None where there is none.
+    """Runs that differ only in their seed, on one split. Scores are in percent; None if there is none.
 
     Attributes:
         mean: over seeds.
-        sd: standard deviation over seeds (divisor n - 1); None for one.
+        sd: standard deviation over seeds (divisor n - 1); None for a single seed.
         low: mean lower bound of the runs' 95 % intervals.
-        high: mean upper bound.
-        note: why there is no score, where no run has one.
+        high: mean upper bound of these intervals.
+        note: why there is no score, if no run has one.
     """
 
     recipe: str
@@ -49,7 +49,7 @@ class Summary:
 
 
 def summarize(results: Iterable[Result]) -> list[Summary]:
-    """Results by recipe and split, in the order in which the first of each came; failures too, with their note."""
+    """Summarizes results by recipe and split, in order of first appearance; failures are included, with their note."""
     groups: dict[tuple, list[Result]] = {}
     for result in results:
         groups.setdefault(tuple(getattr(result, name) for name in _SHARED), []).append(result)
@@ -57,7 +57,7 @@ def summarize(results: Iterable[Result]) -> list[Summary]:
 
 
 def _summary(group: list[Result]) -> Summary:
-    """Of runs that differ by seed only; the last run of a seed counts."""
+    """Summarizes runs that differ only in their seed; the last run of each seed counts."""
     shared: dict[str, Any] = {name: getattr(group[0], name) for name in _SHARED}
     of_seed = {result.seed: result for result in group if result.score is not None}
     if not of_seed:
@@ -82,7 +82,7 @@ def _bounds(result: Result) -> tuple[float, float]:
 
 
 def runs_table(summaries: Iterable[Summary]) -> list[str]:
-    """Any runs as the lines of a Markdown table."""
+    """The lines of a Markdown table of any runs."""
     header = (
         "recipe",
         "corpus",
@@ -110,5 +110,5 @@ def runs_table(summaries: Iterable[Summary]) -> list[str]:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Lower to upper bound, in percent; "none" where there is none."""
+    """Formats an interval as lower to upper bound, in percent; "none" if there is none."""
     return "none" if low is None or high is None or np.isnan(low) or np.isnan(high) else f"{low:.2f} to {high:.2f}"

@@ -16,11 +16,11 @@ from avb.events.timeline import Event, Timeline, make_timeline
 from avb.files import PICTURES, check_output
 from avb.reports.analysis.figures import BLUE, GREY, STYLE, VERMILION, WIDTH
 
-STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)  # s between two ticks
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)  # seconds between ticks
 MOST_TICKS = 11
 HOUR = 3600
 MOST_NAMED = 36  # events whose names fit side by side
-NAME_INCHES = 0.055  # of height per letter of a name at 60 degrees
+NAME_INCHES = 0.055  # height per letter of a name at 60 degrees
 
 
 def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figure:
@@ -28,11 +28,11 @@ def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figu
 
     Args:
         recording: see `avb.events.timeline.make_timeline`.
-        output: a .png or .svg to write; None writes nothing.
-        settings: of `make_timeline`.
+        output: a .png or .svg file to write; None writes nothing.
+        settings: settings of `make_timeline`.
 
     Raises:
-        AvbError: another suffix, the folder cannot be written, or what `make_timeline` raises.
+        AvbError: the suffix is unknown, the folder cannot be written, or as in `make_timeline`.
     """
     path = None if output is None else check_output(Path(output), True, PICTURES)
     title = str(recording) if isinstance(recording, (str, os.PathLike)) else ""
@@ -46,7 +46,7 @@ def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figu
 
 
 def timeline_figure(timeline: Timeline, title: str) -> Figure:
-    """Three strips above one another that share the time axis."""
+    """Draws three stacked strips that share the time axis."""
     chosen = named_events(timeline.events, timeline.seconds)
     names = {event: f"{event.label} {clock(event.start, timeline.seconds, True)}" for event in chosen}
     heights = (0.35 + NAME_INCHES * max(map(len, names.values()), default=0), 0.6, 0.4 + 0.26 * len(timeline.labels))
@@ -57,7 +57,7 @@ def timeline_figure(timeline: Timeline, title: str) -> Figure:
     counted = f"{count} event{'s' * (count != 1)}" if count else "no events"
     more = f", {len(names)} of them named" if len(names) < count else ""
     text = ": ".join(part for part in (title, counted + more) if part)
-    figure.suptitle(text, x=0.01, ha="left", fontsize=12, parse_math=False)  # above the names, which a title is not
+    figure.suptitle(text, x=0.01, ha="left", fontsize=12, parse_math=False)  # above the names, unlike a title
     peaks = np.concatenate(timeline.level.values)
     level.stairs(peaks, timeline.level.edges, baseline=-peaks, fill=True, color=GREY)
     level.set_ylim(-1.05 * max(peaks.max(), 1e-4), 1.05 * max(peaks.max(), 1e-4))
@@ -68,7 +68,7 @@ def timeline_figure(timeline: Timeline, title: str) -> Figure:
     values = np.stack(timeline.scores.values, axis=1)  # (labels, columns)
     rows = np.arange(len(timeline.labels) + 1) - 0.5
     lowest, highest = min(0.0, values.min()), max(values.max(), 1e-6)
-    # One score near 1 would leave all the others dark: low probabilities get more of the colours.
+    # One score near 1 would leave all others dark, so low probabilities get a larger part of the colour range.
     norm = Normalize(lowest, highest) if lowest < 0 else PowerNorm(0.7, lowest, highest)
     cells = below.pcolormesh(timeline.scores.edges, rows, values, cmap="cividis", norm=norm, rasterized=True)
     below.set_yticks(range(len(timeline.labels)), timeline.labels, fontsize=10, parse_math=False)
@@ -86,7 +86,7 @@ def timeline_figure(timeline: Timeline, title: str) -> Figure:
 
 
 def _draw_events(axes, timeline: Timeline, names: dict[Event, str], height: float):
-    """Spans as wide as they last, at least two pixels, and the names above them, in a strip `height` inches high."""
+    """Draws spans as wide as they last, at least two pixels, with names above, in a strip `height` inches high."""
     least = timeline.seconds / 700
     axes.set_ylim(0, height)
     axes.set_yticks([])
@@ -100,7 +100,7 @@ def _draw_events(axes, timeline: Timeline, names: dict[Event, str], height: floa
 
 
 def named_events(events: list[Event], seconds: float) -> list[Event]:
-    """The most certain ones, none closer to another than a name is wide."""
+    """The most certain events, no two closer than the width of a name."""
     room = seconds / MOST_NAMED
     chosen: list[Event] = []
     for event in sorted(events, key=lambda event: -event.detection):
@@ -110,13 +110,13 @@ def named_events(events: list[Event], seconds: float) -> list[Event]:
 
 
 def ticks(seconds: float) -> np.ndarray:
-    """Round times within so many seconds, at most `MOST_TICKS` where the longest step allows it."""
+    """Round times within `seconds`, at most `MOST_TICKS` if the longest step allows it."""
     step = next((step for step in STEPS if seconds / step <= MOST_TICKS - 1), seconds / (MOST_TICKS - 1))
-    return np.arange(0, max(seconds, step) + step / 1000, step)  # two at least
+    return np.arange(0, max(seconds, step) + step / 1000, step)  # at least two
 
 
 def clock(seconds: float, longest: float, has_tenths: bool) -> str:
-    """min:s, or h:min:s on the axis of a recording of an hour and more."""
+    """Formats a time as min:s, or as h:min:s for recordings of an hour or more."""
     tenths = round(seconds * 10) if has_tenths else round(seconds) * 10
     second = f"{tenths % 600 / 10:04.1f}" if has_tenths else f"{tenths % 600 // 10:02d}"
     minutes = tenths // 600

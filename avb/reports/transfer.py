@@ -31,10 +31,10 @@ from avb.tasks import MultiTask, Task
 
 @dataclass(frozen=True)
 class Transfer:
-    """One representation on one corpus, scored on clips of held-out folds, all of them pooled.
+    """The score of one representation on one corpus, on the pooled clips of the held-out folds.
 
-    `difference` is to the model's frames on the same clips, its interval of 95 % from the same resamples of speakers;
-    NaN in the model's own row.
+    `difference` is relative to the model's frames on the same clips, with a 95 % interval from the same resamples of
+    speakers; NaN in the model's own row.
     """
 
     table: str
@@ -57,7 +57,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """The labelled clips of a corpus, whatever split they were in; waveforms as they were recorded, at 16 kHz."""
+    """The labelled clips of a corpus from all splits; waveforms at 16 kHz as recorded."""
 
     table: str
     task: Task
@@ -82,33 +82,33 @@ def transfer(
     strict: bool = False,
     **options: Any,
 ) -> list[Transfer]:
-    """Scores a linear model on a model's mean frames, and on openSMILE's functionals, corpus by corpus.
+    """Scores a linear model on a model's mean frames and on openSMILE's functionals, for each corpus.
 
-    All labelled clips of a corpus are used, whatever split they are in: folds of speakers (of clips where no speaker is
-    known) are made anew, each class spread evenly over them.
+    All labelled clips of a corpus are used, whatever their split: new folds of speakers (of clips if no speaker is
+    known) are created, with each class spread evenly over them.
 
     Args:
-        model: what `avb.load` takes, with a wav2vec 2.0 encoder.
-        tables: corpora, as `--data_dir` names one.
-        feature_sets: of openSMILE, to be set beside it: eGeMAPSv02, ComParE_2016, or none.
-        num_folds: outer folds; the linear model's regularisation is chosen on three inner ones.
+        model: a model that `avb.load` accepts, with a wav2vec 2.0 encoder.
+        tables: corpora, each given as in `--data_dir`.
+        feature_sets: openSMILE feature sets to compare with: eGeMAPSv02, ComParE_2016, or none.
+        num_folds: number of outer folds; the linear model's regularisation is chosen on three inner folds.
         layer: see `avb.embed`.
-        device: of the encoder.
-        corpus: folder, emogator or hume_vb; all tables are read as such.
-        task: where it has several.
-        cache_dir: folder of decoded clips and of openSMILE's features.
-        num_decode_workers: processes that decode, and that compute openSMILE's features.
-        strict: raise at a clip that cannot be read instead of leaving it out.
-        **options: of the corpus's `load` function, such as `label_columns`.
+        device: device that the encoder runs on.
+        corpus: folder, emogator or hume_vb; applies to all tables.
+        task: name of the task if a corpus has several.
+        cache_dir: folder for decoded clips and openSMILE's features.
+        num_decode_workers: number of processes for decoding and for openSMILE's features.
+        strict: raise if a clip cannot be read, instead of omitting it.
+        **options: options of the corpus's `load` function, such as `label_columns`.
 
     Returns:
-        For each table the model's row first, then one per feature set.
+        For each table, the model's row, then one row per feature set.
 
     Raises:
         AvbError: a table cannot be read, has fewer speakers than folds, or several tasks; the model has no encoder; or
             the package opensmile is missing.
     """
-    smiles = [OpenSmileFeatureExtractor(name) for name in feature_sets]  # a missing package is said before the work
+    smiles = [OpenSmileFeatureExtractor(name) for name in feature_sets]  # fails early if the package is missing
     rows: list[Transfer] = []
     for table in tables:
         loaded = load_bursts(corpus, table, task, **options)
@@ -183,7 +183,7 @@ def _compare(corpus: _Labelled, features: dict[str, np.ndarray], num_folds: int)
 
 
 def markdown(rows: Sequence[Transfer]) -> str:
-    """The rows as a table, a line on each corpus below."""
+    """The rows as a table, followed by one line per corpus."""
     cells = [
         [
             row.table,

@@ -20,14 +20,14 @@ from avb.training import augmentation
 from avb.training.draws import EQUALIZER_POINTS, MIXUP, NOISE_SAMPLES, Drawn
 
 OVERSAMPLING = 3  # of `resample`
-GUARD = 256  # samples of silence behind a clip, into which its filter rings
-_FRACTION_BITS = 32  # of a position between samples
-_UNCHANGED_STEP = OVERSAMPLING << _FRACTION_BITS  # from sample to sample at rate 1
-# The low-pass filter of soxr's medium quality: -3 dB here, as a share of the lower of both Nyquist frequencies.
+GUARD = 256  # samples of silence after a clip for the filter's ringing
+_FRACTION_BITS = 32  # fractional bits of a position between samples
+_UNCHANGED_STEP = OVERSAMPLING << _FRACTION_BITS  # step from sample to sample at rate 1
+# The low-pass filter of soxr's medium quality: its -3 dB point, as a share of the lower of the two Nyquist frequencies.
 _EDGE, _SLOPE = 0.957, 0.017
 
-# What a change needs of each clip: names of integers and of floats, and the values that change nothing.
-_INTEGERS: dict[str, dict[str, int | None]] = {  # None: samples of the clip before any change
+# What a change needs for each clip: names of integers and of floats, and the values that change nothing.
+_INTEGERS: dict[str, dict[str, int | None]] = {  # None: number of samples of the clip before any change
     "rate": {"step": _UNCHANGED_STEP, "samples": None},
     "shift": {"skipped": 0, "pause": 0},
     "mix": {"clip": 0, "start": 0, "samples": 0},
@@ -41,20 +41,20 @@ _FLOATS: dict[str, dict[str, float]] = {
     "gain": {"gain": 1},
     MIXUP: {"share": 1},
 }
-BATCHED = tuple(_INTEGERS | _FLOATS)  # pitch is not among them
+BATCHED = tuple(_INTEGERS | _FLOATS)  # all changes but pitch
 
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """What is drawn for a batch of clips. Two tensors, so that little is copied to a device.
+    """The changes drawn for a batch of clips, in two tensors, so that little is copied to a device.
 
     Attributes:
-        integers: (clips, 2 + those of the changes): row in the corpus, samples, and what `names` say.
-        floats: (clips, those of the changes).
-        names: of the changes that a clip has, in the order in which they are applied.
-        rows: of the batch, by change, that have it.
-        width: samples that the longest clip has before, between or after changes.
-        padded: samples that the batch is padded to in the end.
+        integers: (clips, 2 + integers of the changes): row in the corpus, number of samples, then each of `names`.
+        floats: (clips, floats of the changes).
+        names: names of the changes that any clip has, in the order in which they are applied.
+        rows: for each change, the rows of the batch that have it.
+        width: number of samples of the longest clip before, between or after changes.
+        padded: number of samples that the batch is finally padded to.
     """
 
     integers: torch.Tensor
@@ -73,12 +73,12 @@ class DrawnBatch:
 
 
 def pack(drawn: Sequence[Drawn], first: int, padded: int) -> DrawnBatch:
-    """What was drawn for each clip, as tensors.
+    """Packs what was drawn for each clip into tensors.
 
     Args:
-        drawn: of each clip; no pitch among it.
-        first: row in the corpus of the first clip of the split.
-        padded: samples that the batch is padded to in the end.
+        drawn: what was drawn for each clip, without pitch.
+        first: row of the split's first clip in the corpus.
+        padded: number of samples that the batch is finally padded to.
     """
     rows = {name: [row for row, one in enumerate(drawn) if name in one.changes] for name in BATCHED}
     names = tuple(name for name in augmentation.CHANGES if rows.get(name))
@@ -107,7 +107,7 @@ def _amplitude(decibels: float) -> float:
     return 10 ** (-decibels / 20)
 
 
-# A change of a clip as the integers and floats above: (change, row in the corpus of the split's first clip) →
+# A clip's change as the integers and floats above: (change, row of the split's first clip in the corpus) →
 _VALUES: dict[str, Callable] = {
     "rate": lambda change, first: ((round(change.rate * _UNCHANGED_STEP), change.samples), ()),
     "shift": lambda change, first: (change, ()),
@@ -118,17 +118,17 @@ _VALUES: dict[str, Callable] = {
     MIXUP: lambda change, first: ((first + change.clip, *change[1:3]), (change.share,)),
 }
 
-# (rows in the corpus, starts, samples), each (clips,), and a width → waveforms (clips, width), zero behind their ends
+# (rows in the corpus, starts, samples), each (clips,), and a width → waveforms (clips, width), zero after their ends
 Read = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
 def apply(batch: DrawnBatch, read: Read, by_rows: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reads the clips of a batch and changes them: (clips, padded) waveforms, zero behind their ends; samples (clips,).
+    """Reads and changes the clips of a batch: waveforms (clips, padded), zero after their ends, and samples (clips,).
 
     Args:
-        batch: on the device of the clips.
-        read: clips.
-        by_rows: as on a CPU, see the module.
+        batch: batch on the device of the clips.
+        read: function that reads clips.
+        by_rows: whether a change is applied only to its own rows, as on a CPU; see the module.
     """
     integers, floats = iter(batch.integers.unbind(1)), iter(batch.floats.unbind(1))
     clips, samples = next(integers), next(integers).clone()
@@ -145,7 +145,7 @@ def apply(batch: DrawnBatch, read: Read, by_rows: bool) -> tuple[torch.Tensor, t
 
 
 def inside(samples: torch.Tensor, width: int) -> torch.Tensor:
-    """(clips, width): whether a place lies before the end of its clip, which has so many samples."""
+    """Mask (clips, width): whether a position lies before the end of its clip, which has `samples` (clips,) samples."""
     return torch.arange(width, device=samples.device) < samples[:, None]
 
 
@@ -160,7 +160,7 @@ def change_rate(read: Read, waveforms, samples, steps, changed_samples) -> Chang
 
 
 def change_rate_by_soxr(read: Read, waveforms, samples, steps, changed_samples) -> Changed:
-    """The same clip by clip, on a CPU, where it is faster."""
+    """`change_rate` clip by clip, which is faster on a CPU."""
     resampled = torch.zeros_like(waveforms)
     counts = zip(samples.tolist(), changed_samples.tolist(), (steps / _UNCHANGED_STEP).tolist(), strict=True)
     for row, waveform, (before, after, rate) in zip(resampled, waveforms, counts, strict=True):
@@ -191,7 +191,7 @@ def equalize(read: Read, waveforms, samples, *decibels) -> Changed:
     width = waveforms.shape[1]
     size = fft_size(width + augmentation.EQUALIZER_TAIL)
     curves = _equalizer_curves(size, waveforms.device)
-    # No matrix product: in TF32 it would have three digits.
+    # No matrix product: TF32 would limit it to three digits.
     level = sum(own[:, None] * curve for own, curve in zip(decibels, curves, strict=True))  # (clips, bins), dB
     gains = torch.exp(level * (math.log(10) / 20))
     filtered = torch.fft.irfft(torch.fft.rfft(waveforms, size) * gains, size)[:, :width]
@@ -220,16 +220,16 @@ CHANGES: dict[str, Callable[..., Changed]] = {
 
 
 def resample(waveforms: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Plays each clip faster or slower, by its spectrum; what lies behind its end in the result is of no use.
+    """Plays each clip faster or slower, using its spectrum; samples after its end in the result are meaningless.
 
-    The spectrum is cut off where soxr's medium quality does, stretched to three times the sampling rate with the droop
-    of cubic B-splines taken out, and what comes of it read between its samples by those splines (Unser 1999, "Splines:
-    a perfect fit for signal and image processing"). It agrees with soxr to 1.2 % of a clip's root mean square for white
-    noise, 0.3 % where the highest octave is weak, which is how the slopes of both filters differ.
+    The spectrum is low-pass filtered like soxr's medium quality, then zero-padded to three times the sampling rate and
+    corrected for the droop of cubic B-splines, which interpolate the resulting signal (Unser 1999, "Splines: a perfect
+    fit for signal and image processing"). It agrees with soxr to 1.2 % of a clip's root mean square for white noise,
+    0.3 % if the highest octave is weak; the difference comes from the slopes of the two filters.
 
     Args:
-        waveforms: (clips, width), zero behind their ends.
-        steps: (clips,) rates, in units of `_UNCHANGED_STEP`; in whole numbers positions are exact.
+        waveforms: (clips, width), zero after their ends.
+        steps: (clips,) rates × `_UNCHANGED_STEP`, as integers, so that positions are exact.
     """
     clips, width = waveforms.shape
     size = fft_size(width + GUARD)
@@ -238,7 +238,7 @@ def resample(waveforms: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     low_pass = 0.5 * torch.erfc((frequencies - edges) / (_SLOPE * edges))
     spectra = torch.fft.rfft(waveforms, size) * (low_pass * _spline_prefilter(size, waveforms.device))
     fine = torch.fft.irfft(spectra, OVERSAMPLING * size)
-    fine = torch.cat([fine[:, -1:], fine, fine[:, :2]], 1)  # it goes round
+    fine = torch.cat([fine[:, -1:], fine, fine[:, :2]], 1)  # the signal is periodic
     positions = steps[:, None] * torch.arange(width, device=waveforms.device)
     first = (positions >> _FRACTION_BITS).clamp(max=OVERSAMPLING * size - 1)
     first += fine.shape[1] * torch.arange(clips, device=waveforms.device)[:, None]
@@ -250,20 +250,20 @@ def resample(waveforms: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
 
 
 def fft_size(samples: int) -> int:
-    """A size that an FFT likes, even, and so few of them that each one's plan is soon known."""
+    """An even, FFT-friendly size; there are few such sizes, so their plans are soon cached."""
     unit = 1 << max(samples.bit_length() - 4, 1)
     return next(factor * unit for factor in (8, 9, 10, 12, 15, 16) if factor * unit >= samples)
 
 
 @cache
 def _spline_prefilter(size: int, device: torch.device) -> torch.Tensor:
-    frequencies = torch.arange(size // 2 + 1, device=device) / (OVERSAMPLING * size)  # per sample of the fine signal
+    frequencies = torch.arange(size // 2 + 1, device=device) / (OVERSAMPLING * size)  # cycles per fine sample
     return OVERSAMPLING / torch.sinc(frequencies) ** 4
 
 
 @cache
 def _equalizer_curves(size: int, device: torch.device) -> torch.Tensor:
-    """(points, bins): a decibel at each point as decibels at all frequencies, which lie on lines between the points."""
+    """(points, bins): 1 dB at each point as decibels at all frequencies, linearly interpolated between the points."""
     frequencies = np.log(np.maximum(np.fft.rfftfreq(size, 1 / SAMPLING_RATE), 1))
     curves = [np.interp(frequencies, np.log(EQUALIZER_POINTS), point) for point in np.eye(len(EQUALIZER_POINTS))]
     return torch.tensor(np.array(curves), dtype=torch.float32, device=device)
@@ -275,7 +275,7 @@ def _white_noise(device: torch.device) -> torch.Tensor:
 
 
 def _at_level(waveforms, samples, additions, counts, gains) -> torch.Tensor:
-    """`additions` (clips, width) of so many samples each, times `gains`, where 1 is the root mean square of a clip."""
+    """Scales `additions` (clips, width), of `counts` samples, to `gains` times the root mean square of each clip."""
     power = additions.square().sum(1) / counts
     scale = (waveforms.square().sum(1) / samples / power).sqrt() * gains
     return additions * torch.where(power > 0, scale, 0)[:, None]

@@ -21,24 +21,24 @@ from avb.training.batched_changes import BATCHED, DrawnBatch, apply, inside, pac
 from avb.training.device_defaults import free_bytes
 from avb.training.draws import MIXUP, Augmentation, Drawn, read_augmentations
 
-MEMORY_SHARE = 0.4  # of a device's free memory that the samples may take
-AUDIO = "audio"  # of a batch: a `DrawnBatch`, until it is heard
+MEMORY_SHARE = 0.4  # share of a device's free memory that the samples may use
+AUDIO = "audio"  # key in a batch: a `DrawnBatch`, until `hear` reads it
 _LARGEST = 32_767
-_EPSILON = 1e-7  # that of `Wav2Vec2FeatureExtractor`
+_EPSILON = 1e-7  # as in `Wav2Vec2FeatureExtractor`
 
 
 class DeviceAudio:
-    """The samples of all clips of some splits.
+    """The samples of all clips of some splits, on a device.
 
     Args:
         splits: decoded rows with `input_values`.
-        device: where they are to lie.
+        device: device to store them on.
         normalizes: whether each clip is set to zero mean and unit variance.
 
     Attributes:
         clip_by_clip: whether clips are read and changed one by one, which is faster on a CPU.
-        firsts: split's name → row in the corpus of its first clip.
-        num_bytes: of the samples.
+        firsts: split's name → row of its first clip in the corpus.
+        num_bytes: size of the samples.
     """
 
     def __init__(self, splits: Mapping[str, Dataset], device: torch.device, normalizes: bool):
@@ -61,14 +61,14 @@ class DeviceAudio:
         self._scales = torch.from_numpy(np.concatenate(scales)).to(device)
 
     def clips(self, splits: Mapping[str, Dataset], augmentation: Augmentation | None) -> dict[str, "DeviceClips"]:
-        """The rows of the splits, those of `train` with what is drawn for them."""
+        """The rows of the splits; those of `train` with the changes drawn for them."""
         return {
             name: DeviceClips(split, self.firsts[name], augmentation if name == "train" else None)
             for name, split in splits.items()
         }
 
     def read(self, clips: torch.Tensor, starts: torch.Tensor, samples: torch.Tensor, width: int) -> torch.Tensor:
-        """Waveforms (clips, width) of these rows, from a sample of each on, so many samples (clips,); then zeros."""
+        """Waveforms (clips, width) of these rows: `samples` (clips,) samples from `starts` (clips,) on, then zeros."""
         if self.clip_by_clip:
             waveforms = torch.zeros(len(clips), width)
             firsts, counts = (self._starts[clips] + starts).tolist(), samples.tolist()
@@ -81,7 +81,7 @@ class DeviceAudio:
         return values * (self._scales[clips][:, None] * inside(samples, width))
 
     def hear(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch of `DeviceCollator` with `input_values` and `attention_mask`, as `BurstCollator` makes them."""
+        """Replaces a batch's `audio` by `input_values` and `attention_mask`, as `BurstCollator` makes them."""
         rest = {name: values for name, values in batch.items() if name != AUDIO}
         drawn: DrawnBatch = batch[AUDIO].to(self.device, non_blocking=True)
         waveforms, samples = apply(drawn, self.read, self.clip_by_clip)
@@ -94,7 +94,7 @@ class DeviceAudio:
 
 
 def _in_16_bits(split: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Some clips' samples (samples,) int16, one after another, and their scales (clips,): what a 1 stands for."""
+    """Concatenated samples of some clips (samples,), int16, and their scales (clips,): the value of one step."""
     for table in split.select_columns("input_values").with_format("arrow").iter(batch_size=256):
         for chunk in table["input_values"].chunks:
             lengths, values = np.asarray(chunk.value_lengths()), np.asarray(chunk.flatten(), np.float32)
@@ -105,12 +105,12 @@ def _in_16_bits(split: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 class DeviceClips(torch.utils.data.Dataset):
-    """Rows without their audio: what is drawn for each, its labels, and what else a split is asked for by column.
+    """Rows without audio: the changes drawn for each, its labels, and other columns of the split on request.
 
     Args:
         rows: decoded split.
-        first: row in the corpus of its first clip.
-        augmentation: of train clips.
+        first: row of its first clip in the corpus.
+        augmentation: augmentation of train clips.
     """
 
     def __init__(self, rows: Dataset, first: int, augmentation: Augmentation | None = None):
@@ -143,10 +143,10 @@ class DeviceClips(torch.utils.data.Dataset):
 
 
 class DeviceCollator:
-    """Rows of `DeviceClips` → `audio`, a `DrawnBatch`, and their labels.
+    """Collates rows of `DeviceClips` to `audio`, a `DrawnBatch`, and their labels.
 
     Args:
-        lengths: that batches are padded to, as those of `BurstCollator`.
+        lengths: lengths that batches are padded to, as in `BurstCollator`.
     """
 
     def __init__(self, lengths: Sequence[int] = ()):
@@ -159,14 +159,14 @@ class DeviceCollator:
 
 
 class Placed(NamedTuple):
-    """What a Trainer reads.
+    """The data that a Trainer reads.
 
     Attributes:
-        splits: rows that it scores.
-        train: those that it learns from.
-        collator: of both.
-        audio: the clips on the device; None where they come from the disk.
-        reason: why they come from there, where they were wanted on the device.
+        splits: rows to score.
+        train: rows to train on.
+        collator: collator of both.
+        audio: the clips on the device; None if they are read from disk.
+        reason: why they are read from disk although they were requested on the device.
     """
 
     splits: Mapping[str, Any]
@@ -185,24 +185,24 @@ def place_clips(
     choice: str,
     device: torch.device,
 ) -> Placed:
-    """The clips of these splits on the device, where they are to lie there and can; else as they are.
+    """Places the clips of these splits on the device if requested and possible; otherwise leaves them on disk.
 
     Args:
-        splits: decoded; one of them is `train`.
-        collator: of the rows from the disk.
-        names: of the changes of train clips, see `Augmentation`.
+        splits: decoded splits, including `train`.
+        collator: collator for rows read from disk.
+        names: names of the changes of train clips, see `Augmentation`.
         prob: see `Augmentation`.
         seed: see `Augmentation`.
-        choice: `true`, `false`, or `auto`: on a GPU, where there is room.
-        device: of the training.
+        choice: `true`, `false`, or `auto`: on a GPU with enough free memory.
+        device: device used for training.
 
     Raises:
-        AvbError: `true`, and it cannot be; or what `Augmentation` raises.
+        AvbError: `choice` is `true` but it is not possible; or as in `Augmentation`.
     """
     reason, train = None, splits["train"]
     if choice == "true" or (choice == "auto" and device.type == "cuda"):
         reasons = gather_object([reason_against(splits, collator, names, device)])
-        reason = next(filter(None, reasons), None)  # on all of several devices, or on none
+        reason = next(filter(None, reasons), None)  # with several devices, on all or on none
         if reason is None:
             augmentation = Augmentation(train["num_samples"][:], names, prob, seed) if names else None
             audio = DeviceAudio(splits, device, collator.feature_extractor.do_normalize)
@@ -214,10 +214,10 @@ def place_clips(
 
 
 def check_changes(names: Sequence[str]):
-    """What can be said of `--audio_on_device true` before there are clips.
+    """Checks what can be checked for `--audio_on_device true` before clips are loaded.
 
     Raises:
-        AvbError: one of the changes is not done there, or is unknown.
+        AvbError: one of the changes is unknown or not supported on the device.
     """
     if reason := _reason_in_changes(names):
         raise AvbError(_refusal(reason))
@@ -233,7 +233,7 @@ def _reason_in_changes(names: Sequence[str]) -> str | None:
 
 
 def reason_against(splits: Mapping[str, Dataset], collator, names: Sequence[str], device: torch.device) -> str | None:
-    """Why the audio of these splits cannot lie on a device; None where it can. Arguments as `place_clips`."""
+    """Why the audio of these splits cannot be on a device; None if it can. Arguments as in `place_clips`."""
     if not isinstance(collator, BurstCollator):
         return "the model reads what was computed of them before (frames of a frozen part, or functionals)"
     if reason := _reason_in_changes(names):

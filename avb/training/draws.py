@@ -16,17 +16,17 @@ from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError, did_you_mean
 
 LONGEST_PAUSE = 0.2  # seconds of silence that `shift` puts before a clip
-NOISE_SAMPLES = 2**21  # of white noise, 131 s, from anywhere in which a clip's is taken
+NOISE_SAMPLES = 2**21  # of white noise, 131 s; each clip gets a random excerpt
 EQUALIZER_POINTS = np.geomspace(50, SAMPLING_RATE / 2, 6)  # Hz
 MIXUP = "mixup"  # comes after the other changes
-MIXUP_ALPHA = 0.4  # of the beta distribution that a clip's share is drawn from
+MIXUP_ALPHA = 0.4  # parameter of the beta distribution that a clip's share is drawn from
 
 Draw = np.random.Generator
 
 
 class Rate(NamedTuple):
     rate: float
-    samples: int  # afterwards
+    samples: int  # after the change
 
 
 class Pitch(NamedTuple):
@@ -34,9 +34,9 @@ class Pitch(NamedTuple):
 
 
 class Shift(NamedTuple):
-    """One of them is 0."""
+    """One of the two is 0."""
 
-    skipped: int  # samples, at the start
+    skipped: int  # samples skipped at the start
     pause: int  # samples of silence before it
 
 
@@ -48,7 +48,7 @@ class Mix(NamedTuple):
 
 
 class Noise(NamedTuple):
-    start: int  # in `white_noise`
+    start: int  # position in `white_noise`
     decibels: float  # below the clip
 
 
@@ -57,24 +57,24 @@ class Equalizer(NamedTuple):
 
 
 class Gain(NamedTuple):
-    decibels: float  # softer
+    decibels: float  # how much softer
 
 
 class Mixup(NamedTuple):
     clip: int  # the row of the other clip
     start: int
     samples: int  # of it
-    share: float  # of this one
+    share: float  # share of this clip
 
 
 class Drawn(NamedTuple):
-    """What is drawn for a clip.
+    """The changes drawn for a clip.
 
     Attributes:
-        clip: its row.
-        samples: of it, as it lies there.
-        changed_samples: after all changes.
-        longest: samples in between, at most.
+        clip: row of the clip.
+        samples: number of samples before any change.
+        changed_samples: number of samples after all changes.
+        longest: largest number of samples at any point in between.
         changes: by name, in the order in which they are applied.
     """
 
@@ -90,7 +90,7 @@ class Drawn(NamedTuple):
 
 def _draw_rate(draw: Draw, samples: int, lengths: np.ndarray) -> tuple[Rate, int]:
     rate = draw.uniform(0.85, 1.15)
-    after = math.ceil(samples * (SAMPLING_RATE / (SAMPLING_RATE * rate)))  # as librosa has it
+    after = math.ceil(samples * (SAMPLING_RATE / (SAMPLING_RATE * rate)))  # as librosa computes it
     return Rate(rate, after), after
 
 
@@ -131,7 +131,7 @@ def _draw_mixup(draw: Draw, samples: int, lengths: np.ndarray) -> tuple[Mixup, i
 
 
 def _draw_excerpt(draw: Draw, samples: int, of: int) -> tuple[int, int]:
-    """Start and length of an excerpt of at most so many samples, from anywhere in a clip of `of` samples."""
+    """Start and length of a random excerpt of at most `samples` samples from a clip of `of` samples."""
     return int(draw.integers(max(1, of - samples + 1))), min(samples, of)
 
 
@@ -148,19 +148,19 @@ DRAWS: dict[str, Callable[[Draw, int, np.ndarray], tuple[Any, int]]] = {  # in t
 
 
 class Augmentation:
-    """Draws what is changed in each clip and epoch.
+    """Draws the changes of each clip in each epoch.
 
     With `mixup` (Zhang et al. 2018, arXiv:1710.09412) labels change too: λ × a clip and its labels + (1 - λ) × another
-    one, both at one level; λ ≥ 0.5, and the other one is cut to the first one's duration.
+    clip and its labels, both clips at the same level; λ ≥ 0.5, and the other clip is cut to the first one's duration.
 
     Args:
-        lengths: samples of each train clip.
-        names: of the changes, keys of `DRAWS`; `NAME:PROB` has its own probability.
-        prob: probability of each of the others, for each clip and epoch.
-        seed: of what is drawn.
+        lengths: number of samples of each train clip.
+        names: names of the changes, keys of `DRAWS`; `NAME:PROB` sets a change's own probability.
+        prob: probability of each other change, for each clip and epoch.
+        seed: seed of the draws.
 
     Raises:
-        AvbError: an unknown name, or a probability outside 0 to 1.
+        AvbError: a name is unknown, or a probability is not in [0, 1].
     """
 
     def __init__(self, lengths: Sequence[int], names: Sequence[str], prob: float = 0.5, seed: int = 42):
@@ -169,7 +169,7 @@ class Augmentation:
         probs = read_augmentations(names, prob)
         self.probs = {name: probs[name] for name in DRAWS if name in probs}
         self.lengths, self.seed = np.asarray(lengths), seed
-        # In memory that loader workers share: those that live on between epochs draw the new one's changes.
+        # In shared memory, so that loader workers that persist between epochs draw the new epoch's changes.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     @property
@@ -180,7 +180,7 @@ class Augmentation:
         self._epoch.fill_(epoch)
 
     def draw(self, clip: int) -> Drawn:
-        """What is changed in a row in this epoch."""
+        """The changes of a row in this epoch."""
         draw = np.random.default_rng((self.seed, self.epoch, clip))
         before = samples = longest = int(self.lengths[clip])
         changes = {}
@@ -192,10 +192,10 @@ class Augmentation:
 
 
 def read_augmentations(names: Sequence[str], prob: float) -> dict[str, float]:
-    """`["rate", "noise:0.3"]` → each one's probability; `prob` where it has none of its own.
+    """`["rate", "noise:0.3"]` → the probability of each change; `prob` if it has none of its own.
 
     Raises:
-        AvbError: an unknown name, one that is given twice, or no probability from 0 to 1.
+        AvbError: a name is unknown or given twice, or a probability is not in [0, 1].
     """
     probs = {}
     for item in names:

@@ -21,8 +21,8 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from avb.training.lengths import MAX_LENGTHS
 
-MAX_GRAPHS = 2 * MAX_LENGTHS  # each has its kernels' arguments, a few MB, besides the shared memory
-FIRST_STEPS = 3  # eager steps before any capture, in which libraries choose and load their kernels
+MAX_GRAPHS = 2 * MAX_LENGTHS  # each stores its kernels' arguments, a few MB, in addition to the shared memory
+FIRST_STEPS = 3  # eager steps before any capture, during which libraries choose and load their kernels
 _HOST_LENGTHS = ("log-mel-cnn", "se-resnet")
 
 Inputs = Mapping[str, torch.Tensor]
@@ -38,7 +38,7 @@ class Capture(Protocol):
         """Runs the function where it will be captured, and returns what it returns."""
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Captures the function without running it. Raises a RuntimeError, after which nothing is changed."""
+        """Captures the function without running it. On failure, raises a RuntimeError and changes nothing."""
 
 
 class CudaCapture:
@@ -59,13 +59,13 @@ class CudaCapture:
         state, graph = torch.cuda.get_rng_state(self.device), torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream(self.device)
         try:
-            # Of this thread alone: the loader's, which pins memory, must not break a capture.
+            # Only for this thread: the loader's thread, which pins memory, must not break a capture.
             mode = "thread_local"
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode):
                 function()
         except RuntimeError:
-            torch.cuda.set_stream(current)  # which `torch.cuda.graph` leaves as it is where the capture's end raises
-            # The generator would still take itself for one that is captured, and refuse to draw.
+            torch.cuda.set_stream(current)  # `torch.cuda.graph` does not restore it if the end of the capture raises
+            # Otherwise the generator would still consider itself captured and refuse to draw.
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
             generator = torch.cuda.default_generators[index]
             generator.graphsafe_set_state(generator.clone_state())
@@ -85,9 +85,9 @@ class GraphedSteps:
     Args:
         function: a batch → its loss, a scalar, and the gradient of each parameter, or None. Nothing that the host does
             may depend on the values in the batch.
-        parameters: those of the gradients.
+        parameters: parameters that the gradients belong to.
         capture: how a step is captured.
-        limit: of the number of graphs; further shapes run eagerly.
+        limit: maximum number of graphs; further shapes run eagerly.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class GraphedSteps:
         self._seen: set[tuple] = set()
         self._eager_steps = 0
         self._loss: torch.Tensor | None = None
-        self._gradients: list[torch.Tensor | None] = []  # static, of each parameter that has one
+        self._gradients: list[torch.Tensor | None] = []  # static; None for parameters without a gradient
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         """The loss of a batch, a scalar; sets the `grad` of every parameter."""
@@ -118,7 +118,7 @@ class GraphedSteps:
             static.copy_(inputs[name], non_blocking=True)
         graph.replay()
         self._set_gradients(self._gradients)
-        assert self._loss is not None  # there is a graph
+        assert self._loss is not None  # set, because a graph exists
         return self._loss.clone()
 
     def _run_eagerly(self, key: tuple, inputs: Inputs) -> torch.Tensor:
@@ -147,7 +147,7 @@ class GraphedSteps:
             loss, gradients = self.function(static)
             if [gradient is None for gradient in gradients] != [gradient is None for gradient in self._gradients]:
                 raise RuntimeError("the parameters with gradients differ from those of the step before")
-            assert self._loss is not None  # an eager step came before
+            assert self._loss is not None  # set by an earlier eager step
             self._loss.copy_(loss)
             own = [gradient for gradient in self._gradients if gradient is not None]
             torch._foreach_copy_(own, [gradient for gradient in gradients if gradient is not None])
@@ -172,7 +172,7 @@ class GraphedSteps:
 
 
 def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
-    """As `backward` leaves it: fused optimisers read both in the order in which they lie in memory."""
+    """The gradient in its parameter's memory layout, as from `backward`: fused optimisers read both in that order."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
@@ -182,8 +182,8 @@ def reason_against(args: TrainingArguments, model: PreTrainedModel, is_cut_up: b
     """Why the steps of a training cannot be captured; None if they can.
 
     Args:
-        args: of the run.
-        model: as it will be trained.
+        args: the run's training arguments.
+        model: the model as it will be trained.
         is_cut_up: whether a step is divided into several micro-batches or devices.
     """
     optimizer = str(getattr(args.optim, "value", args.optim))

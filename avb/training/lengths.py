@@ -20,9 +20,9 @@ def choose_lengths(samples: Sequence[int], padding: float = PADDING, limit: int 
     as in optimal histograms: Jagadish et al. 1998), among 256 candidates.
 
     Args:
-        samples: of each clip.
+        samples: number of samples of each clip.
         padding: allowed padding, as a fraction of all samples.
-        limit: maximum number of lengths; if it is reached, there is more padding.
+        limit: maximum number of lengths; if it is reached, padding may exceed the allowed fraction.
     """
     clips = np.sort(np.maximum(-(-np.asarray(samples, dtype=np.int64) // _STEP) * _STEP, _STEP))
     candidates = np.unique(np.quantile(clips, np.linspace(0, 1, _CANDIDATES), method="higher"))

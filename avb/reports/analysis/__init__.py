@@ -18,7 +18,7 @@ from avb.run_files import CROSS_VALIDATION, read_metrics, trained_folders
 
 __all__ = ["analyse"]
 
-BEST_FIRST = ("test", CROSS_VALIDATION, "validation")  # nothing was chosen on the first two
+BEST_FIRST = ("test", CROSS_VALIDATION, "validation")  # the first two were not used for model selection
 
 
 def analyse(
@@ -28,18 +28,18 @@ def analyse(
     summaries: Iterable | None = None,
     table: str = "",
 ) -> Path:
-    """Writes the report of the first run, beside others that it is compared with.
+    """Writes the report on the first run, compared with the others.
 
     Args:
         runs: folders of finished runs of `train_avb.py` with one metric.
-        split: whose predictions are analysed: test, cross_validation or validation; None is the first of these that
+        split: split to analyse: test, cross_validation or validation; None is the first of these that
             the first run was scored on.
-        output: folder; None is `analysis` in the first run's.
-        summaries: of many runs, see `avb.reports.summaries.summarize`, for the ablation; None leaves it out.
-        table: name of the table that they come from.
+        output: output folder; None is `analysis` in the first run's folder.
+        summaries: summaries of many runs for the ablation, see `avb.reports.summaries.summarize`; None omits it.
+        table: name of the table that the summaries come from.
 
     Returns:
-        The Markdown page; report.html, and the figures as SVG and PNG, lie beside it.
+        The Markdown page; report.html and the figures (SVG and PNG) are written to the same folder.
 
     Raises:
         AvbError: a file of a run is missing or damaged, the labels are withheld, or the output cannot be written.

@@ -20,13 +20,13 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 LINES = ("-", "--", ":", "-.")
 GREY = "#666666"
-BLUES = LinearSegmentedColormap.from_list("blues", ["#C6DBEF", "#6BAED6", "#08306B"])  # a single clip is seen too
+BLUES = LinearSegmentedColormap.from_list("blues", ["#C6DBEF", "#6BAED6", "#08306B"])  # even a single clip is visible
 WIDTH = 8.0  # inches
 DPI = 150
-WRITTEN_CELLS = 12  # a larger confusion matrix has no numbers in its cells; the table has them
+WRITTEN_CELLS = 12  # a larger confusion matrix shows no numbers in its cells; they are in the table
 STYLE: dict[Any, Any] = {
     "font.size": 11,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so figures look the same everywhere
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
 
 
 def write_figure(draw: Callable[..., Figure], path: Path, *args):
-    """Draws a figure and writes `path`.svg and `path`.png; no date and no random name is in them."""
+    """Draws a figure and writes `path`.svg and `path`.png, without dates or random names."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": path.name}):
         figure = draw(*args)
         figure.savefig(f"{path}.svg", metadata={"Date": None, "Creator": None})
@@ -45,12 +45,12 @@ def write_figure(draw: Callable[..., Figure], path: Path, *args):
 
 
 def confusion_figure(shares: np.ndarray, labels: tuple[str, ...]) -> Figure:
-    """Rows of a confusion matrix as shares (classes, classes)."""
+    """Draws a confusion matrix with rows as shares, (classes, classes)."""
     num_labels = len(labels)
     figure = Figure((WIDTH, 7.2))
     axes = figure.add_subplot()
     edges = np.arange(num_labels + 1) - 0.5
-    cells = axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0)  # imshow would put a raster image into the SVG
+    cells = axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0)  # imshow would embed a raster image in the SVG
     axes.set_aspect("equal")
     axes.invert_yaxis()
     size = float(np.clip(240 / num_labels, 5, 11))
@@ -72,7 +72,7 @@ def confusion_figure(shares: np.ndarray, labels: tuple[str, ...]) -> Figure:
 
 
 def labels_figure(parts: dict[str, Estimate], name: str, overall: Estimate, chance: float | None) -> Figure:
-    """A score a label, highest on top, with intervals, and the mean over labels."""
+    """Draws the score of each label, highest on top, and the mean over labels, with intervals."""
     order = sorted(parts, key=lambda label: (np.nan_to_num(parts[label].value, nan=-2), label))
     figure = Figure((WIDTH, 1.4 + 0.26 * len(order)))
     axes = figure.add_subplot()
@@ -88,7 +88,7 @@ def labels_figure(parts: dict[str, Estimate], name: str, overall: Estimate, chan
 
 
 def reliability_figure(bins: list[Bin]) -> Figure:
-    """Accuracy against confidence, with intervals; below, how many clips have which confidence."""
+    """Draws accuracy against confidence, with intervals; below it, a histogram of confidence."""
     figure = Figure((6.4, 6.4))
     above, below = figure.subplots(2, height_ratios=(4, 1), sharex=True)
     confidence = [b.predicted for b in bins]
@@ -97,7 +97,7 @@ def reliability_figure(bins: list[Bin]) -> Figure:
     _dots(above, [b.true for b in bins], confidence)
     above.plot(confidence, [b.true.value for b in bins], color=BLUE, linewidth=1)
     above.set_xlim(0, end)
-    above.set_ylim(-0.02 * end, 1.02 * end)  # dots at 0 and 1 are whole
+    above.set_ylim(-0.02 * end, 1.02 * end)  # so that dots at 0 and 1 are not cut off
     above.set_ylabel("share that is right")
     above.legend(loc="upper left")
     below.bar(confidence, [b.count for b in bins], width=end / 40, color=SKY)
@@ -107,7 +107,7 @@ def reliability_figure(bins: list[Bin]) -> Figure:
 
 
 def calibration_figure(panels: list[tuple[str, np.ndarray, np.ndarray, list[Bin]]]) -> Figure:
-    """A panel a label, of its name, predictions (clips,), labels (clips,) and bins: density of clips, and bin means."""
+    """Draws one panel per label (name, predictions (clips,), labels (clips,), bins): density of clips and bin means."""
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
     rows = -(-len(panels) // columns)
     side = WIDTH / max(columns, 2)
@@ -134,7 +134,7 @@ def calibration_figure(panels: list[tuple[str, np.ndarray, np.ndarray, list[Bin]
 
 
 def speakers_figure(scores: list[float], name: str, overall: float) -> Figure:
-    """One dot a speaker, lowest score first."""
+    """Draws one dot per speaker, lowest score first."""
     figure = Figure((WIDTH, 3.6))
     axes = figure.add_subplot()
     axes.plot(range(1, len(scores) + 1), scores, "o", color=BLUE, markersize=5 if len(scores) < 100 else 3)
@@ -147,7 +147,7 @@ def speakers_figure(scores: list[float], name: str, overall: float) -> Figure:
 
 
 def durations_figure(parts: list[Part], name: str, overall: float) -> Figure:
-    """A score with interval a quartile of duration."""
+    """Draws the score of each quartile of duration, with intervals."""
     figure = Figure((WIDTH, 3.6))
     axes = figure.add_subplot()
     _dots(axes, [part.score for part in parts])
@@ -161,7 +161,7 @@ def durations_figure(parts: list[Part], name: str, overall: float) -> Figure:
 
 
 def curves_figure(curves: list[Curve], name: str) -> Figure:
-    """Training loss, and the validation metric where a run logged it, by epoch; runs over-laid."""
+    """Draws training loss and, if logged, the validation metric by epoch; runs are overlaid."""
     has_scores = any(curve.score for curve in curves)
     figure = Figure((WIDTH, 3.8))
     panels = figure.subplots(1, 1 + has_scores, squeeze=False)[0]
@@ -183,7 +183,7 @@ def curves_figure(curves: list[Curve], name: str) -> Figure:
 
 
 def ablation_figure(variants: dict[str, dict[str, Estimate]]) -> Figure:
-    """Score by pooling, side by side for each variant, with intervals."""
+    """Draws the score of each pooling, side by side for each variant, with intervals."""
     poolings = list(dict.fromkeys(pooling for scores in variants.values() for pooling in scores))
     figure = Figure((WIDTH, 4.2))
     axes = figure.add_subplot()
@@ -200,7 +200,7 @@ def ablation_figure(variants: dict[str, dict[str, Estimate]]) -> Figure:
 
 
 def _dots(axes, estimates: list[Estimate], places=None, horizontal=False, colour=BLUE, marker="o", label=None):
-    """Values with error bars; an interval that is not defined is not drawn."""
+    """Draws values with error bars; undefined intervals are not drawn."""
     values = np.array([estimate.value for estimate in estimates])
     places = np.arange(len(values)) if places is None else np.asarray(places)
     bounds = np.array([(estimate.low, estimate.high) for estimate in estimates]).reshape(-1, 2)

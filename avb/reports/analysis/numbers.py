@@ -24,7 +24,7 @@ from pooling_avb import POOLINGS
 
 RELIABILITY_BINS = 15  # equal width, as in Guo et al.
 CALIBRATION_BINS = 10  # equal count
-MIN_SPEAKER_CLIPS = 10  # below, a speaker's own score says little
+MIN_SPEAKER_CLIPS = 10  # with fewer, a speaker's own score says little
 RESAMPLES = 1000
 _ABLATION = re.compile(rf"emogator/frozen/({'|'.join(POOLINGS)})(-no-rnn|-untrimmed)?")
 VARIANTS = {"": "LSTM, trimmed", "-no-rnn": "without RNN, trimmed", "-untrimmed": "LSTM, untrimmed"}
@@ -39,9 +39,9 @@ class Estimate(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Clips of like prediction: how many, what was predicted on average, and what was true on average."""
+    """Clips with similar predictions: their number, mean prediction and mean true value."""
 
-    count: int  # type: ignore[assignment]  # a field in place of tuple.count
+    count: int  # type: ignore[assignment]  # a field that replaces tuple.count
     predicted: float
     true: Estimate
 
@@ -50,7 +50,7 @@ class Part(NamedTuple):
     """The score of some of the clips."""
 
     name: str
-    count: int  # type: ignore[assignment]  # a field in place of tuple.count
+    count: int  # type: ignore[assignment]  # a field that replaces tuple.count
     score: Estimate
 
 
@@ -58,9 +58,9 @@ class Part(NamedTuple):
 
 
 def reliability(predictions: Predictions, num_bins: int = RELIABILITY_BINS) -> list[Bin]:
-    """Confidence (probability of the predicted class) and accuracy in bins of equal width; empty ones are left out.
+    """Confidence (probability of the predicted class) and accuracy in bins of equal width; empty bins are omitted.
 
-    Bin b holds the clips whose confidence is in ((b - 1) / num_bins, b / num_bins].
+    Bin b contains the clips whose confidence is in ((b - 1) / num_bins, b / num_bins].
     """
     confidence = np.take_along_axis(predictions.scores, predictions.y_pred[:, None], axis=1)[:, 0]
     places = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
@@ -69,9 +69,9 @@ def reliability(predictions: Predictions, num_bins: int = RELIABILITY_BINS) -> l
 
 
 def calibration(predictions: Predictions, label: int, num_bins: int = CALIBRATION_BINS) -> list[Bin]:
-    """Predictions of a regression label and the mean label, in bins of (nearly) equal count of clips, lowest first.
+    """Mean prediction and mean label of a regression label in bins of (nearly) equal clip counts, lowest first.
 
-    Equal predictions share a bin, so that there are fewer bins where a model predicts few values.
+    Equal predictions share a bin, so there are fewer bins if a model predicts few distinct values.
     """
     has_label = ~np.isnan(predictions.y_true[:, label])
     pred, true = predictions.y_pred[has_label, label], predictions.y_true[has_label, label]
@@ -80,9 +80,9 @@ def calibration(predictions: Predictions, label: int, num_bins: int = CALIBRATIO
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """Mean distance of predicted and true, Σ count |true - predicted| / Σ count; NaN without a bin.
+    """Mean distance between predicted and true, Σ count |true - predicted| / Σ count; NaN if there are no bins.
 
-    Of `reliability`'s bins this is the expected calibration error (ECE).
+    For the bins of `reliability`, this is the expected calibration error (ECE).
     """
     count = sum(b.count for b in bins)
     return sum(b.count * abs(b.true.value - b.predicted) for b in bins) / count if count else math.nan
@@ -119,10 +119,10 @@ def _means(values: np.ndarray, members: np.ndarray, groups: np.ndarray | None) -
 
 
 def top_k(predictions: Predictions, ks: Iterable[int] = (1, 2, 3, 5, 10)) -> list[tuple[int, Estimate, float]]:
-    """Share of clips whose class is among the k most probable; with chance, k / classes. Only k below the classes."""
+    """For each k below the number of classes: share of clips whose class is among the k most probable, and chance."""
     ks = [k for k in ks if k < predictions.task.num_labels]
     scores = predictions.scores.copy()
-    np.put_along_axis(scores, predictions.y_pred[:, None], np.inf, axis=1)  # the file's six decimals make ties
+    np.put_along_axis(scores, predictions.y_pred[:, None], np.inf, axis=1)  # the six decimals in the file cause ties
     order = np.argsort(-scores, axis=1, kind="stable")  # (clips, classes)
     ranks = (order == predictions.y_true[:, None]).argmax(axis=1)  # (clips,)
     clips = np.ones((len(ranks), 1), bool)
@@ -131,13 +131,13 @@ def top_k(predictions: Predictions, ks: Iterable[int] = (1, 2, 3, 5, 10)) -> lis
 
 
 def row_shares(confusion: np.ndarray) -> np.ndarray:
-    """A confusion matrix of counts with rows that sum up to 1; a class without a clip is a row of NaN."""
+    """Normalizes the rows of a confusion matrix of counts to sum to 1; a class without clips gets a row of NaN."""
     with np.errstate(invalid="ignore"):
         return confusion / confusion.sum(axis=1, keepdims=True)
 
 
 def most_confused(confusion: np.ndarray, labels: tuple[str, ...], number: int = 10) -> list[tuple[str, str, int]]:
-    """The most frequent errors: true class, predicted class, clips; equal ones in the order of the labels."""
+    """The most frequent errors: true class, predicted class, number of clips; ties are in the order of the labels."""
     errors = confusion - np.diag(np.diagonal(confusion))
     order = np.argsort(-errors, axis=None, kind="stable")[:number]
     pairs = (np.unravel_index(place, errors.shape) for place in order)
@@ -148,10 +148,10 @@ def most_confused(confusion: np.ndarray, labels: tuple[str, ...], number: int = 
 
 
 def by_speaker(predictions: Predictions, min_clips: int = MIN_SPEAKER_CLIPS) -> list[tuple[str, int, float]]:
-    """Speaker, clips and score over that speaker's clips alone, lowest score first.
+    """Speaker, number of clips, and score on that speaker's clips alone, lowest score first.
 
-    The score is accuracy in a classification (the recall over all of the speaker's clips), mean CCC over labels in a
-    regression. Speakers of fewer than `min_clips` clips, and those whose score is undefined, are left out.
+    The score is accuracy for classification (the recall over all of the speaker's clips), mean CCC over labels for
+    regression. Speakers with fewer than `min_clips` clips, or with an undefined score, are omitted.
     """
     if predictions.groups is None:
         return []
@@ -165,7 +165,7 @@ def by_speaker(predictions: Predictions, min_clips: int = MIN_SPEAKER_CLIPS) -> 
 
 
 def by_duration(predictions: Predictions, num_parts: int = 4) -> list[Part]:
-    """The task's metric in quartiles of duration, shortest first; empty where durations are not known."""
+    """The task's metric in quartiles of duration, shortest first; empty if durations are unknown."""
     if predictions.seconds is None:
         return []
     places, parts = _quantile_bins(predictions.seconds, num_parts), []
@@ -182,7 +182,7 @@ def by_duration(predictions: Predictions, num_parts: int = 4) -> list[Part]:
 
 
 class Curve(NamedTuple):
-    """What a run's Trainer logged: (epoch, value) each."""
+    """What a run's Trainer logged, as (epoch, value) pairs."""
 
     name: str
     loss: list[tuple[float, float]]
@@ -190,10 +190,10 @@ class Curve(NamedTuple):
 
 
 def learning_curve(folder: str | Path, metric: str) -> Curve:
-    """Training loss (mean since the entry before) and validation metric of a run, by epoch.
+    """Training loss (mean since the previous entry) and validation metric of a run, by epoch.
 
     Raises:
-        AvbError: the log is not there, or damaged.
+        AvbError: the log is missing or damaged.
     """
     folder = Path(folder)
     path = folder / TRAINER_STATE
@@ -208,14 +208,14 @@ def learning_curve(folder: str | Path, metric: str) -> Curve:
 
 
 def ablation(summaries: Iterable, split: str = "validation") -> tuple[dict[str, dict[str, Estimate]], str]:
-    """Pooling × (LSTM or none, trimmed or not) of the recipes emogator/frozen.
+    """Scores of the recipes emogator/frozen by pooling × variant (with or without LSTM, trimmed or not).
 
     Args:
-        summaries: of `avb.reports.summaries.summarize`, scores in percent; changed recipes do not count.
-        split: on which they were scored.
+        summaries: from `avb.reports.summaries.summarize`, scores in percent; changed recipes are ignored.
+        split: the split they were scored on.
 
     Returns:
-        Variant → pooling → score, and in words on what they rest.
+        Variant → pooling → score, and a description of the data behind the scores.
     """
     found: dict[str, dict[str, Estimate]] = {}
     counted = []

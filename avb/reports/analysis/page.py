@@ -24,12 +24,12 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text.
+    """A table of text cells.
 
     Attributes:
         header: column names.
-        rows: as many cells each.
-        folded: what to click on to see the table; empty shows it at once.
+        rows: cells of each row, as many as in the header.
+        folded: text to click on to unfold the table; if empty, the table is always shown.
     """
 
     header: tuple[str, ...]
@@ -39,14 +39,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A title, a picture and how it was computed, and tables.
+    """A title, a figure with an explanation of how it was computed, and tables.
 
     Attributes:
         title: heading.
-        text: one paragraph of plain text; below the picture where there is one.
-        figure: name of the picture's files, without suffix.
-        draw: the function of `avb.reports.analysis.figures` that draws it, and its arguments; empty for no picture.
-        tables: below the text.
+        text: one paragraph of plain text, below the figure if there is one.
+        figure: name of the figure's files, without suffix.
+        draw: the function of `avb.reports.analysis.figures` that draws it, and its arguments; empty for no figure.
+        tables: tables below the text.
     """
 
     title: str
@@ -57,17 +57,17 @@ class Section:
 
 
 def interval(estimate: Estimate) -> str:
-    """Lower to upper bound."""
+    """Formats an interval as lower to upper bound."""
     return bounds(estimate.low, estimate.high)
 
 
 def write_report(title: str, sections: list[Section], folder: str | Path) -> Path:
-    """Writes report.md, report.html, and each picture as SVG and PNG; the pages come last.
+    """Writes report.md, report.html, and each figure as SVG and PNG; the pages are written last.
 
-    All is made in a folder of a temporary name and moved, file by file: what else lies in `folder` stays.
+    Files are created in a temporary folder and moved one by one; other files in `folder` are kept.
 
     Raises:
-        AvbError: the folder cannot be made or written.
+        AvbError: the folder cannot be created or written.
     """
     folder = make_folder(folder)
     try:
@@ -87,7 +87,7 @@ def write_report(title: str, sections: list[Section], folder: str | Path) -> Pat
 
 
 def markdown_page(title: str, sections: list[Section]) -> str:
-    """The report with links to its pictures."""
+    """The report as Markdown, with links to its figures."""
     lines = [f"# {_plain(title)}"]
     for section in sections:
         lines += ["", f"## {_plain(section.title)}"]
@@ -104,14 +104,14 @@ def markdown_page(title: str, sections: list[Section]) -> str:
 
 
 def html_page(title: str, sections: list[Section], svgs: dict[str, Markup]) -> str:
-    """The report as one file; all text is escaped, only the pictures are not."""
+    """The report as one HTML file; all text is escaped, the figures are not."""
     environment = Environment(autoescape=select_autoescape(default=True), keep_trailing_newline=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(title=title, sections=sections, svgs=svgs)
 
 
 def inline_svg(path: Path, name: str) -> str:
-    """An SVG to be put into a page: without XML header, and with ids of its own, that several do not share any."""
+    """An SVG to embed in a page: without XML header, and with ids that are unique within the page."""
     svg = path.read_text(encoding="utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
@@ -119,5 +119,5 @@ def inline_svg(path: Path, name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Markdown lets HTML through; a label's name is not meant to be any."""
+    """Escapes text for Markdown, which would otherwise pass HTML in a label's name through."""
     return html.escape(text, quote=False)

@@ -12,10 +12,10 @@ from avb.run_files import Metrics, read_metrics
 
 
 def scores_section(runs: Sequence[str | Path], split: str) -> Section:
-    """A row a run, split and task, of what the runs' own `metrics.json` say.
+    """One row per run, split and task, from each run's `metrics.json`.
 
     Raises:
-        AvbError: a run is scored by another metric than the first, or has no metrics.
+        AvbError: a run has no metrics, or its metric differs from the first run's.
     """
     metrics = [read_metrics(run) for run in runs]
     names = [Path(run).resolve().name for run in runs]
@@ -37,7 +37,7 @@ def scores_section(runs: Sequence[str | Path], split: str) -> Section:
 
 
 def _score_cells(metrics: Metrics, split: str) -> list[tuple[str, ...]]:
-    """Score, value, interval, clips and speakers, of each task."""
+    """Score, value, interval, clips and speakers of each task."""
     if not metrics.is_scored(split):
         return [("", metrics.splits[split]["note"], "", "0", "")]
     rows: list[tuple[str, ...]] = []
@@ -54,7 +54,7 @@ def _score_cells(metrics: Metrics, split: str) -> list[tuple[str, ...]]:
 
 
 def curves_section(curves: list[Curve], metric: str) -> Section:
-    """Learning curves of one run or several."""
+    """Learning curves of one or more runs."""
     title = "Learning curves"
     if not any(curve.loss or curve.score for curve in curves):
         return Section(title, "Nothing was logged in training.")
@@ -71,7 +71,7 @@ def curves_section(curves: list[Curve], metric: str) -> Section:
 
 
 def ablation_section(variants: dict[str, dict[str, Estimate]], basis: str, table: str) -> Section:
-    """Pooling by variant, of the recipes emogator/frozen."""
+    """Scores of the recipes emogator/frozen by pooling and variant."""
     title = "Pooling, LSTM and trimming"
     if not variants:
         return Section(title, f"{table} has no scored row of recipes/emogator/frozen. {basis}.")

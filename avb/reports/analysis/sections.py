@@ -24,15 +24,15 @@ from avb.reports.analysis.page import Section, Table, interval
 from avb.reports.markdown import number
 from avb.reports.scored import Predictions
 
-MAX_PANELS = 12  # of 40 labels, more than a reader takes in at once
+MAX_PANELS = 12  # a reader cannot take in 40 labels at once
 
 
 def task_sections(predictions: Predictions, prefix: str = "") -> list[Section]:
-    """All figures of one task.
+    """All sections of one task.
 
     Args:
-        predictions: its labelled clips.
-        prefix: of titles and file names, where a report is about several tasks.
+        predictions: the task's labelled clips.
+        prefix: prefix of titles and file names if a report covers several tasks.
     """
     scores = predictions.evaluate(RESAMPLES)
     is_regression = predictions.task.kind == "regression"
@@ -157,7 +157,7 @@ def _speakers(predictions: Predictions, scores: dict) -> Section:
     num_speakers, left_out = len(found), len(set(predictions.groups)) - len(found)
     if predictions.task.kind == "classification":
         name, overall = "accuracy", scores["accuracy"]
-        # What is left of the spread if speakers do not differ at all: few clips each.
+        # The spread that remains if speakers do not differ at all, because each has few clips.
         spread = math.sqrt(np.mean([overall * (1 - overall) / count for _, count, _ in found]))
         what = (
             "Accuracy over a speaker's own clips, which is the recall over all of them; UAR by speaker would rest on "

@@ -23,12 +23,12 @@ _CLIPS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The result of an audit.
 
     Attributes:
-        task: of the model.
-        scores: of the clips as they were recorded, see `avb.metrics.evaluate_predictions`.
-        findings: a row per change and per group.
+        task: the model's task.
+        scores: scores of the clips as recorded, see `avb.metrics.evaluate_predictions`.
+        findings: one row per change and per group.
     """
 
     task: Task
@@ -50,16 +50,16 @@ def audit(
     groups: Mapping[str, Mapping[str, str]] | None = None,
     changes: Mapping[str, Change] = CHANGES,
 ) -> Audit:
-    """Audits what `score` does; clips without a label, or with a missing one, are left out.
+    """Audits the model behind `score`; clips with missing labels are omitted.
 
     Args:
         score: 16 kHz waveforms as recorded → scores (clips, labels), classes as probabilities.
-        task: one task, its labels in the order of the scores.
-        ids: of the clips; they seed what is random.
-        waveforms: 16 kHz, mono, as they were recorded.
+        task: a single task, with its labels in the order of the scores.
+        ids: clip ids; they seed the random changes.
+        waveforms: 16 kHz, mono, as recorded.
         labels: (clips,) class indices or (clips, labels) scores.
-        units: each clip's speaker, or what else its intervals draw.
-        groups: for each name of a grouping (sex, country, ...) the group of each speaker.
+        units: each clip's speaker, or other unit that the intervals resample.
+        groups: for each grouping (sex, country, ...), the group of each speaker.
         changes: see `avb.reports.audit.changes`.
 
     Raises:
@@ -97,10 +97,10 @@ def audit(
 
 
 def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
-    """Groups of speakers: a table with a column `speaker`, and a column per grouping (sex, age, country, ...).
+    """Reads groups of speakers: a table with a column `speaker` and one column per grouping (sex, age, country, ...).
 
     Raises:
-        CorpusError: it cannot be read, or has no column `speaker`.
+        CorpusError: the table cannot be read, or has no column `speaker`.
     """
     table = read_table(Path(path))
     speaker = require_column(table, "speaker")
@@ -111,7 +111,7 @@ def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
 
 
 def markdown(found: Audit) -> str:
-    """The audit as a page."""
+    """The audit as a Markdown page."""
     metric, scores = found.task.metric, found.scores
     key = metric if f"{metric}_low" in scores and not np.isnan(scores[metric]) else f"{metric}_present"
     first = (

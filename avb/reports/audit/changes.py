@@ -19,9 +19,9 @@ from avb.errors import AvbError
 from avb.inference.clips import find_paths
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-BACKGROUND_DB = 15.0  # speech behind a clip is softer by this
+BACKGROUND_DB = 15.0  # level of background speech below the clip
 
-# Hz; lossy formats as soundfile (libsndfile) writes them.
+# Sampling rate in Hz, and arguments for soundfile (libsndfile), of lossy formats.
 _CODECS: dict[str, tuple[int, dict]] = {
     "mp3": (SAMPLING_RATE, {"format": "MP3", "compression_level": 0.9}),
     "opus": (SAMPLING_RATE, {"format": "OGG", "subtype": "OPUS", "compression_level": 0.9}),
@@ -30,27 +30,27 @@ _CODECS: dict[str, tuple[int, dict]] = {
 
 
 def gain(waveform: np.ndarray, draw: np.random.Generator, decibels: float) -> np.ndarray:
-    """Softer, as from another distance or microphone: then kept in 16 bits, whose steps it is nearer to."""
+    """Makes the clip softer, as from another distance or microphone, then rounds it to 16 bits."""
     softer = waveform * 10 ** (decibels / 20)
     return (np.round(softer * 32_767) / 32_767).astype(np.float32)
 
 
 def noise(waveform: np.ndarray, draw: np.random.Generator, decibels: float, slope: float = 0.0) -> np.ndarray:
-    """Stationary noise, so many dB below the clip; its spectral density falls with frequency to the power `slope`."""
+    """Adds stationary noise `decibels` below the clip; its spectral density falls as frequency to the power `slope`."""
     spectrum = np.fft.rfft(draw.standard_normal(len(waveform)))
     frequencies = np.maximum(np.fft.rfftfreq(len(waveform), 1 / SAMPLING_RATE), 20)
     return _add(waveform, np.fft.irfft(spectrum * frequencies ** (-slope / 2), len(waveform)), decibels)
 
 
 def rate(waveform: np.ndarray, draw: np.random.Generator, hertz: int) -> np.ndarray:
-    """Recorded at a lower rate: what lies above half of it is gone."""
+    """Simulates a lower sampling rate: frequencies above half of it are lost."""
     low = librosa.resample(waveform, orig_sr=SAMPLING_RATE, target_sr=hertz, res_type="soxr_hq")
     back = librosa.resample(low, orig_sr=hertz, target_sr=SAMPLING_RATE, res_type="soxr_hq")
     return librosa.util.fix_length(back, size=len(waveform))
 
 
 def codec(waveform: np.ndarray, draw: np.random.Generator, name: str) -> np.ndarray:
-    """Written in a lossy format and read again."""
+    """Encodes the clip in a lossy format and decodes it again."""
     hertz, settings = _CODECS[name]
     clip = librosa.resample(waveform, orig_sr=SAMPLING_RATE, target_sr=hertz, res_type="soxr_hq")
     with io.BytesIO() as file:
@@ -59,7 +59,7 @@ def codec(waveform: np.ndarray, draw: np.random.Generator, name: str) -> np.ndar
 
 
 def reverberation(waveform: np.ndarray, draw: np.random.Generator, seconds: float) -> np.ndarray:
-    """A room that falls by 60 dB in so long: noise that dies away (Polack), behind the direct sound, at its energy."""
+    """Adds a room that decays by 60 dB in `seconds`: decaying noise (Polack) with the energy of the direct sound."""
     time = np.arange(int(seconds * SAMPLING_RATE)) / SAMPLING_RATE
     tail = draw.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
     response = np.concatenate([[1.0], tail / np.linalg.norm(tail)])
@@ -69,18 +69,18 @@ def reverberation(waveform: np.ndarray, draw: np.random.Generator, seconds: floa
 
 
 def clipping(waveform: np.ndarray, draw: np.random.Generator, decibels: float) -> np.ndarray:
-    """Driven so many dB too far: peaks are cut off."""
+    """Overdrives the clip by `decibels`, so that peaks are clipped."""
     limit = np.abs(waveform).max() * 10 ** (-decibels / 20)
     return np.clip(waveform, -limit, limit)
 
 
 def cut(waveform: np.ndarray, draw: np.random.Generator, start: float, end: float) -> np.ndarray:
-    """Trimmed too tightly: shares of the clip that are lost before and behind."""
+    """Trims the clip too tightly: removes these shares of it at the start and at the end."""
     return waveform[int(start * len(waveform)) : max(1, int((1 - end) * len(waveform)))]
 
 
 def silence(waveform: np.ndarray, draw: np.random.Generator, seconds: float) -> np.ndarray:
-    """Not trimmed: so much silence before and behind."""
+    """Simulates an untrimmed clip: adds `seconds` of silence before and after it."""
     return np.pad(waveform, int(seconds * SAMPLING_RATE))
 
 
@@ -102,10 +102,10 @@ CHANGES: dict[str, Change] = {
 
 
 def backgrounds(folder: str | Path) -> dict[str, Change]:
-    """A change per language of speech: each sub-folder of recordings is laid behind the clips, 15 dB below.
+    """One change per language: speech from each sub-folder of recordings is added to the clips, 15 dB below them.
 
     Raises:
-        AvbError: there is no sub-folder with audio in it.
+        AvbError: no sub-folder contains audio.
     """
     parts = sorted(part for part in Path(folder).iterdir() if part.is_dir()) if Path(folder).is_dir() else []
     found = {part.name: find_paths([str(part)]) for part in parts}
@@ -118,11 +118,11 @@ def backgrounds(folder: str | Path) -> dict[str, Change]:
 def _behind(waveform: np.ndarray, draw: np.random.Generator, paths: list[str]) -> np.ndarray:
     speech = load_audio(paths[draw.integers(len(paths))], peak_db=None)
     start = draw.integers(max(1, len(speech) - len(waveform)))
-    return _add(waveform, np.resize(speech[start:], len(waveform)), BACKGROUND_DB)  # repeated, where it is shorter
+    return _add(waveform, np.resize(speech[start:], len(waveform)), BACKGROUND_DB)  # repeated if it is shorter
 
 
 def _add(waveform: np.ndarray, other: np.ndarray, decibels: float) -> np.ndarray:
-    """The clip with another sound, so many dB below it by root mean square, in [-1, 1]."""
+    """Adds another sound, `decibels` below the clip by root mean square; scales the result to [-1, 1] if needed."""
     level, other_level = (np.sqrt(np.mean(np.square(part, dtype=np.float64))) for part in (waveform, other))
     if not other_level:
         return waveform

@@ -35,25 +35,25 @@ def audit_model(
     strict: bool = False,
     **options: Any,
 ) -> Audit:
-    """Audits what `predict_avb.py` takes as MODEL.
+    """Audits any model that `predict_avb.py` accepts as MODEL.
 
     Args:
-        model: a folder, a model that comes with the project, a name on the Hub, or an export.
-        data_dir: the corpus, as in training; of a run's own corpus the run's splits are taken.
+        model: a folder, a model included in the project, a name on the Hub, or an export.
+        data_dir: the corpus, as in training; for a run's own corpus, the run's splits are used.
         corpus: folder, emogator or hume_vb.
-        task: where it has several.
-        split: train, validation or test; one that the model was not trained on says something.
-        groups: see `avb.reports.audit.read_groups`; countries that the corpus tells of are looked at in any case.
-        background: see `avb.reports.audit.backgrounds`; None lays no speech behind the clips.
-        max_clips: that many, drawn at random; None is all.
-        device: of the model.
-        cache_dir: folder of decoded clips.
-        num_decode_workers: processes that decode.
-        strict: raise at a clip that cannot be read instead of leaving it out.
-        **options: of the corpus's `load` function, such as `label_columns`.
+        task: name of the task if the corpus has several.
+        split: train, validation or test; only a split that the model was not trained on is informative.
+        groups: see `avb.reports.audit.read_groups`; countries given by the corpus are always audited.
+        background: see `avb.reports.audit.backgrounds`; None adds no background speech.
+        max_clips: maximum number of clips, drawn at random; None uses all.
+        device: device that the model runs on.
+        cache_dir: folder for decoded clips.
+        num_decode_workers: number of decoding processes.
+        strict: raise if a clip cannot be read, instead of omitting it.
+        **options: options of the corpus's `load` function, such as `label_columns`.
 
     Raises:
-        AvbError: the model, the corpus or a table of groups cannot be read, or the labels are not the model's.
+        AvbError: the model, the corpus or a table of groups cannot be read, or the labels differ from the model's.
     """
     changes = CHANGES | (backgrounds(background) if background else {})
     tables = read_groups(groups) if groups else {}
@@ -85,7 +85,7 @@ def audit_model(
 
 
 def _task_of_model(model: str, config, task: Task | MultiTask) -> tuple[Task, list[int]]:
-    """The corpus's task, and which of the model's outputs belong to its labels."""
+    """The corpus's task, and the indices of the model's outputs for its labels."""
     if isinstance(task, MultiTask) or config.loss == "multitask":
         raise AvbError(f"{model}: an audit is of one task; give a model of one, and --task of the corpus")
     outputs = [config.id2label[index] for index in range(config.num_labels)]

@@ -20,7 +20,7 @@ from avb.metrics.bootstrap import interval
 from avb.tasks import Task
 
 NUM_DEALS = 1_000
-FEWEST_SPEAKERS = 3  # of a group, so that it is more than a person or two
+FEWEST_SPEAKERS = 3  # per group, so that a group is more than one or two people
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Finding:
     """One row of an audit.
 
     Attributes:
-        test: what was changed, or which group was looked at.
+        test: name of the change or group.
         kind: change or group.
-        score: the task's metric with it.
-        difference: of that score to the one of the clips as they were recorded, or of the others; with its 95 %
+        score: the task's metric with the change or in the group.
+        difference: that score minus the score of the clips as recorded, or of the other speakers; with its 95 %
             interval (`low`, `high`; NaN for a group).
-        threshold: a difference below (of a group: beyond) it fails.
-        unchanged: share of clips that get the same class, or one minus the mean change of a score in shares of its
+        threshold: a change fails if its difference is below it, a group if its absolute difference is above it.
+        unchanged: share of clips with the same predicted class, or 1 minus the mean change of a score as a share of its
             range; NaN for a group.
-        num_clips: how many it rests on.
-        passed: None where there are too few speakers to tell.
+        num_clips: number of clips evaluated.
+        passed: None if there are too few speakers to tell.
     """
 
     test: str
@@ -67,15 +67,15 @@ def judge_change(
     changed: np.ndarray,
     groups: Sequence[str] | None,
 ) -> Finding:
-    """A change of the clips.
+    """Judges a change of the clips.
 
     Args:
-        task: one task.
-        test: its name.
+        task: a single task.
+        test: name of the change.
         y_true: (clips,) class indices or (clips, labels) scores, none missing.
-        recorded: predictions of the same shape for the clips as they were recorded.
-        changed: and for the changed ones.
-        groups: each clip's speaker; None where not known.
+        recorded: predictions for the clips as recorded, of the same shape.
+        changed: predictions for the changed clips, of the same shape.
+        groups: each clip's speaker; None if unknown.
     """
     before = resampled_scores(task, y_true, recorded, groups)
     after = resampled_scores(task, y_true, changed, groups)
@@ -97,15 +97,15 @@ def judge_change(
 def judge_groups(
     task: Task, name: str, y_true: np.ndarray, y_pred: np.ndarray, speakers: Sequence[str], group_of: dict[str, str]
 ) -> list[Finding]:
-    """Groups of speakers, such as countries; a row per group.
+    """Judges groups of speakers, such as countries; one row per group.
 
     Args:
-        task: one task.
-        name: of the column, for the rows.
+        task: a single task.
+        name: name of the grouping, used in the rows.
         y_true: as in `judge_change`.
         y_pred: predictions of the same shape.
         speakers: each clip's speaker.
-        group_of: each speaker's group; speakers that are not there are left out.
+        group_of: each speaker's group; speakers that it does not contain are omitted.
     """
     names = sorted({speaker for speaker in speakers if group_of.get(speaker)})
     number = {speaker: index for index, speaker in enumerate(names)}
