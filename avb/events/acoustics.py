@@ -8,12 +8,12 @@ from audio_avb import SAMPLING_RATE
 
 
 def noise(length: int, rng: np.random.Generator) -> np.ndarray:
-    """White, pink, brown or in between, now and then with hum or a slow swell; unit level; float32 (length,)."""
-    size = min(length, 1 << 16)  # 4 s, over and over
+    """White, pink or brown noise, or in between, sometimes with hum or a slow swell; unit level; float32 (length,)."""
+    size = min(length, 1 << 16)  # 4 s, repeated
     spectrum = np.fft.rfft(rng.standard_normal(size))
     frequency = np.fft.rfftfreq(size, 1 / SAMPLING_RATE)
     spectrum *= np.maximum(frequency, 20.0) ** -rng.uniform(0, 1.1)
-    if rng.random() < 0.3:  # a band of it
+    if rng.random() < 0.3:  # keep one band
         low = 10 ** rng.uniform(1.5, 3.3)
         spectrum[(frequency < low) | (frequency > low * rng.uniform(2, 20))] *= 0.03
     track = np.resize(np.fft.irfft(spectrum, size), length)
@@ -28,7 +28,7 @@ def noise(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def through_a_channel(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(samples,) through a room, a dull, bright, uneven or overdriven microphone, a telephone: each now and then."""
+    """Puts (samples,) through a room, a dull, bright, uneven or overdriven microphone, a telephone, each at random."""
     length = len(scene)
     if rng.random() < 0.3:
         scene = _room(scene, rng)
@@ -47,7 +47,7 @@ def through_a_channel(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def _room(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Echoes that fade by 60 dB within 0.1 to 0.8 s, up to as loud as what they follow."""
+    """Adds echoes that decay by 60 dB within 0.1 to 0.8 s and are at most as loud as the direct sound."""
     seconds = rng.uniform(0.1, 0.8)
     time = np.arange(int(seconds * SAMPLING_RATE)) / SAMPLING_RATE
     echoes = rng.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
@@ -57,7 +57,7 @@ def _room(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _uneven(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each octave from 62 Hz to 8 kHz louder or softer by up to 8 dB, the steps between them smooth."""
+    """Makes each octave from 62 Hz to 8 kHz louder or softer by up to 8 dB, with smooth steps in between."""
     gains = rng.uniform(-8, 8, 8)
     octaves = np.log2(np.maximum(np.fft.rfftfreq(len(scene), 1 / SAMPLING_RATE), 1.0) / 62.5)
     spectrum = np.fft.rfft(scene) * 10 ** (np.interp(octaves, np.arange(8), gains) / 20)

@@ -34,10 +34,10 @@ class TrainingArguments:
 
 
 def read_arguments(recipe: str | Path | None, given: dict) -> TrainingArguments:
-    """Reads a recipe; arguments given beside it override it.
+    """Reads a recipe; the arguments in `given` override it.
 
     Raises:
-        AvbError: an unknown name, or `pool` or `output_dir` is missing.
+        AvbError: a name is unknown, or `pool` or `output_dir` is missing.
     """
     values = (read_yaml(Path(recipe)) if recipe else {}) | given
     known = [known.name for known in fields(TrainingArguments)]

@@ -47,10 +47,10 @@ class Sounds:
         return Sounds(self.features[rows], self.kinds[rows], self.sources[rows])
 
     def weights(self, counts: np.ndarray | None = None) -> np.ndarray:
-        """(sounds,) with a mean of 1: bursts weigh as much as all other sounds, all kinds of which weigh the same.
+        """(sounds,) with a mean of 1: bursts weigh as much as all other sounds; the other kinds weigh the same.
 
         Args:
-            counts: how often each sound occurs, (sounds,); None is once.
+            counts: how often each sound occurs, (sounds,); None: once.
         """
         weights = np.ones(len(self)) if counts is None else counts.astype(float)
         kinds = [kind for kind in np.unique(self.kinds) if kind != BURST]
@@ -74,7 +74,7 @@ def fit(sounds: Sounds) -> BurstCheck:
 
 
 def alarm_thresholds(scores: np.ndarray, weights: np.ndarray) -> tuple[float, ...]:
-    """For each of `RATES`, the score that this many windows per hour reach; (windows,) without bursts."""
+    """A threshold for each of `RATES` (false alarms per hour), from scores (windows,) of windows without bursts."""
     per_window = np.array(RATES) / (3600 / HOP_SECONDS)
     found = np.quantile(scores, 1 - per_window, weights=weights, method="inverted_cdf")
     found = np.nextafter(found, 1)  # the window at the quantile itself would be one too many
@@ -118,7 +118,7 @@ def measure(
 
     Returns:
         The area under the ROC curve, its interval, and the area against each kind; for each of `RATES`, the fraction
-        of bursts kept and the false alarms per hour, in which all kinds have equal parts; with classes, the unweighted
+        of bursts kept and the false alarms per hour, with equal weight for each kind; with `true`, the unweighted
         average recall of all bursts and of the bursts kept.
     """
     from sklearn.metrics import roc_auc_score

@@ -54,7 +54,7 @@ def load_detector(name: str | os.PathLike = DETECTOR) -> BurstEventsModel:
     """A detector in evaluation mode, by the name of one that comes with the project, a folder, or a name on the Hub.
 
     Raises:
-        AvbError: there is none, it is another kind of model, or its files are damaged.
+        AvbError: there is no such detector, it is another kind of model, or its files are damaged.
     """
     name = locate(name, [DETECTOR])
     try:
@@ -75,7 +75,7 @@ def load_detector(name: str | os.PathLike = DETECTOR) -> BurstEventsModel:
 
 
 def decoding_rule(model: BurstEventsModel) -> dict[str, float]:
-    """What makes events of a detector's logits, as numbers: an export carries them to readers in other languages."""
+    """The parameters that turn a detector's logits into events; exports contain them for readers in other languages."""
     return {
         "threshold": model.config.threshold,
         "low": min(LOW, model.config.threshold),
@@ -91,29 +91,29 @@ def decoding_rule(model: BurstEventsModel) -> dict[str, float]:
 
 
 class FrameStream:
-    """Probabilities of a stream's frames; frame t is the one around sample t * `FRAME_SAMPLES`.
+    """Probabilities of a stream's frames; frame t is centred on sample t * `FRAME_SAMPLES`.
 
     Args:
         model: see `load_detector`.
-        start: position of the first sample, for one who goes on with a stream: a multiple of `FRAME_SAMPLES`.
+        start: position of the first sample, to resume a stream; a multiple of `FRAME_SAMPLES`.
     """
 
     def __init__(self, model: BurstEventsModel, start: int = 0):
         self.model = model
-        self.frame = start // FRAME_SAMPLES  # the next one that is given
+        self.frame = start // FRAME_SAMPLES  # the next one to return
         self._begin = start  # of the buffer
         self._buffer = np.zeros(0, np.float32)
         self._features = torch.zeros(1, model.config.channels, 0)  # (1, channels, frames)
         self._first = self.frame  # of the features
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes float32 samples (samples,); gives the probabilities (frames,) that are certain by now."""
+        """Takes float32 samples (samples,); returns the probabilities (frames,) that are final by now."""
         self._buffer = np.concatenate([self._buffer, samples])
         self._hear((self._begin + len(self._buffer) - self.model.stem_samples) // FRAME_SAMPLES + 1)
         return self._classify(self._first + self._features.shape[2] - self.model.right_frames)
 
     def finish(self) -> np.ndarray:
-        """The stream has ended: the probabilities (frames,) of its last frames."""
+        """Ends the stream; returns the probabilities (frames,) of its last frames."""
         self._hear((self._begin + len(self._buffer)) // FRAME_SAMPLES + 1)
         return self._classify(self._first + self._features.shape[2])
 
@@ -131,7 +131,7 @@ class FrameStream:
 
     @torch.inference_mode()
     def _classify(self, stop: int) -> np.ndarray:
-        """Probabilities (frames,) of the frames before `stop` that were not given yet."""
+        """Probabilities (frames,) of the frames before `stop` that were not returned yet."""
         if stop <= self.frame:
             return np.zeros(0, np.float32)
         logits = self.model.classify(self._features)[0, :, 0]  # (frames of the features,)
@@ -143,24 +143,25 @@ class FrameStream:
 
 
 class Segmenter:
-    """Events of probabilities: from the first frame of at least `LOW` to the last, over pauses up to `MERGE_SECONDS`.
+    """Turns probabilities into events: from the first to the last frame of at least `LOW`, across short pauses.
 
-    The mean of an event's frames reaches the threshold: one frame that looks like a burst is common in speech.
+    Pauses shorter than `MERGE_SECONDS` do not end an event. The mean of an event's frames must reach the threshold,
+    because single frames that look like a burst are common in speech.
 
     Args:
         threshold: a probability.
-        frame: number of the first one.
+        frame: number of the first frame.
     """
 
     def __init__(self, threshold: float, frame: int = 0):
         if not 0 < threshold < 1:
             raise AvbError(f"threshold={threshold!r} is invalid: it must be a probability between 0 and 1")
         self.threshold, self.frame = threshold, frame
-        self.first: int | None = None  # of the event that is under way
+        self.first: int | None = None  # of the event in progress
         self._last, self._sum, self._pause = 0, 0.0, 0.0  # sums of probabilities: up to the last frame, and after it
 
     def push(self, probabilities: np.ndarray) -> Iterator[Detection]:
-        """Takes (frames,); gives the events that are over by then."""
+        """Takes probabilities (frames,); yields the events that have ended."""
         low = min(LOW, self.threshold)
         for probability in probabilities:
             if probability >= low:
@@ -176,7 +177,7 @@ class Segmenter:
             self.frame += 1
 
     def finish(self) -> Iterator[Detection]:
-        """The event that is under way when the recording ends."""
+        """Yields the event that is in progress when the recording ends, if any."""
         if self.first is not None:
             yield from self._close()
 
@@ -195,7 +196,7 @@ class EventStream:
 
     Args:
         model: see `load_detector`.
-        threshold: a probability; None is that of the model's configuration.
+        threshold: a probability; None: the one in the model's configuration.
         start: position of the first sample, a multiple of `FRAME_SAMPLES`.
     """
 
@@ -206,7 +207,7 @@ class EventStream:
         self._buffer = np.zeros(0, np.float32)
 
     def push(self, samples: np.ndarray) -> list[tuple[Detection, np.ndarray]]:
-        """Takes float32 samples (samples,) at 16 kHz; gives the events that are over, with float32 audio (samples,)."""
+        """Takes float32 samples (samples,) at 16 kHz; returns events that have ended, with float32 audio (samples,)."""
         self._buffer = np.concatenate([self._buffer, samples])
         found = self._cut(self.segmenter.push(self.frames.push(samples)))
         first = self.segmenter.frame if self.segmenter.first is None else self.segmenter.first
@@ -215,7 +216,7 @@ class EventStream:
         return found
 
     def finish(self) -> list[tuple[Detection, np.ndarray]]:
-        """The stream has ended: the events that were not over."""
+        """Ends the stream; returns the remaining events."""
         return self._cut(self.segmenter.push(self.frames.finish())) + self._cut(self.segmenter.finish())
 
     def _cut(self, detections: Iterator[Detection]) -> list[tuple[Detection, np.ndarray]]:

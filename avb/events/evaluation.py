@@ -20,9 +20,9 @@ from modeling_events_avb import BurstEventsModel
 
 THRESHOLDS = tuple(round(0.1 + step * 0.02, 2) for step in range(45))  # 0.1 to 0.98
 PAUSE_SECONDS = 0.4  # between two prompts of a recording of speech
-RECORDING_SECONDS = 120.0  # at least, of pieces of a group, joined
+RECORDING_SECONDS = 120.0  # minimum length of the joined pieces of a group
 BLOCK_SECONDS = 30.0
-SCENE_SEED, NOISE_SEED = 1000, 2000  # of training scenes: the seeds of trainings
+SCENE_SEED, NOISE_SEED = 1000, 2000  # training scenes use the seed of the training
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def negatives(pool: Pool, noise_minutes: float = 30.0, most_minutes: float = 1e9
     """The pool's speech, music and sounds, joined within their groups, and generated noise.
 
     Args:
-        pool: of one side.
-        noise_minutes: of noise.
-        most_minutes: of each group, for a quicker look.
+        pool: the pool of one side.
+        noise_minutes: minutes of noise.
+        most_minutes: maximum minutes of each group, for a quicker evaluation.
     """
     pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
     for (kind, group), rows in pool.pieces.groupby(["kind", "group"]).indices.items():
@@ -64,14 +64,14 @@ def negatives(pool: Pool, noise_minutes: float = 30.0, most_minutes: float = 1e9
 
 
 def frame_probabilities(model: BurstEventsModel, waveform: np.ndarray) -> np.ndarray:
-    """(frames,) of a waveform, block by block."""
+    """Probabilities (frames,) of a waveform, computed block by block."""
     stream, step = FrameStream(model), round(BLOCK_SECONDS * SAMPLING_RATE)
     blocks = [stream.push(waveform[start : start + step]) for start in range(0, len(waveform), step)]
     return np.concatenate([*blocks, stream.finish()])
 
 
 def events_of(probabilities: np.ndarray, threshold: float, samples: int) -> list[tuple[float, float]]:
-    """Onset and offset in seconds of the events of (frames,) probabilities of so many samples."""
+    """Onset and offset in seconds of the events in probabilities (frames,) of this many samples."""
     segmenter = Segmenter(threshold)
     found = [*segmenter.push(probabilities), *segmenter.finish()]
     return [(event.start_seconds, min(event.stop, samples) / SAMPLING_RATE) for event in found]
@@ -89,17 +89,17 @@ def find_events(
 def fit_threshold(
     model: BurstEventsModel, pool: Pool, scenes: int = 60, most_minutes: float = 4.0, most_alarms: float = 1.0
 ) -> tuple[float, list[dict]]:
-    """The threshold of the highest F1 on training scenes among those of at most `most_alarms` false alarms per hour.
+    """Threshold with the highest F1 on training scenes among those with at most `most_alarms` false alarms per hour.
 
     Args:
         model: the detector.
-        pool: of the training side.
-        scenes: of a minute each.
-        most_minutes: of each group of recordings without bursts.
-        most_alarms: per hour of them; where no threshold keeps to it, the one of fewest.
+        pool: the pool of the training side.
+        scenes: number of one-minute scenes.
+        most_minutes: maximum minutes of each group of recordings without bursts.
+        most_alarms: per hour of these recordings; if every threshold exceeds it, the one with the fewest is returned.
 
     Returns:
-        The threshold, and a row for each that was tried.
+        The threshold, and a row for each threshold tried.
     """
     made = list(islice(Scenes(pool, SceneSettings(), SCENE_SEED), scenes))
     on_scenes = [frame_probabilities(model, scene.waveform) for scene in made]
@@ -120,7 +120,7 @@ def fit_threshold(
 
 
 def evaluate(model: BurstEventsModel, pool: Pool, scenes: int = 120, noise_minutes: float = 60.0) -> dict:
-    """Scores at the model's own threshold on the testing side: of scenes, by background too; alarms by kind."""
+    """Scores on the test side at the model's own threshold: scenes, also by background; false alarms by kind."""
     threshold = model.config.threshold
     made = list(islice(Scenes(pool, SceneSettings(), SCENE_SEED), scenes))
     found = [find_events(model, scene.waveform) for scene in made]

@@ -43,12 +43,12 @@ def export(model: BurstEventsModel, output: str | Path) -> Path:
     output = Path(output)
     make_folder(output.parent)
     axes = {"input_values": {0: "batch", 1: "samples"}, "logits": {0: "batch", 1: "frames"}}
-    with warnings.catch_warnings():  # of the tracer: that it is the older one of two
+    with warnings.catch_warnings():  # the tracer warns that it is the older of two exporters
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Logits(model).eval(), (torch.zeros(1, SAMPLING_RATE),), str(output), input_names=["input_values"],
             output_names=["logits"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
-            training=torch.onnx.TrainingMode.PRESERVE,  # batch norms stay apart: the weights are those of the model
+            training=torch.onnx.TrainingMode.PRESERVE,  # keeps batch norms separate, with the model's own weights
         )  # fmt: skip
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)

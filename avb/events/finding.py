@@ -16,17 +16,17 @@ from avb.models import DETECTOR
 from modeling_events_avb import BurstEventsModel
 from pipeline_avb import VocalBurstPipeline
 
-EVENTS_AT_ONCE = 32  # that go through the emotion model together
+EVENTS_AT_ONCE = 32  # scored together by the emotion model
 EVENT_COLUMNS = ("start", "end", "detection")
 
 
 @dataclass(frozen=True)
 class Finder:
-    """A detector, and the model that says what was found.
+    """A detector, and the emotion model that scores what it finds.
 
     Attributes:
         detector: see `avb.events.detection.load_detector`.
-        scorer: of emotions.
+        scorer: scores emotions.
         threshold: see `avb.events.detection.EventStream`.
     """
 
@@ -36,15 +36,15 @@ class Finder:
 
     @property
     def labels(self) -> list[str]:
-        """Of the emotion model, in its order."""
+        """Labels of the emotion model, in its order."""
         return list(self.scorer.config.id2label.values())
 
     def events(self, blocks: Iterable[np.ndarray], live: bool = False) -> Iterator[tuple[Detection, np.ndarray]]:
-        """Each event with its scores (labels,), not calibrated yet, as soon as it is over.
+        """Yields each event with its uncalibrated scores (labels,) as soon as it has ended.
 
         Args:
-            blocks: of float32 samples (samples,) at 16 kHz.
-            live: score each event at once, not with the next ones.
+            blocks: float32 samples (samples,) at 16 kHz.
+            live: score each event immediately, not together with the next ones.
         """
         stream, waiting = EventStream(self.detector, self.threshold), []
         for block in blocks:
@@ -62,17 +62,17 @@ class Finder:
 
 
 def score_stretches(scorer: Scorer, waveforms: list[np.ndarray]) -> np.ndarray:
-    """Scores (stretches, labels), not calibrated yet, of parts of a recording, prepared as the model's clips are."""
+    """Uncalibrated scores (stretches, labels) of parts of a recording, prepared like the model's clips."""
     prepared = list(map(AudioPreparation.of(scorer.feature_extractor).apply, waveforms))
     return score_waveforms(scorer.model, scorer.feature_extractor, prepared, scorer.batch_seconds, scorer.views)
 
 
 def as_scorer(model: str | VocalBurstPipeline, device: str = "auto") -> Scorer:
-    """What scores events and windows: of a name, or of what `avb.load` returned, which is left as it is."""
+    """A scorer of events and windows, from a name or from what `avb.load` returned, which is not changed."""
     if isinstance(model, str):
         return Scorer.load(model, device)
     calibrated = Calibrated(model.model.config, model.calibration)
-    views = model._preprocess_params.get("views", 1)  # as `avb.load(..., views=3)` was asked for
+    views = model._preprocess_params.get("views", 1)  # 3 after `avb.load(..., views=3)`
     return Scorer(model.model, model.feature_extractor, calibrated=calibrated, views=views)
 
 
@@ -88,14 +88,14 @@ def find(
 
     Args:
         recording: a path, bytes, (array, rate), or whatever else a pipeline takes.
-        model: of emotions: anything that `avb.load` takes, or what it returned.
+        model: emotion model: anything that `avb.load` takes, or what it returned.
         detector: one that comes with the project, a folder, a name on the Hub, or a loaded one.
-        threshold: probability at which an event begins; None is the detector's own.
+        threshold: probability at which an event begins; None: the detector's own.
         device: of the emotion model.
 
     Returns:
-        A row per event in order: `start` and `end` in seconds, `detection`, its highest probability, and a column per
-        emotion. No rows where there is none.
+        A row per event, in order: `start` and `end` in seconds, `detection` (the mean probability of its frames), and a
+        column per emotion. No rows if there are no events.
 
     Raises:
         AudioError: the recording cannot be read.
@@ -104,7 +104,7 @@ def find(
     found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
     finder = Finder(found, as_scorer(model, device), threshold)
     calibrated = finder.scorer.calibrated
-    assert calibrated is not None  # of as_scorer
+    assert calibrated is not None  # as_scorer sets it
     found_events = finder.events(read_blocks(recording))
     rows = [event_row(detection, calibrated.scores(scores)) for detection, scores in found_events]
     return pd.DataFrame(rows, columns=[*EVENT_COLUMNS, *finder.labels], dtype=np.float64)

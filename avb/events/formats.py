@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-Row = dict[str, Any]  # of a table of events: start, end, detection, ...
+Row = dict[str, Any]  # a row of a table of events: start, end, detection, ...
 
 
 def rttm(recording: str, rows: Sequence[Row], seconds: float) -> str:
@@ -22,7 +22,7 @@ def rttm(recording: str, rows: Sequence[Row], seconds: float) -> str:
 
 
 def audacity(recording: str, rows: Sequence[Row], seconds: float) -> str:
-    """A label track: start, end and label, parted by tabs."""
+    """A label track: start, end and label, separated by tabs."""
     return "".join(f"{row['start']:.6f}\t{row['end']:.6f}\t{called(row)}\n" for row in rows)
 
 
@@ -54,7 +54,7 @@ def textgrid(recording: str, rows: Sequence[Row], seconds: float) -> str:
 
 
 def as_json(recording: str, rows: Sequence[Row], seconds: float) -> str:
-    """`{"recording", "seconds", "events": [...]}`, an event as a row of the table."""
+    """`{"recording", "seconds", "events": [...]}`, each event with the columns of the table."""
     events = [{name: value for name, value in row.items() if name != "id"} for row in rows]
     content = {"recording": recording, "seconds": round(seconds, 3), "events": events}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -69,6 +69,6 @@ FORMATS: dict[str, tuple[Callable[[str, Sequence[Row], float], str], str]] = {
 
 
 def called(row: Row) -> str:
-    """What an event of a table is called: its prediction, of a multitask the first one."""
+    """The name of an event in a table: its prediction, or the first one of a multitask model."""
     names = [str(value) for name, value in row.items() if name == "prediction" or name.startswith("prediction_")]
     return " ".join((names[0] if names else "burst").split())

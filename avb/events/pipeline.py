@@ -24,7 +24,7 @@ from pipeline_avb import TASK, VocalBurstPipeline
 
 
 class RecordingPipeline(VocalBurstPipeline):
-    """`VocalBurstPipeline` with generators for recordings. Saved or pushed, it is a `VocalBurstPipeline`."""
+    """`VocalBurstPipeline` with generators for recordings. It is saved and pushed as a `VocalBurstPipeline`."""
 
     def events(
         self,
@@ -34,16 +34,16 @@ class RecordingPipeline(VocalBurstPipeline):
         threshold: float | None = None,
         top_k: int | None = None,
     ) -> Iterator[dict]:
-        """The vocal bursts of a recording, in order; a path is read as it is needed.
+        """The vocal bursts of a recording, in order; a path is read as needed.
 
         Args:
-            recording: whatever the pipeline takes, of any length.
+            recording: anything that the pipeline takes, of any length.
             detector: see `avb.find`.
             threshold: see `avb.find`.
-            top_k: so many highest scores, sorted; None is every label.
+            top_k: number of highest scores to return, sorted; None: the scores of all labels.
 
         Raises:
-            AudioError: it cannot be read.
+            AudioError: the recording cannot be read.
         """
         finder = self._finder(detector, threshold)
         for detection, scores in finder.events(read_blocks(recording)):
@@ -58,7 +58,7 @@ class RecordingPipeline(VocalBurstPipeline):
         threshold: float | None = None,
         top_k: int | None = None,
     ) -> Iterator[dict]:
-        """The vocal bursts of what a microphone or a line delivers, each as soon as it is over.
+        """The vocal bursts in the audio of a microphone or a line, each as soon as it has ended.
 
         Args:
             chunks: float samples in [-1, 1], each (samples,), of any length.
@@ -77,19 +77,19 @@ class RecordingPipeline(VocalBurstPipeline):
         *,
         top_k: int | None = None,
     ) -> Iterator[dict]:
-        """Scores of each window of a recording, as a call with `window_seconds` gives them, in constant memory.
+        """Scores of each window of a recording, the same as from a call with `window_seconds`, in constant memory.
 
         Args:
             recording: see `events`.
             window_seconds: length of a window.
-            hop_seconds: from one window's start to the next one's; None is `window_seconds`.
+            hop_seconds: time from the start of one window to the next; None: `window_seconds`.
             top_k: see `events`.
         """
         for start, end, scores in score_windows(as_scorer(self), read_blocks(recording), window_seconds, hop_seconds):
             yield {"start": start, "end": end, "scores": self._scores(scores, top_k)}
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As `VocalBurstPipeline`, which the Hub knows."""
+        """Saves it as a `VocalBurstPipeline`, which the Hub knows."""
         plain = VocalBurstPipeline(
             model=self.model, feature_extractor=self.feature_extractor, task=TASK, device=self.device
         )
@@ -103,7 +103,7 @@ class RecordingPipeline(VocalBurstPipeline):
         return Finder(found, as_scorer(self), threshold)
 
     def event(self, detection: Detection, scores: np.ndarray, top_k: int | None) -> dict:
-        """What `events` gives of a detection and its scores (labels,), not calibrated yet."""
+        """What `events` yields for a detection and its uncalibrated scores (labels,)."""
         times = {"start": detection.start_seconds, "end": detection.end_seconds}
         return {**times, "detection": detection.probability, "scores": self._scores(scores, top_k)}
 
@@ -132,7 +132,7 @@ class Resampler:
         return chunk if self._stream is None else self._stream.resample_chunk(chunk)
 
     def finish(self) -> np.ndarray:
-        """What is left."""
+        """Returns the remaining samples."""
         rest = np.zeros(0, np.float32)
         return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
 

@@ -22,18 +22,18 @@ from avb.files import make_folder
 from avb.recipes import FOLDER as RECIPES
 
 FOLDS = RECIPES / "emogator" / "folds.csv"
-HELD_OUT_FOLD = 4  # of EmoGator's train speakers: whose bursts the detector is tested on
-ENERGY_HOP = 320  # samples of a frame of energy, 20 ms
-ACTIVE_DB, SILENCE_SECONDS = 30.0, 0.4  # below the loudest frame; a pause that parts two events
+HELD_OUT_FOLD = 4  # of EmoGator's training speakers; the detector is tested on its bursts
+ENERGY_HOP = 320  # samples per energy frame, 20 ms
+ACTIVE_DB, SILENCE_SECONDS = 30.0, 0.4  # below the loudest frame; a pause that separates two events
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.15, 8.0
-LEAST_PEAK = 0.003  # of full scale; below it a clip holds nothing
+LEAST_PEAK = 0.003  # of full scale; below it, a clip is considered empty
 
 
 @dataclass(frozen=True)
 class Pool:
     """Attributes:
     samples: int16 of shape (samples,), mapped from the file.
-    pieces: see the module's head.
+    pieces: see the module's docstring.
     """
 
     samples: np.ndarray
@@ -41,10 +41,10 @@ class Pool:
 
     @classmethod
     def load(cls, folder: str | Path, side: str) -> "Pool":
-        """What `build_pool` wrote.
+        """Loads what `build_pool` wrote.
 
         Raises:
-            AvbError: it is not there.
+            AvbError: there is no such pool.
         """
         path = Path(folder) / f"pool_{side}.pcm"
         if not path.is_file():
@@ -58,15 +58,15 @@ class Pool:
 
     @cached_property
     def _spans(self) -> np.ndarray:
-        return self.pieces[["start", "stop"]].to_numpy()  # a look into the table itself takes as long as the audio
+        return self.pieces[["start", "stop"]].to_numpy()  # indexing the table itself takes as long as the audio
 
     def length(self, number: int) -> int:
-        """Samples of a piece."""
+        """Number of samples in a piece."""
         start, stop = self._spans[number]
         return int(stop - start)
 
     def audio(self, number: int, first: int = 0, length: int | None = None) -> np.ndarray:
-        """A piece, or `length` samples of it from the one with number `first` on; float32 of shape (samples,)."""
+        """A piece, or `length` samples of it starting at sample `first`; float32 of shape (samples,)."""
         start, stop = self._spans[number]
         start += first
         stop = stop if length is None else min(stop, start + length)
@@ -79,9 +79,9 @@ def build_pool(
     """Decodes EmoGator's train speakers and the free recordings into the pools of both sides.
 
     Args:
-        data_dir: of EmoGator.
-        negatives: folder of `avb.events.sources.fetch`.
-        output: folder of the pools.
+        data_dir: folder of EmoGator.
+        negatives: folder written by `avb.events.sources.fetch`.
+        output: folder for the pools.
         instances: takes of each emotion.
 
     Raises:
@@ -112,7 +112,7 @@ def _bursts(clips) -> Iterator[tuple[str, str, str, np.ndarray]]:
     for clip in tqdm(clips, desc="bursts", disable=None):
         try:
             waveform = load_audio(clip["audio"], peak_db=None)
-        except AudioError:  # a damaged clip is one burst less
+        except AudioError:  # damaged clips are skipped
             continue
         regions = active_regions(waveform)
         if not regions or np.abs(waveform).max() < LEAST_PEAK:
@@ -133,14 +133,14 @@ def _negatives(folder: Path, side: str) -> Iterator[tuple[str, str, str, np.ndar
         for path, group in tqdm(recordings, desc=source.package, disable=None):
             try:
                 waveform = _decode_g722(path) if path.suffix == ".g722" else load_audio(str(path), peak_db=None)
-            except AudioError:  # an empty file, a table of contents beside the sounds
+            except AudioError:  # an empty file, or a table of contents next to the sounds
                 continue
             if np.abs(waveform).max() >= LEAST_PEAK:
                 yield source.kind, f"{source.package} {group}", "", waveform
 
 
 def _decode_g722(path: Path) -> np.ndarray:
-    """Raw G.722, 16 kHz: it has no header that would say so."""
+    """Decodes raw G.722 at 16 kHz, which has no header."""
     import av
 
     with av.open(str(path), format="g722") as container:
@@ -151,7 +151,7 @@ def _decode_g722(path: Path) -> np.ndarray:
 
 
 def active_regions(waveform: np.ndarray) -> list[tuple[int, int]]:
-    """First and past-the-last sample of what is loud, pauses shorter than `SILENCE_SECONDS` included."""
+    """First and past-the-last sample of each loud region, including pauses shorter than `SILENCE_SECONDS`."""
     frames = len(waveform) // ENERGY_HOP
     if not frames:
         return []

@@ -17,14 +17,14 @@ BLOCK_SECONDS = 30.0
 
 
 def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.ndarray]:
-    """Blocks of float32 samples (samples,) at 16 kHz, channels averaged, at the level it was recorded at.
+    """Blocks of float32 samples (samples,) at 16 kHz, channels averaged, at the recorded level.
 
     Args:
-        source: a path, which is read as it is needed; or anything else that a pipeline takes, which is read at once.
-        block_seconds: of a block; the last one may be shorter.
+        source: a path, which is read as needed, or anything else that a pipeline takes, which is read at once.
+        block_seconds: length of a block; the last one may be shorter.
 
     Raises:
-        AudioError: it cannot be read, contains no samples, or NaN or infinity.
+        AudioError: the recording cannot be read, is empty, or contains NaN or infinity.
     """
     is_path = isinstance(source, (str, os.PathLike)) and not str(source).lower().startswith(("http://", "https://"))
     if not is_path:
@@ -36,7 +36,7 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
     if not os.path.isfile(source):
         raise AudioError(f"{name}: no such file; check the path")
     with open(source, "rb") as file:
-        if not is_one_whole(name, file):  # several, or behind a header that was never finished: not in blocks
+        if not is_one_whole(name, file):  # several, or an unfinished header: not readable in blocks
             yield from read_blocks(file.read(), block_seconds)
             return
     for block in _resampled(name, *_open(name, block_seconds)):
@@ -48,7 +48,7 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
 
 
 def _open(name: str, block_seconds: float) -> tuple[int, Iterator[np.ndarray]]:
-    """Rate and blocks, by soundfile, or PyAV where it cannot."""
+    """Sampling rate and blocks, read by soundfile, or by PyAV if soundfile cannot."""
     try:
         file = sf.SoundFile(name)
     except (sf.SoundFileError, TypeError) as error:
@@ -66,7 +66,7 @@ def _by_soundfile(file: sf.SoundFile, block_seconds: float) -> Iterator[np.ndarr
         while len(block := file.read(frames, dtype="float32", always_2d=True)):  # (frames, channels)
             read += len(block)
             yield block.mean(axis=1)
-        if file.format == "MP3" and read < 0.99 * file.frames:  # it stops early without a word
+        if file.format == "MP3" and read < 0.99 * file.frames:  # it stops early without an error
             with open(file.name, "rb") as content:
                 if states_length(content):
                     raise ValueError(f"{read:,} of {file.frames:,} samples")

@@ -28,7 +28,7 @@ from avb.models import locate
 from calibration_avb import CALIBRATION_FILE, BurstCheck, Calibration, log_scores
 
 SILENCE_WINDOWS = 60
-NOISE_MINUTES, GROUP_MINUTES = 10, 6  # minutes of noise; of each language of a package, at most
+NOISE_MINUTES, GROUP_MINUTES = 10, 6  # minutes of noise; maximum minutes per language of a package
 CHUNK = 64
 
 Heard = tuple[str, str, np.ndarray]  # kind and source (see `Sounds`), float32 (samples,)
@@ -37,17 +37,17 @@ Heard = tuple[str, str, np.ndarray]  # kind and source (see `Sounds`), float32 (
 def fit_rejection(
     model: str, data_dir: str | Path, pool: str | Path, windows: int = 1200, clips: int = 2700
 ) -> BurstCheck:
-    """Fits a model's rejection, and writes it into the calibration.json of its folder, beside what is there.
+    """Fits a model's rejection and adds it to the calibration.json in its folder.
 
     Args:
         model: a folder, or a model that comes with the project.
-        data_dir: of EmoGator.
-        pool: what `python -m avb.events prepare` wrote.
-        windows: number of 2 s windows without bursts on each side, in equal parts of each kind if there are enough.
-        clips: of bursts.
+        data_dir: folder of EmoGator.
+        pool: folder written by `python -m avb.events prepare`.
+        windows: number of 2 s windows without bursts per side, in equal parts per kind if there are enough.
+        clips: number of burst clips.
 
     Raises:
-        AvbError: the model is no folder, or something is missing.
+        AvbError: the model is not a folder, or something is missing.
     """
     folder = Path(locate(model))
     if not folder.is_dir():
@@ -68,7 +68,7 @@ def fit_rejection(
 
 
 def _bursts(data_dir: str | Path, most: int, labels: list[str] | None) -> list[tuple[list[Heard], list[int] | None]]:
-    """For each half of the validation speakers, its bursts, and the index of each in `labels` if they have classes."""
+    """For each half of the validation speakers: its bursts, and the index of each in `labels` if they have classes."""
     task, splits = load_bursts("emogator", data_dir, "emotion")
     rows = splits["validation"]
     known = labels is not None and set(labels) == set(task.labels)
@@ -80,7 +80,7 @@ def _bursts(data_dir: str | Path, most: int, labels: list[str] | None) -> list[t
         half = speakers.index(row["speaker"]) % 2
         try:
             found[half].append((BURST, row["speaker"], load_audio(row["audio"], peak_db=None)))
-        except AudioError:  # one burst less
+        except AudioError:  # damaged clips are skipped
             continue
         classes[half].append(labels.index(task.labels[int(row["labels"])]) if labels and known else 0)
     return [(found[half], classes[half] if known else None) for half in (0, 1)]

@@ -22,17 +22,17 @@ from avb.files import make_folder, write_table
 BACKGROUNDS = {"speech": 0.4, "music": 0.2, "sound": 0.12, "noise": 0.18, "silence": 0.1}
 SNR_DB = (0.0, 20.0)
 FADE = 160  # samples, 10 ms
-GAP_SECONDS = 0.6  # least between what is pasted
+GAP_SECONDS = 0.6  # minimum between pasted pieces
 LEVEL_DB = (-36.0, -1.0)  # of the scene's peak, dBFS
-BURST_STRETCH, SPEECH_STRETCH = 0.2, 0.35  # at most, of varied scenes: few people speak in what can be had freely
+BURST_STRETCH, SPEECH_STRETCH = 0.2, 0.35  # maximum in varied scenes: free recordings have few speakers
 
 
 @dataclass(frozen=True)
 class SceneSettings:
     """Attributes:
-    seconds: of a scene.
-    bursts_per_minute: of a scene; with `varied` up to two and a half times as many, or none.
-    varied: vary numbers, pitch, room and band, and paste what is no burst: for training.
+    seconds: length of a scene.
+    bursts_per_minute: bursts per minute; with `varied`, from none to two and a half times as many.
+    varied: vary numbers, pitch, room and band, and also paste sounds that are not bursts; for training.
     backgrounds: weight of each kind.
     """
 
@@ -62,14 +62,14 @@ class Scene:
 
 
 class Scenes:
-    """`scenes[number]` is a `Scene`; there is no end of them."""
+    """An endless sequence: `scenes[number]` is a `Scene`."""
 
     def __init__(self, pool: Pool, settings: SceneSettings, seed: int = 0):
         self.pool, self.settings, self.seed = pool, settings, seed
 
     @cached_property
     def _groups(self) -> dict[str, tuple[list[str], list[np.ndarray], np.ndarray]]:
-        """Kind → groups, the numbers of their pieces, and how often each is drawn: by the root of its length."""
+        """Kind → groups, numbers of their pieces, and cumulative probabilities, by the square root of their length."""
         groups = {}
         for kind, pieces in self.pool.pieces.groupby("kind"):
             parts = pieces.groupby("group")
@@ -122,7 +122,7 @@ class Scenes:
         return names[min(int(np.searchsorted(shares, rng.random())), len(names) - 1)]
 
     def _draw(self, rng: np.random.Generator) -> list[tuple[np.ndarray, str, str]]:
-        """What is pasted, in no order: waveform, label and, of bursts only, speaker."""
+        """The pieces to paste, in random order: waveform, label and, for bursts only, speaker."""
         settings = self.settings
         expected = settings.bursts_per_minute * settings.seconds / 60
         count = round(expected) if not settings.varied else int(rng.integers(0, max(3, int(2.5 * expected)) + 1))
@@ -153,7 +153,7 @@ class Scenes:
         if kind == "music":
             return track + self._music(length, rng)
         track += self._row(kind, length, rng)
-        if self.settings.varied and rng.random() < 0.15:  # a second speaker, or music below
+        if self.settings.varied and rng.random() < 0.15:  # a second speaker, or background music
             other = self._row("speech", length, rng) if rng.random() < 0.5 else self._music(length, rng)
             track += other * 10 ** (rng.uniform(-20, 0) / 20)
         return track
@@ -183,19 +183,19 @@ class Scenes:
 
 
 def _level(waveform: np.ndarray) -> np.ndarray:
-    """At unit level where it is loud."""
+    """Scales a waveform to unit level, unless it is nearly silent."""
     return waveform / (np.sqrt(np.square(waveform).mean()) + 1e-4)
 
 
 def _gain(waveform: np.ndarray, background: np.ndarray, start: int, rng: np.random.Generator) -> float:
-    """What lifts `waveform` 0 to 20 dB above what it lies on, or above a third of the scene's level in its pauses."""
+    """Factor that raises `waveform` 0 to 20 dB above its background; in pauses, above a third of the scene's level."""
     below = background[start : start + len(waveform)]
     level = max(np.sqrt(np.square(below).mean()), 0.3 * np.sqrt(np.square(background).mean()), 1e-4)
     return level * 10 ** (rng.uniform(*SNR_DB) / 20) / (np.sqrt(np.square(waveform).mean()) + 1e-6)
 
 
 def _places(pasted: list, length: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Start and length of each piece, in their order, with at least a gap between two."""
+    """Start and length of each piece, in order, with at least `GAP_SECONDS` between two."""
     gap = round(GAP_SECONDS * SAMPLING_RATE)
     pieces = [len(waveform) for waveform, _, _ in pasted]
     free = length - sum(pieces) - gap * len(pieces)
@@ -213,12 +213,12 @@ def _fade(waveform: np.ndarray) -> np.ndarray:
 
 
 def _factor(most: float, rng: np.random.Generator) -> float:
-    """A factor around 1: as often faster as slower, at most by `1 + most`."""
+    """A random factor from 1 / (1 + most) to 1 + most, as often above 1 as below."""
     return float(np.exp(rng.uniform(-1, 1) * np.log1p(most)))
 
 
 def _stretch(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """`factor` times as fast, pitch and formants along with it: somebody else's voice."""
+    """Plays it `factor` times as fast, which also shifts pitch and formants, like another speaker's voice."""
     if factor == 1:
         return waveform
     places = np.arange(0, len(waveform) - 1, factor)

@@ -18,14 +18,14 @@ CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 EVALUATION = "evaluation.json"
 KEPT = ("config.json", "model.safetensors", "preprocessor_config.json")
 MAX_BYTES = 4 * 2**20
-FEWEST_HOURS = 0.2  # of a package and language that has a row of its own on the card
+FEWEST_HOURS = 0.2  # minimum for a package and language to have its own row on the card
 
 
 def ship(run: str | Path, name: str = DETECTOR) -> Path:
-    """Copies a run of `python -m avb.events train`, evaluated into its folder, into the package, and writes its card.
+    """Copies a run of `python -m avb.events train`, with its evaluation, into the package, and writes its card.
 
     Raises:
-        AvbError: the run is not evaluated, or the model is larger than 4 MiB.
+        AvbError: the run has not been evaluated, or the model is larger than 4 MiB.
     """
     run = Path(run)
     report = read_json(run / EVALUATION, f"python -m avb.events evaluate {run} --output {run / EVALUATION}")
@@ -40,7 +40,7 @@ def ship(run: str | Path, name: str = DETECTOR) -> Path:
     for path in folder.iterdir():
         if path.name in KEPT:
             path.chmod(0o644)
-        else:  # the project's own code reads it
+        else:  # not needed: the project's own code reads the model
             path.unlink()
     size = sum(path.stat().st_size for path in folder.iterdir())
     if size > MAX_BYTES:
@@ -52,7 +52,7 @@ def ship(run: str | Path, name: str = DETECTOR) -> Path:
 
 
 def card(name: str, report: dict, parameters: int, steps: int, continued: bool = False) -> str:
-    """The model card, in Markdown: every number is the report's."""
+    """The model card, in Markdown; every number comes from the report."""
     scenes, alarms = report["scenes"], report["false_alarms"]
     low, high = scenes["f1_interval"]
     shown = [

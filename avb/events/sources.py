@@ -24,13 +24,13 @@ class Source:
     """A row of the table.
 
     Attributes:
-        package: of Debian 12.
-        licence: of the recordings, as the package's copyright file says; several, where files differ.
+        package: its name in Debian 12.
+        licence: of the recordings, as stated in the package's copyright file; several if files differ.
         kind: speech, music or sound.
         side: train or test.
         languages: of speech.
         files: glob below the package's root; `{language}` stands for each of the languages.
-        holds: what there is to hear.
+        holds: what the recordings contain.
     """
 
     package: str
@@ -42,7 +42,7 @@ class Source:
     holds: str
 
     def recordings(self, folder: Path) -> Iterator[tuple[Path, str]]:
-        """Each file and its group, the language of speech or else the package."""
+        """Each file and its group: the language for speech, the package otherwise."""
         for language in self.languages or ("",):
             for path in sorted((folder / self.package).glob(self.files.format(language=language))):
                 yield path, language or self.package
@@ -67,10 +67,10 @@ def read_sources(path: Path = SOURCES) -> list[Source]:
 
 
 def fetch(folder: str | Path) -> Path:
-    """Downloads the packages by apt-get and unpacks each into a folder of its own; those that are there are kept.
+    """Downloads the packages with apt-get and unpacks each into its own folder; existing folders are kept.
 
     Raises:
-        AvbError: there is no apt-get here, or it fails.
+        AvbError: apt-get is not installed, or it fails.
     """
     folder = make_folder(folder)
     for package in dict.fromkeys(source.package for source in read_sources()):

@@ -26,7 +26,7 @@ from avb.inference.clips import Clip, Clips
 from avb.inference.scorer import Scorer
 from calibration_avb import weights_fingerprint
 
-END = "end_of"  # of a recording; no column is called so
+END = "end_of"  # of a recording; no column has this name
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class EventRows:
 
     @property
     def key(self) -> str:
-        """What rows depend on beside the recordings."""
+        """What the rows depend on besides the recordings."""
         detector = self.finder.detector
         threshold = detector.config.threshold if self.finder.threshold is None else self.finder.threshold
         return f"{self.finder.scorer.key} {weights_fingerprint(detector.named_parameters())} {threshold:g}"
@@ -75,13 +75,13 @@ class WindowRows:
 
 
 def score_recordings(journal: Path, key: str, clips: Clips, maker: EventRows | WindowRows, strict: bool):
-    """Makes the rows of the recordings that the journal does not hold yet.
+    """Makes the rows of the recordings that the journal does not contain yet.
 
     Args:
-        journal: file to start, or to go on with.
-        key: of models and recordings; a journal of another key is started again.
-        clips: the recordings, in their order.
-        maker: of rows.
+        journal: file to start or to resume.
+        key: identifies models and recordings; a journal with another key is started again.
+        clips: the recordings, in order.
+        maker: makes the rows.
         strict: raise at the first recording that cannot be read.
 
     Raises:
@@ -126,7 +126,7 @@ def _write_rows(file, clip: Clip, maker: EventRows | WindowRows) -> float:
 
 
 def resume(journal: Path, key: str) -> int:
-    """Starts the journal, or counts the recordings it holds; what follows the last whole one is cut off."""
+    """Starts the journal, or counts its recordings and cuts off what follows the last complete one."""
     head = json.dumps({"fingerprint": key}).encode() + b"\n"
     if journal.exists():
         with open(journal, "rb+") as file:
@@ -142,23 +142,23 @@ def resume(journal: Path, key: str) -> int:
 
 
 def read_rows(journal: Path) -> Iterator[dict[str, Any]]:
-    """The journal's lines after its head."""
+    """The journal's lines after the first, which contains its key."""
     with open(journal, encoding="utf-8") as file:
         next(file)
         yield from map(json.loads, file)
 
 
 def finish(journal: Path, output: Path, columns: list[str], events_format: str | None = None) -> int:
-    """Turns the finished journal into the table, a list of what could not be read, and annotations where asked for.
+    """Turns the finished journal into the table, a list of unreadable recordings, and annotations if requested.
 
     Args:
-        journal: to turn.
+        journal: the finished journal.
         output: the table.
-        columns: of it, after `id`.
-        events_format: one of `FORMATS`: a file per recording in the folder OUTPUT.FORMAT.
+        columns: columns of the table after `id`.
+        events_format: one of `FORMATS`; writes a file per recording in the folder OUTPUT.FORMAT.
 
     Returns:
-        How many recordings were skipped.
+        The number of recordings that were skipped.
     """
     write_table(output, (row for row in read_rows(journal) if END not in row), ["id", *columns])
     ends = [row for row in read_rows(journal) if END in row]
@@ -175,7 +175,7 @@ def finish(journal: Path, output: Path, columns: list[str], events_format: str |
 
 
 def write_annotations(journal: Path, output: Path, events_format: str) -> Path:
-    """A file per recording in the folder OUTPUT.FORMAT, named as the recording; returns the folder."""
+    """Writes a file per recording in the folder OUTPUT.FORMAT, named after the recording; returns the folder."""
     write, suffix = FORMATS[events_format]
     folder = make_folder(output.with_name(f"{output.name}.{events_format}"))
     taken: dict[str, int] = {}

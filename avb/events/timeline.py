@@ -19,16 +19,16 @@ from avb.models import DETECTOR
 from modeling_events_avb import BurstEventsModel
 from pipeline_avb import VocalBurstPipeline, read_audio
 
-MOST_COLUMNS = 1000  # of a picture, some pixels each in print; never fewer than half of them
+MOST_COLUMNS = 1000  # maximum per picture, a few pixels each in print; long recordings have at least half
 PEAK_SECONDS = 0.02  # of audio per value of the level
-LABELS = 8  # shown where none are given
+LABELS = 8  # shown if none are given
 
 
 class Track:
-    """Values over time in at most `most` columns; when they are full, neighbours become one, of the higher values.
+    """Values over time in at most `most` columns; when full, neighbours are merged into one with the higher values.
 
     Attributes:
-        stops: where each column ends, s; each begins where the one before it ends, the first at 0.
+        stops: end of each column, s; each begins at the end of the previous one, the first at 0.
         values: (labels,) of each column.
     """
 
@@ -36,7 +36,7 @@ class Track:
         self.most = most
         self.stops: list[float] = []
         self.values: list[np.ndarray] = []
-        self._share, self._in_last = 1, 0  # entries per column; in the last column by now
+        self._share, self._in_last = 1, 0  # entries per column; in the last column so far
 
     def add(self, stop: float, values: np.ndarray):
         """Takes (labels,) values that hold until `stop`, s."""
@@ -54,13 +54,13 @@ class Track:
 
     @property
     def edges(self) -> np.ndarray:
-        """(columns + 1,) of seconds."""
+        """Edges of the columns (columns + 1,), s."""
         return np.array([0.0, *self.stops])
 
 
 @dataclass(frozen=True)
 class Event:
-    """start and end in seconds, the detector's highest probability, the likeliest label."""
+    """start and end in seconds, the detector's mean probability, the most likely label."""
 
     start: float
     end: float
@@ -72,7 +72,7 @@ class Event:
 class Timeline:
     """Attributes:
     seconds: length of the recording.
-    labels: that are shown, highest first where they were not chosen.
+    labels: the labels shown; highest first if none were given.
     scores: of `labels`, (labels,) per column.
     level: highest amplitude, (1,) per column.
     events: in order.
@@ -101,28 +101,28 @@ def make_timeline(
     """Scores a recording's windows and finds its events; a path is read twice, block by block.
 
     Args:
-        recording: whatever `avb.find` takes.
+        recording: anything that `avb.find` takes.
         model: as `avb.find`.
         window_seconds: see `avb.events.windows.score_windows`.
-        hop_seconds: see there; None is half a window.
-        labels: to show; None is the `LABELS` that events have the highest scores of, or windows where there are none.
+        hop_seconds: see there; None: half a window.
+        labels: labels to show; None: the `LABELS` with the highest scores in events, or in windows if there are none.
         detector: as `avb.find`.
         threshold: as `avb.find`.
         device: as `avb.find`.
 
     Raises:
         AudioError: the recording cannot be read.
-        AvbError: an unknown label, or what `avb.find` and `score_windows` raise.
+        AvbError: a label is unknown, or `avb.find` or `score_windows` would raise it.
     """
     found = detector if isinstance(detector, BurstEventsModel) else load_detector(detector)
     finder = Finder(found, as_scorer(model, device), threshold)
     calibrated = finder.scorer.calibrated
-    assert calibrated is not None  # of as_scorer
+    assert calibrated is not None  # as_scorer sets it
     for label in labels or ():
         if label not in finder.labels:
             raise AvbError(f"no label {label!r}{did_you_mean(label, finder.labels, 'the labels')}")
     if not isinstance(recording, (str, os.PathLike)) or str(recording).lower().startswith(("http://", "https://")):
-        recording = (read_audio(recording, SAMPLING_RATE, float("inf")), SAMPLING_RATE)  # it is read once
+        recording = (read_audio(recording, SAMPLING_RATE, float("inf")), SAMPLING_RATE)  # decoded once
     level, scores = Track(), Track()
     hop = window_seconds / 2 if hop_seconds is None else hop_seconds
     windows = score_windows(finder.scorer, _tapped(read_blocks(recording), level), window_seconds, hop)
@@ -133,7 +133,7 @@ def make_timeline(
             scores.add((before[0] + middle) / 2, before[1])
         before, total, count = (middle, row), total + row, count + 1
     seconds = level.stops[-1]
-    assert before is not None  # of no samples there is an error
+    assert before is not None  # a recording without samples raises an error
     scores.add(seconds, before[1])
     mean, total, events = total / count, np.zeros(len(finder.labels)), []
     for detection, row in finder.events(read_blocks(recording)):
@@ -148,7 +148,7 @@ def make_timeline(
 
 
 def _tapped(blocks: Iterable[np.ndarray], level: Track) -> Iterator[np.ndarray]:
-    """The blocks as they are, while their peaks enter `level`."""
+    """Yields the blocks unchanged, and adds their peaks to `level`."""
     step, samples = round(PEAK_SECONDS * SAMPLING_RATE), 0
     for block in blocks:
         for start in range(0, len(block), step):

@@ -39,7 +39,7 @@ def train(args: TrainingArguments) -> Path:
     if args.start_from:
         model = load_detector(args.start_from)
     model.train()
-    # What is saved is the moving average of weights and batch statistics: a step's own weights still swing.
+    # The moving average of weights and batch statistics is saved, because the weights of single steps fluctuate.
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True)
     averaged = cast(BurstEventsModel, average.module)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
@@ -80,7 +80,7 @@ def train(args: TrainingArguments) -> Path:
 
 
 class _Batches(Dataset):
-    """Batch number n has the scenes from n * batch_size on, so that it is the same with any number of workers."""
+    """Batch n contains the scenes from n * batch_size on, so it is the same with any number of workers."""
 
     def __init__(self, pool: Pool, args: TrainingArguments):
         self.scenes = Scenes(pool, SceneSettings(args.scene_seconds, varied=True), args.seed)
@@ -101,7 +101,7 @@ def _batches(pool: Pool, args: TrainingArguments) -> DataLoader:
 
 
 def frame_labels(events: list[Event], samples: int) -> torch.Tensor:
-    """(frames,): 1 where a frame's middle lies in an event; as many as the model gives for so many samples."""
+    """(frames,): 1 where a frame's middle lies in an event; as many as the model outputs for this many samples."""
     frames = samples // FRAME_SAMPLES + 1
     labels = torch.zeros(frames)
     for event in events:

@@ -16,16 +16,16 @@ WINDOW_SECONDS, HOP_SECONDS = 2.0, 1.0
 def score_windows(
     scorer: Scorer, blocks: Iterable[np.ndarray], window_seconds: float, hop_seconds: float | None
 ) -> Iterator[tuple[float, float, np.ndarray]]:
-    """Start and end in seconds and scores (labels,) of each window; the last, a whole one, ends with the recording.
+    """Start and end in seconds and scores (labels,) of each window; the last, of full length, ends with the recording.
 
     Args:
-        scorer: of windows.
+        scorer: scores the windows.
         blocks: the recording, float32 samples (samples,) at 16 kHz.
         window_seconds: length of a window.
-        hop_seconds: from one window's start to the next one's; None is `window_seconds`.
+        hop_seconds: time from the start of one window to the next; None: `window_seconds`.
 
     Raises:
-        AvbError: an illegal length or hop.
+        AvbError: the length or the hop is invalid.
     """
     window = round(window_seconds * SAMPLING_RATE)
     hop = window if hop_seconds is None else round(hop_seconds * SAMPLING_RATE)
@@ -36,7 +36,7 @@ def score_windows(
         )
     waiting: list[tuple[int, np.ndarray]] = []  # start and audio of windows that are not scored yet
     buffer, begin = np.zeros(0, np.float32), 0
-    start, end = 0, 0  # of the next window; of what was read
+    start, end = 0, 0  # start of the next window; end of what was read
 
     def scored() -> Iterator[tuple[float, float, np.ndarray]]:
         if waiting:

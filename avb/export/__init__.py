@@ -5,7 +5,7 @@
 
 
 def __getattr__(name: str):
-    """`export_model` and `export_hub`, loaded when they are asked for: the command's help needs no torch."""
+    """Loads `export_model` and `export_hub` on demand, because the command's help needs no torch."""
     if name == "export_model":
         from avb.export.exporting import export_model
 

@@ -28,7 +28,7 @@ class Difference:
 
     @property
     def largest(self) -> float:
-        return float(np.max([self.alone, self.padded]))  # NaN where either is
+        return float(np.max([self.alone, self.padded]))  # NaN if either is
 
     @property
     def worse(self) -> str:
@@ -47,8 +47,8 @@ def compare(model, exported: ExportedModel, feature_extractor, bursts: dict[str,
 
     Args:
         model: in evaluation mode, on the CPU.
-        exported: what was made of it.
-        feature_extractor: theirs.
+        exported: its export.
+        feature_extractor: of both.
         bursts: prepared waveforms (samples,) at the feature extractor's rate, by name.
     """
     waveforms = list(bursts.values())
@@ -59,7 +59,7 @@ def compare(model, exported: ExportedModel, feature_extractor, bursts: dict[str,
 def differences(
     expected: np.ndarray, found: np.ndarray, sampling_rate: int, bursts: dict[str, np.ndarray]
 ) -> list[Difference]:
-    """Those of two models' `score_alone_and_padded`, clip by clip."""
+    """The differences between the `score_alone_and_padded` of two models, clip by clip."""
     alone, padded = np.abs(expected - found).max(-1).tolist()  # (clips,) each
     return [
         Difference(name, round(len(waveform) / sampling_rate, 4), *pair)
@@ -69,7 +69,7 @@ def differences(
 
 @torch.inference_mode()
 def score_alone_and_padded(model, feature_extractor, waveforms: list[np.ndarray]) -> np.ndarray:
-    """Scores (2, clips, labels): of each clip by itself, and in a batch of `BATCH`."""
+    """Scores (2, clips, labels): of each clip alone, and in a batch of `BATCH`."""
     collate = BurstCollator(feature_extractor)
 
     def score(size: int) -> np.ndarray:
@@ -99,7 +99,7 @@ def made_up_bursts(sampling_rate: int = 16_000, peak: float = 0.7) -> dict[str, 
 
 
 def print_table(differences: list[Difference]):
-    """One line a clip, and the largest."""
+    """Prints one line per clip, and the largest difference."""
     width = max(len(difference.clip) for difference in differences)
     print(f"{'clip':<{width}}  seconds    alone   padded")
     for difference in differences:

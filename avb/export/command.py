@@ -19,12 +19,12 @@ from avb.errors import AvbError
 from avb.inference.clips import find_paths
 from avb.inference.precisions import PRECISIONS, TOLERANCES
 
-MAX_CLIPS = 64  # that are compared, evenly taken from those given
+MAX_CLIPS = 64  # used for the comparison, evenly spaced among those given
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    # Here: --help needs no torch.
+    # Imported here, because --help needs no torch.
     from transformers.utils import logging
 
     from avb.export.check import print_table
@@ -82,7 +82,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def find_clips(paths: list[str]) -> list[str]:
-    """Audio files among files, folders and globs, at most `MAX_CLIPS`, evenly taken.
+    """Audio files among files, folders and globs, at most `MAX_CLIPS`, evenly spaced.
 
     Raises:
         AvbError: there is no audio among them.

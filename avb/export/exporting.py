@@ -42,15 +42,15 @@ def export_model(
     clips: Sequence[str | os.PathLike] = (),
     overwrite: bool = False,
 ) -> list[Difference]:
-    """Writes the folder `out`, which `avb.load` takes, and returns what it was compared on.
+    """Writes the folder `out`, which `avb.load` takes, and returns the differences on each clip.
 
     Args:
         name: a folder written by train_avb.py, or a model on the Hub.
-        out: the folder to write; it appears once it is complete and compared.
+        out: the folder to write; it appears only when complete and checked.
         backend: `onnx` (ONNX Runtime) or `openvino`.
         precision: `fp32`, `fp16` (weights only), `int8` (onnx) or `bf16` (openvino).
-        tolerance: largest absolute difference of a score; None is that of `TOLERANCES`.
-        clips: audio files to compare on, beside made-up bursts.
+        tolerance: largest absolute difference of a score; None: that of `TOLERANCES`.
+        clips: audio files to compare on, besides synthetic bursts.
         overwrite: replace `out` if it is an export.
 
     Raises:
@@ -60,7 +60,7 @@ def export_model(
     out = Path(out)
     check_precision(backend, precision)
     engine = import_package(ENGINES[backend], backend)
-    import_package("onnx", "onnx")  # what is traced is written and quantised by it
+    import_package("onnx", "onnx")  # it writes and quantises what is traced
     check_hardware(engine, precision)
     check_out(out, overwrite)
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
@@ -74,7 +74,7 @@ def export_model(
         folder.mkdir()
         write_graph(model, folder / MODEL_FILE, precision)
         config = deepcopy(model.config)
-        # What loads safetensors by the code of a Hub folder would find none here.
+        # They would load safetensors with the code of a Hub folder; there are none here.
         config.auto_map, config.custom_pipelines = {}, {}
         config.export = {"backend": backend, "precision": precision, "sha256": sha256(folder / MODEL_FILE)}
         config.export["weights"] = model.trained_weights
@@ -90,7 +90,7 @@ def export_model(
 
 
 def refuse_difference(name, differences: list[Difference], backend: str, precision: str, tolerance: float):
-    """Raises an AvbError where the largest difference is above the tolerance, or is not a number."""
+    """Raises an AvbError if the largest difference exceeds the tolerance or is not a number."""
     worst = max(differences, key=lambda difference: difference.sort_key)
     if not worst.largest <= tolerance:
         raise AvbError(
@@ -101,7 +101,7 @@ def refuse_difference(name, differences: list[Difference], backend: str, precisi
 
 
 def report(differences: list[Difference], backend: str, precision: str, tolerance: float) -> dict:
-    """What `export.json` holds."""
+    """The content of `export.json`."""
     packages = ("avb", "torch", "transformers", ENGINES[backend])
     return {
         "backend": backend,
@@ -115,32 +115,32 @@ def report(differences: list[Difference], backend: str, precision: str, toleranc
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return sha_fileobj(file).hex()
 
 
 def copy_calibration(name: str | os.PathLike, weights: str, folder: Path):
-    """The calibration of the model beside its export, whose scores are the same."""
+    """Copies the model's calibration to its export, whose scores are the same."""
     calibration = find_calibration(str(name), weights)
     if calibration:
         write_text(folder / CALIBRATION_FILE, calibration.to_json())
 
 
 def read_clips(paths: Sequence[str | os.PathLike], feature_extractor) -> dict:
-    """Waveforms (samples,) by their file, prepared as the feature extractor says. Raises an AudioError."""
+    """Waveforms (samples,) by file, prepared as the feature extractor specifies. Raises an AudioError."""
     preparation = AudioPreparation.of(feature_extractor)
     return {str(path): preparation.load(path) for path in paths}
 
 
 def check_hardware(engine, precision: str):
-    """Raises an AvbError where the comparison would say nothing about the precision asked for."""
+    """Raises an AvbError if the comparison would say nothing about the requested precision."""
     if precision == "bf16" and "BF16" not in engine.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise AvbError("--precision bf16: this CPU has no bf16, so what it costs cannot be measured here; give fp32")
 
 
 def check_out(out: Path, overwrite: bool):
-    """Raises an AvbError where `out` exists, unless it is an export that may be replaced."""
+    """Raises an AvbError if `out` exists, unless it is an export that may be replaced."""
     if not os.path.lexists(out):
         return
     if not (out / REPORT_FILE).is_file():
@@ -150,8 +150,8 @@ def check_out(out: Path, overwrite: bool):
 
 
 def move_folder(folder: Path, out: Path):
-    """Moves a whole folder to `out`, in the place of an export that may be there."""
-    old = folder.with_name("replaced")  # goes with the temporary folder around it
+    """Moves a complete folder to `out`, and replaces an export that may be there."""
+    old = folder.with_name("replaced")  # deleted with the temporary folder around it
     if out.exists():
         os.replace(out, old)
     os.replace(folder, out)

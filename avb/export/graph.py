@@ -20,7 +20,7 @@ from encoder_avb import WaveformEncoder
 from front_end_avb import VocalBurstFeatureEncoder, floor_divide, length_mask
 from modeling_avb import VocalBurstModel
 
-MASKED = -1e9  # added to attention scores of padding: its exponential is 0, and bf16 can hold it
+MASKED = -1e9  # added to attention scores of padding: its exponential is 0, and bf16 can represent it
 
 
 class InferenceGraph(nn.Module):
@@ -31,7 +31,7 @@ class InferenceGraph(nn.Module):
         self.model = model
         self.config = model.config
         front_ends = [module for module in model.base_model.children() if isinstance(module, VocalBurstFeatureEncoder)]
-        # None where a kind reads a spectrum, whose own steps are traced.
+        # Empty if the encoder reads a spectrum, whose own steps are traced.
         self.convs = nn.ModuleList(ChannelsLastConv(layer.conv) for end in front_ends for layer in end.conv_layers)
         self.layer_inputs: list[torch.Tensor] = []
         if model.layer_weights is not None:
@@ -42,7 +42,7 @@ class InferenceGraph(nn.Module):
         """(batch, samples) waveforms and their mask, 1 for audio → logits (batch, num_labels)."""
         encoder, field = self.model.base_model, self.config.receptive_field
         input_values = input_values.masked_fill(attention_mask == 0, 0.0)
-        # At least one frame: silence follows a clip that is shorter. The end of the slice is a tensor, so that the
+        # At least one frame: shorter clips are padded with silence. The end of the slice is a tensor, so that the
         # trace keeps the comparison.
         size = torch._shape_as_tensor(input_values)[1].clamp(min=field)
         input_values = F.pad(input_values, (0, field - 1))[:, :size]
@@ -69,7 +69,7 @@ class InferenceGraph(nn.Module):
         return self.pool(frames, mask, scores)
 
     def extract_features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) and the valid ones of each clip → (batch, frames, channels)."""
+        """(batch, samples) and the number of valid samples per clip → (batch, frames, channels)."""
         if not len(self.convs):
             return self.model.base_model.extract_features(waveforms, lengths)
         hidden_states = waveforms[..., None]
@@ -109,7 +109,7 @@ class InferenceGraph(nn.Module):
 class ChannelsLastConv(nn.Module):
     """A convolution over (batch, frames, channels), equal to `nn.Conv1d` without padding up to the order of its sums.
 
-    The taps of one stride are consecutive in memory, so that they are one product of a view: a kernel of 3 with stride
+    The taps of one stride are consecutive in memory, so one product of a view computes them: a kernel of 3 with stride
     2 is a product of frame pairs, plus one of every other frame.
     """
 
@@ -120,14 +120,14 @@ class ChannelsLastConv(nn.Module):
         whole = self.kernel // self.stride * self.stride
         self.starts = [*range(0, whole, self.stride), *range(whole, self.kernel)]
         self.widths = [self.stride] * (whole // self.stride) + [1] * (self.kernel - whole)
-        # From the one channel of the waveform: a single product over all taps, which are few.
+        # The waveform has one channel: a single product over all taps, which are few.
         self.is_joint = conv.in_channels == 1
         groups = [taps] if self.is_joint else taps.split(self.widths)
         self.weights = nn.ParameterList(group.flatten(0, 1).contiguous() for group in groups)  # (taps * in, out)
         self.bias = conv.bias
 
     def count_frames(self, samples):
-        """Frames made of so many; for a number or a tensor."""
+        """Number of frames from this many samples, for a number or a tensor."""
         return floor_divide(samples - self.kernel, self.stride) + 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of the layout: its largest difference of a score, and whether it was left out for it."""
+    """One file of the layout: its largest difference of a score, and whether it was left out because of it."""
 
     name: str
     precision: str
@@ -62,14 +62,14 @@ def export_hub(
     clips: Sequence[str | os.PathLike] = (),
     overwrite: bool = False,
 ) -> list[HubFile]:
-    """Writes `out/onnx/`, and, where `out` is not the model's own folder, the settings beside it.
+    """Writes `out/onnx/` and, unless `out` is the model's own folder, the settings next to it.
 
     Args:
         name: a folder written by train_avb.py, a shipped model, or a model on the Hub.
         out: a new folder, or the model's own.
-        tolerance: largest absolute difference of a score, of all files; None is that of `TOLERANCES`.
-        clips: audio files to compare on, beside made-up bursts.
-        overwrite: replace an `onnx/` that is there.
+        tolerance: largest absolute difference of a score, for all files; None: those of `TOLERANCES`.
+        clips: audio files to compare on, besides synthetic bursts.
+        overwrite: replace an existing `onnx/`.
 
     Raises:
         AvbError: the model cannot be exported, `out` is something else or cannot be written, a package is not
@@ -131,7 +131,7 @@ def _measure(path: Path, precision: str, found: list[Difference], limit: float) 
 
 
 def check_out(out: Path, is_own: bool, overwrite: bool):
-    """Raises an AvbError where `out` is neither new nor the model's own folder, or has an export already."""
+    """Raises an AvbError if `out` is neither new nor the model's own folder, or already has an export."""
     has_export = (out / HUB_FOLDER / REPORT_FILE).is_file()
     if os.path.lexists(out / HUB_FOLDER) and not has_export:
         raise AvbError(f"{out / HUB_FOLDER} exists, and is not an export: move it away")

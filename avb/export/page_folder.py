@@ -32,8 +32,8 @@ PAGE = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "web"
 NOT_SERVED = ("package.json", "package-lock.json", ".npmrc", "space.md")
 MODELS_FILE = "models.json"
 EVENTS_FILE = "events.onnx"  # and events.json, which web/models.js reads too
-REJECTION = {"rates": RATES, "false_alarms_per_hour": RATES[-1]}  # "probably not a burst" wants few bursts refused
-# By WebAssembly, and by WebGPU; a visitor loads one pair of them.
+REJECTION = {"rates": RATES, "false_alarms_per_hour": RATES[-1]}  # few bursts may be "probably not a burst"
+# For WebAssembly and for WebGPU; a visitor loads one of the two pairs.
 RUNTIME_FILES = (
     "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
     "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
@@ -45,7 +45,7 @@ HEADERS = {"cross-origin-opener-policy": "same-origin", "cross-origin-embedder-p
 
 @dataclass(frozen=True)
 class PageModel:
-    """A model of the page: what it is called there, its folder below the page's, its files, and its name on the Hub."""
+    """A model on the page: its name there, its folder relative to the page's, its files, and its name on the Hub."""
 
     name: str
     folder: str
@@ -54,7 +54,7 @@ class PageModel:
     link: str | None = None
 
     def entry(self) -> dict:
-        """As models.json has it."""
+        """Its entry in models.json."""
         kept = ("precision", "bytes", "max_difference")
         files = [{key: getattr(file, key) for key in kept} for file in self.files if not file.is_left_out]
         facts = {"name": self.name, "folder": self.folder, "link": self.link}
@@ -79,16 +79,16 @@ def build_page(
     """Writes the page's folder, with a README.md that makes it a static Space.
 
     Args:
-        out: the folder; it appears once it is whole.
-        models: folders, shipped models or names on the Hub. Of a folder that has an export of its own weights, that.
-        ort_dir: where the runtime's files are; None has npm fetch them.
-        detector: of events; None is a page without them.
-        links: by model as given, its name on the Hub.
-        title: of the Space.
+        out: the folder to write; it appears only when complete.
+        models: folders, shipped models or names on the Hub. A folder's own export is used if it has one.
+        ort_dir: folder of the runtime's files; None: npm downloads them.
+        detector: detector of events; None: a page without events.
+        links: names on the Hub, by model as given in `models`.
+        title: title of the Space.
         overwrite: replace `out` if it is such a page.
 
     Raises:
-        AvbError: `out` exists, a model cannot be exported, two have one name, or the runtime's files are not there.
+        AvbError: `out` exists, a model cannot be exported, two have the same name, or the runtime's files are missing.
     """
     out = Path(out)
     if os.path.lexists(out) and not (overwrite and (out / MODELS_FILE).is_file()):
@@ -129,7 +129,7 @@ def _add_model(page: Path, source: str | os.PathLike, link: str | None) -> PageM
 
 
 def _add_detector(page: Path, source: str | os.PathLike) -> dict:
-    """Exports a detector into the page's folder; its entry of models.json."""
+    """Exports a detector into the page's folder; returns its entry in models.json."""
     name = Path(source).name
     path = export_detector(load_detector(source), page / "detectors" / name / EVENTS_FILE)
     store_exact_halves(path)
@@ -170,12 +170,12 @@ def _install(folder: str):
 
 
 def runtime_version() -> str:
-    """Of the ONNX Runtime Web that is pinned."""
+    """The pinned version of ONNX Runtime Web."""
     return json.loads((PAGE / "package.json").read_text(encoding="utf-8"))["dependencies"]["onnxruntime-web"]
 
 
 def space_card(models: Sequence[PageModel], title: str) -> str:
-    """README.md of a static Space: its settings, among them the headers that threads need, and what it is."""
+    """README.md of a static Space: its settings, including the headers that threads need, and its description."""
     jinja2 = import_package("jinja2", "train")
     settings = {
         "title": title,

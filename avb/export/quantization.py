@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-# The waveform itself, and what makes predictions of frames: next to no work, and most to lose.
+# What reads the waveform or predicts from frames: little work, but the most precision to lose.
 KEPT_IN_FP32 = ("/convs.0/", "/head/", "/attention/")
 _ZERO_POINT = 128  # of inputs, which are stored as uint8: the kernel for signed ones is slower
 
 
 def quantize_products(source: Path, target: Path) -> int:
-    """Writes the graph with every product by constant weights in int8, but `KEPT_IN_FP32`; returns how many these are.
+    """Writes the graph with products by constant weights in int8, except `KEPT_IN_FP32`; returns their number.
 
     An input row x becomes round(x / s) with s = max|x| / 127, and a weight column likewise; sums are int32.
 
@@ -33,7 +33,7 @@ def quantize_products(source: Path, target: Path) -> int:
         "int8_one": np.float32(1),
         "int8_zero_point": np.uint8(_ZERO_POINT),
         "int8_top": np.float32(127),
-        "int8_least": np.float32(1e-30),  # a row of zeros has a scale, too
+        "int8_least": np.float32(1e-30),  # so that a row of zeros has a scale, too
         "int8_columns": np.array([1], np.int64),
         "int8_first": np.array([0], np.int64),
         "int8_last": np.array([-1], np.int64),

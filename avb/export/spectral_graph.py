@@ -45,7 +45,7 @@ class ConvolvedSpectrum(nn.Module):
     def __init__(self, window: torch.Tensor, fft: int, hop: int):
         super().__init__()
         self.fft, self.hop, self.bins = fft, hop, fft // 2 + 1
-        places = torch.arange(self.bins)[:, None] * torch.arange(fft) % fft  # of one period, so that each is exact
+        places = torch.arange(self.bins)[:, None] * torch.arange(fft) % fft  # within one period, so that each is exact
         angle = 2 * torch.pi * places.double() / fft
         missing = fft - len(window)
         window = F.pad(window.double(), (missing // 2, missing - missing // 2))

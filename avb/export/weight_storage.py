@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-SMALLEST = 1024  # values of a weight that is worth it
-KEPT_IN_FP32 = ("/spectrum/", "/convs.0/", "/head/", "/attention/")  # nodes: what hears the waveform, what predicts
+SMALLEST = 1024  # minimum number of values for a weight to be converted
+KEPT_IN_FP32 = ("/spectrum/", "/convs.0/", "/head/", "/attention/")  # nodes that read the waveform or predict
 
 
 def store_half(source: Path, target: Path) -> int:
-    """Writes an ONNX graph with its large weights in fp16; returns how many these are."""
+    """Writes an ONNX graph with its large weights in fp16; returns their number."""
 
     def narrow(name: str, weight: np.ndarray):
         from onnx import TensorProto
@@ -29,7 +29,7 @@ def store_half(source: Path, target: Path) -> int:
 
 
 def store_exact_halves(path: Path) -> int:
-    """Stores those large weights of an ONNX graph in fp16 that fp16 has exactly; returns how many these are.
+    """Converts the large weights of an ONNX graph that fp16 represents exactly to fp16; returns their number.
 
     A model that was saved in fp16 gives the same numbers at about half the size.
     """
@@ -46,7 +46,7 @@ def store_exact_halves(path: Path) -> int:
 
 
 def store_int8(source: Path, target: Path) -> int:
-    """Writes an ONNX graph with the weights of its convolutions in int8; returns how many these are."""
+    """Writes an ONNX graph with the weights of its convolutions in int8; returns their number."""
 
     def narrow(name: str, weight: np.ndarray):
         from onnx.helper import make_node
@@ -61,13 +61,13 @@ def store_int8(source: Path, target: Path) -> int:
 
 
 def _replace_weights(source: Path, target: Path, operators: Iterable[str], narrow: Callable) -> int:
-    """Puts what `narrow` makes of large weights of these operators in their place: initializers and nodes, or None."""
+    """Replaces large weights of these operators by what `narrow` returns: initializers and nodes, or None."""
     import onnx
     from onnx import numpy_helper
 
     model = onnx.load(source)
     graph = model.graph
-    # A weight is any input but the first, which is what it is applied to.
+    # Weights are all inputs except the first, which is the data.
     weights = {
         name for node in graph.node if node.op_type in operators and not node.name.startswith(KEPT_IN_FP32)
         for name in node.input[1:]

@@ -27,7 +27,7 @@ from avb.events.pipeline import RecordingPipeline, Resampler
 from avb.models import DETECTOR
 from avb.serving.limits import Limits
 
-POLICY, TOO_BIG, TRY_LATER = 1008, 1009, 1013  # codes with which a WebSocket is closed (RFC 6455, IANA)
+POLICY, TOO_BIG, TRY_LATER = 1008, 1009, 1013  # WebSocket close codes (RFC 6455, IANA)
 LEGAL_RATES = (8_000, 96_000)  # Hz, of a stream
 HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -47,7 +47,7 @@ def make_app(
         detector: see `avb.find`.
         threshold: see `avb.find`.
         limits: see `Limits`.
-        origins: of other pages that may ask, such as `https://example.org`.
+        origins: origins of other pages that may send requests, such as `https://example.org`.
     """
     limits = limits or Limits()
     finder = Finder(load_detector(detector), as_scorer(pipe), threshold)
@@ -69,7 +69,7 @@ def make_app(
         return await call_next(request)
 
     async def work(task: Callable[[], Any]) -> Any:
-        """In the one thread that runs models."""
+        """Runs a task in the only thread that runs models."""
         if state["waiting"] >= limits.max_waiting:
             raise HTTPException(503, "busy; ask again in a few seconds", {"Retry-After": "5"})
         state["waiting"] += 1
@@ -140,7 +140,7 @@ def make_app(
 
 
 class Live:
-    """The events of one stream; its state is bounded."""
+    """The events of one stream, in bounded memory."""
 
     def __init__(self, finder: Finder, pipe: RecordingPipeline, sampling_rate: int):
         self.finder, self.pipe = finder, pipe
@@ -160,7 +160,7 @@ class Live:
 
 
 async def serve_stream(socket: WebSocket, live: Live, limits: Limits, work: Callable):
-    """Messages in, events out, until the client or a limit ends it."""
+    """Receives messages and sends events until the client or a limit ends the stream."""
     most = limits.max_stream_seconds * live.resampler.rate * 2  # bytes
     received = 0
     while True:
@@ -193,8 +193,8 @@ async def serve_stream(socket: WebSocket, live: Live, limits: Limits, work: Call
 
 
 def is_allowed(origin: str | None, origins: tuple[str, ...]) -> bool:
-    """Whether a request may be answered: from no browser's page, from one on this machine, or from one that is named.
+    """Whether a request may be answered: it is from no browser, from a page of this machine, or from one of `origins`.
 
-    Its Host is not asked: whoever owns a name can have it lead here.
+    Its Host is not checked, because anyone who owns a domain name can point it to this machine.
     """
     return origin is None or origin in origins or urlsplit(origin).hostname in HERE

@@ -67,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def build(args: argparse.Namespace):
-    """The application that the arguments ask for."""
+    """The application specified by the arguments."""
     from avb.events.pipeline import load
     from avb.serving.app import make_app
 

@@ -60,7 +60,7 @@ def listen(url: str, chunks: Iterator[bytes]) -> Iterator[dict]:
         from websockets.sync.client import connect
     except ImportError as error:
         raise AvbError('websockets is missing: pip install "avb[serve]"') from error
-    with connect(url, ping_interval=None) as socket:  # a file is sent faster than it is heard: pings would wait
+    with connect(url, ping_interval=None) as socket:  # files are sent faster than processed: pings would wait
         failures: list[Exception] = []
 
         def send():
