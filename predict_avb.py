@@ -116,7 +116,9 @@ def make_parser() -> argparse.ArgumentParser:
     recordings = parser.add_argument_group("recordings of any length: one row per event or window, or a picture")
     recordings.add_argument("--events", action="store_true", help="find the bursts: columns start, end, detection")
     recordings.add_argument("--detector", metavar="NAME", help=f"detector for --events (default: {DETECTOR})")
-    recordings.add_argument("--threshold", type=float, help="for --events: a probability (default: the detector's own)")
+    recordings.add_argument(
+        "--threshold", type=float, help="for --events: least mean probability of an event (default: the detector's own)"
+    )
     recordings.add_argument(
         "--events_format",
         choices=("rttm", "audacity", "textgrid", "json"),

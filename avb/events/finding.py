@@ -90,7 +90,7 @@ def find(
         recording: a path, bytes, (array, rate), or whatever else a pipeline takes.
         model: emotion model: anything that `avb.load` takes, or what it returned.
         detector: one that comes with the project, a folder, a name on the Hub, or a loaded one.
-        threshold: probability at which an event begins; None: the detector's own.
+        threshold: least mean probability of an event; None: the detector's own.
         device: of the emotion model.
 
     Returns:
