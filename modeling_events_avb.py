@@ -35,14 +35,18 @@ STRIDES = ((2, 2), (2, 2), (2, 1))  # of the stem's convolutions, over bands and
 FRAME_SAMPLES = 4 * HOP  # from one frame of the output to the next, 40 ms
 
 
+def reach(dilation: int) -> tuple[int, int]:
+    """How many frames before and after one a block depends on; a negative dilation looks back only."""
+    return (-2 * dilation, 0) if dilation < 0 else (dilation, dilation)
+
+
 class DilatedBlock(nn.Module):
     """A dilated convolution over three frames, with a skip connection."""
 
     def __init__(self, channels: int, dilation: int, dropout: float):
         super().__init__()
-        width = abs(dilation)
-        self.padding = (2 * width, 0) if dilation < 0 else (width, width)
-        self.convolution = nn.Conv1d(channels, channels, 3, dilation=width, bias=False)
+        self.padding = reach(dilation)
+        self.convolution = nn.Conv1d(channels, channels, 3, dilation=abs(dilation), bias=False)
         self.norm = nn.BatchNorm1d(channels)
         self.dropout = nn.Dropout(dropout)
 
@@ -89,12 +93,12 @@ class BurstEventsModel(PreTrainedModel):
     @property
     def left_frames(self) -> int:
         """Number of frames before a frame in the receptive field of the blocks."""
-        return sum(2 * -d if d < 0 else d for d in self.config.dilations)
+        return sum(reach(dilation)[0] for dilation in self.config.dilations)
 
     @property
     def right_frames(self) -> int:
         """Number of frames after a frame in the receptive field of the blocks."""
-        return sum(max(d, 0) for d in self.config.dilations)
+        return sum(reach(dilation)[1] for dilation in self.config.dilations)
 
     @property
     def left_samples(self) -> int:

@@ -74,11 +74,16 @@ def load_detector(name: str | os.PathLike = DETECTOR) -> BurstEventsModel:
     return model.eval()
 
 
+def low_threshold(threshold: float) -> float:
+    """The probability from which on a frame belongs to an event, for events whose mean reaches `threshold`."""
+    return min(LOW, threshold)
+
+
 def decoding_rule(model: BurstEventsModel) -> dict[str, float]:
     """The parameters that turn a detector's logits into events; exports contain them for readers in other languages."""
     return {
         "threshold": model.config.threshold,
-        "low": min(LOW, model.config.threshold),
+        "low": low_threshold(model.config.threshold),
         "merge_seconds": MERGE_SECONDS,
         "shortest_seconds": SHORTEST_SECONDS,
         "longest_seconds": LONGEST_SECONDS,
@@ -156,15 +161,14 @@ class Segmenter:
     def __init__(self, threshold: float, frame: int = 0):
         if not 0 < threshold < 1:
             raise AvbError(f"threshold={threshold!r} is invalid: it must be a probability between 0 and 1")
-        self.threshold, self.frame = threshold, frame
+        self.threshold, self.low, self.frame = threshold, low_threshold(threshold), frame
         self.first: int | None = None  # of the event in progress
         self._last, self._sum, self._pause = 0, 0.0, 0.0  # sums of probabilities: up to the last frame, and after it
 
     def push(self, probabilities: np.ndarray) -> Iterator[Detection]:
         """Takes probabilities (frames,); yields the events that have ended."""
-        low = min(LOW, self.threshold)
         for probability in probabilities:
-            if probability >= low:
+            if probability >= self.low:
                 if self.first is None:
                     self.first, self._sum, self._pause = self.frame, 0.0, 0.0
                 self._last, self._sum, self._pause = self.frame, self._sum + self._pause + float(probability), 0.0

@@ -158,10 +158,14 @@ class Scenes:
             track += other * 10 ** (rng.uniform(-20, 0) / 20)
         return track
 
+    def _tempo(self, rng: np.random.Generator) -> float:
+        """How many times as fast a background is played."""
+        return _factor(SPEECH_STRETCH, rng) if self.settings.varied else 1.0
+
     def _music(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """float32 of shape (length,), of about unit level."""
         number, _ = self._number("music", rng)
-        factor = _factor(SPEECH_STRETCH, rng) if self.settings.varied else 1.0
+        factor = self._tempo(rng)
         needed = length if factor == 1 else int(length * factor) + 2
         start = int(rng.integers(0, max(1, self.pool.length(number) - length)))
         return np.resize(_level(_stretch(self.pool.audio(number, start, needed), factor)), length)
@@ -170,7 +174,7 @@ class Scenes:
         """Pieces of speech or sounds, one after the other; float32 of shape (length,), of about unit level."""
         track = np.zeros(length, np.float32)
         group = None if rng.random() < 0.2 else self._group(kind, rng)
-        factor = _factor(SPEECH_STRETCH, rng) if self.settings.varied else 1.0
+        factor = self._tempo(rng)
         position = -int(rng.uniform(0, 2) * SAMPLING_RATE)
         while position < length:
             waveform, _, _ = self._piece(kind, rng, group)
