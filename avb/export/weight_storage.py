@@ -17,15 +17,7 @@ KEPT_IN_FP32 = ("/spectrum/", "/convs.0/", "/head/", "/attention/")  # nodes tha
 def store_half(source: Path, target: Path) -> int:
     """Writes an ONNX graph with its large weights in fp16; returns their number."""
 
-    def narrow(name: str, weight: np.ndarray):
-        from onnx import TensorProto
-        from onnx.helper import make_node
-
-        return {f"{name}_half": weight.astype(np.float16)}, [
-            make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT)
-        ]
-
-    return _replace_weights(source, target, ("Conv", "MatMul", "Gemm", "LSTM"), narrow)
+    return _replace_weights(source, target, ("Conv", "MatMul", "Gemm", "LSTM"), _halve)
 
 
 def store_exact_halves(path: Path) -> int:
@@ -33,16 +25,20 @@ def store_exact_halves(path: Path) -> int:
 
     A model that was saved in fp16 gives the same numbers at about half the size.
     """
+
+    def narrow(name: str, weight: np.ndarray):
+        is_exact = np.array_equal(weight.astype(np.float16).astype(np.float32), weight)
+        return _halve(name, weight) if is_exact else None
+
+    return _replace_weights(path, path, ("Conv", "MatMul"), narrow)
+
+
+def _halve(name: str, weight: np.ndarray):
     from onnx import TensorProto
     from onnx.helper import make_node
 
-    def narrow(name: str, weight: np.ndarray):
-        half = weight.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), weight):
-            return None
-        return {f"{name}_half": half}, [make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT)]
-
-    return _replace_weights(path, path, ("Conv", "MatMul"), narrow)
+    half = f"{name}_half"
+    return {half: weight.astype(np.float16)}, [make_node("Cast", [half], [name], to=TensorProto.FLOAT)]
 
 
 def store_int8(source: Path, target: Path) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from audio_avb import SAMPLING_RATE
 from avb.training import augmentation
-from avb.training.draws import EQUALIZER_POINTS, MIXUP, NOISE_SAMPLES, Drawn
+from avb.training.draws import DRAWS, EQUALIZER_POINTS, MIXUP, NOISE_SAMPLES, Drawn
 
 OVERSAMPLING = 3  # of `resample`
 GUARD = 256  # samples of silence after a clip for the filter's ringing
@@ -81,7 +81,7 @@ def pack(drawn: Sequence[Drawn], first: int, padded: int) -> DrawnBatch:
         padded: number of samples that the batch is finally padded to.
     """
     rows = {name: [row for row, one in enumerate(drawn) if name in one.changes] for name in BATCHED}
-    names = tuple(name for name in augmentation.CHANGES if rows.get(name))
+    names = tuple(name for name in DRAWS if rows.get(name))
     integers = [[first + one.clip for one in drawn], [one.samples for one in drawn]]
     floats: list[list[float]] = []
     for name in names:
