@@ -10,16 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import Wav2Vec2BaseModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
 try:  # as remote code from the Hub, or as a module of the installed project
-    from .front_end_avb import VocalBurstFeatureEncoder, length_mask
+    from .front_end_avb import VocalBurstFeatureEncoder, gathers_weights, length_mask
     from .positions_avb import PositionalConvolution
 except ImportError:
-    from front_end_avb import VocalBurstFeatureEncoder, length_mask
+    from front_end_avb import VocalBurstFeatureEncoder, gathers_weights, length_mask
     from positions_avb import PositionalConvolution
 
 
@@ -165,7 +163,7 @@ class WaveformEncoder(PreTrainedModel):
 
 def layers_to_run(encoder: nn.Module, layerdrop: float) -> Iterator[nn.Module]:
     """A transformer's layers, except those that layer drop skips in training, as in the stock encoders."""
-    keeps_all = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(encoder)  # processes must run the same layers
+    keeps_all = gathers_weights(encoder)  # processes must run the same layers
     for layer in encoder.layers:  # type: ignore[union-attr]
         is_dropped = encoder.training and layerdrop > 0 and torch.rand([]) < layerdrop
         if keeps_all or not is_dropped:

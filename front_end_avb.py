@@ -20,6 +20,11 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 )
 
 
+def gathers_weights(module: nn.Module) -> bool:
+    """Whether DeepSpeed or FSDP gathers a module's weights when its layers are called, on all processes together."""
+    return is_deepspeed_zero3_enabled() or is_fsdp_managed_module(module)
+
+
 def floor_divide(samples, by: int):
     """Divides a number or tensor and rounds down, like `//`, whose ONNX operation OpenVINO rounds to the nearest."""
     if isinstance(samples, int):
@@ -145,7 +150,7 @@ class VocalBurstFeatureEncoder(Wav2Vec2FeatureEncoder):
         device = input_values.device.type
         if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != torch.bfloat16:
             return False
-        if is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self):  # weights are gathered when a layer is called
+        if gathers_weights(self):
             return False
         return not any(tensor.requires_grad for tensor in (input_values, *self.parameters()))
 
