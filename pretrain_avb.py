@@ -41,6 +41,7 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     from avb.training.checkpoints import clear, discard_all, is_finished, starting_point
     from avb.training.loading import load_clips
     from avb.training.packages import check_packages
+    from avb.training.settings import check_unchanged
     from avb.training.start import corpus_lines, model_lines
 
     if args.push_to_hub:
@@ -60,6 +61,8 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
         if args.process_index == 0:
             print(f"{output_dir} contains a finished encoder: nothing to resume (--overwrite true trains again)")
         return read_json(output_dir / METRICS, "--overwrite true trains again")["validation_loss"]
+    if args.resume and not args.overwrite:
+        check_unchanged(output_dir, recipe)
     checkpoint = starting_point(output_dir, args.resume, args.overwrite)
     set_seed(args.seed)
     clips = load_clips(data_args, args, reads_labels=False)
@@ -83,6 +86,7 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     if trainer.is_world_process_zero():
         if args.overwrite:
             clear(output_dir)
+        write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
         lines = corpus_lines(str(data_args.data_dir), splits, clips.has_made_splits)
         source = f"encoder {model_args.encoder}, objective {model_args.objective}"
         lines += model_lines(trainer.model, source, args, {"all": args.learning_rate})
@@ -92,7 +96,6 @@ def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: A
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).wav2vec2.save_pretrained(output_dir)
         feature_extractor.save_pretrained(output_dir)
-        write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
         metrics = {"objective": model_args.objective, "validation_loss": loss, "train_clips": len(splits["train"])}
         write_json(output_dir / METRICS, metrics)
         if not args.keep_checkpoints:

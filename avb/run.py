@@ -53,6 +53,7 @@ from avb.training.frozen import training_inputs
 from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.packages import check_packages
 from avb.training.scoring import score_split, summary
+from avb.training.settings import changed_settings, check_unchanged
 from avb.training.start import class_lines, corpus_lines, describe_clips, lacking_lines, model_lines, wrapped
 from avb.training.teachers import ModelTeachers, with_folds
 from avb.training.trainer import BurstTrainer, batch_dependence
@@ -81,10 +82,15 @@ def run(
     check_packages(args)
     if args.audio_on_device == "true":
         check_changes(data_args.augment or [])
-    if args.resume and not args.overwrite and is_finished(args.output_dir):
-        if is_main_process:
-            print(f"{args.output_dir} contains a finished run: nothing to resume (--overwrite true trains again)")
-        return read_metrics(args.output_dir)
+    if args.resume and not args.overwrite:
+        if is_finished(args.output_dir):
+            if is_main_process:
+                changes = changed_settings(args.output_dir, command.recipe)
+                note = f"; its settings were others: {'; '.join(changes)}" if changes else ""
+                found = f"{args.output_dir} contains a finished run: nothing to resume"
+                print(f"{found} (--overwrite true trains again){note}")
+            return read_metrics(args.output_dir)
+        check_unchanged(args.output_dir, command.recipe)
     if args.results and is_main_process:
         check_table(args.results)
     if repo_id and is_main_process:

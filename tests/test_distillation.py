@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -207,6 +208,11 @@ def test_a_run_with_folds_asks_the_model_that_never_heard_the_clip(tmp_path, wav
     with pytest.raises(CorpusError, match="c1"):
         with_folds(split([0, 1]), [save_folds(tmp_path / "few", MOOD, {"c0": 0, "c9": 1})])
     assert with_folds(split([0, 1]), [plain]).column_names == split([0, 1]).column_names
+
+    for folder in (f"{run}/folds/1", f"{run}/folds"):  # an unfinished cross-validation, and one that was tidied up
+        shutil.rmtree(folder)
+        with pytest.raises(AvbError, match=r"fold [01] has no model in .*finish this cross-validation first"):
+            ModelTeachers([run], MOOD, HEARD, 1.0, CPU)
 
 
 def test_teachers_are_models_or_tables():

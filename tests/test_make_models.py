@@ -1,8 +1,11 @@
 """The path from recordings to a shipped model, each of its commands in this process, with one step of each training."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +41,7 @@ def few_speakers(emogator, tmp_path_factory):
 def commands() -> list[list[str]]:
     """The commands of the script, without those in comments."""
     lines = SCRIPT.read_text().replace('"$data"', "DATA").replace('"$POOL"', "POOL").splitlines()
-    return [shlex.split(line) for line in lines if line.strip().startswith("python ")]
+    return [shlex.split(line)[1:] for line in lines if line.strip().startswith("step python ")]
 
 
 def write_pool(folder):
@@ -68,6 +71,7 @@ def test_the_whole_path_works(few_speakers, tmp_path, monkeypatch):
         assert train_avb.main([*run, "--data_dir", str(few_speakers), *TRIAL, "--cache_dir", "cache"]) == 0
     teacher = read_metrics("runs/emogator/teacher")
     assert teacher.splits["cross_validation"]["num_clips"] == 120
+    assert "validation" in teacher.splits  # of the model of all folds
     for words in others:
         argv = [{"DATA": str(few_speakers), "POOL": str(pool)}.get(word, word) for word in words[3:]]
         argv += FEW.get(words[3], [])
@@ -95,3 +99,24 @@ def test_the_list_names_each_run_once_and_teachers_come_first():
     taught = runs[-1]
     teachers = taught[taught.index("--teachers") + 1 : taught.index("--output_dir")]
     assert teachers == folders[:-1] and all("--folds" in run for run in runs[:-1])
+
+
+def test_a_signal_to_the_script_reaches_its_command(tmp_path):
+    """As a scheduler sends it: to the script alone. Its last command may write a checkpoint before the script ends."""
+    python = tmp_path / "python"  # stands in for the first command
+    python.write_text(
+        "#!/usr/bin/env bash\n"
+        "trap 'echo written > checkpoint; exit 143' TERM\n"
+        'echo "$@" > begun.tmp; mv begun.tmp begun\n'
+        "while true; do sleep 0.05; done\n"
+    )
+    python.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(["bash", str(SCRIPT), "DATA"], cwd=tmp_path, env=os.environ | {"PATH": path}) as script:
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        script.terminate()
+        assert script.wait(200) == 143
+    assert (tmp_path / "begun").read_text().split()[:2] == ["-m", "avb.training.queue"]
+    assert (tmp_path / "checkpoint").read_text() == "written\n"

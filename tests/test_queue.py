@@ -55,19 +55,46 @@ def test_runs_are_read_with_comments_and_known_by_their_folder(tmp_path):
         queue.read_runs(tmp_path / "none.txt")
 
 
-def test_each_result_is_noted_failures_too_and_what_is_finished_is_skipped(state, tmp_path):
+def test_each_result_is_noted_failures_too_and_what_is_finished_is_skipped(state, tmp_path, capsys):
     good, bad, done, taken = (["--output_dir", str(tmp_path / name)] for name in ("good", "bad", "done", "taken"))
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / METRICS).write_text("{}")
     with queue.lock(state / "taken.lock"):  # by another queue
-        assert queue.work_off([done, [*bad, "--fail"], taken, good], state, ["--bf16", "true"]) == 1
+        assert queue.work_off([done, [*bad, "--fail"], taken, good], state, ["--bf16", "true"]) == 2  # bad and taken
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "done: was finished before" and printed[3].startswith("taken: another queue is training it")
     started, failed, started_next, finished = lines(state)
+    assert [started, failed, started_next, finished] == [*printed[1:3], *printed[4:]]
     assert started.startswith("bad: starts: ") and started.endswith("--fail --bf16 true --resume true")
-    assert failed == "bad: ended with code 1: no such corpus"
+    assert failed == f"bad: ended with code 1: no such corpus (all of its output: {state / 'bad.out'})"
     assert started_next.startswith("good: starts: ")
     assert finished == "good: finished: validation uar 0.31, 2.5 s"
     assert "--bf16 true --resume true" in (state / "good.out").read_text()
     assert queue.work_off([done, good], state, []) == 0 and len(lines(state)) == 4
+
+
+def test_a_training_that_outlives_its_queue_keeps_its_lock(state, tmp_path):
+    command = [sys.executable, "-c", "import sys; print('begun', flush=True); sys.stdin.read()"]
+    reader, writer = os.pipe()
+    stdin, out = os.dup(0), tmp_path / "out"
+    os.dup2(reader, 0)  # the command reads it, and ends when it is closed
+    try:
+        with queue.lock(state / "a.lock") as mine, open(out, "w") as file:
+            thread = threading.Thread(target=queue.run, args=(command, file, state / queue.PAUSE, [], mine))
+            thread.start()
+            deadline = time.monotonic() + 200
+            while not out.read_text() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        with queue.lock(state / "a.lock") as taken:  # the queue has let go of it
+            assert taken is None
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        os.close(reader)
+        os.close(writer)
+    thread.join(200)
+    with queue.lock(state / "a.lock") as free:
+        assert free is not None
 
 
 def test_a_pause_stops_the_process_where_it_is(state, tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import warm
+import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 from scaled_run import make_trainer
@@ -27,9 +28,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import train_avb
 from avb.errors import AvbError
+from avb.files import write_text
 from avb.sigterm import SIGTERM_EXIT
 from avb.training.checkpoints import MANIFEST, UNFINISHED, is_whole, last_checkpoint, starting_point
 from avb.training.resumption import Terminated
+from avb.training.settings import changed_settings, check_unchanged
 
 SHORT = {"num_clips": 14, "missing": 2, "per_device_train_batch_size": 4, "max_steps": 7, "model": NOISY, **EVERY_STEP}
 
@@ -399,6 +402,24 @@ def test_ctrl_c_is_one_line(table, tmp_path):
     assert done.returncode == 130 and "Traceback" not in done.stdout + done.stderr, done.stderr
     assert done.stderr.splitlines()[-1] == "train_avb.py: stopped; --resume true continues from the last checkpoint"
     assert last_checkpoint(tmp_path / "run")
+
+
+def test_a_run_is_resumed_only_with_the_settings_it_began_with(tmp_path):
+    began = {"learning_rate": 1e-3, "augment": ["shift", "mixup"], "encoder": "/a/tiny.yaml", "peak_db": "none"}
+    chosen = {"num_train_epochs": 20, "pooling": "avg"}  # by the run itself
+    write_text(tmp_path / "recipe.yaml", yaml.safe_dump(began | chosen | {"data_dir": "here", "save_steps": 5}))
+    moved = began | {"learning_rate": "1e-3", "encoder": "/b/tiny.yaml", "data_dir": "there", "save_steps": 1}
+    assert changed_settings(tmp_path, moved) == [] == changed_settings(tmp_path / "none", {"seed": 3})
+    others = {"learning_rate": 2e-3, "augment": ["shift"], "encoder": "/a/tiny.yaml", "seed": 3, "pooling": "max"}
+    found = changed_settings(tmp_path, others)
+    assert found[0] == "learning_rate 0.002, and 0.001 before" and len(found) == 5
+    assert "seed 3, and not given before" in found and "peak_db not given, and none before" in found
+
+    check_unchanged(tmp_path, others)  # nothing is kept
+    (tmp_path / "folds").mkdir()
+    check_unchanged(tmp_path, moved)
+    with pytest.raises(AvbError, match=r"begun with other settings \(learning_rate 0.002, and 0.001 before; "):
+        check_unchanged(tmp_path, others)
 
 
 @pytest.mark.slow

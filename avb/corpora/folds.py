@@ -100,6 +100,11 @@ def write_folds(path: str | Path, ids: list[str], fold_of: np.ndarray):
     write_table(Path(path), rows, ["id", "fold"])
 
 
+def fold_numbers(path: str | Path) -> list[int]:
+    """The folds in a table that `write_folds` wrote."""
+    return sorted(set(_read_column(read_table(Path(path)), "id").values()))
+
+
 def cut_fold(clips: Dataset, is_held_out: np.ndarray, has_validation: bool, where: str) -> DatasetDict:
     """The splits of one fold: `train`, `test` if clips are held out, and `validation`, a tenth of the other clips.
 

@@ -50,6 +50,10 @@ _FITTING: dict[str, dict[str, Any]] = {
 _AGAINST_LEARNING_BY_HEART = {
     "augment": ["shift", "mixup"], "label_smoothing": 0.1, "head_dropout": 0.2, "weight_decay": 0.05,
 }  # fmt: skip
+# The arguments that may be chosen here.
+CHOSEN = {"num_train_epochs", "per_device_train_batch_size", "class_weights", *_AGAINST_LEARNING_BY_HEART}.union(
+    *_FITTING.values()
+)
 
 
 def fill_in(

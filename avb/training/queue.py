@@ -8,7 +8,8 @@ stopped (on SIGTERM, the training first writes a checkpoint) or killed at any ti
 Several queues can share a list and a state folder: each takes the first run that no other has taken.
 
 The state folder contains `log.txt`, with a line whenever a run starts, ends or fails, and `RUN.out`, the output of each
-run. While it contains a file named `PAUSE`, the trainings are suspended in memory and use no CPU time.
+run. The lines of `log.txt` are printed too. While the folder contains a file named `PAUSE`, the trainings are suspended
+in memory and use no CPU time. The exit code is 0 if all runs of the list are finished, and 143 after SIGTERM.
 
 Results depend on the code: start the queue in a separate clone and leave that clone at one commit.
 """
@@ -24,9 +25,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from avb.errors import AvbError
 from avb.files import make_folder
+from avb.metrics import defined_metric
 from avb.run_files import METRICS
 from avb.sigterm import SIGTERM_EXIT, on_sigterm
 from avb.training.checkpoints import is_finished
@@ -80,28 +83,40 @@ def output_dir(arguments: list[str]) -> Path:
 
 
 def work_off(runs: Sequence[list[str]], state: Path, common: Sequence[str]) -> int:
-    """Runs all unfinished runs in order. Returns the number of failed runs, or 143 after SIGTERM."""
-    failed, stopped = 0, []
+    """Runs all unfinished runs in order. Returns the number that are not finished afterwards, or 143 after SIGTERM.
+
+    Those have failed, or another queue has taken them.
+    """
+    unfinished, stopped = 0, []
     with on_sigterm(lambda *_: stopped.append(True)):
         for arguments in runs:
             name = output_dir(arguments).name
-            with lock(state / f"{name}.lock") as is_mine:
-                if not is_mine or is_finished(output_dir(arguments)):
+            with lock(state / f"{name}.lock") as mine:
+                if is_finished(output_dir(arguments)):
+                    print(f"{name}: was finished before", flush=True)
+                    continue
+                if mine is None:
+                    print(f"{name}: another queue is training it, or one that was killed left it running", flush=True)
+                    unfinished += 1
                     continue
                 command = [sys.executable, str(ROOT / "train_avb.py"), *arguments, *common, "--resume", "true"]
                 log(state, f"{name}: starts: {shlex.join(command[1:])}")
                 with open(state / f"{name}.out", "a", encoding="utf-8") as out:
-                    code = run(command, out, state / PAUSE, stopped)
+                    code = run(command, out, state / PAUSE, stopped, mine)
                 log(state, f"{name}: {outcome(code, output_dir(arguments), state / f'{name}.out')}")
                 if stopped:
                     return SIGTERM_EXIT
-                failed += code != 0
-    return failed
+                unfinished += code != 0
+    return unfinished
 
 
-def run(command: Sequence[str], out, pause: Path, stopped: Sequence[bool]) -> int:
-    """Runs a command, suspended while `pause` exists, ended by SIGTERM once `stopped` is set; returns its code."""
-    process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+def run(command: Sequence[str], out, pause: Path, stopped: Sequence[bool], locked: IO | None = None) -> int:
+    """Runs a command, suspended while `pause` exists, ended by SIGTERM once `stopped` is set; returns its code.
+
+    It shares the file `locked`, so that a run stays locked until its training ends, even if the queue is killed.
+    """
+    shared = [] if locked is None else [locked.fileno()]
+    process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, pass_fds=shared)
     is_asleep = False
     try:
         while process.poll() is None:
@@ -123,29 +138,29 @@ def outcome(code: int, run_dir: Path, out: Path) -> str:
     """The log line of a run that ended: its scores, or how it failed."""
     if code == 0 and is_finished(run_dir):
         metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
-        scores = (
-            f"{name} {metrics['metric']} {split.get(metrics['metric'])}" for name, split in metrics["splits"].items()
-        )
+        names = {name: defined_metric(split, metrics["metric"]) for name, split in metrics["splits"].items()}
+        scores = (f"{split} {name} {metrics['splits'][split].get(name)}" for split, name in names.items())
         return f"finished: {', '.join(scores)}, {metrics['train_seconds']} s"
     lines = out.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"ended with code {code}: {lines[-1] if lines else 'it printed nothing'}"
+    return f"ended with code {code}: {lines[-1] if lines else 'it printed nothing'} (all of its output: {out})"
 
 
 def log(state: Path, text: str):
+    print(text, flush=True)
     with open(state / "log.txt", "a", encoding="utf-8") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[bool]:
-    """Whether this process has the lock during the block; the system releases it when a process dies."""
+def lock(path: Path) -> Iterator[IO | None]:
+    """The locked file; None if others have it. The system releases the lock when all processes that share it end."""
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
         else:
-            yield True
+            yield file
 
 
 if __name__ == "__main__":

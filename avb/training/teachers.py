@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 from transformers.utils import is_torch_bf16_gpu_available
 
 from audio_avb import SAMPLING_RATE, check_views, set_peak, speed_views
-from avb.corpora.folds import assign_folds
+from avb.corpora.folds import assign_folds, fold_numbers
 from avb.errors import AvbError
 from avb.inference.load import load_model
-from avb.run_files import FOLDS, FOLDS_TABLE
+from avb.run_files import CONFIG, FOLDS_TABLE, fold_path
 from avb.tasks import MultiTask, Task
 from avb.training.distillation import blend, check_weight
 from feature_extraction_avb import VocalBurstFeatureExtractor
@@ -179,17 +179,29 @@ def with_folds(train: Dataset, teachers: Sequence[str]) -> Dataset:
 
 
 def _has_folds(name: str) -> bool:
-    return (Path(name) / FOLDS_TABLE).is_file() and (Path(name) / FOLDS).is_dir()
+    """Whether it is a cross-validation; one whose folds were deleted is too, so that its final model is not asked
+    about clips that it was trained on."""
+    return (Path(name) / FOLDS_TABLE).is_file()
 
 
 def _load_teachers(
     name: str, task: Task | MultiTask, feature_extractor, device: torch.device
 ) -> dict[int | None, Teacher]:
-    """The models of a teacher by fold; a teacher without folds has one model, with the key None."""
+    """The models of a teacher by fold; a teacher without folds has one model, with the key None.
+
+    Raises:
+        AvbError: a fold has no model, or an error of `Teacher`.
+    """
     if not _has_folds(name):
         return {None: Teacher(name, task, feature_extractor, device)}
-    folders = {int(path.name): path for path in (Path(name) / FOLDS).iterdir() if path.name.isdecimal()}
-    return {fold: Teacher(str(path), task, feature_extractor, device) for fold, path in sorted(folders.items())}
+    folders = {fold: fold_path(name, fold) for fold in fold_numbers(Path(name) / FOLDS_TABLE)}
+    for fold, folder in folders.items():
+        if not (folder / CONFIG).is_file():
+            raise AvbError(
+                f"--teachers {name}: fold {fold} has no model in {folder}; finish this cross-validation first (its own "
+                "command with --resume true)"
+            )
+    return {fold: Teacher(str(folder), task, feature_extractor, device) for fold, folder in folders.items()}
 
 
 def _check_labels(name: str, model, task: Task | MultiTask):
