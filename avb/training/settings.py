@@ -17,10 +17,11 @@ from avb.run_files import FOLDS, RECIPE
 from avb.training.checkpoints import last_checkpoint
 from avb.training.defaults import CHOSEN
 
-# What may change because a run continues on another machine: how a step is divided and computed, when it is saved.
-_OF_THE_MACHINE = """
+# What may change: how a step is divided and computed (on another machine), when it is saved, and whether a model of all
+# folds is added.
+_MAY_CHANGE = """
 per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size bf16 fp16 tf32
-audio_on_device cuda_graphs torch_compile torch_compile_backend torch_compile_mode gradient_checkpointing
+audio_on_device final_model cuda_graphs torch_compile torch_compile_backend torch_compile_mode gradient_checkpointing
 gradient_checkpointing_kwargs accelerator_config parallelism_config fsdp fsdp_config deepspeed save_strategy save_steps
 """.split()
 
@@ -47,7 +48,7 @@ def check_unchanged(output_dir: str | Path, recipe: Mapping[str, Any]):
 def changed_settings(output_dir: str | Path, recipe: Mapping[str, Any]) -> list[str]:
     """How a run's settings differ from the given ones, such as `seed 2, and 1 before`; empty if it has noted none.
 
-    Settings that change no result do not count, nor do those of the machine.
+    Settings that change no result do not count, nor does what a resumed run may change.
     """
     path = Path(output_dir) / RECIPE
     if not path.is_file():
@@ -56,7 +57,7 @@ def changed_settings(output_dir: str | Path, recipe: Mapping[str, Any]) -> list[
         _comparable(read_yaml(path)),
         _comparable(yaml.safe_load(yaml.safe_dump(dict(recipe), sort_keys=False))),
     )
-    ignored = {*names_with("changes_result", False), *_OF_THE_MACHINE} - {"seed"}
+    ignored = {*names_with("changes_result", False), *_MAY_CHANGE} - {"seed"}
     names = [name for name in [*now, *before] if before.get(name) != now.get(name) and name not in ignored]
     # A value that is not given now may have been chosen by the run itself, which chooses it again.
     names = [name for name in dict.fromkeys(names) if name in now or name not in CHOSEN]
