@@ -1,5 +1,8 @@
 """Clips for benchmarks: synthetic bursts of a falling tone in noise, of mixed length. No person was recorded."""
 
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +25,14 @@ def make_burst(generator: np.random.Generator, seconds: float, rate: int = 16_00
 
 
 def make_folder(folder: Path, count: int, low: float, high: float, rate: int = 16_000, suffix: str = ".wav") -> Path:
-    """`count` files of `low` to `high` seconds, the same ones every time."""
+    """`count` files of `low` to `high` seconds, the same ones every time; many of them in several processes."""
     folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for number in range(count):
-        sf.write(folder / f"{number:06d}{suffix}", make_burst(generator, generator.uniform(low, high), rate), rate)
+    write = partial(_write, folder, low, high, rate, suffix)
+    with ProcessPoolExecutor() if count > 500 else nullcontext() as pool:
+        list(pool.map(write, range(count), chunksize=100) if pool else map(write, range(count)))
     return folder
+
+
+def _write(folder: Path, low: float, high: float, rate: int, suffix: str, number: int):
+    generator = np.random.default_rng(number)
+    sf.write(folder / f"{number:06d}{suffix}", make_burst(generator, generator.uniform(low, high), rate), rate)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clips import make_folder
-from harness import ROOT, Command, Worker, alternate, append, argument_parser, compared, prepare
+from harness import ROOT, Command, alternate, append, argument_parser, compared, prepare, set_up
 
 LABELS = ("valence", "arousal")
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     row.peer = "itself with --cache_frames false: the encoder runs in every epoch"
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        Worker(setup_encoder, folder=str(folder / "encoder"), shape=args.shape).close()
+        set_up(setup_encoder, folder=str(folder / "encoder"), shape=args.shape)
         make_corpus(folder, args.clips, args.seconds)
         ours, peer = (Command(lambda cache=cache: train_command(folder, args, cache)) for cache in ("true", "false"))
         compared(row, *alternate(ours, peer, rounds=args.rounds, warmup=0))

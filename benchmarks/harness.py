@@ -99,24 +99,39 @@ class Times:
 
 
 class Worker:
-    """A process of its own: `setup(**arguments)` once, then the function that it returns as often as asked."""
+    """A process of its own: `setup(**arguments)` once, then the function that it returns as often as asked.
+
+    Several workers set up at the same time: only the first step, or `close`, waits for the setup.
+    """
 
     def __init__(self, setup: Callable[..., Callable[[], object]], **arguments):
         self.times = Times()
+        self.is_set_up = False
         self.connection, theirs = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process
         self.process = process(target=_serve, args=(theirs, setup, arguments), daemon=True)
         self.process.start()
         theirs.close()
-        self._answer()  # set up
+
+    def wait(self):
+        """Returns when the setup is done.
+
+        Raises:
+            BenchmarkError: it failed.
+        """
+        if not self.is_set_up:
+            self._answer()
+            self.is_set_up = True
 
     def run(self) -> tuple[float, float]:
         """One step: seconds, and processor seconds."""
+        self.wait()
         self.connection.send("run")
         *seconds, self.times.peak_mib, self.times.value = self._answer()
         return tuple(seconds)
 
     def close(self):
+        """Ends the process."""
         self.connection.close()
         self.process.join()
 
@@ -141,7 +156,7 @@ def _serve(connection, setup: Callable, arguments: dict):
             value = step()
             seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
             connection.send((None, (seconds, cpu_seconds, peak_mib(arguments.get("device", "cpu")), value)))
-    except EOFError:  # no more work
+    except (EOFError, BrokenPipeError):  # no more work
         pass
     except Exception:
         connection.send((traceback.format_exc()[-3000:], None))
@@ -180,13 +195,27 @@ class Command:
         self.times.peak_mib = max(self.times.peak_mib, usage.ru_maxrss / 1024)
         return seconds, usage.ru_utime + usage.ru_stime
 
+    def wait(self):
+        pass
+
     def close(self):
         pass
+
+
+def set_up(setup: Callable[..., Callable[[], object]], **arguments):
+    """Runs the setup in a process of its own, to the end: it makes what the sides read."""
+    worker = Worker(setup, **arguments)
+    try:
+        worker.wait()
+    finally:
+        worker.close()
 
 
 def alternate(*sides: Worker | Command, rounds: int, warmup: int = 1) -> list[Times]:
     """The sides (ours, and its peer if there is one) by turns, `warmup` untimed rounds first; closed at the end."""
     try:
+        for side in sides:
+            side.wait()  # no side works while another one is being set up
         for number in range(warmup + rounds):
             for side in sides if number % 2 else reversed(sides):
                 seconds, cpu_seconds = side.run()

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clips import make_folder
-from harness import ROOT, Command, Worker, alternate, append, argument_parser, compared, prepare
+from harness import ROOT, Command, alternate, append, argument_parser, compared, prepare, set_up
 from score_folder import setup_models
 
 OURS = """
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, ours in (("avb.load", script), ("predict_avb.py", command)):
             row = prepare(args)
             if name == "avb.load":
-                Worker(setup_models, folder=str(folder)).close()
+                set_up(setup_models, folder=str(folder))
             row.benchmark, row.setting = "import_time", f"{name}, small encoder, one clip of 2 s"
             row.peer = "stock pipeline script"
             sides = [Command(lambda words=words: [str(word) for word in words]) for words in (ours, peer_script)]

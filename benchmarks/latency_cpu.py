@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gemm import limit_gflops
-from harness import Worker, alternate, append, argument_parser, compared, prepare
+from harness import Worker, alternate, append, argument_parser, compared, prepare, set_up
 from train_step import setup_folder
 
 NUM_CLIPS = 8  # that predictions are compared on
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     row.setting = f"{args.shape}, one clip of {args.seconds:g} s, {args.ours}, {args.head} head"
     row.peer = "stock Transformers, all layers, fp32, eager"
     with TemporaryDirectory() as folder:
-        Worker(setup_folder, folder=folder, shape=args.shape, head=args.head).close()
+        set_up(setup_folder, folder=folder, shape=args.shape, head=args.head)
         work = {"folder": folder, "shape": args.shape, "seconds": args.seconds}
         ours = Worker(setup_ours, precision=args.ours, **work)
         peer = Worker(setup_peer, **work)

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clips import make_folder
-from harness import ROOT, Command, Worker, alternate, append, argument_parser, compared, prepare
+from harness import ROOT, Command, alternate, append, argument_parser, compared, prepare, set_up
 from latency_cpu import EXPORTS
 
 PIPELINE_BATCH = 16
@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         row.setting, row.device = f"{row.setting}, on {args.device}", f"{row.device}, and a GPU"
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        Worker(setup_models, folder=str(folder)).close()
+        set_up(setup_models, folder=str(folder))
         if args.ours in EXPORTS:
-            Worker(setup_export, folder=str(folder), precision=args.ours).close()
+            set_up(setup_export, folder=str(folder), precision=args.ours)
         if args.memory:
             row.benchmark, row.peer = "score_folder_memory", f"itself at {args.clips // 10} clips"
             # Few files under many names: what is measured is the scoring of many clips.

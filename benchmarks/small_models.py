@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shape", default="", help="TOY: batches of 8 clips, where no other size is given")
     parser.add_argument("--shortest", type=float, default=0.3, help="shortest clip, s")
     parser.add_argument("--longest", type=float, default=2.0, help="longest clip, s")
+    parser.add_argument("--alone", action="store_true", help="ours only, in half of the time")
     parser.add_argument("--peer", choices=PEERS, default="plain", help="; ".join(map(": ".join, PEERS.items())))
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args(argv)
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         write_table(folder, make_folder(folder / "clips", count, args.shortest, args.longest))
         for recipe in args.recipes:
             row = prepare(args)
-            row.benchmark, row.peer = "small_models", PEERS[args.peer]
+            row.benchmark, row.peer = "small_models", "" if args.alone else PEERS[args.peer]
             batches = f"batch {args.batch_size}, " if args.batch_size else ""
             row.setting = (
                 f"{recipe}, augmented, {args.clips} wav clips of {args.shortest:g} to {args.longest:g} s, {batches}"
@@ -64,9 +65,10 @@ def main(argv: list[str] | None = None) -> int:
             ours = Epochs(lambda recipe=recipe: command(folder, recipe, args))
             other = command if args.peer == "disk" else peer_command
             peer = Epochs(lambda recipe=recipe, other=other: other(folder, recipe, args, audio_on_device="false"))
-            compared(row, *alternate(ours, peer, rounds=args.rounds, warmup=0))
-            rates = (f"{args.clips / seconds:,.0f} clips a second" for seconds in (row.ours_s, row.peer_s))
-            row.note = "; ".join(filter(None, [row.note, "{}, peer {}".format(*rates)]))
+            sides = [ours] if args.alone else [ours, peer]
+            compared(row, *alternate(*sides, rounds=args.rounds, warmup=0))
+            rates = [f"{args.clips / seconds:,.0f} clips per second" for seconds in (row.ours_s, row.peer_s) if seconds]
+            row.note = "; ".join(filter(None, [row.note, ", peer ".join(rates)]))
             if args.device.startswith("cuda"):
                 row.device += ", and a GPU, whose memory is not counted"
             append(args.results, row)
@@ -121,8 +123,8 @@ def settings(folder: Path, recipe: str, args, audio_on_device: str = "true") -> 
     values = {
         "corpus": "folder", "task": "none", "instances": "none", "data_dir": folder / "clips.csv",
         "trim_top_db": "none", "cache_dir": folder / "cache", "output_dir": folder / "ours", "overwrite": "true",
-        "num_train_epochs": args.epochs, "audio_on_device": audio_on_device, "eval_strategy": "no",
-        "save_strategy": "no", "load_best_model_at_end": "false",
+        "num_decode_workers": os.cpu_count(), "num_train_epochs": args.epochs, "audio_on_device": audio_on_device,
+        "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false",
     }  # fmt: skip
     if args.batch_size:
         values["per_device_train_batch_size"] = args.batch_size

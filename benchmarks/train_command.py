@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clips import make_folder
-from harness import ROOT, Command, Worker, alternate, append, argument_parser, compared, prepare
+from harness import ROOT, Command, alternate, append, argument_parser, compared, prepare, set_up
 
 CLASSES = ("gasp", "laugh", "moan", "sigh")
 BATCH = 16
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if args.device == "cuda" else ""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        Worker(setup_encoder, folder=str(folder / "encoder"), shape=args.shape).close()
+        set_up(setup_encoder, folder=str(folder / "encoder"), shape=args.shape)
         write_table(folder, make_folder(folder / "clips", args.clips, args.shortest, args.longest))
         ours = Command(lambda: ours_command(folder, args.epochs))
         peer = Command(lambda: [sys.executable, __file__, "--peer", str(folder), str(args.epochs)])

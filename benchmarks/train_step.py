@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gemm import limit_gflops, synchronize
-from harness import Worker, alternate, append, argument_parser, compared, prepare
+from harness import Worker, alternate, append, argument_parser, compared, prepare, set_up
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     row.benchmark = "train_step"
     row.peer = "" if args.alone else "stock Transformers, all layers, fp32, eager, Adam on every parameter"
     with TemporaryDirectory() as folder:
-        Worker(setup_folder, folder=folder, shape=args.shape).close()
+        set_up(setup_folder, folder=folder, shape=args.shape)
         work = {"folder": folder, "shape": args.shape, "batch_size": args.batch_size, "seconds": args.seconds}
         work |= {"device": args.device, "masks": args.masks}
         own = {"bf16": args.bf16, "compile_model": args.compile, "graph": args.graph}
@@ -90,6 +90,10 @@ def setup_ours(
     import torch
     from models import load_ours
 
+    from avb.training.device_defaults import set_tf32
+
+    if device.startswith("cuda") and bf16:
+        set_tf32(True)  # for the products that autocast leaves in fp32, as training has it on a GPU
     model = load_ours(Path(folder), shape).to(device).train()
     if front_end != "trained":
         model.freeze_feature_encoder()

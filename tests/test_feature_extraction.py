@@ -1,6 +1,7 @@
 """VocalBurstFeatureExtractor: wav2vec 2.0's where nothing is to be prepared, else with the preparation of training."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -48,6 +49,26 @@ def test_raw_clips_become_what_training_decodes(clips, tmp_path, do_normalize):
     assert len(extractor.prepare(rows[0]["input_values"])[0]) < once == batch["attention_mask"][0].sum()
     alone = extractor(clips[0], sampling_rate=16_000, return_tensors="pt")["input_values"][0]
     np.testing.assert_allclose(alone, batch["input_values"][0][: len(alone)], atol=1e-6)
+
+
+@pytest.mark.parametrize(("do_normalize", "share"), [(True, 0.6), (False, 0.1)])
+def test_a_batch_is_the_extractors_to_the_bit_and_each_clip_is_copied_once(do_normalize, share, tmp_path):
+    """Besides the batch itself, which torch allocates, no more is allocated than normalising a clip takes."""
+    generator = np.random.default_rng(0)
+    waveforms = [generator.normal(0.1, 0.2, 16_000 + 500 * number).astype(np.float32) for number in range(12)]
+    Dataset.from_dict({"input_values": waveforms}).save_to_disk(tmp_path)
+    rows = Dataset.load_from_disk(str(tmp_path)).with_format("numpy")
+    extractor = VocalBurstFeatureExtractor(do_normalize=do_normalize)
+    collate = BurstCollator(extractor, lengths=[24_000])
+    settings = {"prepared": True, "return_tensors": "pt", "padding": "max_length", "max_length": 24_000}
+    expected = extractor(waveforms, **KEYWORDS | settings)
+    tracemalloc.start()
+    batch = collate(rows.__getitems__(range(12)))  # as a loader reads them
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < share * batch["input_values"].nbytes
+    for name in ("input_values", "attention_mask"):
+        assert torch.equal(batch[name], expected[name]) and batch[name].dtype == expected[name].dtype
 
 
 def test_prepared_clips_are_left_alone(clips):

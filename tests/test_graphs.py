@@ -5,6 +5,7 @@ graph would.
 """
 
 import logging
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -198,6 +199,23 @@ def test_after_a_capture_that_breaks_the_device_is_as_before(monkeypatch):
     with pytest.raises(RuntimeError, match="previous error"):
         CudaCapture(torch.device("cuda:0"))(step)
     assert device == {"stream": "current", "random": "before"} and drawn == ["clone"]
+
+
+def test_a_graph_keeps_what_it_reads_where_the_model_replaces_it():
+    """A graph knows addresses only: of relative positions that were made anew, it would read freed memory."""
+    model = torch.nn.Linear(2, 1)
+    model.register_buffer("positions", torch.ones(2))
+
+    def function(inputs):
+        loss = model(inputs["x"] + model.positions).sum()
+        return loss.detach(), torch.autograd.grad(loss, [*model.parameters()])
+
+    steps = GraphedSteps(function, [*model.parameters()], Again(), model.buffers)
+    for _ in range(FIRST_STEPS + 1):
+        steps({"x": torch.ones(3, 2)})
+    read = weakref.ref(model.positions)
+    model.positions = torch.ones(4)[:2]
+    assert len(steps.graphs) == 1 and read() is not None
 
 
 def test_graphs_are_few_and_share_their_gradients():

@@ -12,7 +12,7 @@ Unusual:
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -77,6 +77,7 @@ class CudaCapture:
 class _Graph(NamedTuple):
     inputs: dict[str, torch.Tensor]
     replay: Callable[[], None]
+    kept: tuple[torch.Tensor, ...]  # alive
 
 
 class GraphedSteps:
@@ -87,6 +88,8 @@ class GraphedSteps:
             may depend on the values in the batch.
         parameters: parameters that the gradients belong to.
         capture: how a step is captured.
+        buffers: the model's tensors without gradients. A graph reads those of its capture, wherever the model has
+            replaced one since (relative positions, for a longer clip), so they must not be freed.
         limit: maximum number of graphs; further shapes run eagerly.
     """
 
@@ -95,9 +98,11 @@ class GraphedSteps:
         function: LossAndGradients,
         parameters: Sequence[nn.Parameter],
         capture: Capture,
+        buffers: Callable[[], Iterable[torch.Tensor]] = tuple,
         limit: int = MAX_GRAPHS,
     ):
         self.function, self.parameters, self.capture, self.limit = function, list(parameters), capture, limit
+        self.buffers = buffers
         self.graphs: dict[tuple, _Graph] = {}
         self.is_on = True
         self._seen: set[tuple] = set()
@@ -154,7 +159,7 @@ class GraphedSteps:
 
         state = torch.get_rng_state()
         try:
-            self.graphs[key] = _Graph(static, self.capture(step))
+            self.graphs[key] = _Graph(static, self.capture(step), tuple(self.buffers()))
         except RuntimeError as error:
             logger.warning(
                 "CUDA graphs: this model's step cannot be captured (%s); training goes on without them, at the same "

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from avb.encoders.adapters import has_adapters, trained_state
+from avb.encoders.late_peft import import_before_peft
 from avb.errors import AvbError
 from avb.sigterm import SIGTERM_EXIT, on_sigterm
 from avb.training.checkpoints import (
@@ -29,6 +29,10 @@ from avb.training.checkpoints import (
     whole_checkpoints,
     write_manifest,
 )
+
+import_before_peft("transformers.trainer")
+from transformers import EarlyStoppingCallback, Trainer  # noqa: E402
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME  # noqa: E402
 
 
 class Terminated(SystemExit):

@@ -146,7 +146,7 @@ class BurstTrainer(AveragingTrainer):
                 loss = self.accelerator.unwrap_model(self.model).compute_loss(logits, inputs["labels"])
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
-        return GraphedSteps(loss_and_gradients, parameters, capture)
+        return GraphedSteps(loss_and_gradients, parameters, capture, self.model.buffers)
 
     @staticmethod
     def _few_lengths(model, args: AvbTrainingArguments, data_collator, train_clips) -> list[int]:
