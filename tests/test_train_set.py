@@ -12,11 +12,12 @@ from finished_run import make_run, random_clips
 
 from avb.cards.card import build_card
 from avb.cards.run import read_run
-from avb.cards.tables import rejection_table
+from avb.cards.tables import calibration_table, rejection_table
 from avb.models import FOLDER
 from avb.run_files import TRAIN_SET
 from avb.tasks import MISSING_CLASS, TASKS, MultiTask
 from avb.training.start import describe_clips
+from calibration_avb import Calibration, TaskCalibration
 
 SECONDS = [0.5, 1.0, 2.0, 4.5]
 
@@ -84,6 +85,28 @@ def test_the_cards_of_the_shipped_models_say_what_their_rejection_is_worth(model
             rejection_table(rejection) in card and f"{rejection['auroc']:.3f} on {rejection['bursts']} bursts" in card
         )
     assert rejection["uar_kept_at_60"] >= rejection["uar"]
+
+
+@pytest.mark.parametrize("model", ["emogator-small", "emogator-cnn"])
+def test_the_cards_of_the_shipped_models_say_how_sure_they_are(model):
+    run = read_run(FOLDER / model)
+    measured = run.calibration.tasks[""].measured
+    table = calibration_table(run.calibration)
+    assert f"| 0.9 | {measured['measured_coverage']:.3f} | {measured['set_size']:.3f} |" in re.sub(" +", " ", table)
+    assert f"{measured['ece']:.3f}" in table
+    for card in ((ROOT / "model_cards" / f"{model}.md").read_text(), str(build_card(run, model))):
+        assert table in card and "fitted on 2700 clips of 30 speakers (validation)" in card
+
+
+def test_a_calibration_of_several_tasks_has_a_row_per_task():
+    measured = {"coverage": 0.9, "measured_coverage": 0.91}
+    scores = TaskCalibration(measured=measured | {"interval_width": 0.5})
+    classes = TaskCalibration(measured=measured | {"set_size": 3.2, "ece": 0.03})
+    rows = calibration_table(Calibration("", {"two": scores, "type": classes, "high": TaskCalibration()})).splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert cells[0] == ["task", "coverage, requested", "measured", "labels in a set", "width of an interval", "ECE"]
+    assert cells[2:] == [["two", "0.9", "0.910", "", "0.500", ""], ["type", "0.9", "0.910", "3.200", "", "0.030"]]
+    assert calibration_table(None) == calibration_table(Calibration("", {"": TaskCalibration()})) == ""
 
 
 @pytest.mark.parametrize("model", ["emogator-small", "emogator-cnn"])

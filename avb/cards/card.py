@@ -18,7 +18,15 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from avb.cards.evaluations import write_evaluations
 from avb.cards.hub_folder import REPO_PLACEHOLDER
 from avb.cards.run import Run, read_run
-from avb.cards.tables import label_table, model_table, rejection_table, score_table, seeds_table, train_tables
+from avb.cards.tables import (
+    calibration_table,
+    label_table,
+    model_table,
+    rejection_table,
+    score_table,
+    seeds_table,
+    train_tables,
+)
 from avb.corpus_arguments import CORPORA, KnownCorpus
 from avb.encoders.names import EXTRACTORS
 from avb.errors import AvbError
@@ -105,6 +113,8 @@ def build_card(
             if run.metrics.tasks
         },
         withheld=run.withheld,
+        calibration=run.calibration,
+        calibration_table=calibration_table(run.calibration),
         rejection=run.rejection,
         rejection_table=rejection_table(run.rejection),
         seeds_table=seeds_table(row, rows) if row else "",

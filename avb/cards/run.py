@@ -35,6 +35,7 @@ class Run:
         versions: contents of versions.json. `recipe`, `versions` and `train_set` are empty if there is no such file.
         train_set: contents of train_set.json.
         rejection: measured performance of calibration.json in rejecting other sounds; empty if not measured.
+        calibration: the calibration itself; None if there is none.
         corpus: hume_vb, emogator, folder, or sample for the synthetic sample; None if unknown.
     """
 
@@ -45,6 +46,7 @@ class Run:
     train_set: dict
     corpus: str | None
     rejection: dict = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def has_encoder(self) -> bool:
@@ -152,16 +154,17 @@ def read_run(folder: str | Path) -> Run:
     }
     if Path(str(recipe.get("encoder"))).is_dir():  # runs/encoder looks like a name on the Hub
         kept["encoder"] = Path(recipe["encoder"]).name
-    return Run(config, metrics, kept, versions, train_set, corpus, _rejection(folder))
+    calibration = _calibration(folder)
+    rejection = dict(calibration.burst.measured) if calibration and calibration.burst else {}
+    return Run(config, metrics, kept, versions, train_set, corpus, rejection, calibration)
 
 
-def _rejection(folder: Path) -> dict:
+def _calibration(folder: Path) -> Calibration | None:
     path = folder / CALIBRATION_FILE
     try:
-        burst = Calibration.from_json(path.read_text(encoding="utf-8")).burst if path.is_file() else None
+        return Calibration.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
         raise AvbError(f"{path}: damaged ({error}); fit it again, or delete it") from error
-    return dict(burst.measured) if burst else {}
 
 
 def _corpus(recipe: dict) -> dict:

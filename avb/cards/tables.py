@@ -7,6 +7,7 @@ from avb.metrics.further import CLASSIFICATION, REGRESSION
 from avb.reports.markdown import bounds, markdown_table, number
 from avb.reports.results import Result
 from avb.reports.summaries import summarize
+from calibration_avb import Calibration
 
 # Scores of a split: the key in metrics.json, and its name on the card.
 _SCORES = {
@@ -60,6 +61,30 @@ def score_table(scores: dict) -> str:
         for key, row in zip(keys, rows, strict=True):
             row.append(number(scores["chance"]) if key in _HAVE_CHANCE else "")
     return "\n".join(markdown_table(header, rows))
+
+
+# What `avb.calibration.fit.measure` reports beside the coverage.
+_CALIBRATION = {
+    "set_size": "labels in a set",
+    "interval_width": "width of an interval",
+    "speakers_below": "speakers more than 0.1 below",
+    "ece": "ECE",
+    "ece_raw": "ECE at temperature 1",
+}
+
+
+def calibration_table(calibration: Calibration | None) -> str:
+    """Coverage, set size and calibration error on speakers left out of the fit, per task; empty if not measured."""
+    tasks = {name: task.measured for name, task in (calibration.tasks if calibration else {}).items() if task.measured}
+    keys = [key for key in _CALIBRATION if any(key in measured for measured in tasks.values())]
+    if not tasks:
+        return ""
+    header = ["coverage, requested", "measured", *(_CALIBRATION[key] for key in keys)]
+    rows = []
+    for name, measured in tasks.items():
+        cells = [number(measured[key]) if key in measured else "" for key in ("measured_coverage", *keys)]
+        rows.append([*([name] if "" not in tasks else []), f"{measured['coverage']:g}", *cells])
+    return "\n".join(markdown_table([*(["task"] if "" not in tasks else []), *header], rows))
 
 
 def rejection_table(measured: dict) -> str:
