@@ -93,7 +93,7 @@ class AudioPreparation:
 
     def load(self, source: AudioSource) -> np.ndarray:
         """Decodes and prepares one clip; see `load_audio`."""
-        name, file, handle, segment = _open(source)
+        name, file, handle, segment = open_source(source)
         with file:
             try:
                 size = file.seek(0, os.SEEK_END)
@@ -171,26 +171,48 @@ def waveform_from_array(
         AudioError: empty, too long, not numeric, NaN or infinity in the array; or its shape or rate is invalid.
     """
     array = np.asarray(array)
-    if array.dtype.kind not in "fi":
-        raise AudioError(f"<array>: its type is {array.dtype}; give floats in [-1, 1] or signed integers")
     if array.ndim != 1 and not (array.ndim == 2 and min(array.shape) <= MAX_CHANNELS < max(array.shape)):
         raise AudioError(f"<array>: its shape is {array.shape}; give (samples,), or (samples, channels)")
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-        raise AudioError(f"<array>: sampling_rate={rate!r} is not a number (in Hz)")
-    if not LEGAL_RATES[0] <= rate <= LEGAL_RATES[1]:
-        raise AudioError(f"<array>: sampling_rate={rate!r} is invalid: it must be 1,000 to 384,000 (Hz)")
+    check_array_rate(rate)
     if not array.size:
         raise AudioError("<array>: contains no samples (0 seconds); leave it out")
     if max(array.shape) > max_seconds * rate:
         raise AudioError(f"<array>: {too_long(max_seconds)}")
+    array = mono_samples(array, channel_axis=int(np.argmin(array.shape)))
+    return np.ascontiguousarray(Resampler(rate, sampling_rate).all_of([array]))
+
+
+def check_array_rate(rate: Any):
+    """Raises an AudioError if the sampling rate given with samples (Hz) is not one."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
+        raise AudioError(f"<array>: sampling_rate={rate!r} is not a number (in Hz)")
+    if not LEGAL_RATES[0] <= rate <= LEGAL_RATES[1]:
+        raise AudioError(f"<array>: sampling_rate={rate!r} is invalid: it must be 1,000 to 384,000 (Hz)")
+
+
+def mono_samples(array: np.ndarray, channel_axis: int = 1) -> np.ndarray:
+    """Converts decoded samples to float32 of shape (samples,) at the same rate.
+
+    Args:
+        array: shape (samples,), or 2-D with channels, which are averaged; floats, or integers whose full scale is that
+            of their type, as in a WAV file.
+        channel_axis: of a 2-D array.
+
+    Raises:
+        AudioError: it has another shape, is not numeric, or contains NaN or infinity.
+    """
+    if array.dtype.kind not in "fi":
+        raise AudioError(f"<array>: its type is {array.dtype}; give floats in [-1, 1] or signed integers")
+    if array.ndim not in (1, 2):
+        raise AudioError(f"<array>: its shape is {array.shape}; give (samples,), or (samples, channels)")
     if array.dtype.kind == "i":
         array = array / -float(np.iinfo(array.dtype).min)
     if array.ndim == 2:
-        array = array.mean(axis=int(np.argmin(array.shape)))
+        array = array.mean(axis=channel_axis)
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise AudioError(f"<array>: sample {int(np.argmin(np.isfinite(array))):,} is NaN or infinite")
-    return np.ascontiguousarray(Resampler(rate, sampling_rate).all_of([array]))
+    return array
 
 
 def set_peak(waveform: np.ndarray, peak_db: float) -> np.ndarray:
@@ -242,9 +264,13 @@ class _Bytes(io.BytesIO):
             return 0
 
 
-def _open(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment | None]:
+def open_source(source: AudioSource) -> tuple[str, BinaryIO, bytes | BinaryIO, Segment | None]:
     """Opens a source. Returns its name for messages, an open binary file, the input for libsndfile (the path, if there
-    is one), and the requested segment."""
+    is one), and the requested segment.
+
+    Raises:
+        AudioError: there is no such file, or it cannot be opened.
+    """
     path = None
     if isinstance(source, dict):
         path, source = source.get("path"), source.get("bytes")

@@ -162,10 +162,9 @@ class VocalBurstPipeline(ChunkPipeline):
                 "max_seconds, coverage, false_alarms_per_hour, views, batch_size and num_workers"
             )
         for name, value in preprocess.items():
-            if value is not None and not value > 0:
+            if value is not None and not is_duration(value):
                 raise ValueError(f"{name}={value!r} is invalid: it must be a positive number of seconds")
-        if postprocess.get("top_k") is not None and postprocess["top_k"] < 1:
-            raise ValueError(f"top_k={postprocess['top_k']!r} is invalid: it must be 1 or more, or None for all labels")
+        check_top_k(postprocess.get("top_k"))
         if postprocess.get("coverage") is not None and self.calibration is None:
             raise ValueError(f"coverage needs a calibrated model: there is no {CALIBRATION_FILE} for these weights")
         if postprocess.get("false_alarms_per_hour") is not None:
@@ -243,6 +242,17 @@ class VocalBurstPipeline(ChunkPipeline):
         return [answer[index] for index in order]
 
 
+def is_duration(value) -> bool:
+    """Whether it is a positive number of seconds; as a limit it may be infinite."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(value > 0)
+
+
+def check_top_k(top_k):
+    """Raises a ValueError if it is neither a positive integer nor None."""
+    if top_k is not None and not (isinstance(top_k, (int, np.integer)) and top_k >= 1):
+        raise ValueError(f"top_k={top_k!r} is invalid: it must be 1 or more, or None for all labels")
+
+
 def window_spans(
     samples: int, rate: int, window_seconds: float | None, hop_seconds: float | None
 ) -> list[tuple[int, int]]:
@@ -255,8 +265,10 @@ def window_spans(
         if hop_seconds is not None:
             raise ValueError(f"hop_seconds={hop_seconds!r} needs window_seconds, the length of the windows")
         return [(0, samples)]
+    if np.isinf(window_seconds):
+        raise ValueError(f"window_seconds={window_seconds!r} is invalid: None scores the whole recording as one clip")
     window = max(1, round(window_seconds * rate))
-    hop = window if hop_seconds is None else round(hop_seconds * rate)
+    hop = window if hop_seconds is None else round(min(hop_seconds, 2 * window_seconds) * rate)
     if not 1 <= hop <= window:
         raise ValueError(
             f"hop_seconds={hop_seconds!r} is invalid: it must be at most window_seconds={window_seconds!r}, so that "

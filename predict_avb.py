@@ -23,6 +23,7 @@ rows in the same order. Here, too, the same command continues after an interrupt
 """
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ from pathlib import Path
 from audio_avb import MAX_SECONDS, check_views
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
-from avb.files import PICTURES, check_output, is_folder
+from avb.files import PICTURES, check_output, is_folder, locked
 from avb.inference.clips import Clips, PathClips, find_paths, scores_key
 from avb.models import DETECTOR, locate
 from avb.tasks import TASKS, get_task
@@ -169,8 +170,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         args.output = f"{args.task}_{args.split}.csv"
     if not args.output:
         parser.error("--output is missing: the table to write, or a folder for shards")
+    if args.output == "-":
+        parser.error("--output - : scores are not written to standard output; give a file or a folder")
     counts, seconds = (args.num_workers, args.shard_clips, args.ray_workers), args.batch_seconds
-    if min(1 if count is None else count for count in counts) < 1 or (seconds is not None and seconds <= 0):
+    if min(1 if count is None else count for count in counts) < 1 or not (seconds is None or 0 < seconds < math.inf):
         parser.error("--num_workers, --batch_seconds, --shard_clips and --ray_workers must be positive")
     if not args.max_seconds > 0:
         parser.error("--max_seconds must be positive")
@@ -202,12 +205,12 @@ def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
         parser.error(f"{args.output}: a picture is written as {' or '.join(PICTURES)}")
     if args.labels:
         parser.error("--labels is for a picture: --output FILE.png or FILE.svg")
-    if not (args.events or args.window_seconds):
+    if not (args.events or args.window_seconds is not None):
         for name in ("detector", "threshold", "events_format", "hop_seconds"):
             if getattr(args, name) is not None:
                 parser.error(f"--{name} needs {'--window_seconds' if name == 'hop_seconds' else '--events'}")
         return
-    if args.events and args.window_seconds:
+    if args.events and args.window_seconds is not None:
         parser.error("give either --events or --window_seconds")
     if args.events_format and not args.events:
         parser.error("--events_format needs --events")
@@ -225,7 +228,7 @@ def predict(args: argparse.Namespace) -> int:
     """Returns how many clips or recordings were skipped."""
     if is_picture(args.output):
         return draw_recording(args)
-    if args.events or args.window_seconds:
+    if args.events or args.window_seconds is not None:
         return predict_recordings(args)
     return predict_shards(args) if is_folder(args.output) else predict_table(args)
 
@@ -263,9 +266,10 @@ def predict_recordings(args: argparse.Namespace) -> int:
     else:
         maker = tables.WindowRows(scorer, args.window_seconds, args.hop_seconds)
     partial = output.with_name(output.name + ".partial")
-    tables.score_recordings(partial, scores_key(args.model + maker.key, clips.ids()), clips, maker, args.strict)
-    skipped = tables.finish(partial, output, maker.columns, args.events_format)
-    partial.unlink()
+    with locked(partial):
+        tables.score_recordings(partial, scores_key(args.model + maker.key, clips.ids()), clips, maker, args.strict)
+        skipped = tables.finish(partial, output, maker.columns, args.events_format)
+        partial.unlink()
     return skipped
 
 
@@ -295,11 +299,12 @@ def predict_table(args: argparse.Namespace) -> int:
 
     partial = output.with_name(output.name + ".partial")
     key = scores_key(args.model + scorer.key, clips.ids())
-    journal.score_to_journal(partial, key, clips, scorer, args.strict)
-    skipped = journal.finish(partial, output, scorer.columns)
-    if args.submission:
-        write_submission(partial, output.parent, args, list(clips.ids()))
-    partial.unlink()
+    with locked(partial):
+        journal.score_to_journal(partial, key, clips, scorer, args.strict)
+        skipped = journal.finish(partial, output, scorer.columns)
+        if args.submission:
+            write_submission(partial, output.parent, args, list(clips.ids()))
+        partial.unlink()
     return skipped
 
 
@@ -332,20 +337,24 @@ def predict_shards(args: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     scorer = Scorer.load(device="cpu" if on_ray else args.device, **settings)
     planned = shards.plan(folder, clips, scorer.key, args.shard_clips)
-    todo = shards.find_unfinished(folder, planned, args.overwrite)
-    total, left = clips.count(), sum(shard.stop - shard.start for shard in todo)
-    if left < total:
-        print(f"{total - left} of {total} clips are scored already, in {len(planned) - len(todo)} shards")
-    with tqdm(total=total, initial=total - left, unit="clip", desc="scoring", disable=None) as progress:
-        if todo and on_ray:
-            del scorer  # the workers have their own
-            with cluster.connect(args.ray):
-                for scored in cluster.score_on_ray(todo, clips, args.ray_workers, device=args.device, **settings):
-                    progress.update(scored)
-        else:
-            for shard in todo:
-                shards.score_shard(scorer, shard, clips.part(shard.start, shard.stop), progress.update)
-    return shards.finish(folder, planned)
+    lock = folder / ".lock"  # readers of the folder ignore it, as all names with a dot
+    with locked(lock):
+        todo = shards.find_unfinished(folder, planned, args.overwrite)
+        total, left = clips.count(), sum(shard.stop - shard.start for shard in todo)
+        if left < total:
+            print(f"{total - left} of {total} clips are scored already, in {len(planned) - len(todo)} shards")
+        with tqdm(total=total, initial=total - left, unit="clip", desc="scoring", disable=None) as progress:
+            if todo and on_ray:
+                del scorer  # the workers have their own
+                with cluster.connect(args.ray):
+                    for scored in cluster.score_on_ray(todo, clips, args.ray_workers, device=args.device, **settings):
+                        progress.update(scored)
+            else:
+                for shard in todo:
+                    shards.score_shard(scorer, shard, clips.part(shard.start, shard.stop), progress.update)
+        skipped = shards.finish(folder, planned)
+        lock.unlink()
+    return skipped
 
 
 def find_clips(args: argparse.Namespace, folder: str = "") -> Clips:

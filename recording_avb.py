@@ -144,7 +144,7 @@ def _decode(
     try:
         with Stream(handle) as file:
             rate, promised, container = file.samplerate, file.frames, file.format
-            _check_rate(name, rate)
+            check_rate(name, rate)
             # The length of an MP3 is only known if the encoder stated it; otherwise it is guessed from the bit rate.
             # A FLAC written to a pipe states 0, for which libsndfile reports the largest possible length.
             is_stated = promised < _MAX_FRAMES if container != "MP3" else has_length
@@ -193,7 +193,7 @@ def _decode_by_av(
     except ValueError as error:
         raise AudioError(_damaged(name, str(first_error))) from error
     try:
-        _check_rate(name, source.rate)
+        check_rate(name, source.rate)
         blocks = Blocks(name, source, source.rate, max_seconds)
         waveform = Resampler(source.rate, sampling_rate).all_of(blocks)
     except AudioError:
@@ -229,7 +229,8 @@ def _check_segment(name: str, segment: Segment, seconds: float, max_seconds: flo
         raise AudioError(f"{name}: {too_long(max_seconds)}")
 
 
-def _check_rate(name: str, rate: int):
+def check_rate(name: str, rate: int):
+    """Raises an AudioError if the sampling rate in a header is none that a recording has."""
     if not LEGAL_RATES[0] <= rate <= LEGAL_RATES[1]:
         raise AudioError(f"{name}: its header says {rate:,} Hz, not 1,000 to 384,000 Hz; export it again")
 

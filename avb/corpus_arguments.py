@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from avb.recipes import true_or_false
+
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")  # for label tables, see avb.corpora.tables
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # not supported
 PRIVATE = {"changes_result": False, "private": True}  # see avb.arguments.PROPERTIES
@@ -158,7 +160,7 @@ def add_arguments(parser: argparse._ActionsContainer, names: Iterable[str]):
         kind = next((part for part in get_args(hints[f.name]) if part is not NoneType), hints[f.name])
         settings: dict[str, Any] = {"default": None, "help": f.metadata["help"]}
         if kind is bool:
-            settings |= {"nargs": "?", "const": True, "type": _true_or_false, "metavar": "true|false"}
+            settings |= {"nargs": "?", "const": True, "type": true_or_false, "metavar": "true|false"}
         elif get_origin(kind) is list:
             (item,) = get_args(kind)
             settings |= {"nargs": "+", "type": item, "metavar": {int: "N", float: "X"}.get(item, "VALUE")}
@@ -170,9 +172,3 @@ def add_arguments(parser: argparse._ActionsContainer, names: Iterable[str]):
 def given_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options that were given; `--skip_missing false` is one, because it overrides a run's recipe."""
     return {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
-
-
-def _true_or_false(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"

@@ -4,6 +4,8 @@ import contextlib
 import csv
 import json
 import os
+import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
     path = Path(path)
     if path.suffix not in suffixes:
         raise AvbError(f"{path}: the suffix says the format, and must be one of {', '.join(suffixes)}")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:  # False for a name that is too long, which is said when it is written
         raise AvbError(f"{path} exists: give another name, or --overwrite")
     make_folder(path.parent)
     return path
@@ -50,6 +52,65 @@ def is_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or os.path.isdir(output) or not Path(output).suffix
 
 
+def files_below(folder: str | os.PathLike) -> Iterator[Path]:
+    """The files in a folder and its sub-folders, also behind links; each folder once, by its own name if it has one.
+
+    Raises:
+        AvbError: a sub-folder cannot be listed.
+    """
+
+    def refuse(error: OSError):
+        raise AvbError(
+            f"{error.filename}: cannot be listed ({error.strerror}): change its permissions, or give the folders "
+            "beside it"
+        ) from error
+
+    seen, waiting = set(), deque([os.fspath(folder)])  # links wait until all that needs none was seen
+    while waiting:
+        for root, folders, files in os.walk(waiting.popleft(), onerror=refuse):
+            real = os.path.realpath(root)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            yield from (Path(root, name) for name in files)
+            paths = (os.path.join(root, name) for name in sorted(folders))
+            waiting.extend(path for path in paths if os.path.islink(path))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within the block, no other command has this file, which is created if needed; the system frees it when we die.
+
+    Raises:
+        AvbError: another command has it, or it cannot be opened.
+    """
+    with writing(path):
+        file = open(path, "ab")
+    with file:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise AvbError(
+                    f"{path}: another command is writing there: wait until it has finished, or choose another output"
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+        yield
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns errors of writing a file into an AvbError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise AvbError(f"{path}: cannot be written ({error.strerror or error}): make room, or move it away") from error
+
+
 def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
     """Writes rows as CSV, JSON lines or Parquet, depending on the suffix, in constant memory.
 
@@ -58,7 +119,7 @@ def write_table(path: str | Path, rows: Iterable[dict], columns: list[str]):
     """
     path = Path(path)
     writer = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
-    with _whole(path) as temporary:
+    with whole(path) as temporary:
         writer(temporary, rows, columns)
 
 
@@ -95,25 +156,26 @@ def write_text(path: str | Path, text: str):
     Raises:
         AvbError: it cannot be written.
     """
-    with _whole(Path(path)) as temporary:
+    with whole(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Yields a temporary name, whose file replaces `path` at the end.
 
     Raises:
         AvbError: it cannot be written; nothing is left of it, and an earlier file is kept.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise AvbError(f"{path}: cannot be written ({error.strerror or error}): make room, or move it away") from error
+    with writing(path):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def _write_csv(path: Path, rows: Iterable[dict], columns: list[str]):

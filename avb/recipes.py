@@ -10,6 +10,7 @@ which are placed before the typed ones. So types and names are checked in one pl
 recipe.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -31,6 +32,17 @@ ELSEWHERE = {
     "device": "; all GPUs are used: --use_cpu true uses none, CUDA_VISIBLE_DEVICES=1 selects one",
     "no_cuda": "; --use_cpu true trains on the CPU",
 }
+
+
+def true_or_false(text: str) -> bool:
+    """The `type` of an option of argparse that is true or false, as in a recipe.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
 
 
 def read_yaml(path: Path) -> dict:

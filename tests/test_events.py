@@ -366,3 +366,101 @@ def test_the_shipped_detector_is_small_and_finds_a_real_burst(emogator):
     mixed[4 * RATE : 4 * RATE + len(burst)] += burst
     found = avb.find((mixed, RATE), "emogator-cnn")
     assert len(found) == 1 and 3.8 < found["start"][0] < found["end"][0] < 4.3 + len(burst) / RATE
+
+
+def test_a_segment_and_a_name_of_bytes_are_recordings_too(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff a#b.wav")
+    with open(path, "wb") as file:
+        sf.write(file, noise(3.0, RATE), RATE, format="WAV")
+    all_of_it = np.concatenate(list(read_blocks(path)))
+    part = np.concatenate(list(read_blocks(f"{path}#1-2.5", block_seconds=0.5)))
+    assert len(all_of_it) == 3 * RATE
+    np.testing.assert_array_equal(part, all_of_it[RATE : round(2.5 * RATE)])
+
+
+def test_what_is_no_recording_is_said_in_an_audio_error(tmp_path, monkeypatch):
+    """Other errors would end the table of all recordings."""
+    (tmp_path / "dir.wav").mkdir()
+    os.mkfifo(tmp_path / "fifo.wav")
+    sf.write(tmp_path / "slow.wav", noise(0.5, 500), 500)
+    sf.write(tmp_path / "locked.wav", noise(0.5, RATE), RATE)
+    said = {"dir.wav": "not a regular file", "fifo.wav": "not a regular file", "slow.wav": "says 500 Hz", "": "no such"}
+    for name, message in said.items():
+        with pytest.raises(AudioError, match=f"{name}.*: .*{message}"):
+            list(read_blocks(str(tmp_path / name) if name else ""))
+
+    def refuse(path, mode="r", *args, **kwargs):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("audio_avb.open", refuse, raising=False)  # root may read everything
+    with pytest.raises(AudioError, match=r"locked.wav: cannot be read \(Permission denied\); check its permissions"):
+        list(read_blocks(tmp_path / "locked.wav"))
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return avb.load("emogator-cnn", "cpu")
+
+
+def test_a_stream_takes_samples_as_microphones_deliver_them(pipe, detector, recording):
+    """16-bit integers and (samples, channels): as floats they would be 32,768 times too loud."""
+    waveform = load_audio(recording, peak_db=None)[: 2 * RATE]
+    integers = (waveform * 32_767).round().astype(np.int16)
+    settings = {"detector": detector, "threshold": 0.5, "top_k": 1}
+
+    def heard(samples: np.ndarray) -> list[dict]:
+        return list(pipe.stream((samples[at : at + RATE] for at in range(0, len(samples), RATE)), **settings))
+
+    expected = heard(integers.astype(np.float32) / 32_768)
+    assert expected
+    assert heard(np.stack([integers, integers], 1)) == expected
+
+
+@pytest.mark.parametrize(
+    "chunk, rate, said",
+    [
+        (b"\0\1\2\3", RATE, "its type is"),
+        (np.zeros(4, np.uint8), RATE, "its type is uint8"),
+        (0.5, RATE, r"its shape is \(\)"),
+        (np.array([0, np.nan]), RATE, "sample 1 is NaN"),
+        (np.zeros(4), 0, "sampling_rate=0 is invalid"),
+        (np.zeros(4), "48k", "sampling_rate='48k' is not a number"),
+    ],
+)
+def test_what_is_no_stream_of_samples(chunk, rate, said, pipe, detector):
+    with pytest.raises(AudioError, match=said):
+        list(pipe.stream([chunk], rate, detector=detector))
+
+
+def test_generators_refuse_what_calls_refuse(pipe, detector, recording):
+    for top_k in (0, -1, 1.5, "3"):
+        found = (pipe.events(recording, detector=detector, top_k=top_k), pipe.windows(recording, top_k=top_k))
+        for results in (*found, pipe.stream([], detector=detector, top_k=top_k)):
+            with pytest.raises(ValueError, match="top_k=.* is invalid: it must be 1 or more"):
+                list(results)
+        with pytest.raises(ValueError, match="top_k=.* is invalid: it must be 1 or more"):
+            pipe(np.zeros(RATE), top_k=top_k)
+    for seconds in (float("nan"), float("inf"), 0, -1, "2", True):
+        for lengths in ((seconds,), (2, seconds)):
+            with pytest.raises(AvbError, match="the hop must be positive, and at most the window"):
+                list(pipe.windows(recording, *lengths))
+        with pytest.raises(ValueError, match="window_seconds=.* is invalid"):
+            pipe(str(recording), window_seconds=seconds)
+    with pytest.raises(ValueError, match="hop_seconds=inf is invalid"):
+        pipe(str(recording), window_seconds=2, hop_seconds=float("inf"))
+
+
+def test_every_recording_has_annotations_of_its_own(tmp_path):
+    """Under equal names, under a name that looks like a number given here, and the same recording twice in a row."""
+    names = ["x/a.wav", "y/a.wav", "x/a-2.wav", "x/a-2.wav", "x/A.wav", "bad.wav", "b.wav"]
+    lines: list[dict] = [{"fingerprint": "any"}]
+    for number, name in enumerate(names):
+        row = {"id": name, "start": float(number), "end": number + 0.5, "detection": 0.9}
+        end = {"error": "bad"} if name == "bad.wav" else {"seconds": 60.0}
+        lines += [row] * (name not in ("bad.wav", "b.wav")) + [{tables.END: name, **end}]
+    (tmp_path / "journal").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = tables.write_annotations(tmp_path / "journal", tmp_path / "events.csv", "json")
+    found = [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
+    starts = sorted(event["start"] for content in found for event in content["events"])
+    assert starts == [0.0, 1.0, 2.0, 3.0, 4.0] and all(len(content["events"]) < 2 for content in found)
+    assert len({content["recording"].casefold() for content in found}) == len(found) == 6

@@ -50,7 +50,7 @@ LAYERS = {
     "avb/cache": {"avb/errors"},
     "avb/run_files": {"avb/errors", "avb/files", "avb/tasks"},
     "avb/recipes": {"avb/errors"},
-    "avb/corpus_arguments": set(),
+    "avb/corpus_arguments": {"avb/recipes"},
     "avb/arguments": {
         "audio_avb", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/recipes", "avb/registration",
         "configuration_avb",

@@ -24,7 +24,9 @@ from avb.cards.hub_folder import save_hub_folder
 from avb.corpora import submission
 from avb.errors import AvbError
 from avb.events.finding import as_scorer
+from avb.files import locked
 from avb.inference import scorer
+from avb.inference.clips import read_names
 from avb.inference.load import load_model
 from avb.inference.score import model_key, score_waveforms
 from avb.tasks import TASKS
@@ -68,7 +70,7 @@ def test_a_folder_in_every_format(model, clips, tmp_path, suffix, capsys):
 
 def test_files_globs_and_standard_input_keep_their_order(model, clips, tmp_path, monkeypatch):
     output = tmp_path / "scores.csv"
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{clips}/b.wav\n\n{clips}/a b.flac\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{clips}/b.wav\n\n{clips}/a b.flac\n".encode())))
     patterns = [str(clips / "deep" / "d.wav"), "-", str(clips / "deep" / "*.wav"), str(clips / "-dash.ogg")]
     assert predict_avb.main([str(model), *patterns, "--output", str(output)]) == 0
     ids = [row["id"].removeprefix(f"{clips}/") for row in read_csv(output)]
@@ -332,3 +334,51 @@ def test_the_longest_clip_is_an_option(model, clips, tmp_path, capsys):
     errors = (tmp_path / "scores.csv.errors.csv").read_text()
     assert "longer than 0.001 seconds" in errors and "--max_seconds" in errors
     assert predict_avb.main([*command[:-2], "--overwrite"]) == 0  # another limit: nothing is resumed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a.wav\n\n b \xff.wav\n", b"a.wav\r\n b \xff.wav\r\n", b"a.wav\0 b \xff.wav\0"],
+    ids=["unix", "dos", "zero"],
+)
+def test_names_on_standard_input(content, monkeypatch):
+    """As `find`, a Windows program and `find -print0` write them; a name need not be UTF-8."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+    assert read_names() == ["a.wav", os.fsdecode(b" b \xff.wav")]
+
+
+def test_a_closed_standard_input(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert predict_avb.main(["emogator-cnn", "-", "--output", "scores.csv"]) == 1
+    assert "standard input, which is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--output", "-"], "scores are not written to standard output"),
+        (["--output", "a.csv", "--batch_seconds", "nan"], "must be positive"),
+        (["--output", "a.csv", "--batch_seconds", "inf"], "must be positive"),
+        (["--output", "a.csv", "--window_seconds", "0", "--events"], "either --events or --window_seconds"),
+    ],
+)
+def test_outputs_and_numbers_that_are_none(more, said, capsys):
+    with pytest.raises(SystemExit):
+        predict_avb.main(["emogator-cnn", "a.wav", *more])
+    assert said in capsys.readouterr().err
+
+
+def test_windows_of_no_length_are_not_whole_clips(model, clips, tmp_path, capsys):
+    argv = [str(model), str(clips / "b.wav"), "--window_seconds", "0", "--output", str(tmp_path / "w.csv")]
+    assert predict_avb.main(argv) == 1
+    assert "the hop must be positive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["scores.csv", "shards"])
+def test_a_second_command_does_not_write_where_one_is_writing(output, model, clips, tmp_path, capsys):
+    (tmp_path / "shards").mkdir()
+    with locked(tmp_path / {"scores.csv": "scores.csv.partial", "shards": "shards/.lock"}[output]):
+        assert predict_avb.main([str(model), str(clips), "--output", str(tmp_path / output)]) == 1
+    assert "another command is writing there" in capsys.readouterr().err
+    assert predict_avb.main([str(model), str(clips), "--output", str(tmp_path / output)]) == 0
+    assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob(".lock"))

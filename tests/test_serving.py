@@ -1,6 +1,9 @@
 """avb-serve: what it answers is what Python gives; what it refuses."""
 
 import io
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -8,8 +11,11 @@ import soundfile as sf
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from tiny import detector_of_noise
+from websockets.sync.server import serve
 
 import avb
+from avb.errors import AvbError
+from avb.serving import listen
 from avb.serving.app import make_app
 from avb.serving.command import parse_arguments
 from avb.serving.limits import Limits
@@ -138,3 +144,63 @@ def test_it_listens_here_unless_told(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["emogator-cnn", "--max_files", "0"])
     assert "limits must be positive" in capsys.readouterr().err
+
+
+def test_a_clip_that_the_model_refuses_is_an_answer(pipe, detector, wav, monkeypatch):
+    """As an exported model refuses one of more than two minutes; the other files of the request are not affected."""
+    app = make_app(pipe, detector=detector)
+
+    def refuse(*args, **kwargs):
+        raise AvbError("a clip of 130 s")
+
+    monkeypatch.setattr(pipe, "_forward", refuse)
+    with TestClient(app) as client:
+        assert client.post("/scores", **files(wav, b"")).json() == [
+            {"error": "a clip of 130 s"},
+            {"error": "<0 bytes>: the file is empty (0 bytes); copy or record it again"},
+        ]
+
+
+class NoWebSocket(BaseHTTPRequestHandler):
+    """Answers every request with 501."""
+
+    protocol_version = "HTTP/1.1"
+
+
+@pytest.fixture
+def refusing_server():
+    """An HTTP server of another kind."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoWebSocket) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "url, said",
+    [
+        ("127.0.0.1:8000/stream", r"no connection \(.*isn't a valid URI"),
+        ("ws://127.0.0.1:1/stream", r"no connection \(.*refused"),
+        ("ws://{}/stream", r"refused \(HTTP 501\): another kind of server"),
+    ],
+)
+def test_the_client_says_why_it_has_no_connection(url, said, refusing_server, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(320))))
+    assert listen.main(["-", "--url", url.format(refusing_server)]) == 1
+    assert re.search(said, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_client_does_not_wait_for_answers_to_what_it_cannot_send(closed, monkeypatch):
+    def chunks():
+        if closed:
+            monkeypatch.setattr("sys.stdin", None)
+            yield from listen.of_stdin(RATE)
+        yield b"text, no samples"
+        raise RuntimeError("a bug")
+
+    with serve(lambda socket: list(socket), "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        with pytest.raises(AvbError if closed else RuntimeError, match="which is closed" if closed else "a bug"):
+            list(listen.listen(url, chunks()))

@@ -43,7 +43,7 @@ def test_predict_answers_before_it_imports_what_is_heavy(argv, code, message):
 
 def test_the_help_of_the_other_commands_needs_nothing_heavy():
     names = ["reports", "cards", "export", "export.page", "calibration", "events", "serving.listen", "training.queue"]
-    names += ["corpora.prepare"]
+    names += ["corpora.prepare", "corpora.submission"]
     done = run(
         "import runpy, sys\n"
         f"for name in {names}:\n"

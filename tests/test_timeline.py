@@ -143,3 +143,10 @@ def test_an_hour_with_hundreds_of_events_stays_readable():
     assert clock(3599.96, 3600, True) == "1:00:00.0" and clock(59.96, 60, True) == "1:00.0"
     for seconds in (0.3, 1, 10, 61, 600, 3600, 86_400, 10**6):
         assert 2 <= len(ticks(seconds)) <= 11
+
+
+def test_a_picture_that_cannot_be_written_is_one_clear_error(pipe, tmp_path):
+    (tmp_path / "a.svg").mkdir()
+    with pytest.raises(AvbError, match=r"a\.svg: cannot be written \(Is a directory\)"):
+        avb.plot((np.zeros(1_600), 16_000), tmp_path / "a.svg", pipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]

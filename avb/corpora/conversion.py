@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from audio_avb import AudioPreparation
 from avb.corpora import emogator, hume_vb, load_bursts, shards
 from avb.corpora.decode import BadClip, decode_clips, fingerprint
+from avb.corpora.release import CLASS_COLUMN
 from avb.corpora.rows import Corpus
 from avb.errors import CorpusError
 from avb.files import write_json
@@ -135,7 +136,7 @@ def _label_columns(
 
 
 def _class_column(corpus: str, task: Task) -> str:
-    return hume_vb.CLASS_COLUMN if corpus == "hume_vb" else f"{task.name}_class"
+    return CLASS_COLUMN if corpus == "hume_vb" else f"{task.name}_class"
 
 
 def _add_labels(splits: DatasetDict, loaded: Corpus, columns: list[str]) -> DatasetDict:

@@ -20,14 +20,12 @@ import numpy as np
 from audio_avb import AUDIO_SUFFIXES
 from avb.corpora import shards
 from avb.corpora.cells import blank_withheld, read_labels
+from avb.corpora.release import ID_COLUMN, SPLIT_COLUMN, columns_of
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpora.tables import Table, find_column, read_table, refuse_duplicates, require_column
 from avb.errors import CorpusError, did_you_mean
-from avb.tasks import TASKS, Task, get_task
-
-ID_COLUMN, SPLIT_COLUMN = "File_ID", "Split"
-CLASS_COLUMN = "Voc_Type"  # in type_info.csv
+from avb.tasks import TASKS, get_task
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +99,6 @@ def tasks_in(root: str | Path) -> list[str]:
 def table_path(root: str | Path, task: str) -> Path:
     """The path of a task's label table in a release."""
     return Path(root) / "labels" / f"{task}_info.csv"
-
-
-def columns_of(task: Task) -> list[str]:
-    """A task's label columns, in the release's order."""
-    return list(task.labels) if task.kind == "regression" else [CLASS_COLUMN]
 
 
 def _find_labels(root: Path, task: str) -> Path:

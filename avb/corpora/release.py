@@ -1,4 +1,4 @@
-"""Distinguishes the release of HUME-VB, the paper's corpus, from a part of it and from a sample in its layout.
+"""Facts about the release of HUME-VB, the paper's corpus: its columns, and how to tell it from a part or a sample.
 
 Source: Baird et al. (2022), arXiv:2207.03572.
 """
@@ -6,8 +6,17 @@ Source: Baird et al. (2022), arXiv:2207.03572.
 from collections.abc import Mapping
 from pathlib import Path
 
+from avb.tasks import Task
+
 CORPUS = "hume_vb"
 RELEASE_CLIPS = {"train": 19_990, "validation": 19_396, "test": 19_815}
+ID_COLUMN, SPLIT_COLUMN = "File_ID", "Split"
+CLASS_COLUMN = "Voc_Type"  # in type_info.csv
+
+
+def columns_of(task: Task) -> list[str]:
+    """A task's label columns, in the release's order."""
+    return list(task.labels) if task.kind == "regression" else [CLASS_COLUMN]
 
 
 def is_release(corpus: str | None, clips: Mapping[str, int | None]) -> bool:

@@ -21,13 +21,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
-from avb.corpora.hume_vb import ID_COLUMN, SPLIT_COLUMN, columns_of, table_path
-from avb.corpora.shards import find_shards, is_prepared
+from avb.corpora.release import ID_COLUMN, SPLIT_COLUMN, columns_of
 from avb.corpora.splits import parse_split
-from avb.corpora.tables import read_table, require_column
 from avb.errors import AvbError, did_you_mean
 from avb.files import make_folder, write_table
 from avb.tasks import TASKS, Task, get_task
@@ -296,6 +293,13 @@ def read_test_ids(root: str | Path, task: str) -> list[str]:
         AvbError: there are no test clips.
         ValueError: no such task.
     """
+    # Here, because pandas and datasets take a second, which --help and a check without --data_dir do not need.
+    import pyarrow.parquet as pq
+
+    from avb.corpora.hume_vb import table_path
+    from avb.corpora.shards import find_shards, is_prepared
+    from avb.corpora.tables import read_table, require_column
+
     root, task = Path(root), get_task(task).name
     if is_prepared(root):
         shards = find_shards(root).get("test", [])

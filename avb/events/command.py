@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from avb.errors import AvbError
+from avb.recipes import true_or_false
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     from avb.events.arguments import TrainingArguments
 
     for known in fields(TrainingArguments):
-        kind = _boolean if known.type is bool else known.type
+        kind = true_or_false if known.type is bool else known.type
         train.add_argument(
             f"--{known.name}", type=cast(Callable, kind), help=f"{known.metadata['help']}{_default(known.default)}"
         )
@@ -94,12 +95,6 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument("output", metavar="FILE", help=".onnx file to write")
     export.set_defaults(run=run_export)
     return parser
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
 
 
 def _default(value: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
-from audio_avb import SAMPLING_RATE
+from audio_avb import SAMPLING_RATE, check_array_rate, mono_samples
 from avb.events.detection import Detection, load_detector
 from avb.events.finding import Finder, as_scorer
 from avb.events.reading import read_blocks
@@ -20,7 +20,7 @@ from avb.inference.load import load_model
 from avb.models import DETECTOR
 from calibration_avb import calibrated_scores
 from modeling_events_avb import BurstEventsModel
-from pipeline_avb import TASK, VocalBurstPipeline
+from pipeline_avb import TASK, VocalBurstPipeline, check_top_k
 
 
 class RecordingPipeline(VocalBurstPipeline):
@@ -45,6 +45,7 @@ class RecordingPipeline(VocalBurstPipeline):
         Raises:
             AudioError: the recording cannot be read.
         """
+        check_top_k(top_k)
         finder = self._finder(detector, threshold)
         for detection, scores in finder.events(read_blocks(recording)):
             yield self.event(detection, scores, top_k)
@@ -61,12 +62,19 @@ class RecordingPipeline(VocalBurstPipeline):
         """The vocal bursts in the audio of a microphone or a line, each as soon as it has ended.
 
         Args:
-            chunks: float samples in [-1, 1], each (samples,), of any length.
+            chunks: samples, each (samples,) or (samples, channels), of any length; floats in [-1, 1], or integers whose
+                full scale is that of their type.
             sampling_rate: of the chunks, Hz.
             detector, threshold, top_k: see `events`.
+
+        Raises:
+            AudioError: a chunk has another type or shape, or contains NaN or infinity; or the rate is invalid.
         """
+        check_top_k(top_k)
+        check_array_rate(sampling_rate)
+        samples = (mono_samples(np.asarray(chunk)) for chunk in chunks)
         finder = self._finder(detector, threshold)
-        for detection, scores in finder.events(Resampler(sampling_rate).all_of(chunks), live=True):
+        for detection, scores in finder.events(Resampler(sampling_rate).all_of(samples), live=True):
             yield self.event(detection, scores, top_k)
 
     def windows(
@@ -85,6 +93,7 @@ class RecordingPipeline(VocalBurstPipeline):
             hop_seconds: time from the start of one window to the next; None: `window_seconds`.
             top_k: see `events`.
         """
+        check_top_k(top_k)
         for start, end, scores in score_windows(as_scorer(self), read_blocks(recording), window_seconds, hop_seconds):
             yield {"start": start, "end": end, "scores": self._scores(scores, top_k)}
 
@@ -119,7 +128,7 @@ def load(
 
 
 class Resampler:
-    """float chunks at `rate` Hz → float32 chunks at 16 kHz."""
+    """float32 chunks (samples,) at `rate` Hz → float32 chunks at 16 kHz."""
 
     def __init__(self, rate: int):
         self.rate = rate
@@ -128,7 +137,6 @@ class Resampler:
             self._stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
 
     def push(self, chunk: np.ndarray) -> np.ndarray:
-        chunk = np.asarray(chunk, np.float32)
         return chunk if self._stream is None else self._stream.resample_chunk(chunk)
 
     def finish(self) -> np.ndarray:

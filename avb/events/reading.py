@@ -7,11 +7,11 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from audio_avb import SAMPLING_RATE, AudioError
+from audio_avb import SAMPLING_RATE, AudioError, open_source
 from containers_avb import states_length
 from decoders_avb import AvBlocks
 from pipeline_avb import read_audio
-from recording_avb import is_one_whole
+from recording_avb import check_rate, is_one_whole
 
 BLOCK_SECONDS = 30.0
 
@@ -20,7 +20,8 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
     """Blocks of float32 samples (samples,) at 16 kHz, channels averaged, at the recorded level.
 
     Args:
-        source: a path, which is read as needed, or anything else that a pipeline takes, which is read at once.
+        source: a path, which is read as needed, or anything else that a pipeline takes, which is read at once, as is
+            a segment (`evening.wav#12.5-14`).
         block_seconds: length of a block; the last one may be shorter.
 
     Raises:
@@ -32,14 +33,12 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
         for start in range(0, len(waveform), step):
             yield waveform[start : start + step]
         return
-    name, empty = str(source), True
-    if not os.path.isfile(source):
-        raise AudioError(f"{name}: no such file; check the path")
-    with open(source, "rb") as file:
-        if not is_one_whole(name, file):  # several, or an unfinished header: not readable in blocks
-            yield from read_blocks(file.read(), block_seconds)
-            return
-    for block in _resampled(name, *_open(name, block_seconds)):
+    name, path = as_one_whole(source)
+    if path is None:
+        yield from read_blocks({"path": source}, block_seconds)
+        return
+    empty = True
+    for block in _resampled(name, *_open(name, path, block_seconds)):
         if len(block):
             empty = False
             yield block
@@ -47,13 +46,30 @@ def read_blocks(source, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.nda
         raise AudioError(f"{name}: contains no samples (0 seconds); copy it again or leave it out")
 
 
-def _open(name: str, block_seconds: float) -> tuple[int, Iterator[np.ndarray]]:
+def as_one_whole(source: str | os.PathLike) -> tuple[str, bytes | None]:
+    """The name of a path for messages, and the path if the file can be read in blocks.
+
+    It is None for a segment of a file, several recordings in one file, and an unfinished header.
+
+    Raises:
+        AudioError: there is no such file, or it cannot be read, is empty or truncated.
+    """
+    name, file, path, segment = open_source(source)
+    assert isinstance(path, bytes)  # the source is a path
+    with file:
+        try:
+            return name, path if is_one_whole(name, file) and segment is None else None
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be read ({error.strerror}); check the disk, or copy it again") from error
+
+
+def _open(name: str, path: bytes, block_seconds: float) -> tuple[int, Iterator[np.ndarray]]:
     """Sampling rate and blocks, read by soundfile, or by PyAV if soundfile cannot."""
     try:
-        file = sf.SoundFile(name)
+        file = sf.SoundFile(path)
     except (sf.SoundFileError, TypeError) as error:
         try:
-            source = AvBlocks(os.fsencode(name))
+            source = AvBlocks(path)
         except (ImportError, ValueError) as other:
             raise AudioError(f"{name}: cannot be decoded ({error}; {other}); copy or export it again") from other
         return source.rate, _by_av(source)
@@ -85,6 +101,7 @@ def _by_av(source: AvBlocks) -> Iterator[np.ndarray]:
 
 
 def _resampled(name: str, rate: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    check_rate(name, rate)
     stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
     try:
         for block in blocks:

@@ -4,11 +4,11 @@ Rows are stored in OUTPUT.partial as they are computed, with a line at the end o
 the rows of an unfinished recording are dropped and computed again.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from avb.events.finding import EVENT_COLUMNS, Finder
 from avb.events.formats import FORMATS
 from avb.events.reading import read_blocks
 from avb.events.windows import score_windows
-from avb.files import make_folder, write_table, write_text
+from avb.files import make_folder, write_table, write_text, writing
 from avb.inference.clips import Clip, Clips
 from avb.inference.scorer import Scorer
 from calibration_avb import weights_fingerprint
@@ -86,7 +86,13 @@ def score_recordings(journal: Path, key: str, clips: Clips, maker: EventRows | W
 
     Raises:
         AudioError: `strict`, and a recording cannot be read.
+        AvbError: the journal cannot be written.
     """
+    with writing(journal):
+        _score_rest(journal, key, clips, maker, strict)
+
+
+def _score_rest(journal: Path, key: str, clips: Clips, maker: EventRows | WindowRows, strict: bool):
     done, total = resume(journal, key), clips.count()
     if done:
         print(f"{done} of {total} recordings are scored already, in {journal}")
@@ -164,7 +170,8 @@ def finish(journal: Path, output: Path, columns: list[str], events_format: str |
     ends = [row for row in read_rows(journal) if END in row]
     bad = [{"id": row[END], "error": row["error"]} for row in ends if "error" in row]
     report = output.with_name(output.name + ".errors.csv")
-    report.unlink(missing_ok=True)
+    with writing(report):
+        report.unlink(missing_ok=True)
     if bad:
         write_table(report, bad, ["id", "error"])
         print(f"{len(bad)} recording{'s' * (len(bad) != 1)} skipped: {report}", file=sys.stderr)
@@ -178,13 +185,22 @@ def write_annotations(journal: Path, output: Path, events_format: str) -> Path:
     """Writes a file per recording in the folder OUTPUT.FORMAT, named after the recording; returns the folder."""
     write, suffix = FORMATS[events_format]
     folder = make_folder(output.with_name(f"{output.name}.{events_format}"))
-    taken: dict[str, int] = {}
-    for recording, lines in groupby(read_rows(journal), lambda row: row.get(END) or row["id"]):
-        *rows, end = lines
-        if "error" in end:
+    taken: set[str] = set()
+    rows: list[dict[str, Any]] = []  # of one recording
+    for row in read_rows(journal):
+        if END not in row:
+            rows.append(row)
             continue
-        stem = Path(recording).stem or "recording"
-        taken[stem] = taken.get(stem, 0) + 1
-        name = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
-        write_text(folder / f"{name}{suffix}", write(name, rows, end["seconds"]))
+        if "error" not in row:
+            name = unused(Path(row[END]).stem or "recording", taken)
+            write_text(folder / f"{name}{suffix}", write(name, rows, row["seconds"]))
+        rows = []
     return folder
+
+
+def unused(stem: str, taken: set[str]) -> str:
+    """The stem, with a number if it is taken in any case; adds it to those taken."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name.casefold() not in taken)
+    taken.add(name.casefold())
+    return name

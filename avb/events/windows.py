@@ -8,6 +8,7 @@ from audio_avb import SAMPLING_RATE
 from avb.errors import AvbError
 from avb.events.finding import score_stretches
 from avb.inference.scorer import Scorer
+from pipeline_avb import is_duration
 
 WINDOWS_AT_ONCE = 32
 WINDOW_SECONDS, HOP_SECONDS = 2.0, 1.0
@@ -27,8 +28,9 @@ def score_windows(
     Raises:
         AvbError: the length or the hop is invalid.
     """
-    window = round(window_seconds * SAMPLING_RATE)
-    hop = window if hop_seconds is None else round(hop_seconds * SAMPLING_RATE)
+    seconds = (window_seconds, window_seconds if hop_seconds is None else hop_seconds)
+    is_legal = all(is_duration(value) and np.isfinite(value) for value in seconds)
+    window, hop = (round(value * SAMPLING_RATE) for value in seconds) if is_legal else (0, 0)
     if not 1 <= hop <= window:
         raise AvbError(
             f"window_seconds={window_seconds!r}, hop_seconds={hop_seconds!r}: the hop must be positive, and at most "

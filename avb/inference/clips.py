@@ -19,6 +19,7 @@ from typing import Any
 from audio_avb import AUDIO_SUFFIXES, is_shadow
 from avb.corpus_arguments import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES
 from avb.errors import AvbError
+from avb.files import files_below
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,19 @@ Clips = PathClips | CorpusClips
 
 
 def find_paths(patterns: list[str]) -> list[str]:
-    """Finds the paths of files, folders (searched recursively, sorted) and globs; `-` reads paths from standard input.
+    """Finds the paths of files, folders (searched recursively, sorted) and globs; `-` is standard input (`read_names`).
 
     A path that does not exist is kept, and later reported as a bad clip.
 
     Raises:
-        AvbError: one of them is a table.
+        AvbError: one of them is a table, or a folder cannot be listed.
     """
     paths: list[str] = []
     for pattern in patterns:
         if pattern == "-":
-            paths += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+            paths += read_names()
         elif os.path.isdir(pattern):
-            found = [str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES]
+            found = [str(path) for path in files_below(pattern) if path.suffix.lower() in AUDIO_SUFFIXES]
             clips = [path for path in found if not is_shadow(path)]
             if len(clips) < len(found):
                 left = f"{len(found) - len(clips)} file-system metadata files (._*, __MACOSX)"
@@ -138,6 +139,19 @@ def find_paths(patterns: list[str]) -> list[str]:
         else:
             paths.append(pattern)
     return paths
+
+
+def read_names() -> list[str]:
+    """The paths on standard input: one per line, or ended by zero bytes, as `find -print0` writes them.
+
+    Raises:
+        AvbError: standard input is closed.
+    """
+    if sys.stdin is None:
+        raise AvbError("- reads the paths of the clips from standard input, which is closed")
+    content = sys.stdin.buffer.read()  # names need not be UTF-8
+    end = next((end for end in (b"\0", b"\r\n") if end in content), b"\n")
+    return [os.fsdecode(name) for name in content.split(end) if name.strip()]
 
 
 def scores_key(model: str, ids: Iterable[str]) -> str:

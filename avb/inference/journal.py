@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from avb.files import write_table
+from avb.files import write_table, writing
 from avb.inference.clips import Clips
 from avb.inference.scorer import Scorer, is_unreadable
 
@@ -24,7 +24,13 @@ def score_to_journal(journal: Path, key: str, clips: Clips, scorer: Scorer, stri
 
     Raises:
         AudioError: `strict`, and a clip cannot be read.
+        AvbError: the journal cannot be written.
     """
+    with writing(journal):
+        _score_rest(journal, key, clips, scorer, strict)
+
+
+def _score_rest(journal: Path, key: str, clips: Clips, scorer: Scorer, strict: bool):
     done = resume_journal(journal, key)
     total = clips.count()
     if done:
@@ -73,7 +79,8 @@ def finish(journal: Path, output: Path, columns: Iterable[str]) -> int:
     bad = [row for row in read_journal(journal) if is_unreadable(row)]
     good = (row for row in read_journal(journal) if not is_unreadable(row))
     write_table(output, good, ["id", *columns])
-    report.unlink(missing_ok=True)
+    with writing(report):
+        report.unlink(missing_ok=True)
     if bad:
         write_table(report, bad, ["id", "error"])
     with open(journal, encoding="utf-8") as file:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avb.errors import AvbError
-from avb.files import make_folder, write_json, write_table
+from avb.files import make_folder, write_json, write_table, writing
 from avb.inference.clips import Clips, scores_key
 from avb.inference.scorer import Scorer, is_unreadable
 
@@ -200,16 +200,17 @@ def finish(folder: Path, shards: list[Shard]) -> int:
         )
     _remove_attempts(folder)
     report = folder.with_name(folder.name + ".errors.csv")
-    report.unlink(missing_ok=True)
+    with writing(report):
+        report.unlink(missing_ok=True)
     found = [note for note in notes if note is not None]
     skipped = sum(len(note.errors) for note in found)
     scored = sum(note.scored for note in found)
     if skipped:
         write_table(report, _bad_rows(found), ["id", "error"])
     write_json(folder / FINISHED_FILE, {"shards": len(shards), "scored": scored, "skipped": skipped})
-    print(f"{scored} clips scored; shards in {folder}: {len(shards)}")
+    print(f"{scored} clip{'s' * (scored != 1)} scored; shards in {folder}: {len(shards)}")
     if skipped:
-        print(f"{skipped} clips skipped: {report}", file=sys.stderr)
+        print(f"{skipped} clip{'s' * (skipped != 1)} skipped: {report}", file=sys.stderr)
     return skipped
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from avb.events.timeline import Event, Timeline, make_timeline
-from avb.files import PICTURES, check_output
+from avb.files import PICTURES, check_output, whole
 from avb.reports.analysis.figures import BLUE, GREY, STYLE, VERMILION, WIDTH
 
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)  # seconds between ticks
@@ -41,7 +41,8 @@ def plot(recording, output: str | os.PathLike | None = None, **settings) -> Figu
         figure = timeline_figure(timeline, Path(title).name)
         if path is not None:
             metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-            figure.savefig(path, metadata=metadata)
+            with whole(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
     return figure
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from fastapi import FastAPI, HTTPException, Request, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
-from audio_avb import AudioError, load_audio
+from audio_avb import AvbError, load_audio
 from avb.events.detection import EventStream, load_detector
 from avb.events.finding import Finder, as_scorer
 from avb.events.pipeline import RecordingPipeline, Resampler
@@ -90,7 +90,7 @@ def make_app(
             def task(content: bytes = content) -> dict:
                 try:
                     return answer(load_audio(content, peak_db=None, max_seconds=limits.max_seconds))
-                except AudioError as error:
+                except AvbError as error:  # of audio, or of a model that does not take so long a clip
                     return {"error": str(error)}
 
             found.append(await work(task))

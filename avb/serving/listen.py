@@ -53,14 +53,23 @@ def listen(url: str, chunks: Iterator[bytes]) -> Iterator[dict]:
     """Events as the server sends them, while another thread sends chunks.
 
     Raises:
-        AvbError: the package websockets is missing, or the server ends the stream.
+        AvbError: the package websockets is missing, there is no connection, or the server ends the stream.
     """
     try:
-        from websockets.exceptions import ConnectionClosed
+        from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
         from websockets.sync.client import connect
     except ImportError as error:
         raise AvbError('websockets is missing: pip install "avb[serve]"') from error
-    with connect(url, ping_interval=None) as socket:  # files are sent faster than processed: pings would wait
+    try:
+        socket = connect(url, ping_interval=None)  # files are sent faster than processed: pings would wait
+    except InvalidStatus as error:
+        raise AvbError(
+            f"{url}: refused (HTTP {error.response.status_code}): another kind of server, too many streams at once, or "
+            "a sampling rate that it does not take"
+        ) from error
+    except (WebSocketException, OSError) as error:
+        raise AvbError(f"{url}: no connection ({error}); the address is that of /stream of avb-serve") from error
+    with socket:
         failures: list[Exception] = []
 
         def send():
@@ -70,7 +79,7 @@ def listen(url: str, chunks: Iterator[bytes]) -> Iterator[dict]:
                 socket.send("end")
             except ConnectionClosed:  # the reader below says why
                 pass
-            except AvbError as error:
+            except Exception as error:  # raised by the reader below, which would otherwise wait for answers
                 failures.append(error)
                 socket.close()
 
@@ -94,6 +103,8 @@ def of_file(path: str) -> Iterator[bytes]:
 
 
 def of_stdin(rate: int) -> Iterator[bytes]:
+    if sys.stdin is None:
+        raise AvbError("- reads samples from standard input, which is closed")
     size = 2 * round(rate * CHUNK_SECONDS)
     while chunk := sys.stdin.buffer.read(size):
         yield chunk[: len(chunk) // 2 * 2]
