@@ -72,6 +72,7 @@ def test_a_folder_is_searched_behind_links_too(tmp_path):
     (top / "b" / "other").symlink_to("../../elsewhere")
     (top / "b" / "5.wav").symlink_to("1.wav")
     (tmp_path / "elsewhere" / "round").symlink_to(top)
+    (top / "c" / "up").symlink_to(tmp_path)
     found = sorted(path.relative_to(top).as_posix() for path in files_below(top))
     assert found == ["b/1.wav", "b/5.wav", "b/other/4.wav", "b/other/deep/3.wav", "c/2.wav"]
 

@@ -16,7 +16,6 @@ from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpus_arguments import TABLE_SUFFIXES
 from avb.errors import CorpusError
-from avb.files import files_below
 from avb.tasks import Task
 
 NO_PATTERNS = NamePatterns()
@@ -35,7 +34,7 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
     clips, shadows = [], 0  # (file, class, split)
     for top, split in split_folders.items() if has_splits else [(root, None)]:
         for class_folder in [top] if patterns.label else _folders(top):
-            files = sorted(p for p in files_below(class_folder) if p.suffix.lower() in AUDIO_SUFFIXES)
+            files = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
             kept = [file for file in files if not is_shadow(file) and not _is_hidden(file.relative_to(top))]
             shadows += len(files) - len(kept)
             clips += [(file, class_folder.name, split) for file in kept]
