@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avb.errors import AvbError
+from avb.events.archives import unpack_dialogue
 from avb.files import make_folder
 from avb.recipes import FOLDER as RECIPES
 
@@ -29,7 +30,8 @@ class Source:
         kind: speech, music or sound.
         side: train or test.
         languages: of speech.
-        files: glob below the package's root; `{language}` stands for each of the languages.
+        files: glob below the package's root; `{language}` stands for each of the languages, `{part}` for any folder
+            whose recordings form a group of their own.
         holds: what the recordings contain.
     """
 
@@ -42,10 +44,12 @@ class Source:
     holds: str
 
     def recordings(self, folder: Path) -> Iterator[tuple[Path, str]]:
-        """Each file and its group: the language for speech, the package otherwise."""
+        """Each file and its group: the language and the part for speech, the package otherwise."""
         for language in self.languages or ("",):
-            for path in sorted((folder / self.package).glob(self.files.format(language=language))):
-                yield path, language or self.package
+            pattern = self.files.format(language=language, part="*")
+            for path in sorted((folder / self.package).glob(pattern)):
+                part = f" {path.parent.name}" if "{part}" in self.files else ""
+                yield path, f"{language or self.package}{part}"
 
 
 def read_sources(path: Path = SOURCES) -> list[Source]:
@@ -83,6 +87,8 @@ def fetch(folder: str | Path) -> Path:
         (archive,) = downloads.glob(f"{package}_*.deb")
         unfinished = folder / "downloads" / package
         _run(["dpkg-deb", "-x", str(archive), str(unfinished)], downloads)
+        for dialogue in unfinished.rglob("queen.1c"):
+            unpack_dialogue(dialogue, dialogue.parent / "en")
         unfinished.rename(folder / package)
         archive.unlink()
     return folder
