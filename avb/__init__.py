@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from avb.api import TrainedRun
+    from avb.errors import AudioError as AudioError
+    from avb.errors import AvbError as AvbError
     from avb.events.pipeline import RecordingPipeline
     from pipeline_avb import VocalBurstPipeline
 
@@ -100,7 +102,11 @@ def embed(clips, model: str = "emogator-small", **settings):
 
 
 def __getattr__(name: str):
-    """Loads `avb.BurstTrainer` and `avb.AvbTrainingArguments` on first access."""
+    """Loads `avb.BurstTrainer`, `avb.AvbTrainingArguments`, `avb.AvbError` and `avb.AudioError` on first access."""
+    if name in ("AvbError", "AudioError"):
+        from avb import errors
+
+        return getattr(errors, name)
     if name == "BurstTrainer":
         from avb.training.trainer import BurstTrainer
 

@@ -157,6 +157,12 @@ def test_the_command_audits_a_shipped_model(tmp_path, capsys):
     assert [row["test"] for row in rows] == [*CHANGES, "xx behind, 15 dB below", "sex: f", "sex: m"]
     assert float(rows[0]["unchanged"]) > 0.8  # the level is set before the model hears a clip
 
+    write(tmp_path / "others.csv", ["speaker", "sex"], [["S1", "f"], ["s1", ""]])
+    assert main([*argv, "--groups", str(tmp_path / "others.csv")]) == 1
+    assert "it has groups of none of the speakers of" in capsys.readouterr().err
+    write(tmp_path / "anonymous.csv", ["file", "kind", "split"], [[row[0], *row[2:]] for row in kinds])
+    assert main([*argv[:2], str(tmp_path / "anonymous.csv"), *argv[3:]]) == 1
+    assert "are not known; --speaker_column names their column" in capsys.readouterr().err
     argv[2] = str(tmp_path / "few.csv")
     assert main(argv) == 1
     assert "its labels are not those of the corpus" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import torch
 import warm
 from conftest import ROOT
 
+import avb
 from avb.encoders.late_peft import import_before_peft
 from avb.training import versions as run_versions
 
@@ -152,3 +153,9 @@ def test_a_commit_is_noted_of_its_own_repository_only(tmp_path, monkeypatch):
     assert len(run_versions.versions()["commit"]) == 40
     monkeypatch.setenv("PATH", "")
     assert run_versions.versions()["commit"] is None
+
+
+def test_errors_are_caught_by_their_name_in_the_package():
+    with pytest.raises(avb.AvbError, match="no such model"):
+        avb.load("emogator-smal", device="cpu")
+    assert issubclass(avb.AudioError, avb.AvbError)

@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_said(table, tmp_path, capsys):
     options = ["--label_columns", "kind", "--cache_dir", str(tmp_path / "cache"), "--feature_sets"]
     assert main(["transfer", "emogator-small", str(table), "--folds", "7", *options]) == 1
     assert "7 folds of 6 speakers" in capsys.readouterr().err
-    assert main(["transfer", "emogator-cnn", str(table), *options]) == 1
+    assert main(["transfer", "emogator-cnn", str(tmp_path / "none.csv"), *options]) == 1  # before anything is decoded
     assert "no wav2vec 2.0 encoder" in capsys.readouterr().err
     assert main(["transfer", "emogator-small", str(tmp_path / "none.csv"), *options]) == 1
     assert "none.csv" in capsys.readouterr().err

@@ -49,14 +49,8 @@ def embed(
     >>> avb.embed([(noise, 16_000), (noise[:8000], 16_000)]).shape
     (2, 256)
     """
-    loaded, feature_extractor = load_model(model, device)
-    if not isinstance(loaded, VocalBurstModel):
-        raise AvbError(
-            f"{model}: it has no wav2vec 2.0 encoder in torch, whose frames could be given; try emogator-small"
-        )
+    loaded, feature_extractor = load_encoder(model, layer, device)
     last = loaded.config.encoder_layer
-    if layer is not None and not 0 <= layer <= last:
-        raise AvbError(f"layer={layer!r} is invalid: {model} keeps layers 1 to {last}, and 0 is the input of the first")
     if is_one_clip(clips):
         clips = [clips]
     found: list[np.ndarray] = []
@@ -65,6 +59,19 @@ def embed(
     if frames:
         return found
     return np.stack(found) if found else np.zeros((0, loaded.config.hidden_size), np.float32)
+
+
+def load_encoder(model: str, layer: int | None = None, device: str = "auto") -> tuple[VocalBurstModel, Any]:
+    """The model and its feature extractor; arguments and errors as in `embed`."""
+    loaded, feature_extractor = load_model(model, device)
+    if not isinstance(loaded, VocalBurstModel):
+        raise AvbError(
+            f"{model}: it has no wav2vec 2.0 encoder in torch, whose frames could be given; try emogator-small"
+        )
+    last = loaded.config.encoder_layer
+    if layer is not None and not 0 <= layer <= last:
+        raise AvbError(f"layer={layer!r} is invalid: {model} keeps layers 1 to {last}, and 0 is the input of the first")
+    return loaded, feature_extractor
 
 
 def _chunks(clips: Iterable[Any], feature_extractor, max_seconds: float) -> Iterator[list[np.ndarray]]:

@@ -21,7 +21,7 @@ from avb.corpora import load_bursts
 from avb.corpora.decode import decode_splits
 from avb.corpora.splits import strata_of, stratified_folds
 from avb.errors import AvbError
-from avb.inference.embedding import embed
+from avb.inference.embedding import embed, load_encoder
 from avb.metrics import Units, defined_metric, evaluate_predictions, has_label, resampled_scores, units_of_clips
 from avb.metrics.bootstrap import interval
 from avb.reports.markdown import bounds, markdown_table, number
@@ -109,6 +109,7 @@ def transfer(
             the package opensmile is missing.
     """
     smiles = [OpenSmileFeatureExtractor(name) for name in feature_sets]  # fails early if the package is missing
+    load_encoder(model, layer, device)  # likewise if it has no encoder or no such layer, before clips are decoded
     rows: list[Transfer] = []
     for table in tables:
         loaded = load_bursts(corpus, table, task, **options)

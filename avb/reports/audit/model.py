@@ -1,5 +1,6 @@
 """An audit of a saved model on a split of a corpus."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from avb.errors import AvbError
 from avb.inference.load import load_model
 from avb.inference.run_corpus import corpus_of_run
 from avb.inference.score import score_waveforms
-from avb.metrics import units_of_clips
+from avb.metrics import Units, units_of_clips
 from avb.reports.audit.audit import Audit, audit, read_groups
 from avb.reports.audit.changes import CHANGES, backgrounds
 from avb.tasks import MultiTask, Task
@@ -77,11 +78,28 @@ def audit_model(
         return score_waveforms(loaded, feature_extractor, prepared)[:, order]
 
     units = units_of_clips(rows)
+    if groups:
+        _check_groups(groups, tables, units, data_dir)
     for name in KNOWN_GROUPS:
         if units.kind == "speaker" and units.names and name in rows.column_names:
             tables[name] = dict(zip(units.names, rows[name][:], strict=True))
     labels, waveforms = np.asarray(rows["labels"][:]), rows["input_values"]
     return audit(score, the_task, rows["id"][:], waveforms, labels, units, tables, changes)
+
+
+def _check_groups(groups: str | Path, tables: Mapping[str, Mapping[str, str]], units: Units, data_dir: str | Path):
+    """Raises an AvbError if `--groups` says nothing about the speakers of the clips."""
+    if units.kind != "speaker" or not units.names:
+        raise AvbError(
+            f"--groups {groups}: the speakers of {data_dir} are not known; --speaker_column names their column, "
+            "--speaker_pattern reads them from file names"
+        )
+    named = {speaker for group_of in tables.values() for speaker, group in group_of.items() if group}
+    if not named & set(units.names):
+        raise AvbError(
+            f"--groups {groups}: it has groups of none of the speakers of {data_dir}, such as {units.names[0]!r}; its "
+            "column speaker must have the same names"
+        )
 
 
 def _task_of_model(model: str, config, task: Task | MultiTask) -> tuple[Task, list[int]]:
