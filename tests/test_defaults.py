@@ -26,11 +26,11 @@ def filled(*argv, task=TRIO, labels=(0, 1, 2) * 100, known=None):
 
 def test_a_small_encoder_that_comes_with_the_project():
     model_args, args, chosen = filled("--encoder", "emogator-small")
-    assert (args.encoder_learning_rate, args.learning_rate, args.num_train_epochs) == (3e-4, 3e-3, 20)
+    assert (args.encoder_learning_rate, args.learning_rate, args.num_train_epochs) == (1e-4, 1e-3, 20)
     assert (model_args.pooling, model_args.rnn_layers, model_args.class_weights) == ("attention", 0, None)
     assert chosen.keys() == {*AUTOMATIC, *OF_CLASSES}
     said = summary(chosen, model_args, 300)
-    assert said.startswith("chosen for a small encoder and 300 train clips: ") and "learning_rate 0.003" in said
+    assert said.startswith("chosen for a small encoder and 300 train clips: ") and "learning_rate 0.001" in said
     assert "augment shift mixup" in said
 
 

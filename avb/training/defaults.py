@@ -28,7 +28,7 @@ UNBALANCED = 5.0
 # epochs. A baseline's recipe has its own.
 _FITTING: dict[str, dict[str, Any]] = {
     "a small encoder": {
-        "encoder_learning_rate": 3e-4, "learning_rate": 3e-3, "pooling": "attention", "rnn_layers": 0,
+        "encoder_learning_rate": 1e-4, "learning_rate": 1e-3, "pooling": "attention", "rnn_layers": 0,
     },
     "a small encoder, frozen": {
         "encoder_learning_rate": 3e-4, "learning_rate": 3e-3, "pooling": "attention", "rnn_layers": 0,
