@@ -54,7 +54,15 @@ from avb.training.loading import Clips, limit_clips, load_clips
 from avb.training.packages import check_packages
 from avb.training.scoring import score_split, summary
 from avb.training.settings import changed_settings, check_unchanged
-from avb.training.start import class_lines, corpus_lines, describe_clips, lacking_lines, model_lines, wrapped
+from avb.training.start import (
+    bad_clip_lines,
+    class_lines,
+    corpus_lines,
+    describe_clips,
+    lacking_lines,
+    model_lines,
+    wrapped,
+)
 from avb.training.teachers import ModelTeachers, with_folds
 from avb.training.trainer import BurstTrainer, batch_dependence
 from avb.training.versions import versions
@@ -111,8 +119,7 @@ def run(
         raise
     if not is_main_process:
         return None
-    if bad:
-        write_table(Path(args.output_dir) / BAD_CLIPS, (clip._asdict() for clip in bad), list(BadClip._fields))
+    _write_bad_clips(args.output_dir, bad)  # again: the last model of a cross-validation has cleared the folder
     has_model = data_args.folds is None or data_args.final_model  # otherwise it is in the folders of the folds
     print(summary(metrics, len(bad), Path(args.output_dir), has_model))
     try:
@@ -132,6 +139,11 @@ def run(
     if not args.keep_checkpoints:
         discard_all(args.output_dir)
     return metrics
+
+
+def _write_bad_clips(folder: str | Path, bad: list[BadClip]):
+    if bad:
+        write_table(Path(folder) / BAD_CLIPS, (clip._asdict() for clip in bad), list(BadClip._fields))
 
 
 def _measure(
@@ -155,9 +167,9 @@ def _measure(
             own_id = _note_run(Path(str(args.output_dir)), args.resume, run_id, recipe, made_by)
             write_json(Path(str(args.output_dir)) / TRAIN_SET, describe_clips(clips.task, pool))
             splits = {"in folds": pool, **{name: split for name, split in clips.splits.items() if name != "train"}}
-            print(
-                "\n".join(corpus_lines(str(data_args.data_dir), splits) + class_lines(clips.task, splits)), flush=True
-            )
+            lines = corpus_lines(str(data_args.data_dir), splits) + bad_clip_lines([clip.reason for clip in clips.bad])
+            print("\n".join(lines + class_lines(clips.task, splits)), flush=True)
+            _write_bad_clips(str(args.output_dir), clips.bad)
         return own_id
 
     if data_args.folds is not None:
@@ -204,10 +216,12 @@ def fit(
     if args.process_index == 0:
         if data_args.folds is None:
             lines = corpus_lines(str(data_args.data_dir), clips.splits, clips.has_made_splits)
-            lines += class_lines(clips.task, clips.splits)
+            lines += bad_clip_lines([clip.reason for clip in clips.bad]) + class_lines(clips.task, clips.splits)
         else:  # the clips of all folds were described before the first fold
             lines = lacking_lines(clips.task, {"train": clips.splits["train"]})
-        _say([*lines, *wrapped(chosen)], said)
+        values = chosen.partition(": ")[2]
+        _say(lines if values in said else [*lines, "\n".join(wrapped(chosen))], said)
+        said.add(values)
     trainer, feature_extractor, placed = _build(model_args, data_args, args, clips)
     longest = max(max(split["num_samples"][:]) for split in clips.splits.values())
     if trainer.audio is not None:
@@ -221,6 +235,8 @@ def fit(
             clear(output_dir)
         run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
         write_json(output_dir / TRAIN_SET, train_set)
+        if data_args.folds is None:
+            _write_bad_clips(output_dir, clips.bad)  # before hours of training
         lines = model_lines(trainer.model, _source(model_args), args, _rates(trainer))
         audio_bytes = 0 if trainer.audio is None else trainer.audio.num_bytes
         how = device_defaults.summary(args, len(trainer.lengths), trainer.graphed is not None, audio_bytes)
@@ -312,7 +328,7 @@ def _fill_in_defaults(
     known = read_yaml(path) if args.resume and path.is_file() else {}
     known = {name: None if value == OFF else value for name, value in known.items()}
     chosen = defaults.fill_in(model_args, data_args, args, clips.task, labels, given=recipe, known=known)
-    said = defaults.summary(chosen, model_args, len(labels))
+    said = defaults.summary(chosen, model_args, len(labels), args.max_steps)
     chosen |= device_defaults.fill_in(model_args, args, given=recipe, known=known)
     return recipe | {name: OFF if value is None else value for name, value in chosen.items()}, said
 

@@ -128,7 +128,7 @@ def test_bad_columns(tmp_path):
         ({"Split": ["Train", "Train", "Vall", "Test", "Train"]}, "line 4, column 'Split': 'Vall' is not a split"),
         (
             {"File_ID": ["[1]", "[5]", "[10119]", "[05]", "[99999]"]},
-            "line 5: File_ID '[05]' was already in line 3 ('[5]')",
+            "line 5: File_ID '[05]' was already in line 3 as '[5]'",
         ),
         ({"File_ID": ["[1]", "[2]", "[3]", "[5]", "[99999]"]}, "3 of 5 File_IDs have no audio file in"),
         (
@@ -180,8 +180,8 @@ def test_two_files_of_one_id(tmp_path):
 
 def test_broken_tables(tmp_path):
     path = tmp_path / "labels.csv"
-    path.write_bytes(b"file,label\nx\xe9.wav,0.5\n")
-    assert "labels.csv: not UTF-8 text (byte 12); save it as 'CSV UTF-8'" in message("folder", path)
+    path.write_bytes(b"file,label\n" + 2000 * b"x.wav,0.5\n" + b"x\xe9.wav,0.5\n")  # beyond a reader's first block
+    assert "labels.csv, line 2002: not UTF-8 text; save it as 'CSV UTF-8'" in message("folder", path)
     path.write_text("")
     assert "labels.csv: the file is empty" in message("folder", path)
     path.write_text("file,label\n\n,,\n")
@@ -259,7 +259,10 @@ def test_ambiguous_labels(tmp_path):
         # A running number, ages and seconds are no labels because they are numbers, nor are remarks on some clips.
         ({"No": range(1, 11), "emotion": ["x", "y"] * 5, "note": ["", "loud"] * 5}, "(--label_columns emotion)"),
         ({"age": [30, 41] * 5, "length": [0.5] * 10, "note": [*"abcdefghij"]}, "(--label_columns COLUMN ...)"),
-        ({"emotion": ["x", "y"] * 5, "place": ["home", "lab"] * 5}, "(--label_columns COLUMN ...)"),
+        ({"mood": ["x", "y"] * 5, "place": ["home", "lab"] * 5}, "(--label_columns COLUMN ...)"),
+        # An empty cell leaves a column of classes one, and the name counts; who speaks is no class.
+        ({"emotion": ["x", "y"] * 4 + ["", "x"], "place": ["home", "lab"] * 5}, "(--label_columns emotion)"),
+        ({"mood": ["x", "y"] * 5, "Geschlecht": ["m", "w"] * 5}, "(--label_columns mood)"),
     ],
 )
 def test_labels_are_proposed_where_the_cells_speak_for_them(columns, proposed, tmp_path):
@@ -277,7 +280,7 @@ def test_all_that_a_table_leaves_open_is_asked_at_once(tmp_path):
     options = {"path_column": "Clip name", "label_columns": ["emotion"], "speaker_column": "voice"}
     with pytest.raises(CorpusError, match="at least 3 speakers"):  # there is no more to ask
         load_bursts("folder", path, **options)
-    assert "choose one: label_columns=[...] (--label_columns COLUMN)" in message(
+    assert "choose one: label_columns=[...] (--label_columns emotion)" in message(
         "folder", path, path_column="Clip name", kind="classification"
     )
 
@@ -294,6 +297,70 @@ def test_bad_classes(tmp_path):
     assert "column 'emotion': 'Joy' and 'joy' are one class in two spellings" in text
     assert "every row has its own class" in message("folder", write_table(tmp_path, emotion=list("abcdefghij")))
     assert "1 class (['joy'])" in message("folder", write_table(tmp_path, emotion=["joy"] * 10))
+
+
+def test_zeros_and_ones_may_be_classes_or_scores(tmp_path):
+    path = write_table(tmp_path, laugh=["0", "1"] * 5)
+    assert "column 'laugh': it has only 0 and 1: if these are two classes" in message("folder", path)
+    assert load_bursts("folder", path, kind="classification").task.labels == ("0", "1")
+    assert load_bursts("folder", path, kind="regression").task.metric == "ccc"
+    path = write_table(tmp_path, laugh=["0", "1"] * 5, cry=["1", "0"] * 5)  # several may apply to a clip: scores
+    assert load_bursts("folder", path).task.labels == ("laugh", "cry")
+
+
+def test_scores_on_two_scales_are_told(tmp_path, caplog):
+    path = write_table(tmp_path, valence=[-80, 90] * 5, arousal=[1, 9] * 5)
+    text = message("folder", path)
+    assert "the column spans -80 to 90 (the other label columns 1 to 9)" in text
+    load_bursts("folder", path, label_range=(-80, 90))
+    assert "the label range is -80 to 90, but arousal spans 1 to 9: such a column is hardly learned" in caplog.text
+    caplog.clear()
+    load_bursts("folder", write_table(tmp_path, valence=[-80, 90] * 5, arousal=[-9, 60] * 5), label_range=(-80, 90))
+    assert "hardly learned" not in caplog.text
+
+
+def test_rows_that_repeat_a_clip_are_counted(tmp_path):
+    path = write_table(tmp_path, joy=[0.5] * 10)
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join(rows + rows[1:4]) + "\n")
+    text = message("folder", path)
+    assert "line 12: the clip 'c0.wav' was already in line 2; so are 2 more rows. Keep one row per clip" in text
+    assert "(--rater_column)" in text
+
+
+def test_paths_of_a_windows_computer(tmp_path, caplog):
+    path = write_table(tmp_path, joy=[0.1 * n for n in range(10)])
+    table, there = path.read_text(), r"C:\Users\Jürgen Groß\Versuch 3"
+    path.write_text(table.replace("\nc", f"\n{there}\\c"))
+    splits = load_bursts("folder", path, speaker_column="").splits
+    assert sorted(
+        os.path.basename(path)
+        for rows in splits.values()
+        for path in rows.data["audio"].combine_chunks().field("path").to_pylist()
+    ) == [f"c{n}.wav" for n in range(10)]
+    (tmp_path / "m").mkdir()
+    (tmp_path / "c0.wav").rename(tmp_path / "m" / "c0.wav")
+    path.write_text(table.replace("\nc0", f"\n{there}\\m\\c0").replace("\nc", f"\n{there.lower()}\\c"))
+    splits = load_bursts("folder", path, speaker_pattern="^(m|c.)").splits  # m/c0, c1, …
+    assert sorted({name for rows in splits.values() for name in rows["speaker"][:]}) == [
+        *(f"c{n}" for n in range(1, 10)),
+        "m",
+    ]
+    text = message("folder", path, audio_root=tmp_path / "m")
+    assert (
+        "10 of 10 audio files are not in" in text
+        and f"they are paths of another computer: audio_root takes the place of {there}" in text
+    )
+    path.write_text(table.replace("\nc", "\nC:\\a\\..\\..\\c", 1).replace("\nc", "\nC:\\a\\c"))
+    assert "is outside" in message("folder", path)
+
+
+def test_an_empty_cell_is_a_missing_file(tmp_path, caplog):
+    path = write_table(tmp_path, joy=[0.5] * 10)
+    path.write_text(path.read_text().replace("c4.wav", ""))
+    assert "line 6, column 'file': no path; remove the row or fill it in" in message("folder", path)
+    assert sum(load_bursts("folder", path, skip_missing=True).splits.num_rows.values()) == 9
+    assert "1 of 10 audio files are not in" in caplog.text and "line 6 (an empty cell)" in caplog.text
 
 
 def test_a_stray_word_among_numbers(tmp_path):

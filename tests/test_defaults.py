@@ -72,7 +72,7 @@ def test_other_encoders(checkpoints):
     assert (args.encoder_learning_rate, args.learning_rate, args.num_train_epochs) == (1e-5, 1e-4, 20)
     assert (model_args.pooling, model_args.rnn_layers) == ("last", 2)
     kinds = {
-        "a small encoder, frozen": ("--encoder", str(checkpoints["BASE"]), "--freeze", "encoder"),
+        "a small, frozen encoder": ("--encoder", str(checkpoints["BASE"]), "--freeze", "encoder"),
         "a small encoder": ("--encoder", str(checkpoints["BASE"])),  # at tiny width
         "random weights": ("--encoder", "encoders/tiny.yaml", "--freeze", "none"),
         "a baseline": ("--model", "log_mel_cnn"),

@@ -234,6 +234,17 @@ def test_cuts_in_two_splits_are_told_and_a_group_pattern_keeps_them_together(tmp
     assert not caplog.text and sum(map(len, groups)) == 10 and len(splits) == 3
 
 
+def test_nothing_is_told_of_numbers_that_are_no_cuts(tmp_path, caplog):
+    """One person's clips are never separated, and a corpus whose names are numbers has no groups to keep together."""
+    cuts = [f"{n}_{cut}.wav,s{n}{cut},{('cry', 'laugh')[cut % 2]}" for n in "abcde" for cut in range(6)]
+    load_bursts("folder", table(tmp_path, "file,speaker,emotion", *cuts))
+    numbered = [f"REC_{n}.wav,{('cry', 'laugh')[n % 2]}" for n in range(20)]
+    load_bursts(
+        "folder", table(tmp_path, "file,emotion", *numbered, "intro.wav,cry", "end.wav,laugh"), speaker_column=""
+    )
+    assert not caplog.text
+
+
 def test_what_stays_together():
     ids = ["1", "2", "3", "4", "5", "6"]
     assert units_of(ids) == [f"clip {clip}" for clip in ids]

@@ -84,6 +84,16 @@ def test_a_long_epoch_shows_that_it_lives(clock, capsys):
     ]
 
 
+def test_the_last_step_of_an_epoch_leaves_the_word_to_its_line(clock, capsys):
+    lines = progress_lines("uar_present", 400.0)
+    lines.on_train_begin(None, state(), None)
+    clock.now += 40
+    lines.on_step_end(None, state(10), None)
+    epoch(lines, 10, 1, 0.9, 0.3)
+    _, *others = capsys.readouterr().out.splitlines()
+    assert others == ["epoch 1 of 4   loss 0.900   validation UAR 0.300 (best 0.300, epoch 1)   2 min 0 s left"]
+
+
 def test_how_long_it_will_take_is_said_early_and_not_of_a_short_training(clock, capsys):
     for seconds, said in [(1.0, ["about 40 s for 40 steps, without validation"]), (0.1, [])]:
         lines = progress_lines("ccc")

@@ -34,6 +34,7 @@ def test_classes_are_counted_and_those_that_a_split_lacks_are_named():
     splits = {"train": split([0, 0, 1, -100]), "validation": split([0, 1, 2]), "test": split([-100, -100])}
     assert class_lines(KINDS, splits) == [
         "classes (train / validation / test): cry 2 / 1 / 0, laugh 1 / 1 / 0, sob 0 / 1 / 0",
+        "  clips without a label, which are neither learned nor scored: train 1",
         "  train has no clip of sob: it cannot be learned",  # labels of test are withheld: nothing is lacking
     ]
     assert lacking_lines(KINDS, {"test": split([0, 0])}) == [

@@ -31,7 +31,7 @@ class DataArguments(CorpusArguments):
         default=None,
         metadata={
             "help": "Augmentation of training clips: any of rate pitch shift mix noise equalizer gain mixup; noise:0.3 "
-            "sets a probability."
+            "sets a probability. Default: auto: shift mixup if a small encoder is trained on classes, otherwise none."
         },
     )
     augment_prob: float = field(default=0.5, metadata={"help": "Probability of each augmentation, per clip and epoch."})

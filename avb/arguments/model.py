@@ -14,6 +14,9 @@ with registering_later():
 _BASELINES = sorted(path.stem for path in (RECIPES / "baselines").glob("*.yaml"))
 
 
+_OF_SMALL = "Default: auto: {} if a small encoder is trained on classes, otherwise {}."
+
+
 def _of_model(name: str, more: str = "") -> Any:
     """An argument that is a field of the model's configuration, with that field's default and help."""
     (own,) = (each for each in dataclasses.fields(Wav2Vec2VocalBurstConfig) if each.name == name)
@@ -48,7 +51,7 @@ class ModelArguments:
     encoder_layer: int | None = _of_model("encoder_layer")
     rnn_layers: int = _of_model("rnn_layers", "Default: auto.")
     rnn_hidden_size: int = _of_model("rnn_hidden_size")
-    head_dropout: float = _of_model("head_dropout")
+    head_dropout: float = _of_model("head_dropout", _OF_SMALL.format("0.2", "0"))
     pooling: str = _of_model("pooling", "Default: auto.")
     pool_before_head: bool = _of_model("pool_before_head")
     loss: str | None = field(
@@ -64,7 +67,7 @@ class ModelArguments:
             "weights all classes equally. Default: auto: balanced if one class has over five times another's clips."
         },
     )
-    label_smoothing: float = _of_model("label_smoothing")
+    label_smoothing: float = _of_model("label_smoothing", _OF_SMALL.format("0.1", "0"))
     head_norm: str | None = _of_model("head_norm")
     head_init: str = _of_model("head_init")
     ce_sigmoid: bool = _of_model("ce_sigmoid")

@@ -61,7 +61,11 @@ class AvbTrainingArguments(TrainingArguments):
         },
     )
     weight_decay: float = field(
-        default=0.0625, metadata={"help": "Weight decay of AdamW (section IV-B: 1 / batch size)."}
+        default=0.0625,
+        metadata={
+            "help": "Weight decay of AdamW. Default: auto: 0.05 if a small encoder is trained on classes, otherwise "
+            "0.0625 (section IV-B: 1 / batch size)."
+        },
     )
     decay_biases: bool = field(
         default=False, metadata={"help": "Also apply weight decay to biases and norms, as the authors do."}

@@ -12,6 +12,7 @@ Each message names the file, the line, the clip's id, the column and the value, 
 import contextlib
 import functools
 import logging
+import ntpath
 import os
 import re
 import reprlib
@@ -32,10 +33,12 @@ MISSING_CELLS = ("", "nan", "na", "n/a", "null", "?")
 
 _WITHHELD_CELLS = ("-1", "-1.0", "unknown", "unk", "none", "withheld", "hidden", "nan", "")
 _ROUNDING = 1e-6  # share of the label range by which a label may overshoot: float32 written as text
+_NARROW = 0.2  # share of the label range that the scores of a column should take, from the lowest to the highest
 _shortened = reprlib.Repr()  # keeps a long cell from filling the error message
 _shortened.maxstring = 60
 # Pairs of column names for start and end.
 PAIRS = (("start", "end"), ("start_time", "end_time"), ("start_seconds", "end_seconds"), ("onset", "offset"))
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _DATA_ROOT = re.compile(r"^\$?\{?data_root\}?/+", re.IGNORECASE)  # as SpeechBrain's tables write it
 
 logger = logging.getLogger(__name__)
@@ -48,26 +51,47 @@ def find_files(table: Table, column: str, audio_root: Path, skip_missing: bool) 
     """The file each cell names, None if it is missing. Links inside the folder are the user's own and are followed."""
     files, missing = [], []
     spellings = functools.cache(_spellings)  # lists each folder once
-    for position, name in enumerate(table.cells[column]):
-        path = _path_inside(table, position, column, name, audio_root)
-        file = _file_of_that_name(path)
-        if file is None:
+    names, elsewhere = below_their_folder(table.cells[column])
+    for position, name in enumerate(names):
+        path = _path_inside(table, position, column, name, audio_root) if name or not skip_missing else None
+        file = _file_of_that_name(path) if path else None
+        if file is None and path:
             others = spellings(path.parent).get(_fold_name(path.name), [])
             file = others[0] if len(others) == 1 else None
         files.append(file)
         if file is None:
-            missing.append(f"{table.row_word} {table.cells.index[position]} ({name})")
+            cell = table.cells[column].iloc[position] or "an empty cell"
+            missing.append(f"{table.row_word} {table.cells.index[position]} ({cell})")
     if missing:
         first = ", ".join(missing[:3])
         message = f"{table.path}: {len(missing)} of {len(files)} audio files are not in {audio_root}, such as {first}"
-        if "$" in first or "{" in first or "~" in first:
+        if elsewhere and len(missing) == len(files):
+            message += f"; they are paths of another computer: audio_root takes the place of {elsewhere}"
+        elif "$" in first or "{" in first or "~" in first:
             message += "; the only variable replaced in paths is $data_root, by audio_root"
         if not skip_missing:
-            raise CorpusError(
-                f"{message}; give audio_root=... (--audio_root), or skip them: skip_missing=True (--skip_missing)"
-            )
+            skip = "" if len(missing) == len(files) else ", or skip them: skip_missing=True (--skip_missing)"
+            raise CorpusError(f"{message}; give audio_root=... (--audio_root){skip}")
         logger.warning("%s; left out", message)
     return files
+
+
+def below_their_folder(names: Sequence[str]) -> tuple[list[str], str]:
+    """Paths of a Windows computer (`C:\\clips\\1.wav`) below the folder that they share, and that folder.
+
+    Other paths are returned as they are, with an empty folder.
+    """
+    given = [name for name in names if name]
+    if not given or not all(_OF_WINDOWS.match(name) for name in given):
+        return list(names), ""
+    shared = ntpath.commonpath([ntpath.dirname(name) for name in given]) if _share_drive(given) else ""
+    if not shared:
+        return list(names), ""
+    return [ntpath.relpath(name, shared).replace("\\", "/") if name else "" for name in names], shared
+
+
+def _share_drive(names: Sequence[str]) -> bool:
+    return len({ntpath.splitdrive(name)[0].casefold() for name in names}) == 1
 
 
 def _path_inside(table: Table, position: int, column: str, name: str, audio_root: Path) -> Path:
@@ -228,12 +252,34 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
         outside = np.flatnonzero((numbers < low - slack) | (numbers > high + slack))
         if len(outside):
             lowest, highest = np.nanmin(numbers), np.nanmax(numbers)
+            others = [parse_numbers(table, other)[0] for other in columns if other != column]
+            spans = [f"{np.nanmin(of):g} to {np.nanmax(of):g}" for of in others if not np.isnan(of).all()]
+            has_range = task.name not in TASKS and np.isfinite(highest - lowest) and lowest < highest
+            is_told = spans and has_range
+            also = f" (the other label columns {', '.join(spans[:3])}{', …' * (len(spans) > 3)})" if is_told else ""
             raise CorpusError(
                 f"{_cell(table, outside, column, ids)} is outside the label range {low:g} to {high:g}; the column "
-                f"spans {lowest:g} to {highest:g}{_range_hint(task, lowest, highest)}"
+                f"spans {lowest:g} to {highest:g}{also}{_range_hint(task, lowest, highest)}"
             )
         labels[:, j] = np.clip(numbers, low, high)
     return labels
+
+
+def warn_of_scales(table: Table, columns: Sequence[str], task: Task) -> None:
+    """Logs a warning if scores take a small part of the label range: outputs are scaled to all of it, alike."""
+    low, high = task.label_range
+    ends = {column: parse_numbers(table, column)[0] for column in columns}
+    spans = {column: (np.nanmin(numbers), np.nanmax(numbers)) for column, numbers in ends.items()}
+    narrow = [f"{name} spans {a:g} to {b:g}" for name, (a, b) in spans.items() if 0 < b - a < _NARROW * (high - low)]
+    if narrow and (low, high) != (0, 1):  # where it was given
+        logger.warning(
+            "%s: the label range is %g to %g, but %s: such a column is hardly learned. --label_range is the scale "
+            "of all label columns: convert them to one scale, or train a model for each scale",
+            table.path,
+            low,
+            high,
+            ", ".join(narrow),
+        )
 
 
 def blank_withheld(table: Table, columns: Sequence[str], is_test: np.ndarray) -> None:

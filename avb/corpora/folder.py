@@ -8,8 +8,9 @@ Rules, each with an option to override it:
 
 - The path column is the one called file, path, filename, audio, wav, file_id, ... Paths are relative to the table's
   folder (`audio_root`) and may not leave it: `..` and absolute paths outside are refused. For a table of absolute
-  paths, use `audio_root="/"`. A name without a suffix finds `name.wav`, `name.mp3`, ... If no file has exactly this
-  name, the only file that has it in another case or Unicode form is used.
+  paths, use `audio_root="/"`. Paths of a Windows computer (`C:\\…`) count from the folder that they share, which is
+  here `audio_root`. A name without a suffix finds `name.wav`, `name.mp3`, ... If no file has exactly this name, the
+  only file that has it in another case or Unicode form is used.
 - The label columns are the remaining columns: all numeric, or exactly one text column. Anything else is ambiguous and
   raises an error.
 - Regression labels are in [0, 1], or in the given `label_range`; they are not rescaled here.
@@ -35,6 +36,7 @@ from avb.corpora import shards
 from avb.corpora.audiofolder import load_audiofolder
 from avb.corpora.cells import (
     MISSING_CELLS,
+    below_their_folder,
     blank_withheld,
     find_files,
     find_segment_columns,
@@ -42,6 +44,7 @@ from avb.corpora.cells import (
     read_labels,
     read_segments,
     warn_of_parted_files,
+    warn_of_scales,
 )
 from avb.corpora.grouping import make_splits
 from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers
@@ -154,14 +157,14 @@ def load(
     are_labels_given = bool(task or label_columns or label_pattern or kind)
     is_speaker_given = speaker_column is not None or bool(speaker_pattern)
     _refuse_unclear(table, columns, are_labels_given, is_speaker_given, label_range)
-    if columns.split is None and (found_splits := _splits_of_paths(table.cells[columns.path])):
+    paths, _ = below_their_folder(table.cells[columns.path])
+    if columns.split is None and (found_splits := _splits_of_paths(paths)):
         table.cells[_FOLDER_OF_SPLIT] = found_splits
         columns = columns._replace(split=_FOLDER_OF_SPLIT)
     if columns.split:
         is_test = np.array([parse_split(cell) == "test" for cell in table.cells[columns.split]])
         blank_withheld(table, [name for name in table.cells.columns if name not in columns], is_test)
     segments = read_segments(table, (columns.start, columns.end) if columns.start and columns.end else None)
-    paths = list(table.cells[columns.path])
     if label_pattern:
         table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
         label_columns, kind = [_CLASS_OF_NAME], kind or "classification"
@@ -197,6 +200,8 @@ def load(
         split_of = make_splits(
             ids, labels, str(path), speakers=known.get("speaker"), groups=known.get("group"), by_clip=by_clip
         )
+    if the_task.kind == "regression" and task is None:
+        warn_of_scales(table, of_labels, the_task)
     ratings = None if clips.ratings is None else [clips.ratings[clip] for clip in there]
     splits = build_splits(ids, [str(found[row]) for row in rows], labels, split_of, ratings, **known)
     return Corpus(the_task, splits, has_made_splits=columns.split is None)
@@ -387,6 +392,11 @@ def _make_task(
         if _is_unclear(table, columns):
             raise CorpusError(f"{table.path}: {label_question(table, columns, label_range)}")
         kind = "regression" if is_numeric(table, columns[0]) else "classification"
+        if kind == "regression" and len(columns) == 1 and set(table.cells[columns[0]]) - {*MISSING_CELLS} == {"0", "1"}:
+            raise CorpusError(
+                f"{table.path}, column {columns[0]!r}: it has only 0 and 1: if these are two classes, use "
+                "kind='classification' (--kind classification), if they are scores, kind='regression'"
+            )
     if kind == "regression":
         return Task(
             table.path.stem, "regression", tuple(columns), cast(tuple[float, float], tuple(label_range))

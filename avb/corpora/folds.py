@@ -63,7 +63,8 @@ def assign_folds(clips: Dataset, folds: str, where: str) -> np.ndarray:
         parted = [unit for unit in set(units) if len({f for f, u in zip(fold_of, units, strict=True) if u == unit}) > 1]
         if parted:
             logger.warning("%s: %d speakers or groups are in several folds, such as %s", folds, len(parted), parted[0])
-    warn_of_parted_cuts(ids, [f"fold {fold}" for fold in fold_of], where)
+    speakers = clips["speaker"][:] if "speaker" in clips.column_names else None
+    warn_of_parted_cuts(ids, [f"fold {fold}" for fold in fold_of], where, speakers)
     return np.array(fold_of)
 
 

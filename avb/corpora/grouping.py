@@ -42,7 +42,7 @@ def make_splits(
             "clip by clip" if groups is None else "group by group",
         )
     split_of = stratified_splits(units_of(ids, speakers, groups), strata_of(labels), where)
-    warn_of_parted_cuts(ids, split_of, where)
+    warn_of_parted_cuts(ids, split_of, where, speakers)
     return split_of
 
 
@@ -70,21 +70,26 @@ def units_of(
     return [top(member)[1] for member in members]
 
 
-def warn_of_parted_cuts(ids: Sequence[str], part_of: Sequence, where: str):
-    """Warns if clips whose names differ only in a running number, perhaps cuts of one recording, are separated."""
-    part_of_name = dict(zip(map(without_suffix, ids), part_of, strict=True))
+def warn_of_parted_cuts(ids: Sequence[str], part_of: Sequence, where: str, speakers: Sequence[str] | None = None):
+    """Warns if clips whose names differ only in a running number, perhaps cuts of one recording, are separated.
+
+    Of clips whose speaker is known nothing is said: a speaker's recordings are never separated.
+    """
+    known = speakers or [""] * len(ids)
+    parts = zip(map(without_suffix, ids), part_of, known, strict=True)
+    part_of_name = {name: part for name, part, speaker in parts if not speaker}
     parted = [cuts for cuts in cuts_of_recordings(list(part_of_name)) if len({part_of_name[cut] for cut in cuts}) > 1]
     if not parted:
         return
     one = parted[0][0]
     other = next(name for name in parted[0] if part_of_name[name] != part_of_name[one])
     logger.warning(
-        "%s: %d groups of names that differ only in a running number, such as %s (%s) and %s (%s), are in different "
-        "splits: if they are segments of one recording, --group_pattern '^(.+?)[ _.-]*\\d*$' keeps them together",
+        "%s: names that differ only in a running number, such as %s (%s) and %s (%s), are in different splits (%d such "
+        "groups): if they are segments of one recording, --group_pattern '^(.+?)[ _.-]*\\d*$' keeps them together",
         where,
-        len(parted),
         one,
         part_of_name[one],
         other,
         part_of_name[other],
+        len(parted),
     )

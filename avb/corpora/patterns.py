@@ -166,8 +166,8 @@ def cuts_of_recordings(names: Sequence[str]) -> list[list[str]]:
         alike.setdefault(stem, []).append(name)
     # A name that is only a number, such as 00001, tells nothing about the recording.
     groups = [group for stem, group in alike.items() if len(group) > 1 and re.search(r"\w", stem.rpartition("/")[2])]
-    if len(groups) == 1 and len(groups[0]) == len(names):  # clip_001, clip_002, …: a numbered corpus
-        return []
+    # clip_001, clip_002, …: a numbered corpus, perhaps with some other names.
+    groups = [group for group in groups if len(group) <= len(names) / 2 or len(group) < 3]
     return sorted(groups, key=len, reverse=True)
 
 

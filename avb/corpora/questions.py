@@ -18,7 +18,17 @@ from avb.errors import fold
 _NO_LABELS = {
     fold(name) for name in ("start", "stop", "end", "duration", "length", "seconds", "offset", "frames", "sr")
 }
+# Columns of text that are about the speaker or the recording, and those that are proposed before all others.
+_NO_CLASSES = {
+    fold(name)
+    for name in (
+        "speaker", "subject", "participant", "actor", "person", "gender", "sex", "age", "country", "language",
+        "session", "device", "date", "Versuchsperson", "VP", "Proband", "Sprecher", "Geschlecht", "Alter", "Datum",
+    )
+}  # fmt: skip
+_CLASSES = {fold(name) for name in ("emotion", "label", "class", "category", "target", "affect", "Klasse", "Kategorie")}
 MAX_CLASSES = 100  # in a proposed column; EmoGator, which has many, has 30
+MOST_MISSING = 0.1  # share of a proposed column's cells that may be empty; remarks are on some clips only
 
 
 def path_question(table: Table, usual: Sequence[str]) -> str:
@@ -36,7 +46,7 @@ def label_question(table: Table, columns: Sequence[str], label_range: Sequence[f
     numeric = [name for name in columns if is_numeric(table, name)]
     text = [name for name in columns if name not in numeric]
     scores = [name for name in numeric if fold(name) not in _NO_LABELS and _lies_in(table, name, label_range)]
-    classes = [name for name in text if _has_classes(table, name)]
+    classes = _likely_classes(table, text)
     if len(classes) == 1 and scores:
         proposed = f"--label_columns {shlex.join(classes)} for classes, --label_columns {shlex.join(scores)} for scores"
     elif len(classes) == 1 or (scores and not classes):
@@ -51,7 +61,7 @@ def label_question(table: Table, columns: Sequence[str], label_range: Sequence[f
 
 def class_question(table: Table, columns: Sequence[str]) -> str:
     """Asks which of these columns has the classes; numbers may be classes too."""
-    classes = [name for name in columns if _has_classes(table, name)]
+    classes = _likely_classes(table, columns)
     proposed = shlex.join(classes) if len(classes) == 1 else "COLUMN"
     return (
         f"a classification needs one label column, but there are {', '.join(columns)}; choose one: label_columns=[...] "
@@ -78,10 +88,18 @@ def _lies_in(table: Table, column: str, label_range: Sequence[float]) -> bool:
     return bool(low <= np.nanmin(numbers) and np.nanmax(numbers) <= high)
 
 
+def _likely_classes(table: Table, columns: Sequence[str]) -> list[str]:
+    """Columns that may have the classes; only those called emotion, label, … where there are any."""
+    found = [name for name in columns if fold(name) not in _NO_CLASSES and _has_classes(table, name)]
+    return [name for name in found if fold(name) in _CLASSES] or found
+
+
 def _has_classes(table: Table, column: str) -> bool:
-    """Whether every row has one of a few values; excludes remarks (not in every row) and names (mostly different)."""
+    """Whether nearly every row has one of a few values; excludes remarks (on some rows) and names (mostly distinct)."""
     cells = table.cells[column].str.casefold()
-    return not cells.isin(MISSING_CELLS).any() and 2 <= cells.nunique() <= min(MAX_CLASSES, len(cells) / 2)
+    is_missing = cells.isin(MISSING_CELLS)
+    kinds = cells[~is_missing].nunique()
+    return is_missing.mean() <= MOST_MISSING and 2 <= kinds <= min(MAX_CLASSES, len(cells) / 2)
 
 
 def _listed(what: str, columns: Sequence[str]) -> str:

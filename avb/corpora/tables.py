@@ -56,7 +56,7 @@ def read_table(path: Path) -> Table:
     try:
         table = _READERS.get(path.suffix.lower(), _read_csv)(path)
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); save it as 'CSV UTF-8'") from error
+        raise CorpusError(f"{path}{_line_not_utf8(path)}: not UTF-8 text; save it as 'CSV UTF-8'") from error
     except (OSError, csv.Error, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise CorpusError(
@@ -68,6 +68,17 @@ def read_table(path: Path) -> Table:
     if table.cells.empty:
         raise CorpusError(f"{path}: the table has a header but no rows; 0 clips")
     return table
+
+
+def _line_not_utf8(path: Path) -> str:
+    """`, line 7`: the first line that cannot be decoded; empty in UTF-16. A reader counts bytes from its last block."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f", line {number}" if number > 1 or not line.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
+    return ""
 
 
 def _read_csv(path: Path) -> Table:
@@ -241,10 +252,14 @@ def refuse_duplicates(table: Table, ids: Sequence[str], what: str, key: Callable
         CorpusError: two rows are the same clip.
     """
     first_of: dict[str, int] = {}
-    for position, clip_id in enumerate(ids):
-        first = first_of.setdefault(key(clip_id), position)
-        if first != position:
-            raise CorpusError(
-                f"{table.where(position)}: {what} {clip_id!r} was already in {table.row_word} "
-                f"{table.cells.index[first]} ({ids[first]!r}); keep one row per clip (average the raters first)"
-            )
+    repeated = [position for position, name in enumerate(ids) if first_of.setdefault(key(name), position) != position]
+    if repeated:
+        position, clip_id = repeated[0], ids[repeated[0]]
+        first = first_of[key(clip_id)]
+        spelled = "" if ids[first] == clip_id else f" as '{ids[first]}'"
+        more = f"; so are {len(repeated) - 1} more rows" if len(repeated) > 2 else "; so is 1 more row"
+        raise CorpusError(
+            f"{table.where(position)}: {what} '{clip_id}' was already in {table.row_word} {table.cells.index[first]}"
+            f"{spelled}{more if len(repeated) > 1 else ''}. Keep one row per clip; where the rows are of several "
+            "raters, name their column: rater_column=... (--rater_column)"
+        )

@@ -4,9 +4,10 @@ Unusual: Transformers fills what a file lacks, or has in another shape, with ran
 as if it were this one, and keeps half precision as it is. Each of these is an error or is mended here.
 """
 
+import contextlib
 import dataclasses
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from audio_avb import SAMPLING_RATE
+from avb.encoders.names import reading_hub
 from avb.encoders.weights import has_preparation, quiet, refuse_pointers
 from avb.errors import AvbError, did_you_mean
 from configuration_avb import VocalBurstConfig
@@ -46,12 +48,10 @@ def load_encoder(
         AvbError: there is no such checkpoint, it contains another kind of model, its file is damaged, incomplete or a
             Git LFS pointer, or it requires another sampling rate.
     """
-    try:
+    with reading_hub(name), _explained(name):
         refuse_pointers(name)
-        config, _ = PreTrainedConfig.get_config_dict(name)
-        if config == {}:
-            raise OSError("there is no config.json")
-        kind = config.get("model_type")
+        config = _read_config(name)
+        kind: Any = config.get("model_type")
         model_class = find_class(kind)
         if model_class is None:
             raise AvbError(f"--encoder {name}: holds a {kind!r} model, no encoder that is read here (docs/encoders.md)")
@@ -63,6 +63,25 @@ def load_encoder(
             )
         is_stored = has_preparation(name)
         feature_extractor = extractor_class.from_pretrained(name) if is_stored else extractor_class()
+    _check_is_whole(name, info, f"{model_class.base_model_prefix}.")
+    if feature_extractor.sampling_rate != SAMPLING_RATE:
+        raise AvbError(f"--encoder {name} wants audio at {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE} Hz")
+    feature_extractor.return_attention_mask = True
+    return model, feature_extractor
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    config, _ = PreTrainedConfig.get_config_dict(name)
+    if config == {}:
+        raise OSError("there is no config.json")
+    return config
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Raises an AvbError in place of what is raised for a checkpoint that is not there or is damaged."""
+    try:
+        yield
     except AvbError:
         raise
     except OSError as error:
@@ -78,11 +97,6 @@ def load_encoder(
             f"--encoder {name}: its files are damaged, or are not what they are called "
             f"({type(error).__name__}: {reason:.200}); copy the folder again"
         ) from error
-    _check_is_whole(name, info, f"{model_class.base_model_prefix}.")
-    if feature_extractor.sampling_rate != SAMPLING_RATE:
-        raise AvbError(f"--encoder {name} wants audio at {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE} Hz")
-    feature_extractor.return_attention_mask = True
-    return model, feature_extractor
 
 
 def check_attention(name: str | None):

@@ -4,7 +4,13 @@ and the models that come with the project, as encoders to start from.
 The paper calls XLSR53 a "base configuration"; the released model is a large one (24 layers, width 1024).
 """
 
+import contextlib
+import logging
 import os
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from avb.errors import AvbError
@@ -17,6 +23,47 @@ EXTRACTORS: dict[str, str] = {
     "XLSR53": "facebook/wav2vec2-large-xlsr-53",
 }
 ENCODERS_VARIABLE = "AVB_ENCODERS"
+
+
+CONNECT_SECONDS = 5.0  # for the Hub to answer
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def reading_hub(name: str) -> Iterator[None]:
+    """While the Hub cannot be reached, only its cache is read, and a warning says so.
+
+    Its client would try again for 23 s for each file of a model, and for some files twice.
+
+    Args:
+        name: what is read: for a folder, nothing is asked.
+    """
+    from huggingface_hub import constants
+
+    was_offline = constants.HF_HUB_OFFLINE
+    if was_offline or os.path.exists(name) or _reaches(constants.ENDPOINT):
+        yield
+        return
+    logger.warning("%s cannot be reached: %s is read from its cache on this machine", constants.ENDPOINT, name)
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _reaches(address: str) -> bool:
+    """Whether its server accepts a connection; true behind a proxy, which is not asked."""
+    if urllib.request.getproxies():
+        return True
+    parts = urllib.parse.urlsplit(address)
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        with socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def licence_of(name: str) -> str:

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from avb.errors import AvbError
-from avb.run_files import METRICS, RESULTS, RUN_ID
+from avb.run_files import BAD_CLIPS, METRICS, RESULTS, RUN_ID
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +78,11 @@ def clear(output_dir: str | Path):
     """Deletes an earlier run's checkpoints, `metrics.json` and results, so that nothing continues from them.
 
     Its calibration, which was fitted to its weights, is deleted too: a card would state its figures for the new ones.
+    So is the list of clips that could not be read, which may be other ones now.
     """
     from calibration_avb import CALIBRATION_FILE  # here: it imports torch
 
-    for name in (METRICS, RESULTS, RUN_ID, CALIBRATION_FILE):
+    for name in (METRICS, RESULTS, RUN_ID, BAD_CLIPS, CALIBRATION_FILE):
         (Path(output_dir) / name).unlink(missing_ok=True)
     for path in _find_checkpoints(output_dir):
         discard(path)

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
-from avb.encoders.names import resolve
+from avb.encoders.names import reading_hub, resolve
 from avb.errors import AvbError
 from avb.recipes import SUFFIXES
 from avb.tasks import MISSING_CLASS, MultiTask, Task
@@ -24,13 +24,14 @@ CLIPS_OF_A_RUN = 6_000  # clips that a small encoder should process over all epo
 # Clips of the largest / the smallest class above which classes are weighted. Measured at 8 and 23: docs/training.md.
 UNBALANCED = 5.0
 
+FROZEN = "a small, frozen encoder"
 # Small: measured. Large: the published rates (1e-5, head 1e-4), not measured here, with the paper's pooling, RNN and
 # epochs. A baseline's recipe has its own.
 _FITTING: dict[str, dict[str, Any]] = {
     "a small encoder": {
         "encoder_learning_rate": 1e-4, "learning_rate": 1e-3, "pooling": "attention", "rnn_layers": 0,
     },
-    "a small encoder, frozen": {
+    FROZEN: {
         "encoder_learning_rate": 3e-4, "learning_rate": 3e-3, "pooling": "attention", "rnn_layers": 0,
         "num_train_epochs": 60,
     },
@@ -103,13 +104,24 @@ def describe(model_args: ModelArguments) -> str:
         return "random weights"
     if _hidden_size(model_args.encoder) > SMALL_HIDDEN_SIZE:
         return "a large pre-trained encoder"
-    return "a small encoder, frozen" if model_args.freeze == "encoder" else "a small encoder"
+    return FROZEN if model_args.freeze == "encoder" else "a small encoder"
 
 
-def summary(chosen: dict[str, Any], model_args: ModelArguments, clips: int) -> str:
-    """A line with the chosen values and the reason; empty if everything was given."""
-    values = ", ".join(f"{name} {_said(value)}" for name, value in chosen.items())
-    return f"chosen for {describe(model_args)} and {clips:,} train clips: {values}" if chosen else ""
+def summary(chosen: dict[str, Any], model_args: ModelArguments, clips: int, steps: int = -1) -> str:
+    """A line with the chosen values that matter, and the reason; empty if everything was given.
+
+    Args:
+        chosen: as `fill_in` returns it.
+        model_args: of the run.
+        clips: to train on.
+        steps: `--max_steps`, which takes the place of the epochs if it is positive.
+    """
+    kind = describe(model_args)
+    unused = {"encoder_learning_rate"} if kind == FROZEN else set()
+    unused |= {"num_train_epochs"} if steps > 0 else set()
+    unused |= {"class_weights"} if chosen.get("class_weights") is None else set()
+    values = ", ".join(f"{name} {_said(value)}" for name, value in chosen.items() if name not in unused)
+    return f"chosen for {kind} and {clips:,} train clips: {values}" if values else ""
 
 
 def _said(value: Any) -> str:
@@ -120,7 +132,9 @@ def _said(value: Any) -> str:
 
 def _hidden_size(encoder: str) -> float:
     try:
-        config, _ = PreTrainedConfig.get_config_dict(resolve(encoder))
+        name = resolve(encoder)
+        with reading_hub(name):
+            config, _ = PreTrainedConfig.get_config_dict(name)
         return float(config.get("hidden_size", config.get("d_model", 768)))  # the latter is Whisper's name
     except (OSError, ValueError, AvbError):  # an error is reported when it is read
         return np.inf

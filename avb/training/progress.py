@@ -64,8 +64,9 @@ class ProgressLines(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._expect(state)
-        if time.monotonic() - self._printed > SECONDS_BETWEEN_LINES:
-            step = (state.global_step - 1) % self._steps_per_epoch + 1
+        step = (state.global_step - 1) % self._steps_per_epoch + 1
+        is_last = step == self._steps_per_epoch  # then the epoch's own line is next
+        if time.monotonic() - self._printed > SECONDS_BETWEEN_LINES and not is_last:
             epoch = (state.global_step - 1) // self._steps_per_epoch + 1
             total = _number(state.num_train_epochs)
             self._print(f"epoch {epoch} of {total}: step {step} of {self._steps_per_epoch}", state)

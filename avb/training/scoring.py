@@ -127,4 +127,6 @@ def _summarize(name: str, task: Task, scores: dict) -> list[str]:
 def _of_label(scores: dict, task: Task) -> str:
     if task.kind == "regression":
         return f"{scores['ccc']:.3f}"
+    if not scores["count"]:
+        return "no clips"
     return f"recall {scores['recall']:.3f} of {scores['count']} clip{'s' * (scores['count'] != 1)}"

@@ -5,7 +5,7 @@ scores: a label with few training clips is rarely predicted.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from audio_avb import SAMPLING_RATE
+from avb.metrics import has_label
 from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 WIDTH = 110  # columns of a terminal
@@ -37,7 +38,9 @@ def corpus_lines(data_dir: str, splits: Mapping[str, Dataset], has_made_splits: 
     if not any(speakers.values()):
         unit = "group" if any("group" in split.column_names for split in splits.values()) else "clip"
         return [*lines, f"speakers: none are known, so intervals go by {unit}"]
-    lines.append("speakers: " + ", ".join(f"{name} {len(found):,}" for name, found in speakers.items()))
+    unknown = sum(not speaker for split in splits.values() for speaker in _column(split, "speaker"))
+    rest = f"; {_clips(unknown)} without a speaker" if unknown else ""
+    lines.append("speakers: " + ", ".join(f"{name} {len(found):,}" for name, found in speakers.items()) + rest)
     shared = speakers.get("train", set()) & set().union(*(speakers[name] for name in speakers if name != "train"))
     if shared:
         lines.append(
@@ -58,7 +61,7 @@ def class_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[s
         )
         of_task = f" of {part.name}" if isinstance(task, MultiTask) else ""
         lines += wrapped(f"classes{of_task} ({names}): {cells}")
-    return lines + lacking_lines(task, splits) + _few_lines(task, splits)
+    return lines + unlabelled_lines(task, splits) + lacking_lines(task, splits) + _few_lines(task, splits)
 
 
 def lacking_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
@@ -107,8 +110,9 @@ def _few_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[st
         name, found = list(counts.items())[-1]
         few = [label for label, count in zip(part.labels, found, strict=True) if 0 < count < FEW_CLIPS]
         if few and "train" in counts and name != "train":
+            which = ", ".join(few) if len(few) < part.num_labels else "each class"
             lines += wrapped(
-                f"  {name} has fewer than {FEW_CLIPS} clips of {', '.join(few)}: --folds 5 scores every clip instead"
+                f"  {name} has fewer than {FEW_CLIPS} clips of {which}: --folds 5 scores every clip instead"
             )
     return lines
 
@@ -126,7 +130,28 @@ def _made(splits: Mapping[str, Dataset], has_made_splits: bool) -> str:
 
 
 def _speakers(split: Dataset) -> set[str]:
-    return set(split["speaker"][:] if "speaker" in split.column_names else ()) - {None, ""}
+    return set(_column(split, "speaker")) - {None, ""}
+
+
+def _column(split: Dataset, name: str) -> list:
+    return split[name][:] if name in split.column_names else []
+
+
+def _clips(count: int) -> str:
+    return f"{count:,} clip{'s' * (count != 1)}"
+
+
+def unlabelled_lines(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[str]:
+    """A line with the clips that have no label, unless a whole split has none, because they are withheld."""
+    known = {name: has_label(task, np.asarray(split["labels"][:])) for name, split in splits.items()}
+    found = {name: int((~labelled).sum()) for name, labelled in known.items() if labelled.any() and not labelled.all()}
+    counts = ", ".join(f"{name} {count:,}" for name, count in found.items())
+    return [f"  clips without a label, which are neither learned nor scored: {counts}"] if found else []
+
+
+def bad_clip_lines(reasons: Sequence[str]) -> list[str]:
+    """A line with the number of clips that cannot be read, and why the first cannot; empty if there are none."""
+    return [f"  {_clips(len(reasons))} cannot be read, such as {reasons[0]}"] if reasons else []
 
 
 def _counts(task: Task | MultiTask, splits: Mapping[str, Dataset]) -> list[tuple[Task, dict[str, list[int]]]]:
