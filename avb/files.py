@@ -65,14 +65,14 @@ def files_below(folder: str | os.PathLike) -> Iterator[Path]:
             "beside it"
         ) from error
 
-    seen, waiting = set(), deque([os.fspath(folder)])  # links wait until all that needs none was seen
+    seen: set[str] = set()
+    waiting = deque([os.fspath(folder)])  # links wait until all that needs none was seen
     inside = os.path.join(os.path.realpath(folder), "")
     while waiting:
         for root, folders, files in os.walk(waiting.popleft(), onerror=refuse):
             real = os.path.realpath(root)
-            if real in seen or (
-                inside.startswith(os.path.join(real, "")) and seen
-            ):  # seen, or a folder around this one
+            is_around = seen and inside.startswith(os.path.join(real, ""))  # a link to a folder around this one
+            if real in seen or is_around:
                 folders.clear()
                 continue
             seen.add(real)
