@@ -114,8 +114,8 @@ and its offset within .2 s or half the event's length:
 {backgrounds}
 
 False alarms on recordings without bursts, first by kind, then by package and language. Speech is in
-{", ".join(languages)}. (Acted dialogue, as in fillets-ng, is much harder than read speech;
-nobody has checked it for laughs.)
+{", ".join(languages)}. (Single letters, syllables and words, as in klettres and
+ktuberling, raise more alarms than sentences. Nobody has checked the acted dialogue of fillets-ng for laughs.)
 
 | recordings of | false alarms per hour | 95 % interval | hours |
 |---|---|---|---|
@@ -137,7 +137,7 @@ reverberation. Bursts are acted (EmoGator), and each is one event: laughter in s
 ## Licence
 
 The weights are licensed under Apache-2.0, like the code and EmoGator, on whose bursts they were trained. The other
-training recordings are free software and free culture, under the licences below. The weights contain none of these
+training recordings may be redistributed under the licences below. The weights contain none of these
 recordings, and none can be recovered from them, so this project does not regard the weights as a copy or an
 adaptation. If you disagree, or if you redistribute the recordings, read the copyright file of each package.
 
