@@ -268,6 +268,7 @@ def window_spans(
     if np.isinf(window_seconds):
         raise ValueError(f"window_seconds={window_seconds!r} is invalid: None scores the whole recording as one clip")
     window = max(1, round(window_seconds * rate))
+    # A hop that is too long, perhaps infinite, is refused below.
     hop = window if hop_seconds is None else round(min(hop_seconds, 2 * window_seconds) * rate)
     if not 1 <= hop <= window:
         raise ValueError(

@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from avb.errors import AvbError
 
@@ -91,18 +91,30 @@ def locked(path: Path) -> Iterator[None]:
     with writing(path):
         file = open(path, "ab")
     with file:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise AvbError(
-                    f"{path}: another command is writing there: wait until it has finished, or choose another output"
-                ) from error
-            except OSError:  # a file system without locks
-                pass
+        is_ours = True
+        with contextlib.suppress(OSError):  # a file system without locks
+            is_ours = try_lock(file)
+        if not is_ours:
+            raise AvbError(
+                f"{path}: another command is writing there: wait until it has finished, or choose another output"
+            )
         yield
+
+
+def try_lock(file: IO) -> bool:
+    """Locks an open file; False if others have it. The system frees it when all processes that share it end.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -151,6 +163,27 @@ def read_json(path: str | Path, way_out: str, error_type: type[AvbError] = AvbEr
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise error_type(f"{path}: cannot be read as JSON ({reason}); {way_out}") from error
+
+
+def write_skipped(output: Path, rows: Iterable[dict] | None) -> Path:
+    """Writes OUTPUT.errors.csv, the list of what was skipped, in place of an earlier run's.
+
+    Args:
+        output: what was written.
+        rows: `id` and `error` of each; None or empty if nothing was skipped.
+
+    Returns:
+        The path of the list, which does not exist if nothing was skipped.
+
+    Raises:
+        AvbError: it cannot be written.
+    """
+    report = output.with_name(output.name + ".errors.csv")
+    with writing(report):
+        report.unlink(missing_ok=True)
+    if rows:
+        write_table(report, rows, ["id", "error"])
+    return report
 
 
 def write_text(path: str | Path, text: str):

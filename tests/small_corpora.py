@@ -2,8 +2,11 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 import soundfile as sf
 
+from avb.corpora import load_bursts
+from avb.errors import CorpusError
 from avb.tasks import TASKS
 
 SPLIT_OF_RELEASE = ["Train", "Train", "Val", "Test", "Train"]
@@ -28,3 +31,20 @@ def write_release(root, task="two", **cells):
     (root / "labels").mkdir(exist_ok=True)
     pd.DataFrame(table).to_csv(root / "labels" / f"{task}_info.csv", index=False)
     return root
+
+
+def write_table(root, name="clips.csv", clips=10, **columns):
+    for i in range(clips):
+        write_clip(root / f"c{i}.wav")
+    table = pd.DataFrame({"file": [f"c{i}.wav" for i in range(clips)]} | columns)
+    if name.endswith(".parquet"):
+        table.to_parquet(root / name)
+    else:
+        table.to_csv(root / name, index=False, sep="\t" if name.endswith(".tsv") else ",")
+    return root / name
+
+
+def message(*args, **options) -> str:
+    with pytest.raises(CorpusError) as caught:
+        load_bursts(*args, **options)
+    return str(caught.value)

@@ -268,10 +268,12 @@ def regression_labels(table: Table, columns: Sequence[str], task: Task, ids: Seq
 def warn_of_scales(table: Table, columns: Sequence[str], task: Task) -> None:
     """Logs a warning if scores take a small part of the label range: outputs are scaled to all of it, alike."""
     low, high = task.label_range
-    ends = {column: parse_numbers(table, column)[0] for column in columns}
-    spans = {column: (np.nanmin(numbers), np.nanmax(numbers)) for column, numbers in ends.items()}
+    if (low, high) == (0, 1):  # not given
+        return
+    scores = {column: parse_numbers(table, column)[0] for column in columns}
+    spans = {column: (np.nanmin(numbers), np.nanmax(numbers)) for column, numbers in scores.items()}
     narrow = [f"{name} spans {a:g} to {b:g}" for name, (a, b) in spans.items() if 0 < b - a < _NARROW * (high - low)]
-    if narrow and (low, high) != (0, 1):  # where it was given
+    if narrow:
         logger.warning(
             "%s: the label range is %g to %g, but %s: such a column is hardly learned. --label_range is the scale "
             "of all label columns: convert them to one scale, or train a model for each scale",

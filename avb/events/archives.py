@@ -13,7 +13,7 @@ from avb.files import make_folder
 HEADER = struct.Struct(">4s6s2xBH")  # "QTBL", version, compression, number of entries
 ENTRY = struct.Struct(">12sBII")  # name, ended by zeros; bundle; start and length in bytes
 MAGIC, MP3 = b"QTBL", 1
-SPEECH = ".SB"
+SPEECH = "SB"  # suffix of a spoken line
 
 
 def unpack_dialogue(archive: Path, folder: Path) -> int:
@@ -36,12 +36,13 @@ def unpack_dialogue(archive: Path, folder: Path) -> int:
     if len(data) < HEADER.size or not data.startswith(MAGIC):
         raise AvbError(f"{archive}: no resources of Flight of the Amazon Queen; fetch the package again")
     *_, compression, entries = HEADER.unpack_from(data)
-    if compression != MP3 or len(data) < HEADER.size + entries * ENTRY.size:
+    table = data[HEADER.size : HEADER.size + entries * ENTRY.size]
+    if compression != MP3 or len(table) < entries * ENTRY.size:
         raise AvbError(f"{archive}: damaged, or a version whose speech is not MP3; fetch the package again")
     lines = 0
-    for name, _, start, length in ENTRY.iter_unpack(data[HEADER.size : HEADER.size + entries * ENTRY.size]):
+    for name, _, start, length in ENTRY.iter_unpack(table):
         stem, _, kind = name.rstrip(b"\0").decode("ascii", "replace").rpartition(".")
-        if f".{kind}" != SPEECH:
+        if kind != SPEECH:
             continue
         if start + length > len(data) or not stem.replace("_", "").isalnum():
             raise AvbError(f"{archive}: damaged at {stem!r}; fetch the package again")

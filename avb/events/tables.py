@@ -21,7 +21,7 @@ from avb.events.finding import EVENT_COLUMNS, Finder
 from avb.events.formats import FORMATS
 from avb.events.reading import read_blocks
 from avb.events.windows import score_windows
-from avb.files import make_folder, write_table, write_text, writing
+from avb.files import make_folder, write_skipped, write_table, write_text, writing
 from avb.inference.clips import Clip, Clips
 from avb.inference.scorer import Scorer
 from calibration_avb import weights_fingerprint
@@ -169,11 +169,8 @@ def finish(journal: Path, output: Path, columns: list[str], events_format: str |
     write_table(output, (row for row in read_rows(journal) if END not in row), ["id", *columns])
     ends = [row for row in read_rows(journal) if END in row]
     bad = [{"id": row[END], "error": row["error"]} for row in ends if "error" in row]
-    report = output.with_name(output.name + ".errors.csv")
-    with writing(report):
-        report.unlink(missing_ok=True)
+    report = write_skipped(output, bad)
     if bad:
-        write_table(report, bad, ["id", "error"])
         print(f"{len(bad)} recording{'s' * (len(bad) != 1)} skipped: {report}", file=sys.stderr)
     if events_format:
         print(f"{events_format}: {write_annotations(journal, output, events_format)}")

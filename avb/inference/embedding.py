@@ -49,19 +49,32 @@ def embed(
     >>> avb.embed([(noise, 16_000), (noise[:8000], 16_000)]).shape
     (2, 256)
     """
-    loaded, feature_extractor = load_encoder(model, layer, device)
-    last = loaded.config.encoder_layer
+    loaded, feature_extractor = load_for_frames(model, layer, device)
+    return embed_with(loaded, feature_extractor, clips, layer=layer, frames=frames, max_seconds=max_seconds)
+
+
+def embed_with(
+    model: VocalBurstModel,
+    feature_extractor,
+    clips: Iterable[Any],
+    *,
+    layer: int | None = None,
+    frames: bool = False,
+    max_seconds: float = MAX_SECONDS,
+) -> np.ndarray | list[np.ndarray]:
+    """As `embed`, with what `load_for_frames` returned."""
     if is_one_clip(clips):
         clips = [clips]
     found: list[np.ndarray] = []
     for waveforms in _chunks(clips, feature_extractor, max_seconds):
-        found += _embed_waveforms(loaded, feature_extractor, waveforms, last if layer is None else layer, frames)
+        read = model.config.encoder_layer if layer is None else layer
+        found += _embed_waveforms(model, feature_extractor, waveforms, read, frames)
     if frames:
         return found
-    return np.stack(found) if found else np.zeros((0, loaded.config.hidden_size), np.float32)
+    return np.stack(found) if found else np.zeros((0, model.config.hidden_size), np.float32)
 
 
-def load_encoder(model: str, layer: int | None = None, device: str = "auto") -> tuple[VocalBurstModel, Any]:
+def load_for_frames(model: str, layer: int | None = None, device: str = "auto") -> tuple[VocalBurstModel, Any]:
     """The model and its feature extractor; arguments and errors as in `embed`."""
     loaded, feature_extractor = load_model(model, device)
     if not isinstance(loaded, VocalBurstModel):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from avb.files import write_table, writing
+from avb.files import write_skipped, write_table, writing
 from avb.inference.clips import Clips
 from avb.inference.scorer import Scorer, is_unreadable
 
@@ -75,14 +75,10 @@ def finish(journal: Path, output: Path, columns: Iterable[str]) -> int:
     Returns:
         How many clips were skipped.
     """
-    report = output.with_name(output.name + ".errors.csv")
     bad = [row for row in read_journal(journal) if is_unreadable(row)]
     good = (row for row in read_journal(journal) if not is_unreadable(row))
     write_table(output, good, ["id", *columns])
-    with writing(report):
-        report.unlink(missing_ok=True)
-    if bad:
-        write_table(report, bad, ["id", "error"])
+    report = write_skipped(output, bad)
     with open(journal, encoding="utf-8") as file:
         scored = sum(1 for _ in file) - 1 - len(bad)
     print(f"{scored} clip{'s' * (scored != 1)} scored: {output}")

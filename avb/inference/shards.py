@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avb.errors import AvbError
-from avb.files import make_folder, write_json, write_table, writing
+from avb.files import make_folder, write_json, write_skipped
 from avb.inference.clips import Clips, scores_key
 from avb.inference.scorer import Scorer, is_unreadable
 
@@ -199,14 +199,10 @@ def finish(folder: Path, shards: list[Shard]) -> int:
             f"{lost[0].start} to {lost[0].stop - 1}): their workers died each time; the same command tries them again"
         )
     _remove_attempts(folder)
-    report = folder.with_name(folder.name + ".errors.csv")
-    with writing(report):
-        report.unlink(missing_ok=True)
     found = [note for note in notes if note is not None]
     skipped = sum(len(note.errors) for note in found)
     scored = sum(note.scored for note in found)
-    if skipped:
-        write_table(report, _bad_rows(found), ["id", "error"])
+    report = write_skipped(folder, _bad_rows(found) if skipped else None)
     write_json(folder / FINISHED_FILE, {"shards": len(shards), "scored": scored, "skipped": skipped})
     print(f"{scored} clip{'s' * (scored != 1)} scored; shards in {folder}: {len(shards)}")
     if skipped:

@@ -21,7 +21,7 @@ from avb.corpora import load_bursts
 from avb.corpora.decode import decode_splits
 from avb.corpora.splits import strata_of, stratified_folds
 from avb.errors import AvbError
-from avb.inference.embedding import embed, load_encoder
+from avb.inference.embedding import embed_with, load_for_frames
 from avb.metrics import Units, defined_metric, evaluate_predictions, has_label, resampled_scores, units_of_clips
 from avb.metrics.bootstrap import interval
 from avb.reports.markdown import bounds, markdown_table, number
@@ -109,7 +109,7 @@ def transfer(
             the package opensmile is missing.
     """
     smiles = [OpenSmileFeatureExtractor(name) for name in feature_sets]  # fails early if the package is missing
-    load_encoder(model, layer, device)  # likewise if it has no encoder or no such layer, before clips are decoded
+    encoder = load_for_frames(model, layer, device)  # likewise if there is no such encoder or layer
     rows: list[Transfer] = []
     for table in tables:
         loaded = load_bursts(corpus, table, task, **options)
@@ -121,7 +121,7 @@ def transfer(
             strict=strict,
         )
         labelled = _labelled(str(table), loaded.task, concatenate_datasets(list(splits.values())), len(bad))
-        features = {model: _mean_frames(model, labelled.clips, layer, device)}
+        features = {model: _mean_frames(encoder, labelled.clips, layer)}
         for smile in smiles:
             computed = opensmile_features(labelled.clips, smile, num_proc=num_decode_workers, cache_dir=cache_dir)
             features[smile.feature_set] = np.stack(computed["input_values"][:])
@@ -140,9 +140,9 @@ def _labelled(table: str, task: Task | MultiTask, clips: Dataset, num_bad_clips:
     return _Labelled(table, task, clips, labels[kept], units_of_clips(clips), num_bad_clips)
 
 
-def _mean_frames(model: str, clips: Dataset, layer: int | None, device: str) -> np.ndarray:
+def _mean_frames(encoder: tuple[Any, Any], clips: Dataset, layer: int | None) -> np.ndarray:
     waveforms = ((np.asarray(row["input_values"]), SAMPLING_RATE) for row in clips)
-    return np.asarray(embed(waveforms, model, layer=layer, device=device, max_seconds=np.inf))
+    return np.asarray(embed_with(*encoder, waveforms, layer=layer, max_seconds=np.inf))
 
 
 def _compare(corpus: _Labelled, features: dict[str, np.ndarray], num_folds: int) -> list[Transfer]:

@@ -15,7 +15,6 @@ Results depend on the code: start the queue in a separate clone and leave that c
 """
 
 import argparse
-import fcntl
 import json
 import shlex
 import signal
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from avb.errors import AvbError
-from avb.files import make_folder
+from avb.files import make_folder, try_lock
 from avb.metrics import defined_metric
 from avb.run_files import METRICS
 from avb.sigterm import SIGTERM_EXIT, on_sigterm
@@ -155,12 +154,7 @@ def log(state: Path, text: str):
 def lock(path: Path) -> Iterator[IO | None]:
     """The locked file; None if others have it. The system releases the lock when all processes that share it end."""
     with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield file
+        yield file if try_lock(file) else None
 
 
 if __name__ == "__main__":
