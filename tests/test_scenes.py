@@ -1,7 +1,6 @@
 """Free recordings, scenes made of them, and a detector trained on scenes: on made-up pieces, no recording is needed."""
 
 import json
-import struct
 from itertools import islice
 
 import numpy as np
@@ -11,7 +10,6 @@ import soundfile as sf
 
 from avb.errors import AvbError
 from avb.events import command, evaluation
-from avb.events.archives import unpack_dialogue
 from avb.events.arguments import read_arguments
 from avb.events.detection import load_detector
 from avb.events.pool import HELD_OUT_FOLD, Pool, active_regions, build_pool
@@ -95,32 +93,6 @@ def test_recordings_of_a_source(tmp_path):
     assert found == [
         ("de", "one", "fr de"), ("fr", "one", "fr fr"), ("fr", "two", "fr fr"), ("it", "one", "fr it"),
     ]  # fmt: skip
-
-
-def dialogue(*entries: tuple[str, bytes], compression: int = 1) -> bytes:
-    """A file like that of Flight of the Amazon Queen: its table, and what the entries contain."""
-    start = 15 + 21 * len(entries)
-    table, contents = b"QTBLCEM10\0\0\0" + struct.pack(">BH", compression, len(entries)), b""
-    for name, content in entries:
-        table += struct.pack(">12sBII", name.encode(), 1, start + len(contents), len(content))
-        contents += content
-    return table + contents
-
-
-def test_dialogue_is_unpacked_by_part(tmp_path):
-    archive = tmp_path / "queen.1c"
-    archive.write_bytes(dialogue(("120406P1.SB", b"one"), ("C103F242.SB", b"two!"), ("ZOMBIE.ACT", b"picture")))
-    assert unpack_dialogue(archive, tmp_path / "en") == 2
-    found = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*.mp3")}
-    assert found == {"en/1/120406P1.mp3": b"one", "en/C/C103F242.mp3": b"two!"}
-    whole = archive.read_bytes()
-    for damaged in (b"", b"MZ" + whole, whole[:40], whole[:60], dialogue(("A.SB", b"1"), compression=3)):
-        archive.write_bytes(damaged)
-        with pytest.raises(AvbError, match=r"queen\.1c: .*fetch the package again"):
-            unpack_dialogue(archive, tmp_path / "again")
-    archive.write_bytes(dialogue(("../../x.SB", b"1")))
-    with pytest.raises(AvbError, match="damaged at '../../x'"):
-        unpack_dialogue(archive, tmp_path / "again")
 
 
 def test_scenes_are_the_same_every_time_and_hold_what_they_say(pool_folder):

@@ -1,13 +1,18 @@
-"""Unpacks the dialogue of Flight of the Amazon Queen (1995), which its Debian package contains as one file.
+"""Unpacks the dialogue of two games, which their Debian packages contain as one file each.
 
-The file is a table of names and places, then their contents; recordings are MP3. ScummVM's `queen/resource.cpp` reads
-the same format.
+Flight of the Amazon Queen (1995): a table of names and places, then their contents; recordings are MP3. Beneath a Steel
+Sky (1994): a table in a file of its own; recordings are packed and have 8 bits at 11,025 Hz. ScummVM's
+`queen/resource.cpp` and `sky/disk.cpp` read the same formats.
 """
 
 import struct
 from pathlib import Path
 
+import numpy as np
+import soundfile as sf
+
 from avb.errors import AvbError
+from avb.events.propack import DamagedError, unpack
 from avb.files import make_folder
 
 HEADER = struct.Struct(">4s6s2xBH")  # "QTBL", version, compression, number of entries
@@ -15,8 +20,25 @@ ENTRY = struct.Struct(">12sBII")  # name, ended by zeros; bundle; start and leng
 MAGIC, MP3 = b"QTBL", 1
 SPEECH = "SB"  # suffix of a spoken line
 
+SKY_ENTRY = struct.Struct("<HIH")  # number; place: 24 bits; length and flags: 24 bits
+SKY_LINES = range(50_000, 56_000)  # numbers of spoken lines; from 59,000 on, pictures are among them
+SKY_HEADER = 22  # bytes, before each packed recording
+SKY_RATE = 11_025
 
-def unpack_dialogue(archive: Path, folder: Path) -> int:
+
+def unpack_dialogue(package: Path):
+    """Unpacks the dialogue of an unpacked Debian package, if it is one of these games.
+
+    Raises:
+        AvbError: a file is damaged.
+    """
+    for archive in package.rglob("queen.1c"):
+        unpack_queen(archive, archive.parent / "en")
+    for archive in package.rglob("sky.dsk"):
+        unpack_sky(archive, archive.parent / "en")
+
+
+def unpack_queen(archive: Path, folder: Path) -> int:
     """Writes each spoken line as `PART/NAME.mp3`, where a part has the lines whose names begin with the same character.
 
     Names begin with the number of a room, with C for a cut scene, or with the name of a speaker. So a part has fewer
@@ -47,5 +69,40 @@ def unpack_dialogue(archive: Path, folder: Path) -> int:
         if start + length > len(data) or not stem.replace("_", "").isalnum():
             raise AvbError(f"{archive}: damaged at {stem!r}; fetch the package again")
         (make_folder(folder / stem[0]) / f"{stem}.mp3").write_bytes(data[start : start + length])
+        lines += 1
+    return lines
+
+
+def unpack_sky(archive: Path, folder: Path) -> int:
+    """Writes each spoken line as `PART/NUMBER.wav`; a part, up to 500 consecutive numbers, is a place of the game.
+
+    Args:
+        archive: `sky.dsk`; its table, `sky.dnr`, is next to it.
+        folder: where to write.
+
+    Returns:
+        The number of lines.
+
+    Raises:
+        AvbError: a file is damaged, or the table is missing.
+    """
+    data = archive.read_bytes()
+    index = archive.with_suffix(".dnr")
+    table = index.read_bytes()[4:] if index.is_file() else b""  # after the number of entries
+    if not table or len(table) % SKY_ENTRY.size:
+        raise AvbError(f"{index}: missing or damaged; fetch the package again")
+    lines = 0
+    for number, place, high in SKY_ENTRY.iter_unpack(table):
+        if number not in SKY_LINES:
+            continue
+        length = (place >> 24 | high << 8) & 0x3FFFFF
+        start = place & 0x7FFFFF  # the next bit: in units of 16 bytes
+        start <<= 4 if place >> 23 & 1 else 0
+        try:
+            line = unpack(data[start + SKY_HEADER : start + length])
+        except DamagedError as error:
+            raise AvbError(f"{archive}: line {number} is damaged; fetch the package again") from error
+        path = make_folder(folder / str(number // 500)) / f"{number}.wav"
+        sf.write(path, (np.frombuffer(line, np.uint8).astype(np.float32) - 128) / 128, SKY_RATE, subtype="PCM_U8")
         lines += 1
     return lines

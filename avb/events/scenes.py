@@ -69,11 +69,14 @@ class Scenes:
 
     @cached_property
     def _groups(self) -> dict[str, tuple[list[str], list[np.ndarray], np.ndarray]]:
-        """Kind → groups, numbers of their pieces, and cumulative probabilities, by the square root of their length."""
-        groups = {}
+        """Kind → groups, numbers of their pieces, and cumulative probabilities, by a root of their length.
+
+        The square root; with `varied` the cube root, because the small groups have speakers and words of their own.
+        """
+        groups, root = {}, 3 if self.settings.varied else 2
         for kind, pieces in self.pool.pieces.groupby("kind"):
             parts = pieces.groupby("group")
-            weights = np.sqrt([float((part["stop"] - part["start"]).sum()) for _, part in parts])
+            weights = np.array([(part["stop"] - part["start"]).sum() ** (1 / root) for _, part in parts])
             numbers = [part.index.to_numpy() for _, part in parts]
             groups[str(kind)] = ([str(name) for name, _ in parts], numbers, np.cumsum(weights / weights.sum()))
         return groups

@@ -87,8 +87,7 @@ def fetch(folder: str | Path) -> Path:
         (archive,) = downloads.glob(f"{package}_*.deb")
         unfinished = folder / "downloads" / package
         _run(["dpkg-deb", "-x", str(archive), str(unfinished)], downloads)
-        for dialogue in unfinished.rglob("queen.1c"):
-            unpack_dialogue(dialogue, dialogue.parent / "en")
+        unpack_dialogue(unfinished)
         unfinished.rename(folder / package)
         archive.unlink()
     return folder
