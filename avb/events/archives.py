@@ -15,10 +15,10 @@ from avb.errors import AvbError
 from avb.events.propack import DamagedError, unpack
 from avb.files import make_folder
 
-HEADER = struct.Struct(">4s6s2xBH")  # "QTBL", version, compression, number of entries
-ENTRY = struct.Struct(">12sBII")  # name, ended by zeros; bundle; start and length in bytes
-MAGIC, MP3 = b"QTBL", 1
-SPEECH = "SB"  # suffix of a spoken line
+QUEEN_HEADER = struct.Struct(">4s6s2xBH")  # "QTBL", version, compression, number of entries
+QUEEN_ENTRY = struct.Struct(">12sBII")  # name, ended by zeros; bundle; start and length in bytes
+QUEEN_MAGIC, QUEEN_MP3 = b"QTBL", 1
+QUEEN_SPEECH = "SB"  # suffix of a spoken line
 
 SKY_ENTRY = struct.Struct("<HIH")  # number; place: 24 bits; length and flags: 24 bits
 SKY_LINES = range(50_000, 56_000)  # numbers of spoken lines; from 59,000 on, pictures are among them
@@ -55,16 +55,16 @@ def unpack_queen(archive: Path, folder: Path) -> int:
         AvbError: it is no such file, or it is incomplete.
     """
     data = archive.read_bytes()
-    if len(data) < HEADER.size or not data.startswith(MAGIC):
+    if len(data) < QUEEN_HEADER.size or not data.startswith(QUEEN_MAGIC):
         raise AvbError(f"{archive}: no resources of Flight of the Amazon Queen; fetch the package again")
-    *_, compression, entries = HEADER.unpack_from(data)
-    table = data[HEADER.size : HEADER.size + entries * ENTRY.size]
-    if compression != MP3 or len(table) < entries * ENTRY.size:
+    *_, compression, entries = QUEEN_HEADER.unpack_from(data)
+    table = data[QUEEN_HEADER.size : QUEEN_HEADER.size + entries * QUEEN_ENTRY.size]
+    if compression != QUEEN_MP3 or len(table) < entries * QUEEN_ENTRY.size:
         raise AvbError(f"{archive}: damaged, or a version whose speech is not MP3; fetch the package again")
     lines = 0
-    for name, _, start, length in ENTRY.iter_unpack(table):
+    for name, _, start, length in QUEEN_ENTRY.iter_unpack(table):
         stem, _, kind = name.rstrip(b"\0").decode("ascii", "replace").rpartition(".")
-        if kind != SPEECH:
+        if kind != QUEEN_SPEECH:
             continue
         if start + length > len(data) or not stem.replace("_", "").isalnum():
             raise AvbError(f"{archive}: damaged at {stem!r}; fetch the package again")
