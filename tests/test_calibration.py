@@ -15,7 +15,7 @@ import avb
 import predict_avb
 from avb.calibration.command import main
 from avb.calibration.fit import calibrate_task, fit_task, fit_temperature, measure, thresholds
-from avb.metrics import expected_calibration_error
+from avb.metrics import calibration_error_by_chance, expected_calibration_error
 from avb.tasks import Task
 from calibration_avb import COVERAGES, Calibration, TaskCalibration, read_calibration, weights_fingerprint
 from pipeline_avb import softmax
@@ -89,6 +89,8 @@ def test_what_is_measured_is_of_speakers_left_out():
     found = measure(TASK, logits, labels, speakers)
     assert found["measured_coverage"] == pytest.approx(0.9, abs=0.02)
     assert found["ece"] < 0.03 < 0.1 < found["ece_raw"]
+    assert 0 < found["ece_chance"] < found["ece_chance_high"] < found["ece_raw"]
+    assert found["ece"] < 1.2 * found["ece_chance_high"]
     assert 1 <= found["set_size"] <= 6 and 0 <= found["speakers_below"] <= 1
     # A model that knows each speaker's answer by heart, but for new ones says nothing: seen from inside it looks sure.
     assert measure(TASK, logits[:50], labels[:50], ["s"] * 50) == {}
@@ -104,6 +106,22 @@ def test_a_temperature_that_does_not_help_others_is_not_kept():
         assert found.measured["ece"] == min(with_it["ece"], with_it["ece_raw"])
         outcomes.add(is_worse)
     assert outcomes == {True, False}
+
+
+def test_the_calibration_error_of_a_calibrated_model_is_not_zero():
+    """Labels drawn from the probabilities themselves give what is stated; one of a kind, clip by clip, in few draws."""
+    generator = np.random.default_rng(3)
+    probabilities = generator.dirichlet(np.full(6, 0.5), 400)
+    mean, low, high = calibration_error_by_chance(probabilities)
+    drawn = []
+    for _ in range(300):
+        labels = np.array([generator.choice(6, p=row) for row in probabilities])
+        drawn.append(expected_calibration_error(labels, probabilities))
+    assert np.mean(drawn) == pytest.approx(mean, rel=0.05)
+    assert 0.9 < np.mean((np.array(drawn) > low) & (np.array(drawn) < high)) < 1
+    more = calibration_error_by_chance(np.repeat(probabilities, 9, axis=0))[0]
+    assert more == pytest.approx(mean / 3, rel=0.1)  # as the standard error of a mean
+    assert np.isnan(calibration_error_by_chance(np.zeros((0, 6)))).all()
 
 
 def test_the_calibration_error_is_the_literal_one():

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from avb.corpora.splits import strata_of, stratified_folds
-from avb.metrics import expected_calibration_error
+from avb.metrics import calibration_error_by_chance, expected_calibration_error
 from avb.tasks import Task
 from calibration_avb import COVERAGES, TaskCalibration
 from pipeline_avb import softmax
@@ -111,7 +111,8 @@ def measure(
     Returns:
         "coverage", as requested, and "measured_coverage", over all clips with equal weight; "speakers_below", the share
         of speakers whose own coverage is more than 0.1 below the requested one. Classification: "set_size" (mean), and
-        the expected calibration error with the temperature ("ece") and without it ("ece_raw"). Regression:
+        the expected calibration error with the temperature ("ece"), without it ("ece_raw"), and of a perfectly
+        calibrated model: the mean ("ece_chance") and what it exceeds in 1 of 40 draws ("ece_chance_high"). Regression:
         "interval_width" (mean).
     """
     units = [str(index) for index in range(len(labels))] if speakers is None else list(speakers)
@@ -144,10 +145,13 @@ def measure(
         found["speakers_below"] = float(np.mean(np.array(by_unit) < MEASURED_COVERAGE - 0.1))
     if task.kind == "regression":
         return _rounded(found | {"interval_width": float(sizes.mean())})
+    chance, _, high = calibration_error_by_chance(probabilities)
     return _rounded(
         found
         | {
             "set_size": float(sizes.mean()),
+            "ece_chance": chance,
+            "ece_chance_high": high,
             "ece": expected_calibration_error(labels, probabilities),
             "ece_raw": expected_calibration_error(labels, softmax(logits)),
         }

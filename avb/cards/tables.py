@@ -69,6 +69,8 @@ _CALIBRATION = {
     "interval_width": "width of an interval",
     "speakers_below": "speakers more than 0.1 below",
     "ece": "ECE",
+    "ece_chance": "ECE of a calibrated model",
+    "ece_chance_high": "97.5 % of its draws below",
     "ece_raw": "ECE at temperature 1",
 }
 

@@ -17,6 +17,7 @@ from avb.metrics.agreement import rater_agreement
 from avb.metrics.bootstrap import Units, resampling_units, units_of_clips
 from avb.metrics.classification import (
     accuracy,
+    calibration_error_by_chance,
     confusion_matrix,
     expected_calibration_error,
     macro_f1,
@@ -43,6 +44,7 @@ __all__ = [
     "confusion_matrix",
     "defined_metric",
     "evaluate_predictions",
+    "calibration_error_by_chance",
     "expected_calibration_error",
     "has_label",
     "macro_f1",

@@ -104,10 +104,40 @@ def expected_calibration_error(y_true: ArrayLike, probabilities: ArrayLike, num_
     y_true, probabilities = np.asarray(y_true), np.asarray(probabilities, dtype=np.float64)
     kept = y_true != MISSING_CLASS
     confidence = probabilities[kept].max(axis=1)
-    is_right = probabilities[kept].argmax(axis=1) == y_true[kept]
+    return _calibration_error(confidence, probabilities[kept].argmax(axis=1) == y_true[kept], num_bins)
+
+
+def calibration_error_by_chance(
+    probabilities: ArrayLike, num_bins: int = 15, draws: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The `expected_calibration_error` that a perfectly calibrated model would have on as many clips.
+
+    It is above zero, because the accuracy of a bin with few clips deviates from its confidence by chance (consistency
+    resampling: Bröcker & Smith 2007, Weather and Forecasting 22(3), 651-661): whether a clip is right is drawn with its
+    confidence as the probability.
+
+    Args:
+        probabilities: (clips, labels).
+        num_bins: see `expected_calibration_error`.
+        draws: number of draws.
+        seed: of the draws.
+
+    Returns:
+        Mean, and the bounds that 95 % of the draws lie between; NaN without clips.
+    """
+    confidence = np.asarray(probabilities, dtype=np.float64).max(axis=1, initial=0.0)
+    if not len(confidence):
+        return float("nan"), float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    drawn = [_calibration_error(confidence, rng.random(len(confidence)) < confidence, num_bins) for _ in range(draws)]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(np.mean(drawn)), float(low), float(high)
+
+
+def _calibration_error(confidence: np.ndarray, is_right: np.ndarray, num_bins: int) -> float:
     places = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     excess = np.bincount(places, confidence - is_right, minlength=num_bins)  # of confidence, summed over a bin's clips
-    return float(np.abs(excess).sum() / kept.sum()) if kept.any() else float("nan")
+    return float(np.abs(excess).sum() / len(confidence)) if len(confidence) else float("nan")
 
 
 def class_pairs(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None) -> tuple[np.ndarray, np.ndarray, int]:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from avb.metrics import defined_metric
+from avb.metrics import calibration_error_by_chance, defined_metric
 from avb.reports.analysis import figures
 from avb.reports.analysis.numbers import (
     MIN_SPEAKER_CLIPS,
@@ -60,6 +60,7 @@ def _classification(predictions: Predictions, scores: dict) -> list[Section]:
     ]
     counts = [(label, *map(_count, row)) for label, row in zip(labels, confusion, strict=True)]
     ranks = [(str(k), number(e.value), interval(e), number(chance)) for k, e, chance in top_k(predictions)]
+    chance, low, high = calibration_error_by_chance(predictions.scores, RELIABILITY_BINS)
     return [
         Section(
             "Confusion matrix",
@@ -86,7 +87,9 @@ def _classification(predictions: Predictions, scores: dict) -> list[Section]:
             f"Expected calibration error {number(calibration_error(bins))}: clips are put into {RELIABILITY_BINS} bins "
             "of equal width by the probability of the predicted class (softmax of the logits), and the distance of "
             "mean probability and share of right clips is averaged over bins, weighed by their clips (Guo et al. "
-            "2017). Above the diagonal the model is right more often than it says, below it less often. "
+            f"2017). With as many clips, a perfectly calibrated model has {number(chance)} on average, and from "
+            f"{number(low)} to {number(high)} in 95 of 100 cases. Above the diagonal the model is right more often "
+            "than it says, below it less often. "
             f"{intervals} {basis}.",
             "reliability",
             (figures.reliability_figure, bins),
