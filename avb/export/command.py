@@ -69,10 +69,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="fp16: weights half the size; int8 with onnx, bf16 with openvino (default: fp32)",
     )
     parser.add_argument("--hub", action="store_true", help="write the Hub's layout: OUT/onnx/ with fp32, fp16 and int8")
+    tolerances = ", ".join(f"{value:g} for {precision}" for precision, value in TOLERANCES.items())
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="largest score difference allowed (default: 0.0001 for fp32, 0.01 for the others)",
+        help=f"largest score difference allowed (default: {tolerances})",
     )
     parser.add_argument(
         "--clips", nargs="+", metavar="PATH", default=[], help="audio files, folders or globs to compare scores on"
