@@ -300,6 +300,8 @@ def test_balanced_class_weights_are_scikit_learns(tmp_path):
         ({"freeze": "encoder"}, "add --freeze none"),
         ({"freeze": "everything", "encoder": "CHECKPOINT"}, "one of none, feature_encoder, encoder"),
         ({"encoder": "nowhere/at-all"}, "--encoder nowhere/at-all: no such folder"),
+        ({"encoder": "nowhere/at-all"}, "emogator-small comes with the project and needs no network"),
+        ({"model": "emogator-cnn"}, "--model emogator-cnn: a trained model"),
         ({"class_weights": "balanced"}, "it can only be 'balanced', and needs a classification task"),
         ({"pooling": "mean"}, "pooling='mean'"),
         ({"encoder_layer": 9}, "encoder_layer=9"),

@@ -89,7 +89,8 @@ def _explained(name: str) -> Iterator[None]:
         what = "cannot be read" if Path(name).is_dir() else "no such folder, and it could not be read from the Hub"
         raise AvbError(
             f"--encoder {name}: {what} ({reason}). Give a folder with config.json, model.safetensors and "
-            "preprocessor_config.json, copied whole, a Hub name, or a YAML file of encoder fields"
+            "preprocessor_config.json, copied whole, a Hub name, or a YAML file of encoder fields; emogator-small "
+            "comes with the project and needs no network"
         ) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or "no reason given"

@@ -15,6 +15,7 @@ from avb.encoders.filterbank import read_encoder, start_filters
 from avb.encoders.kinds import encoder_class
 from avb.encoders.names import resolve
 from avb.errors import AvbError, did_you_mean
+from avb.models import names
 from avb.recipes import SUFFIXES
 from avb.tasks import MultiTask, Task
 from configuration_avb import MULTITASK, Wav2Vec2VocalBurstConfig
@@ -58,6 +59,11 @@ def check_model(model_args: ModelArguments):
         AvbError: the model is unknown, or does not support an argument.
     """
     models = ("wav2vec2", *BASELINES)
+    if model_args.model in names():
+        raise AvbError(
+            f"--model {model_args.model}: a trained model, and --model names the kind of a new one; start from a "
+            "trained encoder with --encoder emogator-small"
+        )
     if model_args.model not in models:
         raise AvbError(f"--model {model_args.model!r} is unknown{did_you_mean(model_args.model, models, 'Legal')}")
     if model_args.model == "wav2vec2":
