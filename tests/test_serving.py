@@ -71,6 +71,9 @@ def test_uploads_are_scored_as_in_python(client, pipe, detector, wav):
     expected = list(pipe.events(wav, detector=detector, threshold=0.5))
     assert len(expected) > 1 and [event["start"] for event in found["events"]] == [one["start"] for one in expected]
     assert client.get("/health").json()["streams"] == 0
+    assert scored["file"] == bad["file"] == found["file"] == "../../etc/passwd"  # a name to tell answers apart, no path
+    paths = {path.split("?")[0].split()[-1] for path in client.get("/").json() if " " in path}
+    assert paths == {route.path for route in client.app.routes} - {"/", "/health"}
 
 
 def test_a_stream_gives_the_events_of_the_recording(client, pipe, detector, waveform, wav):
@@ -155,9 +158,9 @@ def test_a_clip_that_the_model_refuses_is_an_answer(pipe, detector, wav, monkeyp
 
     monkeypatch.setattr(pipe, "_forward", refuse)
     with TestClient(app) as client:
-        assert client.post("/scores", **files(wav, b"")).json() == [
-            {"error": "a clip of 130 s"},
-            {"error": "<0 bytes>: the file is empty (0 bytes); copy or record it again"},
+        assert [answer["error"] for answer in client.post("/scores", **files(wav, b"")).json()] == [
+            "a clip of 130 s",
+            "<0 bytes>: the file is empty (0 bytes); copy or record it again",
         ]
 
 

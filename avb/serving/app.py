@@ -93,7 +93,7 @@ def make_app(
                 except AvbError as error:  # of audio, or of a model that does not take so long a clip
                     return {"error": str(error)}
 
-            found.append(await work(task))
+            found.append({"file": file.filename, **await work(task)})
         return found
 
     def scores_of(waveform: np.ndarray) -> dict:
@@ -101,6 +101,15 @@ def make_app(
 
     def events_of(waveform: np.ndarray) -> dict:
         return {"events": [pipe.event(*found, None) for found in finder.events([waveform])]}
+
+    @app.get("/")
+    async def about() -> dict:
+        return {
+            "labels": finder.labels,
+            "POST /scores": "files=@laugh.wav, several if needed: the scores of each",
+            "POST /events": "files=@evening.wav: the bursts of each, with start and end in seconds",
+            "WebSocket /stream?sampling_rate=16000": "16-bit samples in, events out",
+        }
 
     @app.get("/health")
     async def health() -> dict:
