@@ -29,6 +29,7 @@ import sys
 from pathlib import Path
 
 from audio_avb import MAX_SECONDS, check_views
+from avb.commands import ENDING_SIGNALS, as_command
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 from avb.files import PICTURES, check_output, is_folder, locked
@@ -39,18 +40,11 @@ from avb.tasks import TASKS, get_task
 EXIT_SKIPPED = 3
 
 
+@as_command("predict_avb.py", resume="the same command continues where it stopped", signals=ENDING_SIGNALS)
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    try:
-        locate(args.model)
-        skipped = predict(args)
-        return EXIT_SKIPPED if skipped else 0
-    except AvbError as error:
-        print(f"predict_avb.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("predict_avb.py: stopped; the same command continues where it stopped", file=sys.stderr)
-        return 130
+    locate(args.model)
+    return EXIT_SKIPPED if predict(args) else 0
 
 
 def make_parser() -> argparse.ArgumentParser:

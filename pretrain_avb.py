@@ -8,29 +8,30 @@ can be used, because labels are not read. `--resume true` continues from the las
 """
 
 import sys
+from typing import TYPE_CHECKING
 
-from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments
-from avb.command_line import parse_arguments
+from avb.commands import as_command
 from avb.errors import AvbError
 from avb.files import make_folder, read_json, write_json, write_text
 from avb.run_files import METRICS, RECIPE
 
+if TYPE_CHECKING:  # they import torch and Transformers, and Ctrl-C in these seconds is answered in main only
+    from avb.arguments import AvbTrainingArguments, DataArguments, PretrainingArguments
 
+
+@as_command("pretrain_avb.py", errors=(ValueError,), resume="--resume true continues from the last checkpoint")
 def main(argv: list[str] | None = None) -> int:
+    from avb.arguments import PretrainingArguments
+    from avb.command_line import parse_arguments
+
     model_args, data_args, args, command = parse_arguments(argv, PretrainingArguments)
-    try:
-        pretrain(model_args, data_args, args, command.recipe)
-    except ValueError as error:
-        print(f"pretrain_avb.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        if args.process_index == 0:
-            print("pretrain_avb.py: stopped; --resume true continues from the last checkpoint", file=sys.stderr)
-        return 130
+    pretrain(model_args, data_args, args, command.recipe)
     return 0
 
 
-def pretrain(model_args: PretrainingArguments, data_args: DataArguments, args: AvbTrainingArguments, recipe: dict):
+def pretrain(
+    model_args: "PretrainingArguments", data_args: "DataArguments", args: "AvbTrainingArguments", recipe: dict
+):
     """Pre-trains an encoder on a corpus and saves it; returns the objective's loss on validation clips."""
     # Imported here, because they take seconds, which help and errors in arguments do not need.
     import yaml

@@ -8,24 +8,26 @@ for each scored split, `results.csv` (the rows that `--results` adds to a table)
 training set), the recipe as run, the versions, the list of unreadable clips, and the model card. `--push_to_hub true
 --hub_model_id ORG/NAME` uploads the files that belong on the Hub.
 
-Slow imports happen after the arguments are checked.
+Slow imports happen in `main`, where Ctrl-C is one line, and most of them after the arguments are checked.
 """
 
 import sys
 from pathlib import Path
 
-from avb.command_line import parse_arguments
-from avb.recipes import FOLDER as RECIPES
+from avb.commands import as_command
 
 ROOT = Path(__file__).resolve().parent
-SAMPLE_RECIPE = RECIPES / "sample.yaml"
 SAMPLE_MAKER = ROOT / "data" / "make_sample.py"
 
 
+@as_command("train_avb.py", errors=(ValueError,), resume="--resume true continues from the last checkpoint")
 def main(argv: list[str] | None = None) -> int:
+    from avb.command_line import parse_arguments
+    from avb.recipes import FOLDER as RECIPES
+
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv:
-        argv = [str(SAMPLE_RECIPE), "--data_dir", make_sample_corpus(), "--overwrite", "true"]
+        argv = [str(RECIPES / "sample.yaml"), "--data_dir", make_sample_corpus(), "--overwrite", "true"]
     arguments = parse_arguments(argv)
 
     import torch
@@ -34,13 +36,6 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         run(*arguments)
-    except ValueError as error:
-        print(f"train_avb.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        if arguments[2].process_index == 0:
-            print("train_avb.py: stopped; --resume true continues from the last checkpoint", file=sys.stderr)
-        return 130
     finally:
         if torch.distributed.is_initialized():  # otherwise, gloo's threads sometimes abort the process at exit
             torch.distributed.destroy_process_group()

@@ -20,7 +20,8 @@ import gradio as gr
 from answers import Answer, load_models, score_recording, score_recordings, table, with_progress, write_csv
 from examples import write_examples
 
-from avb.errors import AudioError, AvbError
+from avb.commands import as_command
+from avb.errors import AudioError
 from pipeline_avb import VocalBurstPipeline
 
 MODELS_VARIABLE = "AVB_DEMO_MODELS"
@@ -45,13 +46,10 @@ Recordings are limited to {MAX_SECONDS:g} s and {MAX_FILE_SIZE.upper()}, and are
 """
 
 
+@as_command("app.py")
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    try:
-        pipes = load_models(args.models)
-    except AvbError as error:
-        print(f"app.py: error: {error}", file=sys.stderr)
-        return 1
+    pipes = load_models(args.models)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # or the tables below would be left behind
     with tempfile.TemporaryDirectory(prefix="avb-demo-") as folder:
         build(pipes, Path(folder)).launch(

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from avb.commands import as_command
 from avb.errors import AvbError
 
 DEMO = Path(__file__).resolve().parent
@@ -21,15 +22,12 @@ APP_FILES = ("app.py", "answers.py", "examples.py", "figures.py", "README.md", "
 SAMPLE_MAKER = "data/make_sample.py"  # computes the sounds to try
 
 
+@as_command("make_space.py")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder to write; it must not exist")
     args = parser.parse_args(argv)
-    try:
-        make_space(args.folder)
-    except AvbError as error:
-        print(f"make_space.py: error: {error}", file=sys.stderr)
-        return 1
+    make_space(args.folder)
     print(f"{args.folder}: ready for hf upload USER/NAME {args.folder} . --repo-type space")
     return 0
 

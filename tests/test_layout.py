@@ -44,7 +44,7 @@ LAYERS = {
     "calibration_avb": set(),
     "pipeline_avb": {"audio_avb", "calibration_avb"},
     "avb/errors": {"audio_avb"},
-    "avb/sigterm": set(),
+    "avb/commands": {"avb/errors"},
     "avb/tasks": {"avb/errors"},
     "avb/files": {"avb/errors"},
     "avb/cache": {"avb/errors"},
@@ -63,10 +63,12 @@ LAYERS = {
     "avb/encoders": {
         "audio_avb", "avb/errors", "avb/files", "avb/models", "avb/recipes", "configuration_avb", "modeling_avb",
     },
-    "avb/corpora": {"audio_avb", "avb/cache", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/tasks"},
+    "avb/corpora": {
+        "audio_avb", "avb/cache", "avb/commands", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/tasks",
+    },
     "avb/collator": {"feature_extraction_avb"},
     "avb/baselines": {
-        "audio_avb", "avb/cache", "avb/collator", "avb/errors", "avb/files", "avb/sigterm", "avb/tasks",
+        "audio_avb", "avb/cache", "avb/collator", "avb/commands", "avb/errors", "avb/files", "avb/tasks",
         "configuration_avb", "feature_extraction_avb", "modeling_avb",
     },
     "avb/inference": {
@@ -75,24 +77,24 @@ LAYERS = {
         "feature_extraction_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/events": {
-        "audio_avb", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
-        "avb/models", "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb", "decoders_avb",
-        "modeling_events_avb", "pipeline_avb", "recording_avb",
+        "audio_avb", "avb/commands", "avb/corpora", "avb/encoders", "avb/errors", "avb/files", "avb/inference",
+        "avb/metrics", "avb/models", "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb",
+        "decoders_avb", "modeling_events_avb", "pipeline_avb", "recording_avb",
     },
-    "avb/serving": {"audio_avb", "avb/errors", "avb/events", "avb/models"},
+    "avb/serving": {"audio_avb", "avb/commands", "avb/errors", "avb/events", "avb/models"},
     "avb/reports": {
-        "audio_avb", "avb/baselines", "avb/command_line", "avb/corpora", "avb/corpus_arguments", "avb/errors",
-        "avb/events", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files", "avb/tasks",
-        "pooling_avb",
+        "audio_avb", "avb/baselines", "avb/command_line", "avb/commands", "avb/corpora", "avb/corpus_arguments",
+        "avb/errors", "avb/events", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files",
+        "avb/tasks", "pooling_avb",
     },
     "avb/calibration": {
-        "audio_avb", "avb/corpora", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
-        "avb/models", "avb/tasks", "calibration_avb", "pipeline_avb",
+        "audio_avb", "avb/commands", "avb/corpora", "avb/corpus_arguments", "avb/errors", "avb/files", "avb/inference",
+        "avb/metrics", "avb/models", "avb/tasks", "calibration_avb", "pipeline_avb",
     },
     "avb/training": {
-        "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/corpora",
+        "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/commands", "avb/corpora",
         "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
-        "avb/recipes", "avb/run_files", "avb/sigterm", "avb/tasks", "calibration_avb", "configuration_avb",
+        "avb/recipes", "avb/run_files", "avb/tasks", "calibration_avb", "configuration_avb",
         "feature_extraction_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
     "avb/pretraining": {
@@ -100,14 +102,14 @@ LAYERS = {
         "configuration_avb", "encoder_avb", "front_end_avb", "modeling_avb",
     },
     "avb/export": {
-        "audio_avb", "avb/baselines", "avb/collator", "avb/errors", "avb/events", "avb/files", "avb/inference",
-        "avb/models",
-        "calibration_avb", "encoder_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
+        "audio_avb", "avb/baselines", "avb/collator", "avb/commands", "avb/errors", "avb/events", "avb/files",
+        "avb/inference", "avb/models", "calibration_avb", "encoder_avb", "front_end_avb", "modeling_avb",
+        "pipeline_avb",
     },
     "avb/cards": {
-        "avb/arguments", "avb/corpora", "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/export", "avb/files",
-        "avb/inference", "avb/metrics", "avb/models",
-        "avb/recipes", "avb/reports", "avb/run_files", "calibration_avb", "configuration_avb", "pipeline_avb",
+        "avb/arguments", "avb/commands", "avb/corpora", "avb/corpus_arguments", "avb/encoders", "avb/errors",
+        "avb/export", "avb/files", "avb/inference", "avb/metrics", "avb/models", "avb/recipes", "avb/reports",
+        "avb/run_files", "calibration_avb", "configuration_avb", "pipeline_avb",
     },
     "avb/cross_validation": {
         "avb/arguments", "avb/corpora", "avb/errors", "avb/files", "avb/metrics", "avb/run_files", "avb/tasks",

@@ -27,9 +27,9 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 import train_avb
+from avb.commands import SIGTERM_EXIT
 from avb.errors import AvbError
 from avb.files import write_text
-from avb.sigterm import SIGTERM_EXIT
 from avb.training.checkpoints import MANIFEST, UNFINISHED, is_whole, last_checkpoint, starting_point
 from avb.training.resumption import Terminated
 from avb.training.settings import changed_settings, check_unchanged

@@ -28,9 +28,9 @@ from transformers import BatchFeature
 from avb.baselines.opensmile_mlp import FEATURE_SETS, OpenSmileFeatureExtractor, import_opensmile
 from avb.cache import arrow_writer, cache_folder, hash_waveforms
 from avb.collator import collate_labels
+from avb.commands import SIGTERM_EXIT, on_sigterm
 from avb.errors import AvbError
 from avb.files import batches
-from avb.sigterm import SIGTERM_EXIT, on_sigterm
 
 _FORMAT = 1  # increase it when the processing before or after openSMILE changes
 _BATCH_CLIPS = 64  # 64 clips of 6373 functionals: 1.6 MB

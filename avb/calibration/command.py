@@ -8,11 +8,10 @@ speakers left out of the fit, are printed and stored in the file.
 """
 
 import argparse
-import sys
 
+from avb.commands import as_command
 from avb.corpus_arguments import OPTIONS, given_options
 from avb.corpus_arguments import add_arguments as add_corpus_arguments
-from avb.errors import AvbError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -35,25 +34,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@as_command("avb.calibration")
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     from avb.calibration.model import calibrate  # here, so that --help does not import torch
 
-    try:
-        calibration = calibrate(
-            args.model,
-            args.data_dir,
-            corpus=args.corpus or "folder",
-            task=args.task,
-            split=args.split,
-            device=args.device,
-            num_decode_workers=args.num_decode_workers,
-            strict=args.strict,
-            **given_options(args),
-        )
-    except AvbError as error:
-        print(f"avb.calibration: error: {error}", file=sys.stderr)
-        return 1
+    calibration = calibrate(
+        args.model,
+        args.data_dir,
+        corpus=args.corpus or "folder",
+        task=args.task,
+        split=args.split,
+        device=args.device,
+        num_decode_workers=args.num_decode_workers,
+        strict=args.strict,
+        **given_options(args),
+    )
     fitted = calibration.fitted_on
     speakers = f" of {fitted['speakers']} speakers" if fitted["speakers"] else ""
     print(f"fitted on {fitted['clips']} clips{speakers} ({fitted['split']})")

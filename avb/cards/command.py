@@ -7,9 +7,8 @@ python -m avb.cards ship runs/mine mine                             # into the p
 """
 
 import argparse
-import sys
 
-from avb.errors import AvbError
+from avb.commands import as_command
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -64,6 +63,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@as_command("avb.cards")
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     # Imported here, so that --help does not import torch.
@@ -72,21 +72,17 @@ def main(argv: list[str] | None = None) -> int:
     from avb.cards.push import push_folder
     from avb.cards.shipping import ship
 
-    try:
-        if args.command == "write":
-            energy = {"watts": args.watts, "grams_per_kwh": args.grams_per_kwh}
-            further = {"examples": args.example, "datasets": args.dataset, "benchmark": args.benchmark}
-            print(write_card(args.folder, args.name, args.results, **energy, **further))
-        elif args.command == "check":
-            points = check_release(args.folder)
-            print("\n".join(point.line for point in points))
-            return int(any(point.must and not point.is_met for point in points))
-        elif args.command == "ship":
-            print(ship(args.folder, args.name))
-        else:
-            how = {"private": not args.public, "dry_run": args.dry_run, "ask": not args.yes}
-            push_folder(args.folder, args.repo, **how, web_space=args.web_space, ort_dir=args.ort_dir)
-    except AvbError as error:
-        print(f"avb.cards: error: {error}", file=sys.stderr)
-        return 1
+    if args.command == "write":
+        energy = {"watts": args.watts, "grams_per_kwh": args.grams_per_kwh}
+        further = {"examples": args.example, "datasets": args.dataset, "benchmark": args.benchmark}
+        print(write_card(args.folder, args.name, args.results, **energy, **further))
+    elif args.command == "check":
+        points = check_release(args.folder)
+        print("\n".join(point.line for point in points))
+        return int(any(point.must and not point.is_met for point in points))
+    elif args.command == "ship":
+        print(ship(args.folder, args.name))
+    else:
+        how = {"private": not args.public, "dry_run": args.dry_run, "ask": not args.yes}
+        push_folder(args.folder, args.repo, **how, web_space=args.web_space, ort_dir=args.ort_dir)
     return 0

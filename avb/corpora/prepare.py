@@ -20,11 +20,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from audio_avb import AudioPreparation
+from avb.commands import as_command
 from avb.corpus_arguments import CORPORA, OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
 
 
-def main(arguments: list[str] | None = None) -> None:
+@as_command("avb.corpora.prepare", resume="the finished shards are kept: run the same command again to continue")
+def main(arguments: list[str] | None = None) -> int:
     """The command; `--help` lists its arguments."""
     args = _parse_arguments(arguments)
     given = {name: value for name, value in vars(args).items() if name not in (*OPTIONS, "option")}
@@ -34,13 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     try:
         bad_clips = prepare(preparation=AudioPreparation(**audio), **given | given_options(args) | dict(args.option))
-    except AvbError as error:
-        sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}; the finished shards are kept: run the same command again to continue")
+        raise AvbError(f"{error}; the finished shards are kept: run the same command again to continue") from error
     if bad_clips:
         report = args.out / BAD_CLIPS_FILE
         print(f"clips left out because they could not be decoded: {len(bad_clips)}, see {report}", file=sys.stderr)
+    return 0
 
 
 def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -118,4 +119,4 @@ def _option(text: str) -> tuple[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

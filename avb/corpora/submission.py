@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from avb.commands import as_command
 from avb.corpora.release import ID_COLUMN, SPLIT_COLUMN, columns_of
 from avb.corpora.splits import parse_split
 from avb.errors import AvbError, did_you_mean
@@ -320,6 +321,7 @@ def _listing(problems: list[Problem]) -> str:
     return "\n".join(lines)
 
 
+@as_command("avb.corpora.submission")
 def main(argv: list[str] | None = None) -> int:
     """Print the verdict on one file; the exit code is 0 if it would be accepted, otherwise 1."""
     parser = argparse.ArgumentParser(
@@ -329,11 +331,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", required=True, choices=list(TASKS))
     parser.add_argument("--data_dir", help="folder of the release, to compare File_IDs with its Test split")
     args = parser.parse_args(argv)
-    try:
-        expected_ids = read_test_ids(args.data_dir, args.task) if args.data_dir else None
-    except AvbError as error:
-        print(f"avb.corpora.submission: error: {error}", file=sys.stderr)
-        return 1
+    expected_ids = read_test_ids(args.data_dir, args.task) if args.data_dir else None
     problems = validate(args.file, args.task, expected_ids)
     if problems:
         print(f"{args.file}: refused, {len(problems)} problem{'s' * (len(problems) > 1)}\n{_listing(problems)}")

@@ -9,23 +9,19 @@ python -m avb.events export runs/events build/events.onnx
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import cast
 
-from avb.errors import AvbError
+from avb.commands import as_command
 from avb.recipes import true_or_false
 
 
+@as_command("avb.events")
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    try:
-        args.run(args)
-    except AvbError as error:
-        print(f"avb.events: error: {error}", file=sys.stderr)
-        return 1
+    args.run(args)
     return 0
 
 

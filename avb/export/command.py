@@ -13,8 +13,8 @@ the clips given, each alone and in a padded batch; if a difference exceeds the t
 """
 
 import argparse
-import sys
 
+from avb.commands import as_command
 from avb.errors import AvbError
 from avb.inference.clips import find_paths
 from avb.inference.precisions import PRECISIONS, TOLERANCES
@@ -22,6 +22,7 @@ from avb.inference.precisions import PRECISIONS, TOLERANCES
 MAX_CLIPS = 64  # used for the comparison, evenly spaced among those given
 
 
+@as_command("avb.export")
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     # Imported here, because --help needs no torch.
@@ -32,20 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     from avb.export.hub import export_hub
 
     logging.disable_progress_bar()
-    try:
-        clips = find_clips(args.clips)
-        shared = {"tolerance": args.tolerance, "clips": clips, "overwrite": args.overwrite}
-        if args.hub:
-            if args.precision or args.backend:
-                raise AvbError("--hub writes fp32, fp16 and int8 for ONNX Runtime: leave --precision and --backend out")
-            for file in export_hub(args.model, args.out, **shared):
-                print(file.said)
-            return 0
-        precision, backend = args.precision or "fp32", args.backend or "onnx"
-        differences = export_model(args.model, args.out, backend=backend, precision=precision, **shared)
-    except AvbError as error:
-        print(f"avb.export: error: {error}", file=sys.stderr)
-        return 1
+    clips = find_clips(args.clips)
+    shared = {"tolerance": args.tolerance, "clips": clips, "overwrite": args.overwrite}
+    if args.hub:
+        if args.precision or args.backend:
+            raise AvbError("--hub writes fp32, fp16 and int8 for ONNX Runtime: leave --precision and --backend out")
+        for file in export_hub(args.model, args.out, **shared):
+            print(file.said)
+        return 0
+    precision, backend = args.precision or "fp32", args.backend or "onnx"
+    differences = export_model(args.model, args.out, backend=backend, precision=precision, **shared)
     print_table(differences)
     print(f"{args.out}: {precision} by {backend}")
     return 0

@@ -10,10 +10,11 @@ What the folder contains, and where its files come from: avb/export/page_folder.
 import argparse
 import sys
 
-from avb.errors import AvbError
+from avb.commands import as_command
 from avb.models import DETECTOR, names
 
 
+@as_command("avb.export.page")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m avb.export.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -31,14 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     from avb.export.page_folder import build_page, shipped
 
     logging.disable_progress_bar()
-    try:
-        detector = None if args.detector == "none" else args.detector
-        models = build_page(
-            args.out, args.models or shipped(), ort_dir=args.ort_dir, detector=detector, overwrite=args.overwrite
-        )
-    except AvbError as error:
-        print(f"avb.export.page: error: {error}", file=sys.stderr)
-        return 1
+    detector = None if args.detector == "none" else args.detector
+    models = build_page(
+        args.out, args.models or shipped(), ort_dir=args.ort_dir, detector=detector, overwrite=args.overwrite
+    )
     for model in models:
         for file in model.files:
             print(f"{model.name}: {file.said}")

@@ -17,6 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from avb.commands import as_command
 from avb.corpus_arguments import OPTIONS, given_options
 from avb.corpus_arguments import add_arguments as add_corpus_arguments
 from avb.errors import AvbError
@@ -125,55 +126,52 @@ def _add_common(command: argparse.ArgumentParser, name: str):
     add_corpus_arguments(command, ["corpus", "task", *OPTIONS])
 
 
+@as_command("avb.reports")
 def main(argv: list[str] | None = None) -> int:
     """Prints a report as Markdown and writes it to a folder, with its numbers as CSV; or analyses a run."""
     args = parse_arguments(argv)
-    try:
-        if args.report == "analyse":
-            print(_analyse(args))
-            return 0
-        if args.report == "compare":
-            comparison.print_comparison(args)
-            return 0
-        if args.report == "transfer":
-            _transfer(args)
-            return 0
-        if args.report == "audit":
-            _audit(args)
-            return 0
-        if args.report == "add":
-            added, known = add_runs(args.results, args.runs)
-            print(f"{args.results}: {added} rows added, {known} were already there")
-            return 0
-        results = read_results(args.results)
-        if not results:
-            print(f"avb.reports: {args.results} has no results yet", file=sys.stderr)
-        if args.report == "paper":
-            # Imported here, so that --help needs no torch.
-            from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
+    if args.report == "analyse":
+        print(_analyse(args))
+        return 0
+    if args.report == "compare":
+        comparison.print_comparison(args)
+        return 0
+    if args.report == "transfer":
+        _transfer(args)
+        return 0
+    if args.report == "audit":
+        _audit(args)
+        return 0
+    if args.report == "add":
+        added, known = add_runs(args.results, args.runs)
+        print(f"{args.results}: {added} rows added, {known} were already there")
+        return 0
+    results = read_results(args.results)
+    if not results:
+        print(f"avb.reports: {args.results} has no results yet", file=sys.stderr)
+    if args.report == "paper":
+        # Imported here, so that --help needs no torch.
+        from avb.reports.paper import compare_with_paper, paper_report, read_paper_rows
 
-            changes = _normalize_changes(args.changes)
-            rows, others = compare_with_paper(read_paper_rows(), results, changes)
-            text, names = paper_report(rows, others, changes), list(rows[0])
-            if not any(row["num_seeds"] for row in rows):
-                print(
-                    f"avb.reports: no run in {args.results} is a row of the paper{changes and ' with ' + changes}; "
-                    f"train_avb.py notes its run there with --results {args.results}",
-                    file=sys.stderr,
-                )
-        else:
-            summaries = summarize(results)
-            rows, names = [asdict(summary) for summary in summaries], [field.name for field in fields(Summary)]
-            text = "\n".join(runs_table(summaries)) + "\n"
-        print(text, end="")
-        output = args.output or ("results" if args.report == "paper" and not args.changes else None)
-        if output:
-            folder = make_folder(output)
-            write_table(folder / f"{args.report}.csv", rows, names)
-            write_text(folder / f"{args.report}.md", text)
-    except AvbError as error:
-        print(f"avb.reports: error: {error}", file=sys.stderr)
-        return 1
+        changes = _normalize_changes(args.changes)
+        rows, others = compare_with_paper(read_paper_rows(), results, changes)
+        text, names = paper_report(rows, others, changes), list(rows[0])
+        if not any(row["num_seeds"] for row in rows):
+            print(
+                f"avb.reports: no run in {args.results} is a row of the paper{changes and ' with ' + changes}; "
+                f"train_avb.py notes its run there with --results {args.results}",
+                file=sys.stderr,
+            )
+    else:
+        summaries = summarize(results)
+        rows, names = [asdict(summary) for summary in summaries], [field.name for field in fields(Summary)]
+        text = "\n".join(runs_table(summaries)) + "\n"
+    output = args.output or ("results" if args.report == "paper" and not args.changes else None)
+    if output:
+        folder = make_folder(output)
+        write_table(folder / f"{args.report}.csv", rows, names)
+        write_text(folder / f"{args.report}.md", text)
+    print(text, end="")  # after the files, which a reader that stops must not prevent
     return 0
 
 
@@ -205,7 +203,7 @@ def _transfer(args: argparse.Namespace):
         layer=args.layer,
         **_common(args),
     )
-    _print_and_write(args, markdown(rows), rows, Transfer)
+    _write_and_print(args, markdown(rows), rows, Transfer)
 
 
 def _audit(args: argparse.Namespace):
@@ -220,7 +218,7 @@ def _audit(args: argparse.Namespace):
         max_clips=args.max_clips,
         **_common(args),
     )
-    _print_and_write(args, markdown(found), found.findings, Finding)
+    _write_and_print(args, markdown(found), found.findings, Finding)
 
 
 def _common(args: argparse.Namespace) -> dict[str, Any]:
@@ -228,13 +226,13 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
     return {"corpus": args.corpus or "folder", **{name: getattr(args, name) for name in names}, **given_options(args)}
 
 
-def _print_and_write(args: argparse.Namespace, text: str, rows: Sequence[Any], kind: type):
-    """Prints a report, and writes it to a folder with a table of its rows, dataclasses of type `kind`."""
-    print(text, end="")
+def _write_and_print(args: argparse.Namespace, text: str, rows: Sequence[Any], kind: type):
+    """Writes a report to a folder, with a table of its rows, dataclasses of type `kind`, and prints it."""
     if args.output:
         folder = make_folder(args.output)
         write_table(folder / f"{args.report}.csv", map(asdict, rows), [field.name for field in fields(kind)])
         write_text(folder / f"{args.report}.md", text)
+    print(text, end="")
 
 
 def _analyse(args: argparse.Namespace) -> Path:

@@ -11,22 +11,20 @@ import argparse
 import sys
 from dataclasses import fields
 
+from avb.commands import as_command
 from avb.errors import AvbError
 from avb.models import DETECTOR
 from avb.serving.limits import Limits
 
 
+@as_command("avb-serve")
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         app = build(args)
         import uvicorn
     except ImportError as error:
-        print(f'avb-serve: error: {error.name} is missing: pip install "avb[serve]"', file=sys.stderr)
-        return 1
-    except AvbError as error:
-        print(f"avb-serve: error: {error}", file=sys.stderr)
-        return 1
+        raise AvbError(f'{error.name} is missing: pip install "avb[serve]"') from error
     # No pings: if a client sends faster than it is answered, its pong waits behind the samples. Streams without
     # messages are ended by idle_seconds.
     uvicorn.run(

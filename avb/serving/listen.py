@@ -14,12 +14,14 @@ import threading
 from collections.abc import Iterator
 
 from audio_avb import SAMPLING_RATE
+from avb.commands import as_command
 from avb.errors import AvbError
 
 CHUNK_SECONDS = 0.1  # of a microphone
 FILE_CHUNK_SECONDS = 1.0  # of a file, which need not be live
 
 
+@as_command("avb.serving.listen", errors=(OSError,))
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m avb.serving.listen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -36,16 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     rate = args.sampling_rate if args.source == "-" else SAMPLING_RATE
     chunks = of_stdin(rate) if args.source == "-" else of_file(args.source)
-    try:
-        for event in listen(f"{args.url}?sampling_rate={rate}", chunks):
-            best = max(event["scores"], key=lambda score: score["score"])
-            times = f"{event['start']:8.2f} {event['end']:8.2f}"
-            print(f"{times}  {event['detection']:.2f}  {best['label']} {best['score']:.2f}", flush=True)
-    except (AvbError, OSError) as error:
-        print(f"avb.serving.listen: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    for event in listen(f"{args.url}?sampling_rate={rate}", chunks):
+        best = max(event["scores"], key=lambda score: score["score"])
+        times = f"{event['start']:8.2f} {event['end']:8.2f}"
+        print(f"{times}  {event['detection']:.2f}  {best['label']} {best['score']:.2f}", flush=True)
     return 0
 
 

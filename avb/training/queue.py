@@ -26,11 +26,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from avb.commands import SIGTERM_EXIT, as_command, on_sigterm
 from avb.errors import AvbError
 from avb.files import make_folder, try_lock
 from avb.metrics import defined_metric
 from avb.run_files import METRICS
-from avb.sigterm import SIGTERM_EXIT, on_sigterm
 from avb.training.checkpoints import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,7 @@ PAUSE = "PAUSE"
 SECONDS = 2.0  # interval of checking the training and PAUSE
 
 
+@as_command("queue", resume="the same command continues")
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     own, common = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
@@ -45,11 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, help="file of one run per line: arguments of train_avb.py; # is a comment")
     parser.add_argument("--state", type=Path, default=Path("queue"), help="folder for logs and the file PAUSE")
     args = parser.parse_args(own)
-    try:
-        return work_off(read_runs(args.runs), make_folder(args.state), common)
-    except AvbError as error:
-        print(f"queue: error: {error}", file=sys.stderr)
-        return 1
+    return work_off(read_runs(args.runs), make_folder(args.state), common)
 
 
 def read_runs(path: Path) -> list[list[str]]:

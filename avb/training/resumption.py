@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from avb.commands import SIGTERM_EXIT, on_sigterm
 from avb.encoders.adapters import has_adapters, trained_state
 from avb.encoders.late_peft import import_before_peft
 from avb.errors import AvbError
-from avb.sigterm import SIGTERM_EXIT, on_sigterm
 from avb.training.checkpoints import (
     UNFINISHED,
     discard,
