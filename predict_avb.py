@@ -337,15 +337,22 @@ def predict_shards(args: argparse.Namespace) -> int:
         total, left = clips.count(), sum(shard.stop - shard.start for shard in todo)
         if left < total:
             print(f"{total - left} of {total} clips are scored already, in {len(planned) - len(todo)} shards")
-        with tqdm(total=total, initial=total - left, unit="clip", desc="scoring", disable=None) as progress:
-            if todo and on_ray:
-                del scorer  # the workers have their own
-                with cluster.connect(args.ray):
-                    for scored in cluster.score_on_ray(todo, clips, args.ray_workers, device=args.device, **settings):
-                        progress.update(scored)
-            else:
-                for shard in todo:
-                    shards.score_shard(scorer, shard, clips.part(shard.start, shard.stop), progress.update)
+        try:
+            with tqdm(total=total, initial=total - left, unit="clip", desc="scoring", disable=None) as progress:
+                if todo and on_ray:
+                    del scorer  # the workers have their own
+                    with cluster.connect(args.ray):
+                        for scored in cluster.score_on_ray(
+                            todo, clips, args.ray_workers, device=args.device, **settings
+                        ):
+                            progress.update(scored)
+                else:
+                    for shard in todo:
+                        shards.score_shard(scorer, shard, clips.part(shard.start, shard.stop), progress.update)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            whole = sum(shards.read_note(shard.path) is not None for shard in planned)
+            stop.add_note(f"{whole} of {len(planned)} shards are kept in {folder}")
+            raise
         skipped = shards.finish(folder, planned)
         lock.unlink()
     return skipped

@@ -88,14 +88,22 @@ def score_recordings(journal: Path, key: str, clips: Clips, maker: EventRows | W
         AudioError: `strict`, and a recording cannot be read.
         AvbError: the journal cannot be written.
     """
+    total = clips.count()
     with writing(journal):
-        _score_rest(journal, key, clips, maker, strict)
-
-
-def _score_rest(journal: Path, key: str, clips: Clips, maker: EventRows | WindowRows, strict: bool):
-    done, total = resume(journal, key), clips.count()
+        done = resume(journal, key)
     if done:
         print(f"{done} of {total} recordings are scored already, in {journal}")
+    try:
+        with writing(journal):
+            for _ in _score_rest(journal, done, clips, maker, strict):
+                done += 1
+    except (KeyboardInterrupt, SystemExit) as stop:
+        stop.add_note(f"{done} of {total} recordings are kept in {journal}")
+        raise
+
+
+def _score_rest(journal: Path, done: int, clips: Clips, maker: EventRows | WindowRows, strict: bool) -> Iterator[None]:
+    total = clips.count()
     with (
         open(journal, "r+", encoding="utf-8") as file,
         tqdm(total=total, initial=done, unit="recording", desc="scoring", disable=None) as progress,
@@ -114,6 +122,7 @@ def _score_rest(journal: Path, key: str, clips: Clips, maker: EventRows | Window
             file.write(json.dumps(end) + "\n")
             file.flush()
             progress.update()
+            yield
 
 
 def _write_rows(file, clip: Clip, maker: EventRows | WindowRows) -> float:

@@ -1,8 +1,6 @@
 """Clips as vectors: the output of a trained model's encoder, as input of a classifier or a map of your own."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,8 +9,9 @@ import torch
 from audio_avb import MAX_SECONDS, AudioError, AudioPreparation
 from avb.collator import BurstCollator, length_batches
 from avb.errors import AvbError
+from avb.inference.decode_ahead import decoded_chunks
 from avb.inference.load import load_model
-from avb.inference.score import CHUNK_CLIPS, CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
+from avb.inference.score import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 from modeling_avb import VocalBurstModel
 from pipeline_avb import is_one_clip, read_audio
 
@@ -99,10 +98,8 @@ def _chunks(clips: Iterable[Any], feature_extractor, max_seconds: float) -> Iter
             raise AudioError(f"clip {number}: {error}") from error
         return preparation.apply(waveform)
 
-    numbered = enumerate(clips)
-    with ThreadPoolExecutor(2) as pool:
-        while chunk := list(islice(numbered, CHUNK_CLIPS)):
-            yield list(pool.map(read, chunk))
+    for chunk in decoded_chunks(enumerate(clips), read, 2, preparation.sampling_rate):
+        yield [waveform for _, waveform in chunk]
 
 
 @torch.inference_mode()
