@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         port=args.port,
         ws_max_size=args.max_chunk_bytes,
         ws_ping_interval=None,
-        log_level="warning",
+        log_level="info",  # it says where it listens, once it does
+        access_log=False,
     )
     return 0
 
