@@ -270,4 +270,7 @@ class Resampler:
 
 
 def too_long(max_seconds: float) -> str:
-    return f"longer than {max_seconds:g} seconds; cut it into bursts (--events finds them), or raise max_seconds (--max_seconds)"
+    return (
+        f"longer than {max_seconds:g} seconds; cut it into bursts (--events finds them), or raise max_seconds "
+        "(--max_seconds)"
+    )

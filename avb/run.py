@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -205,6 +205,7 @@ def fit(
     if args.resume and checkpoint is None and args.process_index == 0:
         print(f"{output_dir} has no checkpoint to resume from: training starts over")
     logging.disable_progress_bar()  # of reading and writing weights, which is fast
+    disable_progress_bars()  # of joining columns; decoding has bars of its own
     set_seed(args.seed)  # before building the model, whose head has random initial weights
 
     check_model(model_args)  # before clips are decoded

@@ -68,7 +68,7 @@ def test_max_seconds_in_training_and_pretraining(folder, tmp_path, model_argumen
     for limit, bad in (("", 1), ("700", 0), ("0.5", None)):
         _, data, training, _ = parse_arguments([*words, *(["--max_seconds", limit] if limit else [])], model_arguments)
         if bad is None:
-            with pytest.raises(ValueError, match="longer than 0.5 seconds; cut it into bursts .--events finds them., or raise max_seconds"):
+            with pytest.raises(ValueError, match="longer than 0.5 seconds; .*, or raise max_seconds"):
                 load_clips(data, training, model_arguments is ModelArguments)
             continue
         clips = load_clips(data, training, model_arguments is ModelArguments)
