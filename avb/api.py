@@ -29,7 +29,7 @@ from pipeline_avb import VocalBurstPipeline
 CLIPS = "clips"  # in a run's folder, for clips given as objects: a table, and a folder of audio
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedRun:
     """A finished run.
 
@@ -40,6 +40,11 @@ class TrainedRun:
 
     output_dir: Path
     metrics: Metrics
+
+    def __repr__(self) -> str:
+        metric, splits = self.metrics.metric, self.metrics.splits
+        scores = [f"{split} {metric} {splits[split][metric]:.3f}" for split in splits if self.metrics.is_scored(split)]
+        return f"TrainedRun({str(self.output_dir)!r}: {', '.join(scores) or 'no split has labels'})"
 
     @cached_property
     def score(self) -> VocalBurstPipeline:
