@@ -32,8 +32,9 @@ from audio_avb import MAX_SECONDS, check_views
 from avb.commands import ENDING_SIGNALS, as_command
 from avb.corpus_arguments import OPTIONS, add_arguments, given_options
 from avb.errors import AvbError
-from avb.files import PICTURES, check_output, is_folder, locked
+from avb.files import PICTURES, SUFFIXES, check_output, is_folder, is_stream, locked
 from avb.inference.clips import Clips, PathClips, find_paths, scores_key
+from avb.inference.modes import EVENTS, PICTURE, SHARDS, WINDOWS, find_given, find_mode, misplaced
 from avb.models import DETECTOR, locate
 from avb.tasks import TASKS, get_task
 
@@ -86,7 +87,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="bfloat16: about 1.4 times as fast on a GPU or a CPU with avx512_bf16; scores differ by a few thousandths",
     )
     parser.add_argument(
-        "--max_seconds", type=float, default=MAX_SECONDS, help="longest clip to score, in seconds (default: 600)"
+        "--max_seconds",
+        type=float,
+        default=MAX_SECONDS,
+        help="longest clip to score, in seconds (default: 600); not for recordings, which may have any length",
     )
     parser.add_argument(
         "--false_alarms_per_hour",
@@ -154,8 +158,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--ray takes an address, but {args.ray} is a path: put --ray after the PATHs")
     if bool(args.paths) == bool(args.corpus):
         parser.error("give either PATHs or --corpus")
-    if args.paths and (given := given_options(args)):
-        parser.error(f"--{next(iter(given))} is for --corpus, not for PATHs")
     if args.corpus and not args.data_dir:
         parser.error("--corpus needs --data_dir")
     if args.submission and (args.corpus != "hume_vb" or args.task not in TASKS or not args.submission[1].isdigit()):
@@ -164,8 +166,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         args.output = f"{args.task}_{args.split}.csv"
     if not args.output:
         parser.error("--output is missing: the table to write, or a folder for shards")
-    if args.output == "-":
-        parser.error("--output - : scores are not written to standard output; give a file or a folder")
+    if args.events and args.window_seconds is not None:
+        parser.error("give either --events or --window_seconds")
+    if (args.events or args.window_seconds is not None) and is_folder(args.output):
+        parser.error(f"--events and --window_seconds write a table: end --output {args.output} with .csv or the like")
+    said = misplaced(find_mode(args), find_given(parser, argv), bool(args.corpus)) or check_name_of_output(args.output)
+    if said:
+        parser.error(said)
     counts, seconds = (args.num_workers, args.shard_clips, args.ray_workers), args.batch_seconds
     if min(1 if count is None else count for count in counts) < 1 or not (seconds is None or 0 < seconds < math.inf):
         parser.error("--num_workers, --batch_seconds, --shard_clips and --ray_workers must be positive")
@@ -175,56 +182,31 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         check_views(args.views, "--views")
     except AvbError as error:
         parser.error(str(error))
-    check_recordings(parser, args)
-    if is_folder(args.output):
-        if args.submission or args.strict:
-            parser.error("--submission and --strict need a table (.csv, .jsonl, .parquet), not a folder")
-        if args.ray is not None and args.device not in ("auto", "cpu", "cuda"):
-            parser.error(f"--device {args.device}: Ray selects the device of each worker; use auto, cpu or cuda")
-    elif args.ray is not None:
-        parser.error(f"--ray writes shards: give a folder, without suffix, as --output instead of {args.output}")
+    if args.ray is not None and args.device not in ("auto", "cpu", "cuda"):
+        parser.error(f"--device {args.device}: Ray selects the device of each worker; use auto, cpu or cuda")
     return args
 
 
-def check_recordings(parser: argparse.ArgumentParser, args: argparse.Namespace):
-    """Exits with a message if options of events and windows are incompatible."""
-    if is_picture(args.output):
-        for name in ("events_format", "submission", "coverage", "false_alarms_per_hour", "ray", "batch_seconds"):
-            if getattr(args, name) is not None:
-                parser.error(f"--{name} is for a table, but {args.output} is a picture")
-        if args.dtype != "float32":
-            parser.error(f"--dtype {args.dtype} is for a table, but {args.output} is a picture")
-        return
-    if Path(args.output).suffix.lower() in (".jpg", ".jpeg", ".pdf", ".webp"):
-        parser.error(f"{args.output}: a picture is written as {' or '.join(PICTURES)}")
-    if args.labels:
-        parser.error("--labels is for a picture: --output FILE.png or FILE.svg")
-    if not (args.events or args.window_seconds is not None):
-        for name in ("detector", "threshold", "events_format", "hop_seconds"):
-            if getattr(args, name) is not None:
-                parser.error(f"--{name} needs {'--window_seconds' if name == 'hop_seconds' else '--events'}")
-        return
-    if args.events and args.window_seconds is not None:
-        parser.error("give either --events or --window_seconds")
-    if args.events_format and not args.events:
-        parser.error("--events_format needs --events")
-    if is_folder(args.output) or args.submission or args.ray is not None:
-        parser.error(
-            "--events and --window_seconds write a table (.csv, .jsonl, .parquet), without --submission, --ray"
-        )
-
-
-def is_picture(output: str) -> bool:
-    return Path(output).suffix in PICTURES
+def check_name_of_output(output: str) -> str | None:
+    """What is wrong with the name of an output, before anything is scored."""
+    if output == "-" or is_stream(output):
+        return f"--output {output} : scores are not written to standard output; give a file or a folder"
+    if os.path.isfile(output) and not Path(output).suffix:
+        return f"--output {output} is a file: name a table {', '.join(SUFFIXES)}, or another folder for shards"
+    if Path(output).suffix.lower() in (".jpg", ".jpeg", ".pdf", ".webp"):
+        return f"{output}: a picture is written as {' or '.join(PICTURES)}"
+    return None
 
 
 def predict(args: argparse.Namespace) -> int:
     """Returns how many clips or recordings were skipped."""
-    if is_picture(args.output):
-        return draw_recording(args)
-    if args.events or args.window_seconds is not None:
-        return predict_recordings(args)
-    return predict_shards(args) if is_folder(args.output) else predict_table(args)
+    commands = {
+        PICTURE: draw_recording,
+        EVENTS: predict_recordings,
+        WINDOWS: predict_recordings,
+        SHARDS: predict_shards,
+    }
+    return commands.get(find_mode(args), predict_table)(args)
 
 
 def draw_recording(args: argparse.Namespace) -> int:

@@ -38,6 +38,8 @@ def make_folder(path: str | os.PathLike) -> Path:
         AvbError: it cannot be created or written.
     """
     path = Path(path)
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise AvbError(f"{path} is a file, and a folder is to be written there: choose another name")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -50,6 +52,13 @@ def make_folder(path: str | os.PathLike) -> Path:
 def is_folder(output: str) -> bool:
     """Whether an output is a folder of shards: it is an existing folder, ends with a slash, or has no suffix."""
     return output.endswith(("/", os.sep)) or os.path.isdir(output) or not Path(output).suffix
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether this is a device or a pipe, such as /dev/stdout: moving a finished file there would destroy it."""
+    return os.path.dirname(os.path.abspath(path)) in ("/dev", "/dev/fd") or (
+        os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+    )
 
 
 def files_below(folder: str | os.PathLike) -> Iterator[Path]:
@@ -203,6 +212,8 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         AvbError: it cannot be written; nothing is left of it, and an earlier file is kept.
     """
+    if is_stream(path):
+        raise AvbError(f"{path}: not a file; results are written to files, and not to standard output: give a name")
     temporary = path.with_name(path.name + ".tmp")
     with writing(path):
         try:

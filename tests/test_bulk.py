@@ -207,9 +207,9 @@ def test_a_folder_with_other_files_is_refused(command, clips, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--strict"], "need a table"),
+        (["--strict"], "--strict is for a table of clips"),
         (["--shard_clips", "0"], "must be positive"),
-        (["--ray", "--output", "scores.csv"], "--ray writes shards: give a folder"),
+        (["--ray", "--output", "scores.csv"], "--ray is for a folder of shards"),
         (["--ray", "--device", "cuda:1"], "Ray selects the device of each worker"),
         (["--ray", str(ROOT)], "is a path: put --ray after the PATHs"),
     ],

@@ -324,8 +324,8 @@ def test_tables_of_windows(recording, tmp_path):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["--threshold", "0.5", "--output", "a.csv"], "--threshold needs --events"),
-        (["--hop_seconds", "1", "--output", "a.csv"], "--hop_seconds needs --window_seconds"),
+        (["--threshold", "0.5", "--output", "a.csv"], "--threshold is for --events or a picture"),
+        (["--hop_seconds", "1", "--output", "a.csv"], "--hop_seconds is for --window_seconds or a picture"),
         (["--events", "--window_seconds", "2", "--output", "a.csv"], "either --events or --window_seconds"),
         (["--events", "--output", "shards"], "write a table"),
     ],

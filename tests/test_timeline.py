@@ -101,8 +101,8 @@ def test_what_cannot_be_drawn(more, said, recording, tmp_path, capsys):
 
 def test_options_that_do_not_go_with_a_picture(capsys):
     for more, said in (
-        (["--output", "a.png", "--events_format", "rttm"], "--events_format is for a table, but a.png is a picture"),
-        (["--output", "a.svg", "--dtype", "bfloat16"], "--dtype bfloat16 is for a table, but a.svg is a picture"),
+        (["--output", "a.png", "--events_format", "rttm"], "--events_format is for --events, not for a picture"),
+        (["--output", "a.svg", "--dtype", "bfloat16"], "--window_seconds, not for a picture (--output FILE.png)"),
         (["--output", "a.jpg"], "a.jpg: a picture is written as .png or .svg"),
         (["--output", "a.csv", "--labels", "Awe"], "--labels is for a picture"),
     ):
