@@ -13,7 +13,8 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NOISY = {"hidden_dropout": 0.2, "head_dropout": 0.2, "mask_time_prob": 0.2}  # every draw of random numbers counts
+# Every draw of random numbers counts.
+NOISY = {"hidden_dropout": 0.2, "attention_dropout": 0.2, "head_dropout": 0.2, "mask_time_prob": 0.2}
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
 EVERY_STEP |= {"save_total_limit": None, "load_best_model_at_end": True}
 SYNCHRONISING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique")  # operations that a host waits for

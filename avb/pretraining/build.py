@@ -19,6 +19,7 @@ from avb.encoders.names import resolve
 from avb.errors import AvbError, did_you_mean
 from avb.pretraining.models import OBJECTIVES
 from avb.recipes import SUFFIXES
+from avb.training.dropout import cheap_dropout
 from avb.training.progress import ProgressLines
 from avb.training.resumption import CheckpointTrainer
 from avb.training.timing import expected_seconds
@@ -101,6 +102,10 @@ class PretrainingTrainer(CheckpointTrainer):
             self.remove_callback(stock)
         if not self.args.disable_tqdm:
             self.add_callback(ProgressLines("loss", partial(expected_seconds, self)))
+
+    def training_step(self, *args, **kwargs):
+        with cheap_dropout(self.args):
+            return super().training_step(*args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False

@@ -32,6 +32,7 @@ from avb.tasks import MultiTask, Task, task_of_config
 from avb.training.averaging import AveragingTrainer
 from avb.training.batches import STRATEGIES, JoinedBatches
 from avb.training.device_audio import AUDIO, DeviceAudio, DeviceCollator
+from avb.training.dropout import cheap_dropout
 from avb.training.frozen import FrameCollator
 from avb.training.graphs import Capture, CudaCapture, GraphedSteps, reason_against
 from avb.training.lengths import MAX_LENGTHS, choose_lengths
@@ -248,6 +249,10 @@ class BurstTrainer(AveragingTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Back-propagates one micro-batch; returns the step's loss for the first one, zero for the others."""
+        with cheap_dropout(self.args):
+            return self._training_step(model, inputs, num_items_in_batch)
+
+    def _training_step(self, model, inputs, num_items_in_batch):
         step = self._step
         if self.graphed is not None:
             if not model.training:  # it takes a millisecond to say so to every part
