@@ -5,6 +5,7 @@ Self-contained code for the Hub, used by `audio_avb.py`. It compares the length 
 """
 
 import logging
+import re
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -305,5 +306,14 @@ def _looks_like_text(head: bytes) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text on one line: newlines and terminal control sequences in a name are escaped."""
+    """Text on one line: newlines and terminal control sequences in a name are escaped.
+
+    So are bytes of a name that are not UTF-8; those that the locale (`LC_ALL=C`) could not decode are decoded.
+    """
+    if any("\udc80" <= sign <= "\udcff" for sign in text):
+        text = re.sub("[\udc80-\udcff]+", _decoded_name, text)
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def _decoded_name(undecoded: re.Match) -> str:
+    return undecoded[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -15,9 +15,11 @@ Anything else is a fault of ours and keeps its traceback. This module imports no
 it is needed: Ctrl-C while torch is imported, which takes seconds, is to find it in place.
 """
 
+import codecs
 import contextlib
 import errno
 import functools
+import io
 import os
 import select
 import signal
@@ -62,6 +64,7 @@ def as_command(
     def decorate(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
         @functools.wraps(main)
         def command(argv: list[str] | None = None) -> int:
+            _never_fail_at_a_letter()
             try:
                 with _stopped_by(signals):
                     try:
@@ -93,6 +96,19 @@ def as_command(
         return command
 
     return decorate
+
+
+def _never_fail_at_a_letter():
+    """Lets the standard streams write any text: a locale without UTF-8 would make a file's name or a ± an error.
+
+    ASCII (`LC_ALL=C` without UTF-8 mode) becomes UTF-8, so that names of files are written as the bytes that they are.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            if codecs.lookup(stream.encoding).name == "ascii":
+                stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+            elif stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
 
 
 def _avb_error() -> type[Exception]:

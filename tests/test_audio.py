@@ -14,7 +14,7 @@ from recordings import by_av, by_libsndfile, encode, noise
 
 import recording_avb
 from audio_avb import AUDIO_SUFFIXES, AudioPreparation, load_audio, set_peak, waveform_from_array
-from avb.errors import AudioError, AvbError
+from avb.errors import AudioError, AvbError, printable
 
 MINUS_3_DB = 10 ** (-3 / 20)
 FORMATS = [
@@ -409,3 +409,11 @@ def test_errors_are_value_errors(tmp_path):
     shutil.copy(__file__, tmp_path / "code.wav")
     with pytest.raises(ValueError, match=r"code\.wav"):
         load_audio(tmp_path / "code.wav")
+
+
+def test_names_in_messages():
+    """One line each; a name that the locale could not decode (`LC_ALL=C`) is UTF-8, unless it is not."""
+    assert printable("a\nb\x1b[1m") == r"a\nb\x1b[1m"
+    assert printable("lächeln.wav".encode().decode("ascii", "surrogateescape")) == "lächeln.wav"
+    assert printable(b"a\xff.wav".decode("utf-8", "surrogateescape")) == r"a\xff.wav"
+    assert printable("\ud800") == r"\ud800"

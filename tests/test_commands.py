@@ -186,3 +186,20 @@ def test_ctrl_c_while_the_packages_are_imported(module, tmp_path):
     argv = [sys.executable, "-m", module, "--seed", "1"]
     done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, f"{module}.py: stopped{TRAINING}\n")
+
+
+@pytest.mark.slow
+def test_any_letter_in_a_locale_of_ascii():
+    """The help of predict_avb.py has a …, tables of reports a ±, and names of files what their owner likes."""
+    code = (
+        "import sys; from avb.commands import as_command; from avb.errors import AvbError\n"
+        "def main(argv):\n"
+        "    print('\\xb1\\u2026', sys.argv[1])\n"
+        "    raise AvbError(f'{sys.argv[1]}: no such file \\xb1')\n"
+        "sys.exit(as_command('test')(main)())"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, "lächeln.wav"], cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 1
+    assert done.stdout.decode() == "±… lächeln.wav\n"
+    assert done.stderr.decode() == "test: error: lächeln.wav: no such file ±\n"

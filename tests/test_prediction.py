@@ -231,6 +231,8 @@ def test_a_submission_that_depends_on_its_batches_says_so(sample, tmp_path, caps
         (["nowhere/at/all", "CLIPS"], "nowhere/at/all: no such model"),
         (["PLAIN", "CLIPS"], "'wav2vec2' model, not a trained vocal-burst model"),
         (["MODEL", "EMPTY"], "no audio files found in"),
+        (["MODEL", "CLIPS", "nowhere/"], "nowhere/: no such file or folder; check the path"),
+        (["MODEL", "CLIPS", "nowhere/at/all"], "nowhere/at/all: no such file or folder; check the path"),
         (
             ["MODEL", "--corpus", "hume_vb", "--data_dir", "SAMPLE", "--task", "high", "--submission", "TEAM", "1"],
             "predicts Valence, Arousal, which is not task 'high'",

@@ -113,10 +113,11 @@ Clips = PathClips | CorpusClips
 def find_paths(patterns: list[str]) -> list[str]:
     """Finds the paths of files, folders (searched recursively, sorted) and globs; `-` is standard input (`read_names`).
 
-    A path that does not exist is kept, and later reported as a bad clip.
+    A file that does not exist is kept, and later reported as a bad clip.
 
     Raises:
-        AvbError: one of them is a table, or a folder cannot be listed.
+        AvbError: one of them is a table, a folder does not exist (which would be many clips, not a bad one), or cannot
+            be listed.
     """
     paths: list[str] = []
     for pattern in patterns:
@@ -136,6 +137,8 @@ def find_paths(patterns: list[str]) -> list[str]:
                 f"{pattern} is a table, not audio; give the clips, or a split of the table: --corpus folder --data_dir "
                 f"{shlex.quote(pattern)} --split test"
             )
+        elif not os.path.lexists(pattern) and (pattern.endswith(("/", os.sep)) or not Path(pattern).suffix):
+            raise AvbError(f"{pattern}: no such file or folder; check the path")
         else:
             paths.append(pattern)
     return paths
