@@ -30,10 +30,11 @@ class CheapDropout:
         self._mask: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     def __enter__(self):
+        self._before = F.dropout, F.scaled_dot_product_attention
         F.dropout, F.scaled_dot_product_attention = self._dropout, self._attention
 
     def __exit__(self, *error):
-        F.dropout, F.scaled_dot_product_attention = TORCH_DROPOUT, TORCH_ATTENTION
+        F.dropout, F.scaled_dot_product_attention = self._before
         self._mask = None
 
     def _dropout(self, input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False):
