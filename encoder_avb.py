@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import Wav2Vec2BaseModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
@@ -107,7 +108,19 @@ class WaveformEncoder(PreTrainedModel):
 
     def encode_frames(self, hidden_states: torch.Tensor, mask: torch.Tensor, **kwargs) -> torch.Tensor:
         """The transformer: (batch, frames, hidden) and their mask → the output of the last layer kept, same shape."""
-        return self.encoder(hidden_states, attention_mask=mask, **kwargs).last_hidden_state
+        encoder = self.encoder
+        hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
+        hidden_states = hidden_states + encoder.pos_conv_embed(hidden_states)
+        if not self.config.do_stable_layer_norm:
+            hidden_states = encoder.layer_norm(hidden_states)
+        return self.run_layers(encoder.dropout(hidden_states), mask, **kwargs)
+
+    def run_layers(self, hidden_states: torch.Tensor, mask: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Only the transformer's layers, each with these keywords: (batch, frames, hidden) → the same shape."""
+        attention_mask = padding_mask(self.config, hidden_states, mask)
+        for layer in layers_to_run(self.encoder, self.config.layerdrop):
+            hidden_states = layer(hidden_states, attention_mask=attention_mask, **kwargs)
+        return hidden_states
 
     def finish(self, hidden_states: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
         """A layer's output in the form that the head reads, (batch, frames, hidden)."""
@@ -159,6 +172,34 @@ class WaveformEncoder(PreTrainedModel):
             spans = sample_spans(size, config.hidden_size, config.mask_feature_prob, config.mask_feature_length)
             hidden_states = hidden_states.masked_fill(spans[:, None], 0.0)
         return hidden_states
+
+
+def padding_mask(config, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+    """The mask (batch, frames) in the format of the attention implementation, of (batch, frames, hidden).
+
+    Attention needs none where nothing is padded, but to know that, a host would wait for its device in every step.
+    """
+    is_on_host = hidden_states.device.type == "cpu"
+    return create_bidirectional_mask(config, hidden_states, attention_mask=mask, allow_is_bidirectional_skip=is_on_host)
+
+
+def relative_positions(hidden_states: torch.Tensor, table: nn.Module) -> torch.Tensor:
+    """A stock module's relative positions (1, 2 × frames - 1, hidden), for (batch, frames, hidden).
+
+    The module keeps its table as its last input asked for it, so one in half precision would round those of all later.
+    """
+    precise = torch.promote_types(hidden_states.dtype, torch.float32)
+    return table(hidden_states[:1].to(precise)).to(hidden_states.dtype)
+
+
+def rotary_positions(hidden_states: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """Cosines and sines (2, frames, 1, 1, 2 × frequencies) of rotary positions, for (batch, frames, hidden).
+
+    The stock module copies them from the host, and caches them for one length, which threads would share.
+    """
+    places = torch.arange(hidden_states.shape[1], device=hidden_states.device).to(frequencies.dtype)
+    angles = (places[:, None] * frequencies).repeat(1, 2)[:, None, None]
+    return torch.stack([angles.cos(), angles.sin()]).to(hidden_states.dtype)
 
 
 def layers_to_run(encoder: nn.Module, layerdrop: float) -> Iterator[nn.Module]:

@@ -5,12 +5,9 @@ Unusual: the stock convolutions reach from the padding into the clip, and their 
 batch in training. Here the padding is silent in front of each, and the statistics are always those of the pre-training.
 """
 
-from copy import copy
-
 from torch import nn
 from torch.nn import functional as F
 from transformers import Wav2Vec2ConformerConfig
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import (
     Wav2Vec2ConformerConvolutionModule,
     Wav2Vec2ConformerEncoderLayer,
@@ -20,11 +17,11 @@ from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import (
 
 try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
-    from .encoder_avb import WaveformEncoder, layers_to_run
+    from .encoder_avb import WaveformEncoder, relative_positions, rotary_positions
     from .modeling_avb import VocalBurstModel
 except ImportError:
     from configuration_avb import VocalBurstConfig
-    from encoder_avb import WaveformEncoder, layers_to_run
+    from encoder_avb import WaveformEncoder, relative_positions, rotary_positions
     from modeling_avb import VocalBurstModel
 
 
@@ -58,7 +55,7 @@ class MaskedBlock(Wav2Vec2ConformerEncoderLayer):
         super().__init__(config)
         self.conv_module = MaskedConvolution(config)
 
-    def forward(self, hidden_states, attention_mask=None, relative_position_embeddings=None, mask=None, **kwargs):
+    def forward(self, hidden_states, attention_mask=None, relative_position_embeddings=None, conv_mask=None, **kwargs):
         hidden_states = hidden_states + 0.5 * self.ffn1(self.ffn1_layer_norm(hidden_states))
         attended, _ = self.self_attn(
             hidden_states=self.self_attn_layer_norm(hidden_states),
@@ -67,7 +64,7 @@ class MaskedBlock(Wav2Vec2ConformerEncoderLayer):
             **kwargs,
         )
         hidden_states = hidden_states + self.self_attn_dropout(attended)
-        hidden_states = hidden_states + self.conv_module(hidden_states, mask)
+        hidden_states = hidden_states + self.conv_module(hidden_states, conv_mask)
         hidden_states = hidden_states + 0.5 * self.ffn2(self.ffn2_layer_norm(hidden_states))
         return self.final_layer_norm(hidden_states)
 
@@ -86,22 +83,12 @@ class Wav2Vec2ConformerVocalBurstEncoder(WaveformEncoder, Wav2Vec2ConformerModel
     def encode_frames(self, hidden_states, mask, **kwargs):
         encoder = self.encoder
         hidden_states = encoder.dropout(hidden_states.masked_fill(~mask[..., None], 0.0))
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask=mask)
         positions = None
-        if encoder.embed_positions is not None:
-            # The rotary embedding caches its last result, which threads that score in parallel would share.
-            embed = copy(encoder.embed_positions)
-            embed.cached_sequence_length = None
-            positions = embed(hidden_states)
-        for layer in layers_to_run(encoder, self.config.layerdrop):
-            hidden_states = layer(
-                hidden_states,
-                attention_mask=attention_mask,
-                relative_position_embeddings=positions,
-                mask=mask,
-                **kwargs,
-            )
-        return hidden_states
+        if self.config.position_embeddings_type == "rotary":
+            positions = rotary_positions(hidden_states, encoder.embed_positions.inv_freq)
+        elif self.config.position_embeddings_type == "relative":
+            positions = relative_positions(hidden_states, encoder.embed_positions)
+        return self.run_layers(hidden_states, mask, relative_position_embeddings=positions, conv_mask=mask, **kwargs)
 
 
 class Wav2Vec2ConformerForVocalBurst(VocalBurstModel, Wav2Vec2ConformerPreTrainedModel):

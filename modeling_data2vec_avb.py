@@ -5,17 +5,16 @@ something of the padding, which the next one carries into the clip; here the pad
 """
 
 from transformers import Data2VecAudioConfig
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioModel, Data2VecAudioPreTrainedModel
 
 try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
-    from .encoder_avb import WaveformEncoder, layers_to_run
+    from .encoder_avb import WaveformEncoder
     from .modeling_avb import VocalBurstModel
     from .positions_avb import convolve
 except ImportError:
     from configuration_avb import VocalBurstConfig
-    from encoder_avb import WaveformEncoder, layers_to_run
+    from encoder_avb import WaveformEncoder
     from modeling_avb import VocalBurstModel
     from positions_avb import convolve
 
@@ -41,10 +40,7 @@ class Data2VecAudioVocalBurstEncoder(WaveformEncoder, Data2VecAudioModel):
         for layer in encoder.pos_conv_embed.layers:
             positions = layer.activation(layer.layer_norm(convolve(positions, layer.conv))).masked_fill(padding, 0.0)
         hidden_states = encoder.dropout(encoder.layer_norm(hidden_states + positions))
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask=mask)
-        for layer in layers_to_run(encoder, self.config.layerdrop):
-            hidden_states = layer(hidden_states, attention_mask=attention_mask, **kwargs)
-        return hidden_states
+        return self.run_layers(hidden_states, mask, **kwargs)
 
 
 class Data2VecAudioForVocalBurst(VocalBurstModel, Data2VecAudioPreTrainedModel):

@@ -7,17 +7,16 @@ clip alone.
 
 from torch import nn
 from transformers import SEWConfig
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.sew.modeling_sew import SEWModel, SEWPreTrainedModel
 
 try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
-    from .encoder_avb import WaveformEncoder, layers_to_run
+    from .encoder_avb import WaveformEncoder
     from .front_end_avb import floor_divide, length_mask
     from .modeling_avb import VocalBurstModel
 except ImportError:
     from configuration_avb import VocalBurstConfig
-    from encoder_avb import WaveformEncoder, layers_to_run
+    from encoder_avb import WaveformEncoder
     from front_end_avb import floor_divide, length_mask
     from modeling_avb import VocalBurstModel
 
@@ -68,10 +67,7 @@ class SEWVocalBurstEncoder(WaveformEncoder, SEWModel):
         squeezed = squeezed + encoder.pos_conv_embed(hidden_states)[..., :frames]
         mask = self.output_mask(mask)
         hidden_states = encoder.dropout(encoder.layer_norm(squeezed.transpose(1, 2)))
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask=mask)
-        for layer in layers_to_run(encoder, self.config.layerdrop):
-            hidden_states = layer(hidden_states, attention_mask=attention_mask, **kwargs)
-        return hidden_states
+        return self.run_layers(hidden_states, mask, **kwargs)
 
 
 class SEWForVocalBurst(VocalBurstModel, SEWPreTrainedModel):

@@ -11,13 +11,13 @@ from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2Ber
 
 try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig, require_legal
-    from .encoder_avb import WaveformEncoder
+    from .encoder_avb import WaveformEncoder, relative_positions
     from .front_end_avb import floor_divide, length_mask
     from .modeling_avb import VocalBurstModel
     from .spectrum_avb import HOP, WIDTH, kaldi_filters, power_spectrum
 except ImportError:
     from configuration_avb import VocalBurstConfig, require_legal
-    from encoder_avb import WaveformEncoder
+    from encoder_avb import WaveformEncoder, relative_positions
     from front_end_avb import floor_divide, length_mask
     from modeling_avb import VocalBurstModel
     from spectrum_avb import HOP, WIDTH, kaldi_filters, power_spectrum
@@ -76,7 +76,13 @@ class Wav2Vec2BertVocalBurstEncoder(WaveformEncoder, Wav2Vec2BertModel):
         return floor_divide(floor_divide(samples - WIDTH, HOP) + 1, STACKED)
 
     def encode_frames(self, hidden_states, mask, **kwargs):
-        return super().encode_frames(hidden_states, mask, **kwargs)
+        encoder = self.encoder
+        hidden_states = encoder.dropout(hidden_states.masked_fill(~mask[..., None], 0.0))
+        positions = None
+        if self.config.position_embeddings_type == "relative":
+            positions = relative_positions(hidden_states, encoder.embed_positions)
+        own = {"relative_position_embeddings": positions, "conv_attention_mask": mask}
+        return self.run_layers(hidden_states, mask, **own, **kwargs)
 
 
 class Wav2Vec2BertForVocalBurst(VocalBurstModel, Wav2Vec2BertPreTrainedModel):

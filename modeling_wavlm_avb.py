@@ -7,18 +7,17 @@ bias is an additive mask, so that sdpa computes it.
 
 from torch import nn
 from transformers import WavLMConfig
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import eager_attention_forward
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMModel, WavLMPreTrainedModel
 
 try:  # as remote code from the Hub, or as a module of the installed project
     from .configuration_avb import VocalBurstConfig
-    from .encoder_avb import WaveformEncoder, layers_to_run
+    from .encoder_avb import WaveformEncoder, layers_to_run, padding_mask
     from .modeling_avb import VocalBurstModel
 except ImportError:
     from configuration_avb import VocalBurstConfig
-    from encoder_avb import WaveformEncoder, layers_to_run
+    from encoder_avb import WaveformEncoder, layers_to_run, padding_mask
     from modeling_avb import VocalBurstModel
 
 
@@ -90,7 +89,7 @@ class WavLMVocalBurstEncoder(WaveformEncoder, WavLMModel):
         if not self.config.do_stable_layer_norm:
             hidden_states = encoder.layer_norm(hidden_states)
         hidden_states = encoder.dropout(hidden_states)
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask=mask)
+        attention_mask = padding_mask(self.config, hidden_states, mask)
         frames = hidden_states.shape[1]
         position_bias = encoder.layers[0].attention.compute_bias(frames, frames)[None]  # (1, heads, frames, frames)
         for layer in layers_to_run(encoder, self.config.layerdrop):

@@ -82,6 +82,7 @@ def make_trainer(
     args = AvbTrainingArguments(output_dir=str(output_dir), **{**quiet, **common, **arguments})
     if double:
         fitted.double()
+    fitted.to(args.device)
     collator = collator if double else collate
     splits = {"train": data, "validation": scored}
     placed = place_clips(splits, collator, augment, 0.5, args.seed, args.audio_on_device, args.device)

@@ -15,39 +15,16 @@ from conftest import GROUP_NORM, LAYER_NORM, TINY
 from scaled_run import make_trainer
 from tiny_kinds import STOCK
 from torch._subclasses.fake_tensor import FakeTensorMode
-from trainings import NOISY, SYNCHRONISING, Operations, difference, weights
+from trainings import NOISY, SYNCHRONISING, Again, Operations, difference, weights
 
 from avb.arguments import AvbTrainingArguments
-from avb.baselines.log_mel_cnn import LogMelCNN, LogMelCNNConfig
+from avb.baselines.emo18 import Emo18, Emo18Config
 from avb.encoders.kinds import encoder_class
 from avb.errors import AvbError
 from avb.training.graphs import FIRST_STEPS, CudaCapture, GraphedSteps, reason_against
 from configuration_avb import Wav2Vec2VocalBurstConfig
 from modeling_avb import Wav2Vec2ForVocalBurst
 from spectrum_avb import kaldi_filters, whisper_filters
-
-
-class Again:
-    """Stands in for `CudaCapture`; the capture with the number `fails_at` breaks half-way, as one on a device would."""
-
-    def __init__(self, fails_at: int | None = None):
-        self.captures, self.replays, self.fails_at = 0, 0, fails_at
-
-    def warm_up(self, function):
-        return function()
-
-    def __call__(self, function):
-        self.captures += 1
-        if self.captures == self.fails_at:
-            torch.rand(7)  # a draw of the host while it was captured
-            raise RuntimeError("operation not permitted when stream is capturing")
-
-        def replay():
-            self.replays += 1
-            function()
-
-        return replay
-
 
 # ---- what is captured ------------------------------------------------------------------------------------------------
 
@@ -85,11 +62,9 @@ MODELS = {
 }
 
 
-OFTEN = ("layer norm, ccc, lstm", "layer norm, ce, weighed", "layer norm, several tasks", "group norm")
-
-
+# The same without autocast is in test_meta_steps.py.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.nightly) for name in MODELS]
+    "name", [pytest.param(name, marks=[] if "weighed" in name else pytest.mark.nightly) for name in MODELS]
 )
 def test_a_step_asks_the_device_for_nothing(name):
     """On tensors without values a question about one raises, and so does a look at it from NumPy."""
@@ -261,9 +236,8 @@ def test_where_steps_cannot_be_captured(settings, reason, tiny, tmp_path, monkey
     found = reason_against(args, tiny, False)
     assert found is None if reason is None else reason in found
     assert "micro-batches" in reason_against(args, tiny, True)
-    baseline = LogMelCNN(LogMelCNNConfig(num_labels=3, width=8))
-    assert reason_against(args, baseline, False) == (
-        found or "its mask is as long as the longest clip, which the processor looks up"
+    assert reason_against(args, Emo18(Emo18Config(num_labels=3)), False) == (
+        found or "its batch norm leaves out padding, whose length the processor looks up"
     )
     tiny.config.layerdrop = 0.1
     assert reason_against(args, tiny, False) == (found or "--layerdrop draws on the processor")

@@ -81,6 +81,18 @@ def test_sdpa_computes_what_eager_does(name, folders, waveforms):
     torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["wav2vec2-conformer", "wav2vec2-bert"])
+def test_relative_positions_are_exact_again_after_half_precision(kind, tmp_path, waveforms):
+    stock = STOCK[kind]._replace(fields=STOCK[kind].fields | {"position_embeddings_type": "relative"})
+    stock.build().save_pretrained(tmp_path)
+    model, clip = load(tmp_path, kind), waveforms[-3][None]
+    before = model(clip).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal(model(clip).logits, before)
+    assert torch.equal(model(clip).logits, before)
+
+
 def test_every_weight_learns(name, folders, waveforms):
     model = load(folders[name], STOCK[name].kind, use_weighted_layer_sum=True, pooling="avg").train()
     padded = torch.nn.utils.rnn.pad_sequence(waveforms[-2:], batch_first=True)

@@ -85,3 +85,25 @@ class Operations(TorchDispatchMode):
         if name != "lift_fresh" or args[0].numel() > 1:
             self.names.add(name)
         return function(*args, **(kwargs or {}))
+
+
+class Again:
+    """Stands in for `CudaCapture`; the capture with the number `fails_at` breaks half-way, as one on a device would."""
+
+    def __init__(self, fails_at: int | None = None):
+        self.captures, self.replays, self.fails_at = 0, 0, fails_at
+
+    def warm_up(self, function):
+        return function()
+
+    def __call__(self, function):
+        self.captures += 1
+        if self.captures == self.fails_at:
+            torch.rand(7)  # a draw of the host while it was captured
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        def replay():
+            self.replays += 1
+            function()
+
+        return replay

@@ -52,9 +52,10 @@ class LogMelModel(BaselineModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values)
         frames = attention_mask.sum(1).long() // self.spectrum.hop + 1  # (batch,)
-        mask = torch.arange(int(frames.max()), device=frames.device) < frames[:, None]  # (batch, frames)
         power = power_spectra(input_values * attention_mask, self.window, self.spectrum.fft, self.spectrum.hop)
-        return self.predict_from_power(power[..., : mask.shape[1]], mask)
+        # As wide as the batch: which clip is the longest is known to the device alone.
+        mask = torch.arange(power.shape[-1], device=frames.device) < frames[:, None]  # (batch, frames)
+        return self.predict_from_power(power, mask)
 
     def predict_from_power(self, power: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Power spectra (batch, bins, frames), and the mask (batch, frames) of valid frames → raw outputs."""

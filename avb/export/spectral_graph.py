@@ -4,7 +4,6 @@ It is made to be traced into ONNX and contains the model's own weights. Unusual:
 
 - A power spectrum is a convolution with windowed cosines and sines. ONNX has an STFT operator, but OpenVINO cannot read
   it for variable lengths and WebGPU cannot run it; a convolution runs everywhere, with the same result up to rounding.
-- There are as many frames as the padded batch has. The model uses those of its longest clip; the others change nothing.
 - Lengths are never divided: OpenVINO 2026.4 rounds the quotient of integers, other engines truncate it.
 """
 

@@ -23,7 +23,7 @@ from avb.training.lengths import MAX_LENGTHS
 
 MAX_GRAPHS = 2 * MAX_LENGTHS  # each stores its kernels' arguments, a few MB, in addition to the shared memory
 FIRST_STEPS = 3  # eager steps before any capture, during which libraries choose and load their kernels
-_HOST_LENGTHS = ("log-mel-cnn", "se-resnet")
+_HOST_LENGTHS = ("emo18",)
 
 Inputs = Mapping[str, torch.Tensor]
 LossAndGradients = Callable[[Inputs], tuple[torch.Tensor, Sequence[torch.Tensor | None]]]
@@ -105,6 +105,7 @@ class GraphedSteps:
         self.buffers = buffers
         self.graphs: dict[tuple, _Graph] = {}
         self.is_on = True
+        self.is_captured = False  # whether the last step's shape has a graph
         self._seen: set[tuple] = set()
         self._eager_steps = 0
         self._loss: torch.Tensor | None = None
@@ -116,7 +117,8 @@ class GraphedSteps:
         is_due = key in self._seen and self._eager_steps >= FIRST_STEPS and len(self.graphs) < self.limit
         if self.is_on and key not in self.graphs and is_due:
             self._add(key, inputs)
-        if key not in self.graphs:
+        self.is_captured = key in self.graphs
+        if not self.is_captured:
             return self._run_eagerly(key, inputs)
         graph = self.graphs[key]
         for name, static in graph.inputs.items():
@@ -206,7 +208,7 @@ def reason_against(args: TrainingArguments, model: PreTrainedModel, is_cut_up: b
         f"--optim {optimizer} takes gradients away while they come": optimizer.endswith(("layerwise", "lomo")),
         f"--optim {optimizer} has its own training mode": optimizer.startswith("schedule_free"),
         "--layerdrop draws on the processor": bool(drops_layers),
-        "its mask is as long as the longest clip, which the processor looks up": config.model_type in _HOST_LENGTHS,
+        "its batch norm leaves out padding, whose length the processor looks up": config.model_type in _HOST_LENGTHS,
         "flash_attention_2 looks for padding on the processor": config._attn_implementation == "flash_attention_2",
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
