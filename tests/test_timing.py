@@ -7,7 +7,7 @@ import pytest
 import torch
 from scaled_run import make_trainer
 from torch import nn
-from trainings import NOISY, is_same, log, weights
+from trainings import NOISY, Again, is_same, log, weights
 from transformers import Trainer
 
 from avb.training import timing
@@ -26,10 +26,13 @@ class Normed(nn.Module):
         return self.layer(self.norm(x.flatten(0, -2)).view_as(x))
 
 
-def trained(folder, resume=None, **settings):
+def trained(folder, resume=None, capture=None, **settings):
     trainer = make_trainer(folder, **{**SHORT, **settings})
     if settings.get("gradient_accumulation_steps", 1) == 1:
         trainer.model.head = Normed(trainer.model.head)
+    if capture is not None:
+        trainer.data_collator.lengths = [6400]
+        trainer.graphed = trainer.graph_steps(capture)
     trainer.train(resume)
     return trainer
 
@@ -53,6 +56,31 @@ def test_a_run_ends_in_the_same_bits_with_and_without(settings, tmp_path, monkey
     for trainer in timed:
         assert is_same(weights(without), weights(trainer))
         assert log(without.state.log_history) == log(trainer.state.log_history)
+
+
+def test_where_steps_are_graphs_replays_are_timed_and_the_run_ends_in_the_same_bits(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "SHARE", 1.0)
+    without = trained(tmp_path / "without", capture=Again())
+    capture, timed, time = Again(), [], timing._time
+
+    def note(trainer, work, rows):
+        before = (capture.captures, capture.replays)
+        seconds = time(trainer, work, rows)
+        timed.append((work.__name__, capture.captures - before[0], capture.replays - before[1]))
+        return seconds
+
+    monkeypatch.setattr(timing, "_time", note)
+    trainer = trained(tmp_path / "with", capture=capture, disable_tqdm=False)
+    assert timed == [("_train_step", 0, 0), *[("_train_step", 0, 1)] * 5, ("_score", 0, 0)]
+    assert is_same(weights(without), weights(trainer))
+    assert log(without.state.log_history) == log(trainer.state.log_history)
+    assert "about" in capsys.readouterr().out
+
+
+def test_where_a_capture_fails_eager_steps_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "SHARE", 1.0)
+    trainer = trained(tmp_path, capture=Again(fails_at=1), disable_tqdm=False)
+    assert trainer.state.global_step == 7 and not trainer.graphed.is_on
 
 
 def test_every_draw_and_every_gradient_is_put_back(tmp_path, monkeypatch):

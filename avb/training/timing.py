@@ -1,8 +1,9 @@
 """Estimates, before the first step, how long a training will take, by timing some real steps that change nothing.
 
 Batches of the run are passed forward and backward through the model as in training, with augmentation and teachers;
-only the optimiser's part is left out. Weights are not modified; gradients, random numbers and the statistics of batch
-norm are restored, so the result of the run is bit-identical with and without the estimate.
+only the optimiser's part is left out. Where steps become CUDA graphs, replays are timed. Weights are not modified;
+gradients, random numbers and the statistics of batch norm are restored, so the result of the run is bit-identical with
+and without the estimate.
 """
 
 import random
@@ -18,16 +19,21 @@ from transformers import Trainer
 from transformers.trainer_utils import IntervalStrategy
 
 from avb.training.batches import JoinedBatches
+from avb.training.graphs import FIRST_STEPS, GraphedSteps
 
 SHARE = 0.03  # fraction of the run's steps that may be spent
 MOST_STEPS = 5
 UNTIMED_STEPS = 2  # the first, which is no measure, and about as much for a batch of validation
 
 
-def expected_seconds(trainer: Trainer) -> float | None:
+def expected_seconds(trainer: Trainer, graphed: GraphedSteps | None = None) -> float | None:
     """How long the remaining steps will take, including validation between epochs.
 
     Called when training begins: the model is prepared, and a resumed run has the state of its checkpoint.
+
+    Args:
+        trainer: of the run.
+        graphed: its steps as CUDA graphs, if they become some.
 
     Returns:
         None if it would take more than 3 % of the run, if one process cannot take steps alone (several devices), if the
@@ -42,7 +48,11 @@ def expected_seconds(trainer: Trainer) -> float | None:
         steps = _steps(trainer)
         typical = [steps[int((number + 0.5) / timed * len(steps))] for number in range(timed)]
         _time(trainer, _train_step, steps[0])
-        seconds = sum(_time(trainer, _train_step, step) for step in typical) / timed * left
+        seconds = 0.0
+        for step in typical:
+            if graphed is not None:
+                _capture(trainer, graphed, step)
+            seconds += _time(trainer, _train_step, step) / timed * left
         if evaluations := _evaluations(trainer, left):
             rows = len(typical[0][0])  # no more than a step has, whatever a batch of evaluation may hold
             clips = len(trainer.eval_dataset)
@@ -72,6 +82,17 @@ def _train_step(trainer: Trainer, step: list[list[int]]):
     trainer.current_gradient_accumulation_steps = len(batches)  # as the loop over an epoch sets it
     for inputs in batches:
         trainer.training_step(trainer.model_wrapped, inputs, count)
+
+
+def _capture(trainer: Trainer, graphed: GraphedSteps, step: list[list[int]]):
+    """Repeats a step until its shape has a graph, if it gets one.
+
+    What that takes is no loss: the run's own first steps of that shape would take it, and now they are replays.
+    """
+    for _ in range(FIRST_STEPS + 1):
+        _train_step(trainer, step)
+        if not graphed.is_on or graphed.is_captured:
+            return
 
 
 def _score(trainer: Trainer, rows: list[int]):

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -119,7 +119,7 @@ class BurstTrainer(AveragingTrainer):
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         if not args.disable_tqdm:
-            self.add_callback(ProgressLines(best_metric(task), partial(expected_seconds, self)))
+            self.add_callback(ProgressLines(best_metric(task), lambda: expected_seconds(self, self.graphed)))
         if args.ema_decay is not None:
             self.keep_average()
         if self.loss_parameters and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
