@@ -245,9 +245,13 @@ class Blocks:
 
 
 class Resampler:
-    """soxr's HQ, block by block; bit-identical to librosa.resample(res_type="soxr_hq") on all blocks at once."""
+    """soxr's HQ, block by block; bit-identical to librosa.resample(res_type="soxr_hq") on all blocks at once.
+
+    A block is float32 of shape (samples,), at `rate` Hz; what is returned is so at `sampling_rate` Hz.
+    """
 
     def __init__(self, rate: float, sampling_rate: int):
+        self.rate = rate
         self._ratio = float(sampling_rate) / rate
         self._stream = None
         if rate != sampling_rate:
@@ -255,16 +259,27 @@ class Resampler:
 
             self._stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality="HQ")
 
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """The samples that are known after this block, possibly none."""
+        return block if self._stream is None else self._stream.resample_chunk(block)
+
+    def finish(self) -> np.ndarray:
+        """The samples that remain."""
+        rest = np.zeros(0, np.float32)
+        return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
+
+    def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for block in blocks:
+            yield self.push(block)
+        yield self.finish()
+
     def all_of(self, blocks: Iterable[np.ndarray]) -> np.ndarray:
-        """float32 blocks of shape (samples,) → one waveform of shape (samples,)."""
+        """All blocks as one waveform, as long as librosa makes it."""
         given, samples = [], 0
         for block in blocks:
             samples += len(block)
-            given.append(block if self._stream is None else self._stream.resample_chunk(block))
-        if self._stream is None:
-            return np.concatenate([np.zeros(0, np.float32), *given])
-        given.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
-        waveform = np.concatenate(given)
+            given.append(self.push(block))
+        waveform = np.concatenate([*given, self.finish()])
         length = int(np.ceil(samples * self._ratio))
         return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
 

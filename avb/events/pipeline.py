@@ -9,7 +9,6 @@ for event in pipe.stream(chunks): ...  # each event when it has ended
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import soxr
 
 from audio_avb import SAMPLING_RATE, check_array_rate, mono_samples
 from avb.events.detection import Detection, load_detector
@@ -19,6 +18,7 @@ from avb.events.windows import HOP_SECONDS, WINDOW_SECONDS, score_windows
 from avb.inference.load import load_model
 from avb.models import DETECTOR
 from calibration_avb import calibrated_scores
+from decoders_avb import Resampler
 from modeling_events_avb import BurstEventsModel
 from pipeline_avb import TASK, VocalBurstPipeline, check_top_k
 
@@ -74,7 +74,7 @@ class RecordingPipeline(VocalBurstPipeline):
         check_array_rate(sampling_rate)
         samples = (mono_samples(np.asarray(chunk)) for chunk in chunks)
         finder = self._finder(detector, threshold)
-        for detection, scores in finder.events(Resampler(sampling_rate).all_of(samples), live=True):
+        for detection, scores in finder.events(Resampler(sampling_rate, SAMPLING_RATE).stream(samples), live=True):
             yield self.event(detection, scores, top_k)
 
     def windows(
@@ -125,26 +125,3 @@ def load(
     return RecordingPipeline(
         model=model, feature_extractor=feature_extractor, task=TASK, device=model.device, **settings
     )
-
-
-class Resampler:
-    """float32 chunks (samples,) at `rate` Hz → float32 chunks at 16 kHz."""
-
-    def __init__(self, rate: int):
-        self.rate = rate
-        self._stream = None
-        if rate != SAMPLING_RATE:
-            self._stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
-
-    def push(self, chunk: np.ndarray) -> np.ndarray:
-        return chunk if self._stream is None else self._stream.resample_chunk(chunk)
-
-    def finish(self) -> np.ndarray:
-        """Returns the remaining samples."""
-        rest = np.zeros(0, np.float32)
-        return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
-
-    def all_of(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for chunk in chunks:
-            yield self.push(chunk)
-        yield self.finish()

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import soundfile as sf
-import soxr
 
 from audio_avb import SAMPLING_RATE, AudioError, open_source
 from containers_avb import states_length
-from decoders_avb import AvBlocks
+from decoders_avb import AvBlocks, Resampler
 from pipeline_avb import read_audio
 from recording_avb import check_rate, is_one_whole
 
@@ -102,15 +101,14 @@ def _by_av(source: AvBlocks) -> Iterator[np.ndarray]:
 
 def _resampled(name: str, rate: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     check_rate(name, rate)
-    stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
+    resampler = Resampler(rate, SAMPLING_RATE)
     try:
         for block in blocks:
             if not np.isfinite(block).all():
                 raise AudioError(f"{name}: a sample is NaN or infinite; export it again, as 16-bit PCM")
-            yield block if rate == SAMPLING_RATE else stream.resample_chunk(block)
+            yield resampler.push(block)
     except AudioError:
         raise
     except (sf.SoundFileError, ValueError) as error:
         raise AudioError(f"{name}: damaged: it cannot be decoded to its end ({error}); copy it again") from error
-    if rate != SAMPLING_RATE:
-        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    yield resampler.finish()

@@ -20,12 +20,13 @@ import numpy as np
 from fastapi import FastAPI, HTTPException, Request, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
-from audio_avb import AvbError, load_audio
+from audio_avb import SAMPLING_RATE, AvbError, load_audio
 from avb.events.detection import EventStream, load_detector
 from avb.events.finding import Finder, as_scorer
-from avb.events.pipeline import RecordingPipeline, Resampler
+from avb.events.pipeline import RecordingPipeline
 from avb.models import DETECTOR
 from avb.serving.limits import Limits
+from decoders_avb import Resampler
 
 POLICY, TOO_BIG, TRY_LATER = 1008, 1009, 1013  # WebSocket close codes (RFC 6455, IANA)
 LEGAL_RATES = (8_000, 96_000)  # Hz, of a stream
@@ -153,7 +154,7 @@ class Live:
 
     def __init__(self, finder: Finder, pipe: RecordingPipeline, sampling_rate: int):
         self.finder, self.pipe = finder, pipe
-        self.resampler = Resampler(sampling_rate)
+        self.resampler = Resampler(sampling_rate, SAMPLING_RATE)
         self.events = EventStream(finder.detector, finder.threshold)
 
     def push(self, chunk: bytes) -> list[dict]:
