@@ -99,7 +99,7 @@ def cross_validate(
             if is_main:
                 print(f"\n{title}: {len(splits['train'])} clips to train on, {len(splits[HELD_OUT])} held out")
                 write_run_splits(make_folder(folder) / SPLITS, splits)
-            fold_clips = clips._replace(splits=splits)
+            fold_clips = clips._replace(splits=splits, bad=[])  # noted in the folder of all folds
             own = _fold_arguments(args, folder, chooses)
             metrics, epochs = train_one(own, partial(_same, fold_clips), f"{run_id}.{number}")
             measured.append(metrics)

@@ -119,7 +119,6 @@ def run(
         raise
     if not is_main_process:
         return None
-    _write_bad_clips(args.output_dir, bad)  # again: the last model of a cross-validation has cleared the folder
     has_model = data_args.folds is None or data_args.final_model  # otherwise it is in the folders of the folds
     print(summary(metrics, len(bad), Path(args.output_dir), has_model))
     try:
@@ -141,11 +140,6 @@ def run(
     return metrics
 
 
-def _write_bad_clips(folder: str | Path, bad: list[BadClip]):
-    if bad:
-        write_table(Path(folder) / BAD_CLIPS, (clip._asdict() for clip in bad), list(BadClip._fields))
-
-
 def _measure(
     model_args: ModelArguments,
     data_args: DataArguments,
@@ -164,12 +158,11 @@ def _measure(
     def note_run(clips: Clips, pool: Dataset) -> str:
         own_id = run_id
         if args.process_index == 0:
-            own_id = _note_run(Path(str(args.output_dir)), args.resume, run_id, recipe, made_by)
+            own_id = _note_run(Path(str(args.output_dir)), args.resume, run_id, recipe, made_by, clips.bad)
             write_json(Path(str(args.output_dir)) / TRAIN_SET, describe_clips(clips.task, pool))
             splits = {"in folds": pool, **{name: split for name, split in clips.splits.items() if name != "train"}}
             lines = corpus_lines(str(data_args.data_dir), splits) + bad_clip_lines([clip.reason for clip in clips.bad])
             print("\n".join(lines + class_lines(clips.task, splits)), flush=True)
-            _write_bad_clips(str(args.output_dir), clips.bad)
         return own_id
 
     if data_args.folds is not None:
@@ -234,10 +227,8 @@ def fit(
     if trainer.is_world_process_zero():
         if args.overwrite:
             clear(output_dir)
-        run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by)
+        run_id = _note_run(output_dir, checkpoint is not None, run_id, recipe, made_by, clips.bad)
         write_json(output_dir / TRAIN_SET, train_set)
-        if data_args.folds is None:
-            _write_bad_clips(output_dir, clips.bad)  # before hours of training
         lines = model_lines(trainer.model, _source(model_args), args, _rates(trainer))
         audio_bytes = 0 if trainer.audio is None else trainer.audio.num_bytes
         how = device_defaults.summary(args, len(trainer.lengths), trainer.graphed is not None, audio_bytes)
@@ -308,11 +299,14 @@ def _rates(trainer: BurstTrainer) -> dict[str, float]:
     return rates
 
 
-def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, made_by: dict) -> str:
-    """Writes the settings of the run, from which an interrupted run continues; returns its id."""
+def _note_run(output_dir: Path, is_resumed: bool, run_id: str, recipe: dict, made_by: dict, bad: list[BadClip]) -> str:
+    """Writes what is known before hours of training: the settings, from which an interrupted run continues, and the
+    unreadable clips. Returns the run's id."""
     run_id = start_run(output_dir, is_resumed, run_id)
     write_text(output_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     write_json(output_dir / VERSIONS, made_by)
+    if bad:
+        write_table(output_dir / BAD_CLIPS, (clip._asdict() for clip in bad), list(BadClip._fields))
     return run_id
 
 

@@ -100,14 +100,15 @@ def test_the_epoch_is_not_chosen_by_what_is_held_out():
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Clips of six people without splits; two classes, a tone each."""
+    """Clips of six people without splits; two classes, a tone each. One more cannot be read."""
     folder = tmp_path_factory.mktemp("clips")
     rows = ["file,speaker,kind"]
     rng = np.random.default_rng(0)
     for number in range(24):
         sf.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(2_000), 16_000)
         rows.append(f"{number}.wav,s{number % 6},{('laugh', 'cry')[number % 2]}")
-    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    (folder / "broken.wav").write_bytes(b"RIFF, and no more")
+    (folder / "clips.csv").write_text("\n".join([*rows, "broken.wav,s0,cry"]) + "\n")
     return folder / "clips.csv"
 
 
@@ -154,6 +155,12 @@ def test_no_fold_hears_its_own_clips(finished):
         }
         assert set(split_of.values()) == {"train", "test"} and len(split_of) == 24
         assert (folder / "model.safetensors").is_file() and read_metrics(folder).train_clips == 16
+
+
+@pytest.mark.slow
+def test_the_clip_that_cannot_be_read_is_noted_once(finished):
+    (path,) = finished.output_dir.rglob("bad_clips.csv")
+    assert path.parent == finished.output_dir and [row["id"] for row in read_rows(path)] == ["broken.wav"]
 
 
 @pytest.mark.slow
