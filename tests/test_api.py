@@ -1,9 +1,12 @@
 """avb.train: a table, a DataFrame and datasets objects; errors are raised, and the process goes on."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import avb
@@ -77,3 +80,19 @@ def test_errors_are_raised(table, tmp_path):
         avb.train([1, 2], output_dir=tmp_path / "run")
     with pytest.raises(AvbError, match="has no column 'audio'"):
         avb.train(Dataset.from_dict({"sound": ["x"]}), output_dir=tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["emogator-small", "emogator-cnn"])
+def test_a_model_is_sent_to_another_process_as_it_is(name):
+    """By pickle, as `multiprocessing` with spawn does; weights that were changed here are those that arrive."""
+    pipe = avb.load(name, "cpu", views=2)
+    with torch.no_grad():
+        for parameter in pipe.model.parameters():
+            parameter.mul_(1.1)
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    again = pickle.loads(pickle.dumps(pipe))  # noqa: S301
+    asked = ({}, {"coverage": 0.9}, {"views": 1}, {"window_seconds": 0.5})
+    assert [again((noise, 16_000), **one) for one in asked] == [pipe((noise, 16_000), **one) for one in asked]
+    assert list(again.events((noise, 16_000))) == list(pipe.events((noise, 16_000)))
+    assert again((noise, 16_000), views=1) != avb.load(name, "cpu")((noise, 16_000))
+    assert not again.model.training and again.model.dtype == torch.float32

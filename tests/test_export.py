@@ -1,5 +1,6 @@
 """An export predicts as the torch model, in every form the model has; one that does not is never written."""
 
+import copy
 import io
 import json
 import sys
@@ -161,6 +162,10 @@ def test_load_takes_it_like_any_model(trained, exported, tone):
     np.testing.assert_allclose([s["score"] for s in got], [s["score"] for s in expected], atol=1e-4)
     pipe = avb.load(str(exported), window_seconds=0.3, batch_size=2)
     assert len(pipe(tone)) == 4 and "ExportedModel" in repr(pipe)
+    with pytest.raises(
+        AvbError, match="cannot be sent to another process: call avb.load in each process, with '.*onnx'"
+    ):
+        copy.deepcopy(pipe)
 
 
 def test_predict_command_takes_it(exported, trained, tone, tmp_path):

@@ -9,8 +9,10 @@ for event in pipe.stream(chunks): ...  # each event when it has ended
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import torch
 
 from audio_avb import SAMPLING_RATE, check_array_rate, mono_samples
+from avb.errors import AvbError
 from avb.events.detection import Detection, load_detector
 from avb.events.finding import Finder, as_scorer
 from avb.events.reading import read_blocks
@@ -103,6 +105,27 @@ class RecordingPipeline(VocalBurstPipeline):
             model=self.model, feature_extractor=self.feature_extractor, task=TASK, device=self.device
         )
         plain.save_pretrained(save_directory, **kwargs)
+
+    def __getstate__(self) -> dict:
+        """For another process (`multiprocessing`, `copy.deepcopy`): torch refuses to pickle a weight norm as it is.
+
+        Raises:
+            AvbError: the model runs in another engine than torch.
+        """
+        if not isinstance(self.model, torch.nn.Module):
+            raise AvbError(
+                "a model of ONNX Runtime or OpenVINO cannot be sent to another process: call avb.load in each process, "
+                f"with {self.model.config.name_or_path!r}"
+            )
+        _ = self.calibration  # read now: its files may not be where the other process runs
+        weights = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
+        return vars(self) | {"model": (type(self.model), self.model.config, weights)}
+
+    def __setstate__(self, state: dict):
+        model_class, config, weights = state["model"]
+        model = model_class(config)
+        model.load_state_dict(weights, assign=True)  # also their precision
+        self.__dict__.update(state | {"model": model.to(state["device"]).eval()})
 
     def _scores(self, scores: np.ndarray, top_k: int | None) -> list[dict]:
         return self._answer(calibrated_scores(self.calibration, scores, self.model.config), top_k, None)
