@@ -9,6 +9,7 @@ from small_corpora import message, write_clip, write_table
 
 from avb.corpora import load_bursts
 from avb.errors import CorpusError
+from avb.inference.clips import find_paths
 from avb.tasks import TASKS
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -351,6 +352,21 @@ def test_audiofolder(tmp_path, with_splits):
     for row in splits["train"]:
         assert task.labels[row["labels"]] in row["id"].split("/")
     assert os.path.isfile(splits["test"][0]["audio"]["path"])
+
+
+def test_training_and_prediction_find_the_same_clips_behind_links(tmp_path):
+    """Clips often lie on another disk: a class folder is a link, or has some."""
+    for name in ("disk/laugh/1.wav", "disk/laugh/deep/2.wav", "disk/more/3.wav", "clips/cry/4.wav", "clips/cry/5.wav"):
+        write_clip(tmp_path / name)
+    for number in range(6, 12):
+        write_clip(tmp_path / "disk" / "more" / f"{number}.wav")
+    (tmp_path / "clips" / "laugh").symlink_to(tmp_path / "disk" / "laugh")
+    (tmp_path / "clips" / "cry" / "more").symlink_to("../../disk/more")
+    (tmp_path / "clips" / "cry" / "round").symlink_to("..")
+    _, splits = load_bursts("folder", tmp_path / "clips")
+    found = sorted(row["id"] for split in splits.values() for row in split)
+    predicted = [os.path.relpath(path, tmp_path / "clips") for path in find_paths([str(tmp_path / "clips")])]
+    assert found == sorted(predicted) and len(found) == 11 and "cry/more/3.wav" in found
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from avb.corpora.patterns import (
     read_classes,
     read_groups,
     read_speakers,
+    warn_of_speakers_as_classes,
     without_suffix,
 )
 from avb.errors import CorpusError
@@ -254,3 +255,47 @@ def test_what_stays_together():
         *["a", "a", "c", "a", "c", "clip 6"]
     ]
     assert without_suffix("a\\b/c.1.MP3") == "a/b/c.1" and without_suffix("a/b.1") == "a/b.1"
+
+
+RAVDESS = [f"Actor_{actor:02d}/03-01-0{emotion}-01-02-01-{actor:02d}" for actor in (1, 2, 12) for emotion in (1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            RAVDESS,
+            "its 3 classes are called Actor_01 to Actor_12, as speakers are; if they are, --label_pattern ravdess ",
+        ),
+        (["S1/a", "S2/b"], "if they are, --label_pattern and --speaker_pattern read classes and speakers"),
+        (["F01/a", "M02/b"], "F01 to M02, as speakers are"),
+        (["01/a", "02/b"], "01 to 02, as speakers are"),
+        (["0/a", "1/b"], None),
+        (["class_1/a", "class_2/b"], None),
+        (["laugh/1", "cry/2"], None),
+        (["laugh1/1", "cry2/2"], None),
+    ],
+)
+def test_classes_called_as_speakers_are(names, said, caplog):
+    """A folder per actor is how RAVDESS comes; a model would learn to tell actors apart, with good scores."""
+    warn_of_speakers_as_classes([name.partition("/")[0] for name in names], names, "here")
+    assert [said in record.message for record in caplog.records] == ([True] if said else [])
+
+
+def test_the_hint_is_given_of_folders_and_tables_without_a_pattern(tmp_path, caplog):
+    for name in RAVDESS * 3:
+        for more in range(4):
+            path = tmp_path / "clips" / name.replace("-01-02-", f"-0{more}-02-")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sf.write(path.with_suffix(".wav"), np.zeros(800), 16_000)
+    paths = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.wav"))
+    rows = [f"{path},{path.split('/')[1]}" for path in paths]
+    (tmp_path / "clips.csv").write_text("\n".join(["file,label", *rows]))
+    hint = "--label_pattern ravdess --speaker_pattern ravdess reads emotions and speakers"
+    for root in ("clips", "clips.csv"):
+        caplog.clear()
+        load_bursts("folder", tmp_path / root)
+        assert sum(hint in record.message for record in caplog.records) == 1
+        caplog.clear()
+        task, _ = load_bursts("folder", tmp_path / root, label_pattern="ravdess")
+        assert task.labels == ("fear", "neutral") and "as speakers are" not in caplog.text

@@ -11,11 +11,12 @@ import numpy as np
 
 from audio_avb import AUDIO_SUFFIXES, is_shadow
 from avb.corpora.grouping import make_splits
-from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers
+from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, warn_of_speakers_as_classes
 from avb.corpora.rows import Corpus, build_splits
 from avb.corpora.splits import parse_split
 from avb.corpus_arguments import TABLE_SUFFIXES
 from avb.errors import CorpusError
+from avb.files import files_below
 from avb.tasks import Task
 
 NO_PATTERNS = NamePatterns()
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus:
     """Load clips sorted into class folders, or any folder of clips whose file names contain the classes.
 
+    Sub-folders are searched behind links too, as in prediction.
+
     Raises:
         CorpusError: fewer than two classes, too few clips to split, or a name that does not match a pattern.
     """
@@ -34,7 +37,7 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
     clips, shadows = [], 0  # (file, class, split)
     for top, split in split_folders.items() if has_splits else [(root, None)]:
         for class_folder in [top] if patterns.label else _folders(top):
-            files = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            files = sorted(path for path in files_below(class_folder) if path.suffix.lower() in AUDIO_SUFFIXES)
             kept = [file for file in files if not is_shadow(file) and not _is_hidden(file.relative_to(top))]
             shadows += len(files) - len(kept)
             clips += [(file, class_folder.name, split) for file in kept]
@@ -54,6 +57,8 @@ def load_audiofolder(root: Path, patterns: NamePatterns = NO_PATTERNS) -> Corpus
             f"{root}: --label_pattern {patterns.label} finds {len(classes)} class ({classes}) in the names of "
             f"{len(clips)} clips; at least two are needed"
         )
+    if not patterns.label:
+        warn_of_speakers_as_classes(class_of, ids, str(root))
     task = Task(root.resolve().name or "folder", "classification", tuple(classes))
     labels = np.array([classes.index(name) for name in class_of])
     found = {

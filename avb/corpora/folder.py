@@ -47,7 +47,7 @@ from avb.corpora.cells import (
     warn_of_scales,
 )
 from avb.corpora.grouping import make_splits
-from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers
+from avb.corpora.patterns import NamePatterns, read_classes, read_groups, read_speakers, warn_of_speakers_as_classes
 from avb.corpora.questions import (
     class_question,
     label_question,
@@ -169,6 +169,8 @@ def load(
         table.cells[_CLASS_OF_NAME] = read_classes(paths, label_pattern, str(path))
         label_columns, kind = [_CLASS_OF_NAME], kind or "classification"
     the_task, of_labels = _make_task(table, task, label_columns, label_range, kind, columns)
+    if the_task.kind == "classification" and task is None and not label_pattern:
+        warn_of_speakers_as_classes(list(table.cells[of_labels[0]]), paths, str(path))
     if rater_targets is not None:
         check_targets(rater_targets, rater_column, the_task)
 

@@ -8,6 +8,7 @@ built-in patterns follow the file naming that each corpus documents; they were t
 on the corpora. The options are `--speaker_pattern`, `--label_pattern` and `--group_pattern`.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from typing import NamedTuple
 
 from audio_avb import AUDIO_SUFFIXES
 from avb.corpora.emogator import CATEGORIES
-from avb.errors import CorpusError, did_you_mean
+from avb.errors import CorpusError, did_you_mean, fold
+
+logger = logging.getLogger(__name__)
 
 
 class NamePatterns(NamedTuple):
@@ -115,6 +118,7 @@ PATTERNS = {
         source="Gong et al. 2022, arXiv:2205.03433",
     ),
 }  # fmt: skip
+_OF_CLASSES = {"class", "cls", "label", "emotion", "category", "type", "level", "rating", "score", "cluster", "take"}
 # What differs between the cuts of one recording: a number at the end of a name.
 _RUNNING_NUMBER = re.compile(r"[ _.-]*\(?\d+\)?$")
 
@@ -169,6 +173,42 @@ def cuts_of_recordings(names: Sequence[str]) -> list[list[str]]:
     # clip_001, clip_002, …: a numbered corpus, perhaps with some other names.
     groups = [group for group in groups if len(group) <= len(names) / 2 or len(group) < 3]
     return sorted(groups, key=len, reverse=True)
+
+
+def warn_of_speakers_as_classes(class_of: Sequence[str], names: Sequence[str], where: str):
+    """Warns if classes are numbered under one name, `Actor_01`, `Actor_02`, as the folders of speakers are.
+
+    Args:
+        class_of: each clip's class, found without a pattern.
+        names: the clips' paths relative to the corpus's folder.
+        where: the corpus, for the message.
+    """
+    classes = sorted(set(class_of))
+    number_of = {name: match for name in classes if (match := re.fullmatch(r"(.*?)[ _.-]*(\d+)", name))}
+    stems = {fold(match[1]) for match in number_of.values()}
+    are_alike = len(stems) == 1 or stems == {"f", "m"}  # women and men
+    are_padded = any(match[2].startswith("0") and len(match[2]) > 1 for match in number_of.values())
+    if len(number_of) < len(classes) or not are_alike or stems & _OF_CLASSES or (stems == {""} and not are_padded):
+        return
+
+    def reads_them(pattern: NamePattern) -> bool:
+        for name, text in zip(class_of, map(without_suffix, names), strict=True):
+            speaker = re.search(pattern.speaker, text)
+            if not (speaker and re.search(pattern.label, text) and speaker[1].endswith(number_of[name][2])):
+                return False
+        return True
+
+    known = next((name for name, pattern in PATTERNS.items() if reads_them(pattern)), None)
+    logger.warning(
+        "%s: its %d classes are called %s to %s, as speakers are; if they are, %s",
+        where,
+        len(classes),
+        classes[0],
+        classes[-1],
+        f"--label_pattern {known} --speaker_pattern {known} reads emotions and speakers from the names of the files"
+        if known
+        else "--label_pattern and --speaker_pattern read classes and speakers from the names of the files",
+    )
 
 
 def _read(names: Sequence[str], expression: str, given: str, option: str, where: str) -> list[str]:
