@@ -81,7 +81,7 @@ LAYERS = {
         "avb/metrics", "avb/models", "avb/recipes", "calibration_avb", "configuration_events_avb", "containers_avb",
         "decoders_avb", "modeling_events_avb", "pipeline_avb", "recording_avb",
     },
-    "avb/serving": {"audio_avb", "avb/commands", "avb/errors", "avb/events", "avb/models"},
+    "avb/serving": {"audio_avb", "avb/commands", "avb/errors", "avb/events", "avb/models", "decoders_avb"},
     "avb/reports": {
         "audio_avb", "avb/baselines", "avb/command_line", "avb/commands", "avb/corpora", "avb/corpus_arguments",
         "avb/errors", "avb/events", "avb/files", "avb/inference", "avb/metrics", "avb/recipes", "avb/run_files",
@@ -93,7 +93,7 @@ LAYERS = {
     },
     "avb/training": {
         "audio_avb", "avb/arguments", "avb/baselines", "avb/cache", "avb/collator", "avb/commands", "avb/corpora",
-        "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/metrics",
+        "avb/corpus_arguments", "avb/encoders", "avb/errors", "avb/files", "avb/inference", "avb/metrics", "avb/models",
         "avb/recipes", "avb/run_files", "avb/tasks", "calibration_avb", "configuration_avb",
         "feature_extraction_avb", "front_end_avb", "modeling_avb", "pipeline_avb",
     },
