@@ -156,7 +156,7 @@ def test_training_from_frames_is_training_from_audio(checkpoints, sample, tmp_pa
         "--corpus", "hume_vb", "--task", "high", "--data_dir", str(sample), "--cache_dir", str(tmp_path / "cache"),
         "--encoder", str(checkpoints["LARGE-LV60K"]), "--freeze", "encoder", "--encoder_layer", "2",
         "--pooling", "last", "--rnn_layers", "2", "--rnn_hidden_size", "16",
-        "--head_dropout", "0.1", "--num_train_epochs", "3", "--learning_rate", "1e-2",
+        "--head_dropout", "0.1", "--num_train_epochs", "3", "--learning_rate", "1e-2", "--bf16", "false",
         "--save_strategy", "no", "--load_best_model_at_end", "false", "--report_to", "none",
     ]  # fmt: skip
     runs = {}

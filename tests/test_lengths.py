@@ -1,5 +1,7 @@
 """Few lengths that batches are padded to; and loader workers that live on between epochs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -166,16 +168,57 @@ def test_tf32_is_that_of_all_kernels_however_torch_is_asked(is_on, before):
         torch.backends.fp32_precision, torch.backends.cudnn.allow_tf32 = "none", True
 
 
-def test_a_cpu_changes_nothing(tmp_path):
-    args = AvbTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+@pytest.fixture
+def on_a_cpu(tmp_path, monkeypatch):
+    """Arguments for a CPU that has, or lacks, instructions for products in bfloat16."""
+
+    def make(is_fast: bool):
+        monkeypatch.setattr(device_defaults, "has_fast_bf16", lambda: is_fast)
+        return AvbTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+
+    return make
+
+
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_a_cpu_changes_the_precision_only(is_fast, on_a_cpu):
+    args = on_a_cpu(is_fast)
     before = dict(vars(args))
-    assert device_defaults.fill_in(ModelArguments(), args, {}) == {} and vars(args) == before
+    assert device_defaults.fill_in(ModelArguments(), args, {}) == {"bf16": is_fast}
+    changed = {"bf16": True, "mixed_precision": "bf16"} if is_fast else {}
+    assert vars(args) == before | changed and (args.bf16, before["bf16"]) == (is_fast, False)
     device_defaults.fill_in_evaluation(args, {}, 16_000, None)
     assert args.per_device_eval_batch_size == 16
     said = device_defaults.summary(args, 0)
-    assert said == "on cpu: fp32, clips loaded in this process, evaluation of 16 clips"
+    precision = "bf16" if is_fast else "fp32"
+    assert said == f"on cpu: {precision}, clips loaded in this process, evaluation of 16 clips"
     said = device_defaults.summary(args, 0, audio_bytes=1_030_000_000)
-    assert said == "on cpu: fp32, all clips in its memory (1,030 MB), evaluation of 16 clips"
+    assert said == f"on cpu: {precision}, all clips in its memory (1,030 MB), evaluation of 16 clips"
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "known", "expected"),
+    [
+        ("wav2vec2", {"bf16": False}, None, {}),  # the authors' preset
+        ("log_mel_cnn", {}, None, {"bf16": False}),
+        ("wav2vec2", {}, {"bf16": False}, {"bf16": False}),  # began on another CPU
+        ("wav2vec2", {}, {"learning_rate": 1}, {"bf16": False}),  # began before CPUs had it
+    ],
+)
+def test_a_fast_cpu_has_what_is_given_or_was_so(model, given, known, expected, on_a_cpu):
+    args = on_a_cpu(True)
+    assert device_defaults.fill_in(ModelArguments(model=model), args, given, known) == expected
+    assert not args.bf16 and args.mixed_precision == "no"
+
+
+def test_a_run_in_bf16_goes_on_in_it_on_another_cpu(on_a_cpu):
+    args = on_a_cpu(False)
+    assert device_defaults.fill_in(ModelArguments(), args, {}, {"bf16": True}) == {"bf16": True}
+    assert args.bf16
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="what the system knows of the CPU is read on Linux")
+def test_fast_are_cpus_with_instructions_for_it():
+    assert device_defaults.has_fast_bf16() == ("avx512_bf16" in Path("/proc/cpuinfo").read_text().split())
 
 
 def test_evaluation_batches_fit_into_memory():

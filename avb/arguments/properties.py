@@ -26,7 +26,6 @@ ddp_static_graph ddp_timeout local_rank do_train do_eval do_predict resume_from_
 STOCK: dict[str, dict[str, Any]] = {
     "seed": {**NO_CHANGE, "often_typed": True},  # the table of results has a column for it
     "max_steps": {"often_typed": True},
-    "bf16": {"often_typed": True},
     "gradient_accumulation_steps": {"often_typed": True},
     "eval_steps": {"often_typed": True},
     "save_steps": {"often_typed": True},

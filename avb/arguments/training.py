@@ -70,6 +70,13 @@ class AvbTrainingArguments(TrainingArguments):
     decay_biases: bool = field(
         default=False, metadata={"help": "Also apply weight decay to biases and norms, as the authors do."}
     )
+    bf16: bool = field(
+        default=False,
+        metadata={
+            "help": "Train in bfloat16, with weights in fp32. Default: auto: true for a speech encoder, if the GPU or "
+            "CPU multiplies in bfloat16; false in pre-training."
+        },
+    )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     warmup_steps: float = field(
         default=0.1, metadata={"help": "Warm-up: a fraction of all steps if below 1, otherwise a number of steps."}

@@ -1,8 +1,9 @@
 """Chooses values that depend on the device, if not given: precision, loader workers, size of evaluation batches.
 
-On a CPU nothing changes. On a GPU, a speech encoder is trained in bfloat16 if the GPU supports it, otherwise in TF32,
-and clips are loaded by worker processes that run until training ends. Given values win, also those of a recipe. Values
-that affect results are written to the run's recipe, and a resumed run keeps them.
+A speech encoder is trained in bfloat16 where the device multiplies in it: a GPU that supports it, or a CPU with
+instructions for it. Other GPUs use TF32. On a GPU, clips are loaded by worker processes that run until training ends.
+Given values win, also those of a recipe. Values that affect results are written to the run's recipe, and a resumed run
+keeps them.
 """
 
 import gc
@@ -30,7 +31,7 @@ EVAL_SHARE = 0.25  # of the free memory: training has the rest
 def fill_in(
     model_args: ModelArguments, args: AvbTrainingArguments, given: Container[str], known: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Sets what was not given, for the run's device; nothing on a CPU.
+    """Sets what was not given, for the run's device; on a CPU the precision only.
 
     Args:
         model_args: of the run.
@@ -43,17 +44,22 @@ def fill_in(
     """
     if args.audio_on_device == "auto":
         args.audio_on_device = str((known or {}).get("audio_on_device", "auto")).lower()
-    if args.device.type != "cuda":
+    device = args.device.type
+    if device not in ("cpu", "cuda"):
         return {}
     chosen: dict[str, Any] = {}
     if "bf16" not in given and "fp16" not in given:
         # Not the baselines: what they compute of spectra has more range than bfloat16 has digits.
-        chosen["bf16"] = model_args.model == "wav2vec2" and is_torch_bf16_gpu_available()
-    if "tf32" not in given and is_torch_tf32_available():
+        can = has_fast_bf16() if device == "cpu" else is_torch_bf16_gpu_available()
+        # A run that has no entry began when CPUs had no such choice.
+        chosen["bf16"] = known.get("bf16", False) if known else model_args.model == "wav2vec2" and can
+    if device == "cuda" and "tf32" not in given and is_torch_tf32_available():
         chosen["tf32"] = True
     chosen |= {name: value for name, value in (known or {}).items() if name in chosen}
     if chosen.get("bf16"):
         args.bf16, args.mixed_precision = True, "bf16"
+    if device == "cpu":
+        return chosen
     if "tf32" in chosen:
         args.tf32 = chosen["tf32"]
     if args.tf32 is not None:
@@ -69,6 +75,15 @@ def fill_in(
         if "dataloader_prefetch_factor" not in given:
             args.dataloader_prefetch_factor = PREFETCH
     return chosen
+
+
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16; others convert to fp32 and back, which takes longer.
+
+    Every CPU that has AMX's products has AVX-512's too. `torch.cpu.get_capabilities`, which is public, is younger than
+    the oldest torch that is allowed.
+    """
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def set_tf32(is_on: bool):
