@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from audio_avb import AudioPreparation
+from avb.arguments.chosen import say_chosen
 from avb.arguments.properties import NO_CHANGE
 from avb.corpus_arguments import PRIVATE, CorpusArguments
 
@@ -31,7 +32,7 @@ class DataArguments(CorpusArguments):
         default=None,
         metadata={
             "help": "Augmentation of training clips: any of rate pitch shift mix noise equalizer gain mixup; noise:0.3 "
-            "sets a probability. Default: auto: shift mixup if a small encoder is trained on classes, otherwise none."
+            f"sets a probability. {say_chosen('augment', 'none')}"
         },
     )
     augment_prob: float = field(default=0.5, metadata={"help": "Probability of each augmentation, per clip and epoch."})

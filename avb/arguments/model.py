@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from avb.arguments.chosen import UNBALANCED, say_chosen
 from avb.recipes import FOLDER as RECIPES
 from avb.registration import registering_later
 
@@ -12,9 +13,6 @@ with registering_later():
 
 # Read from their recipes, because importing `avb.baselines.BASELINES` takes seconds; a test checks that each has one.
 _BASELINES = sorted(path.stem for path in (RECIPES / "baselines").glob("*.yaml"))
-
-
-_OF_SMALL = "Default: auto: {} if a small encoder is trained on classes, otherwise {}."
 
 
 def _of_model(name: str, more: str = "") -> Any:
@@ -51,7 +49,7 @@ class ModelArguments:
     encoder_layer: int | None = _of_model("encoder_layer")
     rnn_layers: int = _of_model("rnn_layers", "Default: auto.")
     rnn_hidden_size: int = _of_model("rnn_hidden_size")
-    head_dropout: float = _of_model("head_dropout", _OF_SMALL.format("0.2", "0"))
+    head_dropout: float = _of_model("head_dropout", say_chosen("head_dropout", "0"))
     pooling: str = _of_model("pooling", "Default: auto.")
     pool_before_head: bool = _of_model("pool_before_head")
     loss: str | None = field(
@@ -64,10 +62,11 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "'balanced' weights each class by the inverse of its number of training clips (loss ce); 'none' "
-            "weights all classes equally. Default: auto: balanced if one class has over five times another's clips."
+            f"weights all classes equally. Default: auto: balanced if one class has over {UNBALANCED} times another's "
+            "clips."
         },
     )
-    label_smoothing: float = _of_model("label_smoothing", _OF_SMALL.format("0.1", "0"))
+    label_smoothing: float = _of_model("label_smoothing", say_chosen("label_smoothing", "0"))
     head_norm: str | None = _of_model("head_norm")
     head_init: str = _of_model("head_init")
     ce_sigmoid: bool = _of_model("ce_sigmoid")

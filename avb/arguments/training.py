@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from avb.arguments.chosen import BATCH_SIZE, say_chosen
 from avb.arguments.properties import NO_CHANGE
 from avb.corpus_arguments import PRIVATE
 from avb.encoders.late_peft import import_before_peft
@@ -26,7 +27,8 @@ class AvbTrainingArguments(TrainingArguments):
         metadata={"help": "Folder for model, card and scores. Default: runs/RECIPE.", **PRIVATE},
     )
     per_device_train_batch_size: int = field(
-        default=16, metadata={"help": "Clips per step and device. Default: auto (16, section IV-B)."}
+        default=BATCH_SIZE,
+        metadata={"help": f"Clips per step and device. Default: auto ({BATCH_SIZE}, section IV-B)."},
     )
     batch_seconds: float | None = field(
         default=None,
@@ -63,8 +65,7 @@ class AvbTrainingArguments(TrainingArguments):
     weight_decay: float = field(
         default=0.0625,
         metadata={
-            "help": "Weight decay of AdamW. Default: auto: 0.05 if a small encoder is trained on classes, otherwise "
-            "0.0625 (section IV-B: 1 / batch size)."
+            "help": "Weight decay of AdamW. " + say_chosen("weight_decay", "0.0625 (section IV-B: 1 / batch size)")
         },
     )
     decay_biases: bool = field(

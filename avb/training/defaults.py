@@ -14,6 +14,7 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from avb.arguments import AvbTrainingArguments, DataArguments, ModelArguments
+from avb.arguments.chosen import AGAINST_LEARNING_BY_HEART, BATCH_SIZE, UNBALANCED
 from avb.encoders.names import reading_hub, resolve
 from avb.errors import AvbError
 from avb.recipes import SUFFIXES
@@ -21,8 +22,6 @@ from avb.tasks import MISSING_CLASS, MultiTask, Task
 
 SMALL_HIDDEN_SIZE = 512  # width of a small encoder, like the shipped ones; the paper's have 768 and 1,024
 CLIPS_OF_A_RUN = 6_000  # clips that a small encoder should process over all epochs: 20 epochs of 300 clips
-# Clips of the largest / the smallest class above which classes are weighted. Measured at 8 and 23: docs/training.md.
-UNBALANCED = 5.0
 
 FROZEN = "a small, frozen encoder"
 # Small: measured. Large: the published rates (1e-5, head 1e-4), not measured here, with the paper's pooling, RNN and
@@ -47,12 +46,8 @@ _FITTING: dict[str, dict[str, Any]] = {
         "num_train_epochs": 20,
     },
 }  # fmt: skip
-# A small encoder memorises few clips after some epochs. Measured in combination, for classes: docs/training.md.
-_AGAINST_LEARNING_BY_HEART = {
-    "augment": ["shift", "mixup"], "label_smoothing": 0.1, "head_dropout": 0.2, "weight_decay": 0.05,
-}  # fmt: skip
 # The arguments that may be chosen here.
-CHOSEN = {"num_train_epochs", "per_device_train_batch_size", "class_weights", *_AGAINST_LEARNING_BY_HEART}.union(
+CHOSEN = {"num_train_epochs", "per_device_train_batch_size", "class_weights", *AGAINST_LEARNING_BY_HEART}.union(
     *_FITTING.values()
 )
 
@@ -81,10 +76,10 @@ def fill_in(
         The values that were set, to be written to the recipe.
     """
     kind = describe(model_args)
-    fitting = {"num_train_epochs": _epochs(len(labels)), "per_device_train_batch_size": 16, **_FITTING[kind]}
+    fitting = {"num_train_epochs": _epochs(len(labels)), "per_device_train_batch_size": BATCH_SIZE, **_FITTING[kind]}
     fitting["class_weights"] = _class_weights(model_args, task, labels)
     if kind == "a small encoder" and task.kind == "classification" and model_args.loss in (None, "ce"):
-        fitting |= _AGAINST_LEARNING_BY_HEART
+        fitting |= AGAINST_LEARNING_BY_HEART
         if data_args.teachers:
             fitting.pop("label_smoothing")  # teachers provide soft labels themselves
     if known:  # a resumed run does not get values that it started without
