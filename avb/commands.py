@@ -6,7 +6,7 @@
 | what happens                             | standard error                          | exit code           |
 |------------------------------------------|-----------------------------------------|---------------------|
 | an error that the user can act on        | `NAME: error: MESSAGE`                  | 1                   |
-| Ctrl-C                                   | `NAME: stopped`, and how to continue    | 130                 |
+| Ctrl-C; if pressed again, at once        | `NAME: stopped`, and how to continue    | 130                 |
 | SIGTERM, SIGHUP, if the command asks     | `NAME: stopped by SIGTERM`, likewise    | 143, 129            |
 | the reader has stopped (`\\| head -1`)    | nothing                                 | 141                 |
 | standard output cannot be written        | `NAME: error: standard output ...`      | 1                   |
@@ -66,17 +66,17 @@ def as_command(
         def command(argv: list[str] | None = None) -> int:
             _never_fail_at_a_letter()
             try:
-                with _stopped_by(signals):
+                with _stopped_by(signals), _leaving_at_the_second_ctrl_c(f"{name}: stopped{_then(resume)}\n"):
                     try:
                         return main(argv)
                     finally:
                         if sys.stdout is not None:  # closed by the shell: `>&-`
                             sys.stdout.flush()  # here, where a failure can still be answered
             except KeyboardInterrupt as stop:
-                _say(name, "; ".join(["stopped", *_notes(stop), *([resume] if resume else [])]))
+                _say(name, f"stopped{_then(*_notes(stop), resume)}")
                 return INTERRUPTED
             except Stopped as stop:
-                _say(name, "; ".join([f"stopped by {stop.name}", *_notes(stop), *([resume] if resume else [])]))
+                _say(name, f"stopped by {stop.name}{_then(*_notes(stop), resume)}")
                 return int(stop.code or 0)
             except Exception as error:
                 if isinstance(error, BrokenPipeError) and _discard_what_is_gone():
@@ -121,10 +121,17 @@ def _notes(stop: BaseException) -> list[str]:
     return vars(stop).get("__notes__", [])  # exists once there is a note
 
 
+def _then(*further: str) -> str:
+    return "".join(f"; {part}" for part in further if part)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _say(name: str, text: str):
     """Prints a line on standard error, unless nobody reads it; of a distributed run, a stop is told once."""
-    is_first = os.environ.get("RANK", "0") == "0"
-    if is_first or not text.startswith("stopped"):
+    if _is_first() or not text.startswith("stopped"):
         with contextlib.suppress(OSError):
             print(f"{name}: {text}", file=sys.stderr, flush=True)
 
@@ -172,6 +179,30 @@ def _stopped_by(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
         for number in signals:
             if signal.getsignal(number) != signal.SIG_IGN:  # SIGHUP of `nohup`
                 stack.enter_context(on_signal(number, stop))
+        yield
+
+
+@contextlib.contextmanager
+def _leaving_at_the_second_ctrl_c(line: str) -> Iterator[None]:
+    """Within the block, Ctrl-C interrupts as usual, and if pressed again, while threads end, leaves at once.
+
+    Otherwise it would interrupt the clean-up, somewhere, with a traceback.
+    """
+    process, pressed = os.getpid(), False
+
+    def interrupt(number: int, frame):
+        nonlocal pressed
+        if pressed and os.getpid() == process:
+            if _is_first():
+                os.write(2, line.encode())  # print may be what was interrupted
+            os._exit(INTERRUPTED)
+        pressed = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # of a notebook, or ignored behind `&`
+        yield
+        return
+    with on_signal(signal.SIGINT, interrupt):
         yield
 
 

@@ -177,6 +177,26 @@ def test_a_standard_output_that_is_gone(size, options):
 
 
 @pytest.mark.slow
+def test_ctrl_c_pressed_again_leaves_at_once():
+    """While threads end, say, where it was a traceback; in a process of its own, which it ends."""
+    code = (
+        "import os, signal, sys, time; from avb.commands import as_command\n"
+        "def main(argv):\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
+        "    finally: os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
+        "sys.exit(as_command('test', resume='again')(main)())"
+    )
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, preexec_fn=with_ctrl_c)
+    assert (done.returncode, done.stderr) == (130, "test: stopped; again\n")
+
+
+def with_ctrl_c():
+    """A shell that starts pytest in the background has it ignore Ctrl-C, and all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["train_avb", "pretrain_avb"])
 def test_ctrl_c_while_the_packages_are_imported(module, tmp_path):
     """Transformers, torch and more take seconds; here the first of them is one that presses Ctrl-C."""
@@ -184,7 +204,7 @@ def test_ctrl_c_while_the_packages_are_imported(module, tmp_path):
         (tmp_path / f"{name}.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     argv = [sys.executable, "-m", module, "--seed", "1"]
-    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, preexec_fn=with_ctrl_c)
     assert (done.returncode, done.stderr) == (130, f"{module}.py: stopped{TRAINING}\n")
 
 
