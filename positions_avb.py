@@ -20,8 +20,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
-# By what factor the convolution must need more operations. CPUs with bf16 matrix units convolve fast themselves.
-WORTH, WORTH_ON_CPU_IN_BF16 = 2, 6
+# By what factor the convolution must need more operations. In bf16, CPUs convolve faster, the most with matrix units.
+WORTH, WORTH_ON_CPU_IN_BF16, WORTH_WITH_AMX = 2, 3, 6
 WIDE = 64  # channels per group: a convolution with narrower groups takes as long
 HAVE_FLOAT64 = ("cpu", "cuda", "meta")  # needed for angles; Apple's and some of Intel's GPUs lack it
 LONGEST = 1024  # frames; beyond this, the kernels' spectra outweigh everything else
@@ -79,8 +79,16 @@ def is_worth_it(hidden_states: torch.Tensor, conv: nn.Conv1d) -> bool:
     multiplied = 8 * frequencies * hidden * batch * width
     on_cpu = hidden_states.device.type == "cpu"
     in_bf16 = on_cpu and (hidden_states.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
-    worth = WORTH_ON_CPU_IN_BF16 if in_bf16 else WORTH
+    worth = WORTH
+    if in_bf16:
+        worth = WORTH_WITH_AMX if has_matrix_units() else WORTH_ON_CPU_IN_BF16
     return convolved > worth * (transformed + multiplied)
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot look into it
+def has_matrix_units() -> bool:
+    """Whether this CPU has AMX."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 class SpectralConvolution(torch.autograd.Function):

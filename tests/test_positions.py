@@ -133,7 +133,9 @@ def test_bfloat16_around_it_rounds_its_ends_alone(always):
     torch.testing.assert_close(rounded.float(), expected[0], rtol=0, atol=0.02 * float(expected[0].abs().max()))
 
 
-def test_it_is_taken_where_it_pays():
+@pytest.mark.parametrize("has_amx", [False, True])
+def test_it_is_taken_where_it_pays(has_amx, monkeypatch):
+    monkeypatch.setattr(positions_avb, "has_matrix_units", lambda: has_amx)
     large = torch.nn.Conv1d(1024, 1024, 128, groups=16, device="meta")
 
     def is_taken(batch: int, frames: int, dtype=torch.float32) -> bool:
@@ -145,9 +147,17 @@ def test_it_is_taken_where_it_pays():
     elsewhere = SimpleNamespace(shape=(16, 110, 1024), device=torch.device("mps"), dtype=torch.float32)
     assert not is_worth_it(elsewhere, large)  # it has no float64
     cpu = torch.empty(8, 110, 1024)
-    assert is_worth_it(cpu, large) and not is_worth_it(cpu.bfloat16(), large)
+    assert is_worth_it(cpu, large) and is_worth_it(cpu.bfloat16(), large) is not has_amx
+    assert not is_worth_it(cpu[:2].bfloat16(), large)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not is_worth_it(cpu, large)
+        assert is_worth_it(cpu, large) is not has_amx
+
+
+def test_the_choice_is_compiled_too():
+    conv, inputs = torch.nn.Conv1d(32, 32, 16, padding=8, groups=4), torch.randn(4, 20, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        compiled = torch.compile(positions_avb.convolve, fullgraph=True, backend="eager")(inputs, conv)
+        torch.testing.assert_close(compiled, positions_avb.convolve(inputs, conv))
 
 
 def test_a_model_takes_it_in_training_and_an_exported_graph_does_not(monkeypatch):
