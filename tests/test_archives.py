@@ -1,13 +1,14 @@
-"""The dialogue of games, as their packages contain it."""
+"""The recordings of games, as their packages contain them."""
 
 import struct
+import zipfile
 
 import numpy as np
 import pytest
 import soundfile as sf
 
 from avb.errors import AvbError
-from avb.events.archives import SKY_HEADER, SKY_LINES, unpack_dialogue, unpack_queen, unpack_sky
+from avb.events.archives import SKY_HEADER, SKY_LINES, unpack_queen, unpack_recordings, unpack_sky, unpack_zip
 from avb.events.propack import DamagedError, unpack
 
 
@@ -125,7 +126,12 @@ def test_a_package_is_unpacked_by_what_it_contains(tmp_path):
     (games / "sky.dnr").write_bytes(struct.pack("<I", len(entries)) + table)
     (games / "sky.dsk").write_bytes(bytes(begin) + line)
     (games / "queen.1c").write_bytes(dialogue(("J.SB", b"hello")))
-    unpack_dialogue(tmp_path)
+    with zipfile.ZipFile(games / "data.pk3", "w") as archive:
+        for name in ("sound/a.ogg", "models/b.md3", "../c.wav"):
+            archive.writestr(name, name)
+    unpack_recordings(tmp_path)
+    found = sorted(path.relative_to(games).as_posix() for path in (games / "data").rglob("*.*"))
+    assert found == ["data/c.wav", "data/sound/a.ogg"]  # no name leads out of the folder
     found = sorted(path.relative_to(games).as_posix() for path in games.rglob("en/**/*.*"))
     assert found == ["en/100/50000.wav", "en/101/50501.wav", "en/J/J.mp3"]
     waveform, rate = sf.read(games / "en" / "101" / "50501.wav")
@@ -134,6 +140,9 @@ def test_a_package_is_unpacked_by_what_it_contains(tmp_path):
     (games / "sky.dsk").write_bytes(bytes(begin) + line[:40])
     with pytest.raises(AvbError, match=r"sky\.dsk: line 50000 is damaged; fetch the package again"):
         unpack_sky(games / "sky.dsk", tmp_path / "again")
+    (games / "data.pk3").write_bytes((games / "data.pk3").read_bytes()[:-30])
+    with pytest.raises(AvbError, match=r"data\.pk3: damaged \(.*fetch the package again"):
+        unpack_zip(games / "data.pk3", tmp_path / "again")
     (games / "sky.dnr").unlink()
     with pytest.raises(AvbError, match=r"sky\.dnr: missing or damaged"):
         unpack_sky(games / "sky.dsk", tmp_path / "again")

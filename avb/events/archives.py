@@ -1,11 +1,12 @@
-"""Unpacks the dialogue of two games, which their Debian packages contain as one file each.
+"""Unpacks the recordings of games whose Debian packages contain them in archives.
 
-Flight of the Amazon Queen (1995): a table of names and places, then their contents; recordings are MP3. Beneath a Steel
-Sky (1994): a table in a file of its own; recordings are packed and have 8 bits at 11,025 Hz. ScummVM's
-`queen/resource.cpp` and `sky/disk.cpp` read the same formats.
+A `.pk3` is a zip file. Two games have formats of their own, which ScummVM (`queen/resource.cpp`, `sky/disk.cpp`) reads
+too: Flight of the Amazon Queen (1995) has a table of names and places, then their contents, and its recordings are MP3.
+Beneath a Steel Sky (1994) has its table in a second file, and its recordings are packed, with 8 bits at 11,025 Hz.
 """
 
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ SKY_HEADER = 22  # bytes, before each packed recording
 SKY_RATE = 11_025
 
 
-def unpack_dialogue(package: Path):
-    """Unpacks the dialogue of an unpacked Debian package, if it is one of these games.
+def unpack_recordings(package: Path):
+    """Unpacks the archives of an unpacked Debian package, if it is one of these games.
 
     Raises:
         AvbError: a file is damaged.
@@ -36,6 +37,23 @@ def unpack_dialogue(package: Path):
         unpack_queen(archive, archive.parent / "en")
     for archive in package.rglob("sky.dsk"):
         unpack_sky(archive, archive.parent / "en")
+    for archive in package.rglob("*.pk3"):
+        unpack_zip(archive, archive.with_suffix(""))
+
+
+def unpack_zip(archive: Path, folder: Path) -> int:
+    """Writes the recordings of a zip file into `folder`, by their names in the archive; returns their number.
+
+    Raises:
+        AvbError: the archive is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as contents:
+            names = [name for name in contents.namelist() if Path(name).suffix in (".ogg", ".wav")]
+            contents.extractall(folder, names)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise AvbError(f"{archive}: damaged ({error}); fetch the package again") from error
+    return len(names)
 
 
 def unpack_queen(archive: Path, folder: Path) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avb.errors import AvbError
-from avb.events.archives import unpack_dialogue
+from avb.events.archives import unpack_recordings
 from avb.files import make_folder
 from avb.recipes import FOLDER as RECIPES
 
@@ -87,7 +87,7 @@ def fetch(folder: str | Path) -> Path:
         (archive,) = downloads.glob(f"{package}_*.deb")
         unfinished = folder / "downloads" / package
         _run(["dpkg-deb", "-x", str(archive), str(unfinished)], downloads)
-        unpack_dialogue(unfinished)
+        unpack_recordings(unfinished)
         unfinished.rename(folder / package)
         archive.unlink()
     return folder
