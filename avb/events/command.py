@@ -55,6 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
     scenes.add_argument("--seed", type=int, default=1000, help="random seed (default: 1000)")
     scenes.set_defaults(run=run_scenes)
 
+    mine = commands.add_parser("mine", help="find what a detector takes for bursts; train then draws it more often")
+    mine.add_argument("model", metavar="MODEL", help="a detector")
+    mine.add_argument("--pool", required=True, help="folder written by prepare; its pool_train.csv is extended")
+    mine.set_defaults(run=run_mine)
+
     train = commands.add_parser("train", help="train a detector and set its threshold")
     train.add_argument("recipe", metavar="RECIPE", nargs="?", help="YAML file of the arguments below")
     from avb.events.arguments import TrainingArguments
@@ -116,6 +121,13 @@ def run_scenes(args: argparse.Namespace):
 
     scenes = Scenes(Pool.load(args.pool, args.side), SceneSettings(args.seconds), args.seed)
     print(write_scenes(scenes, args.scenes, Path(args.output)))
+
+
+def run_mine(args: argparse.Namespace):
+    from avb.events.detection import load_detector
+    from avb.events.mining import mine
+
+    print(mine(load_detector(args.model), args.pool))
 
 
 def run_train(args: argparse.Namespace):

@@ -1,7 +1,7 @@
 """The decoded material of scenes: bursts, speech, music and sounds of one side, concatenated in one file.
 
 `pool_SIDE.pcm` contains 16-bit samples at 16 kHz without a header. `pool_SIDE.csv` has one row per piece: kind, group
-(a burst's speaker, a language, a package), label, start and stop in samples.
+(a burst's speaker, a language, a package), label, start and stop in samples; `avb.events.mining` adds `alarms`.
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ HELD_OUT_FOLD = 4  # of EmoGator's training speakers; the detector is tested on 
 ENERGY_HOP = 320  # samples per energy frame, 20 ms
 ACTIVE_DB, SILENCE_SECONDS = 30.0, 0.4  # below the loudest frame; a pause that separates two events
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.15, 8.0
+ALARMS = "alarms"  # column: see `avb.events.mining.mine`
 LEAST_PEAK = 0.003  # of full scale; below it, a clip is considered empty
 
 

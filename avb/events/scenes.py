@@ -16,7 +16,7 @@ import soundfile as sf
 
 from audio_avb import SAMPLING_RATE
 from avb.events.acoustics import noise, through_a_channel
-from avb.events.pool import Pool
+from avb.events.pool import ALARMS, Pool
 from avb.files import make_folder, write_table
 
 BACKGROUNDS = {"speech": 0.4, "music": 0.2, "sound": 0.12, "noise": 0.18, "silence": 0.1}
@@ -24,6 +24,7 @@ SNR_DB = (0.0, 20.0)
 FADE = 160  # samples, 10 ms
 GAP_SECONDS = 0.6  # minimum between pasted pieces
 LEVEL_DB = (-36.0, -1.0)  # of the scene's peak, dBFS
+HARDNESS = 8.0  # a piece that raises an alarm is drawn this many times more often than one that raises none
 BURST_STRETCH, SPEECH_STRETCH = 0.2, 0.35  # maximum in varied scenes: free recordings have few speakers
 
 
@@ -61,6 +62,21 @@ class Scene:
     background: str
 
 
+@dataclass(frozen=True)
+class _Groups:
+    """Attributes:
+    names: of the groups.
+    numbers: of each group's pieces.
+    shares: how often each of its pieces is drawn; None: all alike.
+    cumulative: cumulative probabilities of the groups.
+    """
+
+    names: list[str]
+    numbers: list[np.ndarray]
+    shares: list[np.ndarray | None]
+    cumulative: np.ndarray
+
+
 class Scenes:
     """An endless sequence: `scenes[number]` is a `Scene`."""
 
@@ -68,17 +84,25 @@ class Scenes:
         self.pool, self.settings, self.seed = pool, settings, seed
 
     @cached_property
-    def _groups(self) -> dict[str, tuple[list[str], list[np.ndarray], np.ndarray]]:
-        """Kind → groups, numbers of their pieces, and cumulative probabilities, by a root of their length.
+    def _groups(self) -> dict[str, "_Groups"]:
+        """The groups of each kind.
 
-        The square root; with `varied` the cube root, because the small groups have speakers and words of their own.
+        They are drawn by the square root of their length; with `varied` by the cube root, because the small groups have
+        speakers and words of their own. With `varied`, in a pool that was mined, pieces that raise alarms and their
+        groups are drawn more often.
         """
         groups, root = {}, 3 if self.settings.varied else 2
+        is_mined = self.settings.varied and ALARMS in self.pool.pieces
         for kind, pieces in self.pool.pieces.groupby("kind"):
             parts = pieces.groupby("group")
             weights = np.array([(part["stop"] - part["start"]).sum() ** (1 / root) for _, part in parts])
-            numbers = [part.index.to_numpy() for _, part in parts]
-            groups[str(kind)] = ([str(name) for name, _ in parts], numbers, np.cumsum(weights / weights.sum()))
+            shares: list[np.ndarray | None] = [None] * len(weights)
+            if is_mined:
+                hardness = [1 + HARDNESS * part[ALARMS].to_numpy().clip(max=1) for _, part in parts]
+                shares = [of_pieces / of_pieces.sum() for of_pieces in hardness]
+                weights *= [of_pieces.mean() for of_pieces in hardness]
+            names, numbers = [str(name) for name, _ in parts], [part.index.to_numpy() for _, part in parts]
+            groups[str(kind)] = _Groups(names, numbers, shares, np.cumsum(weights / weights.sum()))
         return groups
 
     def __iter__(self) -> Iterator[Scene]:
@@ -116,13 +140,13 @@ class Scenes:
 
     def _number(self, kind: str, rng: np.random.Generator, group: str | None = None) -> tuple[int, str]:
         """Number and group of a piece."""
-        names, numbers, _ = self._groups[kind]
-        group = group or self._group(kind, rng)
-        return int(rng.choice(numbers[names.index(group)])), group
+        groups, group = self._groups[kind], group or self._group(kind, rng)
+        place = groups.names.index(group)
+        return int(rng.choice(groups.numbers[place], p=groups.shares[place])), group
 
     def _group(self, kind: str, rng: np.random.Generator) -> str:
-        names, _, shares = self._groups[kind]
-        return names[min(int(np.searchsorted(shares, rng.random())), len(names) - 1)]
+        groups = self._groups[kind]
+        return groups.names[min(int(np.searchsorted(groups.cumulative, rng.random())), len(groups.names) - 1)]
 
     def _draw(self, rng: np.random.Generator) -> list[tuple[np.ndarray, str, str]]:
         """The pieces to paste, in random order: waveform, label and, for bursts only, speaker."""
@@ -131,12 +155,12 @@ class Scenes:
         count = round(expected) if not settings.varied else int(rng.integers(0, max(3, int(2.5 * expected)) + 1))
         drawn = [self._piece("burst", rng) for _ in range(count)]
         if settings.varied:
-            drawn = [(_stretch(burst, _factor(BURST_STRETCH, rng)), label, speaker) for burst, label, speaker in drawn]
+            drawn = [(stretch(burst, _factor(BURST_STRETCH, rng)), label, speaker) for burst, label, speaker in drawn]
             for _ in range(int(rng.integers(0, 5)) if rng.random() < 0.7 else 0):
                 waveform, _, _ = self._piece("speech" if rng.random() < 0.75 else "sound", rng)
                 most = int(rng.uniform(0.2, 4) * SAMPLING_RATE)
                 start = int(rng.integers(0, max(1, len(waveform) - most)))
-                drawn.append((_stretch(waveform[start : start + most], _factor(SPEECH_STRETCH, rng)), "", ""))
+                drawn.append((stretch(waveform[start : start + most], _factor(SPEECH_STRETCH, rng)), "", ""))
         rng.shuffle(drawn)
         room = round(settings.seconds * SAMPLING_RATE)
         kept = []
@@ -171,7 +195,7 @@ class Scenes:
         factor = self._tempo(rng)
         needed = length if factor == 1 else int(length * factor) + 2
         start = int(rng.integers(0, max(1, self.pool.length(number) - length)))
-        return np.resize(_level(_stretch(self.pool.audio(number, start, needed), factor)), length)
+        return np.resize(_level(stretch(self.pool.audio(number, start, needed), factor)), length)
 
     def _row(self, kind: str, length: int, rng: np.random.Generator) -> np.ndarray:
         """Pieces of speech or sounds, one after the other; float32 of shape (length,), of about unit level."""
@@ -181,7 +205,7 @@ class Scenes:
         position = -int(rng.uniform(0, 2) * SAMPLING_RATE)
         while position < length:
             waveform, _, _ = self._piece(kind, rng, group)
-            waveform = _stretch(waveform, factor)
+            waveform = stretch(waveform, factor)
             if position + len(waveform) > 0:
                 piece = _level(waveform)[max(0, -position) :][: length - max(0, position)]
                 track[max(0, position) : max(0, position) + len(piece)] += piece
@@ -224,7 +248,7 @@ def _factor(most: float, rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(-1, 1) * np.log1p(most)))
 
 
-def _stretch(waveform: np.ndarray, factor: float) -> np.ndarray:
+def stretch(waveform: np.ndarray, factor: float) -> np.ndarray:
     """Plays it `factor` times as fast, which also shifts pitch and formants, like another speaker's voice."""
     if factor == 1:
         return waveform
