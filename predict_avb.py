@@ -116,7 +116,9 @@ def make_parser() -> argparse.ArgumentParser:
     recordings.add_argument("--events", action="store_true", help="find the bursts: columns start, end, detection")
     recordings.add_argument("--detector", metavar="NAME", help=f"detector for --events (default: {DETECTOR})")
     recordings.add_argument(
-        "--threshold", type=float, help="for --events: least mean probability of an event (default: the detector's own)"
+        "--threshold",
+        type=float,
+        help="for --events: least median probability of an event (default: the detector's)",
     )
     recordings.add_argument(
         "--events_format",

@@ -109,9 +109,12 @@ def test_events_of_probabilities():
     assert segments(low) == []
     assert segments(low + rise + low) == []  # never as sure as the threshold
     assert segments(low + [0.9] + rise + low) == []  # not as a whole
-    assert segments(low + rise + high + rise + low) == [(0.38, 1.18, 0.7)]  # from 10 * 0.04 - 0.02 to 29 * 0.04 + 0.02
+    assert segments(low + rise[:4] + high + rise + low) == [(0.38, 1.14, 0.9)]  # 10 * 0.04 - 0.02 to 28 * 0.04 + 0.02
+    assert segments(low + rise + high + rise + low) == [(0.38, 1.18, 0.7)]  # the median of an even number
     assert segments(low + [0.3] * 10 + low, threshold=0.2) == [(0.38, 0.78, 0.3)]
-    assert segments(high + [0.0] * 5 + high + [0.2] * 5)[0][2] == 0.72  # pauses within an event count
+    bouts = (high[:3] + [0.0] * 3) * 3
+    assert segments(bouts + high[:1] + [0.2] * 5)[0][2] == 0.9 and segments(bouts, 0.5) == [(0.0, 0.58, 0.9)]
+    assert segments((high[:3] + [0.0] * 4) * 3 + high[:1]) == []  # pauses within an event count
     assert segments(low + high) == [(0.38, 0.78, 0.9)]  # to the end of the recording
     assert segments(high) == [(0.0, 0.38, 0.9)]
     assert len(segments(high + [0.0] * 5 + high)) == 1 and len(segments(high + [0.0] * 6 + high)) == 2

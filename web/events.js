@@ -5,6 +5,12 @@
 
 const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
 
+const median = (values) => {
+  const sorted = values.sort((one, other) => one - other);
+  const middle = sorted.length / 2;
+  return (sorted[Math.ceil(middle) - 1] + sorted[Math.floor(middle)]) / 2;
+};
+
 /** Probabilities of a stream's frames: a frame hears a bounded stretch, so pieces that overlap give the whole's. */
 class FrameStream {
   #run;
@@ -47,9 +53,8 @@ class FrameStream {
 /** Events of probabilities, one frame after the other: { start, stop, probability } each. */
 export class Segmenter {
   #rule;
-  #last = 0;
-  #sum = 0; // of probabilities, up to the last frame
-  #pause = 0; // and after it
+  #last = 0; // frame that is likely enough
+  #heard = []; // probabilities since the first frame of the event
   frame = 0;
   first = null; // frame of the event that is under way
 
@@ -63,14 +68,11 @@ export class Segmenter {
     const low = Math.fround(this.#rule.low); // probabilities are in single precision
     for (const probability of probabilities) {
       if (probability >= low) {
-        if (this.first === null) [this.first, this.#sum, this.#pause] = [this.frame, 0, 0];
+        if (this.first === null) [this.first, this.#heard] = [this.frame, []];
         this.#last = this.frame;
-        this.#sum += this.#pause + probability;
-        this.#pause = 0;
-      } else if (this.first !== null) {
-        this.#pause += probability;
       }
       if (this.first !== null) {
+        this.#heard.push(probability);
         const isOver = this.frame - this.#last >= merge * perSecond;
         if (isOver || this.frame - this.first >= longest * perSecond) yield* this.finish();
       }
@@ -84,9 +86,9 @@ export class Segmenter {
     const { threshold, shortest_seconds: shortest, sampling_rate: rate, frame_samples: step } = this.#rule;
     const start = Math.max(0, this.first * step - step / 2);
     const stop = this.#last * step + step / 2;
-    const mean = this.#sum / (this.#last - this.first + 1);
+    const probability = median(this.#heard.slice(0, this.#last - this.first + 1));
     this.first = null;
-    if (mean >= threshold && stop - start >= shortest * rate) yield { start, stop, probability: mean };
+    if (probability >= threshold && stop - start >= shortest * rate) yield { start, stop, probability };
   }
 }
 

@@ -7,6 +7,7 @@ are integer sample numbers since the start, which remain exact however long a st
 """
 
 import os
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ MARGIN_SECONDS = 0.1  # of audio on both sides of an event, which the emotion mo
 class Detection:
     """Attributes:
     start, stop: in samples at 16 kHz since the start of the recording.
-    probability: mean of the event's frames.
+    probability: median of the event's frames.
     """
 
     start: int
@@ -75,7 +76,7 @@ def load_detector(name: str | os.PathLike = DETECTOR) -> BurstEventsModel:
 
 
 def low_threshold(threshold: float) -> float:
-    """The probability from which on a frame belongs to an event, for events whose mean reaches `threshold`."""
+    """The probability from which on a frame belongs to an event, for events whose median reaches `threshold`."""
     return min(LOW, threshold)
 
 
@@ -150,8 +151,8 @@ class FrameStream:
 class Segmenter:
     """Turns probabilities into events: from the first to the last frame of at least `LOW`, across short pauses.
 
-    Pauses shorter than `MERGE_SECONDS` do not end an event. The mean of an event's frames must reach the threshold,
-    because single frames that look like a burst are common in speech.
+    Pauses shorter than `MERGE_SECONDS` do not end an event. The median of an event's frames must reach the threshold,
+    because single frames that look like a burst are common in speech, and the first and last frames are less certain.
 
     Args:
         threshold: a probability.
@@ -163,18 +164,18 @@ class Segmenter:
             raise AvbError(f"threshold={threshold!r} is invalid: it must be a probability between 0 and 1")
         self.threshold, self.low, self.frame = threshold, low_threshold(threshold), frame
         self.first: int | None = None  # of the event in progress
-        self._last, self._sum, self._pause = 0, 0.0, 0.0  # sums of probabilities: up to the last frame, and after it
+        self._last = 0  # frame of at least `low`
+        self._heard: list[float] = []  # probabilities since the first frame
 
     def push(self, probabilities: np.ndarray) -> Iterator[Detection]:
         """Takes probabilities (frames,); yields the events that have ended."""
         for probability in probabilities:
             if probability >= self.low:
                 if self.first is None:
-                    self.first, self._sum, self._pause = self.frame, 0.0, 0.0
-                self._last, self._sum, self._pause = self.frame, self._sum + self._pause + float(probability), 0.0
-            elif self.first is not None:
-                self._pause += float(probability)
+                    self.first, self._heard = self.frame, []
+                self._last = self.frame
             if self.first is not None:
+                self._heard.append(float(probability))
                 is_over = self.frame - self._last >= MERGE_SECONDS * SAMPLING_RATE / FRAME_SAMPLES
                 if is_over or self.frame - self.first >= LONGEST_SECONDS * SAMPLING_RATE / FRAME_SAMPLES:
                     yield from self._close()
@@ -187,12 +188,12 @@ class Segmenter:
 
     def _close(self) -> Iterator[Detection]:
         assert self.first is not None
-        mean = self._sum / (self._last - self.first + 1)
+        median = statistics.median(self._heard[: self._last - self.first + 1])
         start = max(0, self.first * FRAME_SAMPLES - FRAME_SAMPLES // 2)
         stop = self._last * FRAME_SAMPLES + FRAME_SAMPLES // 2
         self.first = None
-        if mean >= self.threshold and stop - start >= SHORTEST_SECONDS * SAMPLING_RATE:
-            yield Detection(start, stop, mean)
+        if median >= self.threshold and stop - start >= SHORTEST_SECONDS * SAMPLING_RATE:
+            yield Detection(start, stop, median)
 
 
 class EventStream:

@@ -18,7 +18,7 @@ from avb.events.scenes import Scene, Scenes, SceneSettings
 from avb.metrics.events import event_scores, false_alarms_per_hour
 from modeling_events_avb import BurstEventsModel
 
-THRESHOLDS = tuple(round(0.1 + step * 0.02, 2) for step in range(45))  # 0.1 to 0.98
+THRESHOLDS = tuple(np.r_[0.1:0.9:0.02, 0.9:0.996:0.005].round(3).tolist())
 PAUSE_SECONDS = 0.4  # between two prompts of a recording of speech
 RECORDING_SECONDS = 120.0  # minimum length of the joined pieces of a group
 BLOCK_SECONDS = 30.0

@@ -90,11 +90,11 @@ def find(
         recording: a path, bytes, (array, rate), or whatever else a pipeline takes.
         model: emotion model: anything that `avb.load` takes, or what it returned.
         detector: one that comes with the project, a folder, a name on the Hub, or a loaded one.
-        threshold: least mean probability of an event; None: the detector's own.
+        threshold: least median probability of an event; None: the detector's own.
         device: of the emotion model.
 
     Returns:
-        A row per event, in order: `start` and `end` in seconds, `detection` (the mean probability of its frames), and a
+        A row per event, in order: `start` and `end` in seconds, `detection` (the median of its frames), and a
         column per emotion. No rows if there are no events.
 
     Raises:

@@ -19,13 +19,13 @@ from modeling_events_avb import BurstEventsModel
 
 KINDS = ("speech", "sound")  # music is long, and drawn in parts
 TEMPOS = (0.8, 1.0, 1.25)  # training scenes vary it too
-LEAST_MEAN = 0.5  # of an event's probabilities
+LEAST_MEDIAN = 0.5  # of an event's probabilities
 
 
 def mine(model: BurstEventsModel, folder: str | Path, side: str = "train") -> Path:
     """Adds the column `alarms` to a pool's table: the expected number of false alarms in a piece.
 
-    It is the sum of the mean probabilities of the events that the detector finds in the piece, averaged over `TEMPOS`;
+    It is the sum of the `detection` of the events that the detector finds in the piece, averaged over `TEMPOS`;
     0 for bursts and music.
 
     Args:
@@ -64,11 +64,11 @@ def _recordings(pool: Pool) -> Iterator[list[int]]:
 
 
 def _alarms(model: BurstEventsModel, waveforms: list[np.ndarray]) -> np.ndarray:
-    """(waveforms,): the sum of the mean probabilities of the events in each, when they are joined with pauses."""
+    """(waveforms,): the sum of the median probabilities of the events in each, when they are joined with pauses."""
     pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
     joined = np.concatenate([part for waveform in waveforms for part in (waveform, pause)])
     ends = np.cumsum([len(waveform) + len(pause) for waveform in waveforms])
-    segmenter = Segmenter(LEAST_MEAN)
+    segmenter = Segmenter(LEAST_MEDIAN)
     found = np.zeros(len(waveforms))
     for event in [*segmenter.push(frame_probabilities(model, joined)), *segmenter.finish()]:
         middle = min((event.start + event.stop) // 2, ends[-1] - 1)

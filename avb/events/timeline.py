@@ -60,7 +60,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Event:
-    """start and end in seconds, the detector's mean probability, the most likely label."""
+    """start and end in seconds, the detector's median probability, the most likely label."""
 
     start: float
     end: float

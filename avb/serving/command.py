@@ -49,7 +49,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     parser.add_argument("--detector", default=DETECTOR, help=f"detector of events (default: {DETECTOR})")
     parser.add_argument(
-        "--threshold", type=float, help="least mean probability of an event (default: the detector's own)"
+        "--threshold", type=float, help="least median probability of an event (default: the detector's own)"
     )
     parser.add_argument(
         "--origins", nargs="*", default=[], help="other web origins allowed to connect, e.g. https://example.org"
