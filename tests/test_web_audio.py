@@ -15,6 +15,7 @@ import soxr
 from conftest import ROOT
 
 from audio_avb import load_audio
+from avb.events.detection import Segmenter, decoding_rule, load_detector
 from avb.export.check import made_up_bursts
 from avb.export.page_folder import PAGE
 from feature_extraction_avb import VocalBurstFeatureExtractor
@@ -24,6 +25,16 @@ SETTINGS = {"peak_db": -3.0, "trim_top_db": 30.0, "do_normalize": True}
 SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW", "ULAW")
 RATES = (8000, 11_025, 12_000, 22_050, 24_000, 32_000, 37_811, 44_100, 48_000, 96_000)
 COMPRESSED = {"a.mp3": 22_050, "a.ogg": 32_000, "a.flac": 44_100, "a.opus": 48_000, "a.m4a": 24_000}
+
+
+RULE = {"threshold": 0.7, "low": 0.5}
+
+
+def probabilities() -> np.ndarray:
+    """Events of all lengths, with pauses that end them and pauses that do not."""
+    rng = np.random.default_rng(0)
+    smooth = np.convolve(rng.normal(size=4000), np.hanning(9), "same")
+    return (1 / (1 + np.exp(-2 * smooth))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +65,8 @@ def heard(tmp_path_factory) -> tuple:
         else:
             kind = {"format": "OGG", "subtype": "OPUS"} if name.endswith(".opus") else {}
             sf.write(folder / name, soxr.resample(burst, 16_000, rate), rate, **kind)
+    text = {"rule": decoding_rule(load_detector()) | RULE, "probabilities": probabilities().tolist()}
+    (folder / "events.json").write_text(json.dumps(text))
     command = [node, ROOT / "tests" / "web_audio.mjs", PAGE, folder, json.dumps(SETTINGS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
@@ -116,3 +129,12 @@ def test_a_stream_is_resampled_as_a_whole_recording_is(heard):
     _, said = heard
     for stream in said["streams"]:
         assert stream["wrong"] == 0 and 0 <= stream["late"] <= 160, stream  # 10 ms
+
+
+def test_events_of_probabilities_are_those_of_python(heard):
+    segmenter = Segmenter(RULE["threshold"])
+    expected = [*segmenter.push(probabilities()), *segmenter.finish()]
+    found = heard[1]["events"]
+    assert len(expected) > 20 and len({event.stop - event.start for event in expected}) > 10
+    assert [(event["start"], event["stop"]) for event in found] == [(event.start, event.stop) for event in expected]
+    assert [event["probability"] for event in found] == pytest.approx([event.probability for event in expected])

@@ -1,5 +1,5 @@
 // What the page's audio modules make of WAV files: `node web_audio.mjs PAGE FOLDER SETTINGS` writes NAME.f32 beside each
-// NAME.wav, and prints by name "ok" or the error.
+// NAME.wav, and prints by name "ok" or the error; and the events of probabilities by a rule, both from events.json.
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 
 const [page, folder, settings] = process.argv.slice(2);
@@ -7,7 +7,11 @@ const { decodeWav, isWav } = await import(`${page}/audio/wav.js`);
 const { prepare, toMono, windowSpans } = await import(`${page}/audio/prepare.js`);
 const { fileRate } = await import(`${page}/audio/rate.js`);
 const said = {};
-for (const name of readdirSync(folder)) {
+const { Segmenter } = await import(`${page}/events.js`);
+const { rule, probabilities } = JSON.parse(readFileSync(`${folder}/events.json`));
+const segmenter = new Segmenter(rule);
+said.events = [...segmenter.push(Float32Array.from(probabilities)), ...segmenter.finish()];
+for (const name of readdirSync(folder).filter((name) => name !== "events.json")) {
   const file = readFileSync(`${folder}/${name}`);
   const bytes = file.buffer.slice(file.byteOffset, file.byteOffset + file.length);
   try {
