@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
+import torch
 
 from audio_avb import load_audio
 from avb.errors import AvbError
@@ -19,7 +20,9 @@ from avb.events.detection import load_detector
 from avb.events.pool import HELD_OUT_FOLD, Pool, active_regions, build_pool
 from avb.events.scenes import SNR_DB, Scenes, SceneSettings
 from avb.events.sources import SOURCES, Source, read_sources
-from avb.events.training import frame_labels
+from avb.events.training import add_weights, frame_labels
+from configuration_events_avb import BurstEventsConfig
+from modeling_events_avb import BurstEventsModel
 
 RATE = 16_000
 
@@ -160,6 +163,30 @@ def test_written_scenes(pool_folder, tmp_path, capsys):
     assert "python -m avb.events prepare makes it" in capsys.readouterr().err
 
 
+def test_the_threshold_is_the_highest_that_costs_little(pool_folder):
+    detector, pool = load_detector(), Pool.load(pool_folder, "train")
+    best, rows = evaluation.fit_threshold(detector, pool, scenes=2, most_alarms=1e9)
+    given_up, _ = evaluation.fit_threshold(detector, pool, scenes=2, most_alarms=1e9, f1_given_up=1.0)
+    assert given_up == max(evaluation.THRESHOLDS)
+    highest = max(row["f1"] for row in rows)
+    assert best == max(row["threshold"] for row in rows if row["f1"] == highest)
+    strict, rows = evaluation.fit_threshold(detector, pool, scenes=2, most_alarms=-1.0)
+    fewest = min(row["false_alarms_per_hour"] for row in rows)
+    assert strict == min(row["threshold"] for row in rows if row["false_alarms_per_hour"] == fewest)
+
+
+def test_weights_are_added_with_batch_statistics():
+    torch.manual_seed(0)
+    one, other = (BurstEventsModel(BurstEventsConfig(channels=8)) for _ in range(2))
+    other.band_norm.running_mean += 2.0
+    expected = {name: 0.75 * value + 0.25 * other.state_dict()[name] for name, value in one.state_dict().items()}
+    add_weights(one, other, 0.25)
+    assert one.band_norm.running_mean.mean() == pytest.approx(0.5)
+    for name, value in one.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name])
+
+
 @pytest.mark.slow
 def test_training_learns_and_writes_what_is_measured(pool_folder, tmp_path, capsys):
     output = tmp_path / "run"
@@ -215,6 +242,9 @@ def test_arguments_of_training(tmp_path):
     recipe.write_text("max_stesp: 7\n")
     with pytest.raises(AvbError, match="unknown argument 'max_stesp'; did you mean 'max_steps'"):
         read_arguments(recipe, {})
+    for share in ({"start_share": 0.5}, {"start_share": 1.0, "start_from": "emogator-events"}):
+        with pytest.raises(AvbError, match="--start_share .*: give a share from 0 to below 1, and --start_from"):
+            read_arguments(None, {"pool": "p", "output_dir": "o", **share})
     with pytest.raises(AvbError, match="--output_dir is missing"):
         read_arguments(None, {"pool": "p"})
 

@@ -28,7 +28,11 @@ class TrainingArguments:
         default=0.0, metadata={"help": "stop after this many minutes and stretch the cosine to fit; 0: no limit"}
     )
     start_from: str = field(default="", metadata={"help": "detector to start from"})
+    start_share: float = field(
+        default=0.0, metadata={"help": "share of the detector to start from in the weights that are saved; below 1"}
+    )
     most_alarms: float = field(default=1.0, metadata={"help": "false alarms per hour allowed by the threshold"})
+    f1_given_up: float = field(default=0.0, metadata={"help": "F1 on training scenes that a higher threshold may cost"})
     threshold_scenes: int = field(default=60, metadata={"help": "number of one-minute scenes for the threshold"})
     seed: int = field(default=1, metadata={"help": "random seed of weights and scenes"})
 
@@ -47,4 +51,7 @@ def read_arguments(recipe: str | Path | None, given: dict) -> TrainingArguments:
     for name in ("pool", "output_dir"):
         if name not in values:
             raise AvbError(f"--{name} is missing")
-    return TrainingArguments(**values)
+    args = TrainingArguments(**values)
+    if not 0 <= args.start_share < 1 or (args.start_share and not args.start_from):
+        raise AvbError(f"--start_share {args.start_share:g}: give a share from 0 to below 1, and --start_from")
+    return args

@@ -87,9 +87,17 @@ def find_events(
 
 
 def fit_threshold(
-    model: BurstEventsModel, pool: Pool, scenes: int = 60, most_minutes: float = 4.0, most_alarms: float = 1.0
+    model: BurstEventsModel,
+    pool: Pool,
+    scenes: int = 60,
+    most_minutes: float = 4.0,
+    most_alarms: float = 1.0,
+    f1_given_up: float = 0.0,
 ) -> tuple[float, list[dict]]:
-    """Threshold with the highest F1 on training scenes among those with at most `most_alarms` false alarms per hour.
+    """The highest threshold whose F1 on training scenes is at most `f1_given_up` below the best.
+
+    Only thresholds with at most `most_alarms` false alarms per hour are considered. On recordings that the detector was
+    not trained on, there are more: so the threshold should be stricter than that.
 
     Args:
         model: the detector.
@@ -97,6 +105,7 @@ def fit_threshold(
         scenes: number of one-minute scenes.
         most_minutes: maximum minutes of each group of recordings without bursts.
         most_alarms: per hour of these recordings; if every threshold exceeds it, the one with the fewest is returned.
+        f1_given_up: F1 that a higher threshold may cost.
 
     Returns:
         The threshold, and a row for each threshold tried.
@@ -115,8 +124,10 @@ def fit_threshold(
         rows.append({"threshold": threshold, "f1": event_scores(reference_events(made), found).f1})
         rows[-1]["false_alarms_per_hour"] = alarms / hours
     quiet = [row for row in rows if row["false_alarms_per_hour"] <= most_alarms]
-    best = max(quiet, key=lambda row: row["f1"]) if quiet else min(rows, key=lambda row: row["false_alarms_per_hour"])
-    return best["threshold"], rows
+    if not quiet:
+        return min(rows, key=lambda row: row["false_alarms_per_hour"])["threshold"], rows
+    least = max(row["f1"] for row in quiet) - f1_given_up
+    return max(row["threshold"] for row in quiet if row["f1"] >= least), rows
 
 
 def evaluate(model: BurstEventsModel, pool: Pool, scenes: int = 120, noise_minutes: float = 60.0) -> dict:

@@ -69,7 +69,11 @@ def train(args: TrainingArguments) -> Path:
         if (step + 1) % SAVE_STEPS == 0:
             averaged.save_pretrained(folder)
     model = averaged.eval()
-    model.config.threshold, tried = fit_threshold(model, pool, args.threshold_scenes, most_alarms=args.most_alarms)
+    if args.start_share:
+        add_weights(model, load_detector(args.start_from), args.start_share)
+    model.config.threshold, tried = fit_threshold(
+        model, pool, args.threshold_scenes, most_alarms=args.most_alarms, f1_given_up=args.f1_given_up
+    )
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
     (folder / "recipe.yaml").write_text(
@@ -77,6 +81,19 @@ def train(args: TrainingArguments) -> Path:
     )
     write_json(folder / "training_log.json", {"losses": log, "thresholds": tried})
     return folder
+
+
+@torch.no_grad()
+def add_weights(model: BurstEventsModel, other: BurstEventsModel, share: float):
+    """Makes weights and batch statistics of `model` a weighted mean: `share` of the other's, the rest its own.
+
+    A detector and one that was trained on from it are better together than alone (Wortsman et al. 2022,
+    arXiv:2203.05482).
+    """
+    others = other.state_dict()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(others[name], share)
 
 
 class _Batches(Dataset):
