@@ -97,11 +97,13 @@ def test_a_connection_that_breaks_is_not_taken_for_a_reader_that_stopped():
         command(raising(BrokenPipeError(32, "Broken pipe")))()
 
 
-def test_signals_stop_a_command_that_asks_and_are_as_before_afterwards(capsys):
+def test_signals_stop_a_command_that_asks_and_are_as_before_afterwards(capsys, request):
     def stopped(number):
         os.kill(os.getpid(), number)
         raise AssertionError("still here")
 
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, the tests ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, inherited))
     before = [signal.getsignal(number) for number in commands.ENDING_SIGNALS]
     for number, name, code in ((signal.SIGTERM, "SIGTERM", 143), (signal.SIGHUP, "SIGHUP", 129)):
         assert command(lambda number=number: stopped(number), signals=commands.ENDING_SIGNALS)() == code
