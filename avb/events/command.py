@@ -4,6 +4,7 @@ python -m avb.events fetch build/negatives                   # free recordings, 
 python -m avb.events prepare build/pool --data_dir EMOGATOR --negatives build/negatives
 python -m avb.events train recipes/events/events.yaml --pool build/pool --output_dir runs/events
 python -m avb.events evaluate runs/events --pool build/pool --output runs/events/evaluation.json
+python -m avb.events mine runs/events --pool build/pool      # before a further training, with --start_from runs/events
 python -m avb.events scenes build/scenes --pool build/pool --side test --scenes 10
 python -m avb.events export runs/events build/events.onnx
 """

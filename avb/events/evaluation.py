@@ -12,7 +12,7 @@ import numpy as np
 
 from audio_avb import SAMPLING_RATE
 from avb.events.acoustics import noise
-from avb.events.detection import EventStream, FrameStream, Segmenter
+from avb.events.detection import Detection, EventStream, FrameStream, Segmenter
 from avb.events.pool import Pool
 from avb.events.scenes import Scene, Scenes, SceneSettings
 from avb.metrics.events import event_scores, false_alarms_per_hour
@@ -34,6 +34,34 @@ class Negative:
     waveform: np.ndarray
 
 
+def recordings(pool: Pool, most_minutes: float = 1e9) -> Iterator[tuple[str, str, list[int]]]:
+    """Kind, group and the numbers of the pieces of each recording: those without bursts, joined within their groups.
+
+    A recording lasts at least `RECORDING_SECONDS`, if its group does. For `most_minutes`, see `negatives`.
+    """
+    pause = round(PAUSE_SECONDS * SAMPLING_RATE)
+    for (kind, group), numbers in pool.pieces.groupby(["kind", "group"]).indices.items():
+        if kind == "burst":
+            continue
+        rows: list[int] = []
+        held, total = 0, 0
+        for position, row in enumerate(map(int, numbers)):
+            rows.append(row)
+            held += pool.length(row) + pause
+            if held >= RECORDING_SECONDS * SAMPLING_RATE or position + 1 == len(numbers):
+                total += held
+                yield kind, group, rows
+                rows, held = [], 0
+                if total > most_minutes * 60 * SAMPLING_RATE:
+                    break
+
+
+def joined(waveforms: list[np.ndarray]) -> np.ndarray:
+    """float32 waveforms (samples,) one after the other, each with a pause of `PAUSE_SECONDS` after it."""
+    pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
+    return np.concatenate([part for waveform in waveforms for part in (waveform, pause)])
+
+
 def negatives(pool: Pool, noise_minutes: float = 30.0, most_minutes: float = 1e9) -> Iterator[Negative]:
     """The pool's speech, music and sounds, joined within their groups, and generated noise.
 
@@ -42,21 +70,8 @@ def negatives(pool: Pool, noise_minutes: float = 30.0, most_minutes: float = 1e9
         noise_minutes: minutes of noise.
         most_minutes: maximum minutes of each group, for a quicker evaluation.
     """
-    pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
-    for (kind, group), rows in pool.pieces.groupby(["kind", "group"]).indices.items():
-        if kind == "burst":
-            continue
-        parts: list[np.ndarray] = []
-        held, total = 0, 0
-        for position, row in enumerate(rows):
-            parts += [pool.audio(int(row)), pause]
-            held += len(parts[-2]) + len(pause)
-            if held >= RECORDING_SECONDS * SAMPLING_RATE or position + 1 == len(rows):
-                total += held
-                yield Negative(kind, group, np.concatenate(parts))
-                parts, held = [], 0
-                if total > most_minutes * 60 * SAMPLING_RATE:
-                    break
+    for kind, group, rows in recordings(pool, most_minutes):
+        yield Negative(kind, group, joined([pool.audio(row) for row in rows]))
     for number in range(round(noise_minutes)):
         rng = np.random.default_rng((NOISE_SEED, number))
         waveform = noise(60 * SAMPLING_RATE, rng)
@@ -70,10 +85,15 @@ def frame_probabilities(model: BurstEventsModel, waveform: np.ndarray) -> np.nda
     return np.concatenate([*blocks, stream.finish()])
 
 
+def detections(probabilities: np.ndarray, threshold: float) -> list[Detection]:
+    """The events in probabilities (frames,) of a whole recording."""
+    segmenter = Segmenter(threshold)
+    return [*segmenter.push(probabilities), *segmenter.finish()]
+
+
 def events_of(probabilities: np.ndarray, threshold: float, samples: int) -> list[tuple[float, float]]:
     """Onset and offset in seconds of the events in probabilities (frames,) of this many samples."""
-    segmenter = Segmenter(threshold)
-    found = [*segmenter.push(probabilities), *segmenter.finish()]
+    found = detections(probabilities, threshold)
     return [(event.start_seconds, min(event.stop, samples) / SAMPLING_RATE) for event in found]
 
 

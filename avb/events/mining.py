@@ -3,15 +3,13 @@
 Most speech is easy, and a trained detector learns nothing from it: false alarms are a word here and there.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from audio_avb import SAMPLING_RATE
-from avb.events.detection import Segmenter
-from avb.events.evaluation import PAUSE_SECONDS, RECORDING_SECONDS, frame_probabilities
+from avb.events.evaluation import PAUSE_SECONDS, detections, frame_probabilities, joined, recordings
 from avb.events.pool import ALARMS, Pool
 from avb.events.scenes import stretch
 from avb.files import write_table
@@ -38,8 +36,9 @@ def mine(model: BurstEventsModel, folder: str | Path, side: str = "train") -> Pa
     """
     pool = Pool.load(folder, side)
     alarms = np.zeros(len(pool.pieces))
+    recorded = [rows for kind, _, rows in recordings(pool) if kind in KINDS]
     for tempo in TEMPOS:
-        for rows in tqdm(list(_recordings(pool)), desc=f"tempo {tempo:g}", disable=None):
+        for rows in tqdm(recorded, desc=f"tempo {tempo:g}", disable=None):
             alarms[rows] += _alarms(model, [stretch(pool.audio(row), tempo) for row in rows]) / len(TEMPOS)
     path = Path(folder) / f"pool_{side}.csv"
     table = pool.pieces.assign(**{ALARMS: alarms.round(4)})
@@ -47,30 +46,12 @@ def mine(model: BurstEventsModel, folder: str | Path, side: str = "train") -> Pa
     return path
 
 
-def _recordings(pool: Pool) -> Iterator[list[int]]:
-    """Numbers of the pieces of each group, in parts of at least `RECORDING_SECONDS`, as in an evaluation."""
-    for (kind, _), rows in pool.pieces.groupby(["kind", "group"]).indices.items():
-        if kind not in KINDS:
-            continue
-        part, held = [], 0
-        for row in rows:
-            part.append(int(row))
-            held += pool.length(int(row))
-            if held >= RECORDING_SECONDS * SAMPLING_RATE:
-                yield part
-                part, held = [], 0
-        if part:
-            yield part
-
-
 def _alarms(model: BurstEventsModel, waveforms: list[np.ndarray]) -> np.ndarray:
     """(waveforms,): the sum of the median probabilities of the events in each, when they are joined with pauses."""
-    pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
-    joined = np.concatenate([part for waveform in waveforms for part in (waveform, pause)])
-    ends = np.cumsum([len(waveform) + len(pause) for waveform in waveforms])
-    segmenter = Segmenter(LEAST_MEDIAN)
+    recording = joined(waveforms)
+    ends = np.cumsum([len(waveform) + round(PAUSE_SECONDS * SAMPLING_RATE) for waveform in waveforms])
     found = np.zeros(len(waveforms))
-    for event in [*segmenter.push(frame_probabilities(model, joined)), *segmenter.finish()]:
-        middle = min((event.start + event.stop) // 2, ends[-1] - 1)
+    for event in detections(frame_probabilities(model, recording), LEAST_MEDIAN):
+        middle = min((event.start + event.stop) // 2, len(recording) - 1)
         found[np.searchsorted(ends, middle, "right")] += event.probability
     return found

@@ -84,7 +84,7 @@ class Scenes:
         self.pool, self.settings, self.seed = pool, settings, seed
 
     @cached_property
-    def _groups(self) -> dict[str, "_Groups"]:
+    def _groups(self) -> dict[str, _Groups]:
         """The groups of each kind.
 
         They are drawn by the square root of their length; with `varied` by the cube root, because the small groups have

@@ -95,15 +95,17 @@ def score_recordings(journal: Path, key: str, clips: Clips, maker: EventRows | W
         print(f"{done} of {total} recordings are scored already, in {journal}")
     try:
         with writing(journal):
-            for _ in _score_rest(journal, done, clips, maker, strict):
+            for _ in _score_rest(journal, done, total, clips, maker, strict):
                 done += 1
     except (KeyboardInterrupt, SystemExit) as stop:
         stop.add_note(f"{done} of {total} recordings are kept in {journal}")
         raise
 
 
-def _score_rest(journal: Path, done: int, clips: Clips, maker: EventRows | WindowRows, strict: bool) -> Iterator[None]:
-    total = clips.count()
+def _score_rest(
+    journal: Path, done: int, total: int, clips: Clips, maker: EventRows | WindowRows, strict: bool
+) -> Iterator[None]:
+    """Adds the recordings from number `done` on to the journal; yields after each."""
     with (
         open(journal, "r+", encoding="utf-8") as file,
         tqdm(total=total, initial=done, unit="recording", desc="scoring", disable=None) as progress,

@@ -104,7 +104,8 @@ def expected_calibration_error(y_true: ArrayLike, probabilities: ArrayLike, num_
     y_true, probabilities = np.asarray(y_true), np.asarray(probabilities, dtype=np.float64)
     kept = y_true != MISSING_CLASS
     confidence = probabilities[kept].max(axis=1)
-    return _calibration_error(confidence, probabilities[kept].argmax(axis=1) == y_true[kept], num_bins)
+    is_right = probabilities[kept].argmax(axis=1) == y_true[kept]
+    return _calibration_error(_bins(confidence, num_bins), confidence - is_right)
 
 
 def calibration_error_by_chance(
@@ -128,16 +129,19 @@ def calibration_error_by_chance(
     confidence = np.asarray(probabilities, dtype=np.float64).max(axis=1, initial=0.0)
     if not len(confidence):
         return float("nan"), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    drawn = [_calibration_error(confidence, rng.random(len(confidence)) < confidence, num_bins) for _ in range(draws)]
+    rng, places = np.random.default_rng(seed), _bins(confidence, num_bins)
+    drawn = [_calibration_error(places, confidence - (rng.random(len(places)) < confidence)) for _ in range(draws)]
     low, high = np.percentile(drawn, (2.5, 97.5))
     return float(np.mean(drawn)), float(low), float(high)
 
 
-def _calibration_error(confidence: np.ndarray, is_right: np.ndarray, num_bins: int) -> float:
-    places = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    excess = np.bincount(places, confidence - is_right, minlength=num_bins)  # of confidence, summed over a bin's clips
-    return float(np.abs(excess).sum() / len(confidence)) if len(confidence) else float("nan")
+def _bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+
+
+def _calibration_error(places: np.ndarray, excess: np.ndarray) -> float:
+    """From each clip's bin, and its confidence minus 1 if it is right, minus 0 otherwise."""
+    return float(np.abs(np.bincount(places, excess)).sum() / len(places)) if len(places) else float("nan")
 
 
 def class_pairs(y_true: ArrayLike, y_pred: ArrayLike, num_labels: int | None) -> tuple[np.ndarray, np.ndarray, int]:
