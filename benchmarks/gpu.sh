@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The GPU rows, most important first, in five minutes at most on one large GPU (80 GB); no network is needed:
+# The GPU rows, most important first, in ten minutes at most on one large GPU (80 GB); no network is needed:
 #   benchmarks/gpu.sh
 # Each row is written as soon as it is measured, so what is there when the script is cut off can be used. A row may take
 # LIMIT seconds, and all of them TOTAL (0: no limit); what is not reached by then is left out and said. At the end
@@ -9,7 +9,7 @@
 source "$(dirname "$0")/rows.sh"
 device="${DEVICE:-cuda}" shape="${SHAPE:-LARGE}" batch="${BATCH:-16}" large_batch="${LARGE_BATCH:-128}"
 epochs="${EPOCHS:-3}" clips="${CLIPS:-2000}" small_clips="${SMALL_CLIPS:-24000}" rounds="${ROUNDS:-10}"
-limit="${LIMIT:-180}" total="${TOTAL:-300}"
+limit="${LIMIT:-180}" total="${TOTAL:-600}"
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"  # with several GPUs, Transformers would use all of them
 
 graph=(); [[ "$device" == cuda* ]] && graph=(--graph)

@@ -1,7 +1,7 @@
 # Sourced by cpu.sh and gpu.sh: `run SCRIPT ARGUMENTS` measures one benchmark, while there is time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export PYTHONPATH="$PWD"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 results="${RESULTS:-results/benchmarks.csv}"
 failed=0
 

@@ -124,7 +124,7 @@ def setup_ours(
         from avb.training.graphs import CudaCapture, GraphedSteps
 
         steps = GraphedSteps(loss_and_gradients, parameters, CudaCapture(torch.device(device)))
-        return _step(lambda: steps(batch), optimizer, parameters, device)
+        return _step(lambda: steps(batch), optimizer, parameters, device, counted=compute)
     return _step(compute, optimizer, parameters, device)
 
 
@@ -165,8 +165,9 @@ def make_batch(batch_size: int, seconds: float, masks: bool, device: str) -> dic
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _step(compute: Callable, optimizer, parameters: list, device: str):
-    """A step: `compute` gives the loss and leaves the gradients."""
+def _step(compute: Callable, optimizer, parameters: list, device: str, counted: Callable | None = None):
+    """A step: `compute` gives the loss and leaves the gradients. Its operations are those of `counted`, if given: up to
+    torch 2.11, `FlopCounterMode` fails in `torch.autograd.grad`, by which steps of graphs go."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -179,7 +180,7 @@ def _step(compute: Callable, optimizer, parameters: list, device: str):
         if "operations" not in answer:  # in the warm-up: products and convolutions, forwards and back
             longest, positions_avb.LONGEST = positions_avb.LONGEST, 0  # those of the stock form, without spectra
             with FlopCounterMode(display=False) as counter:
-                loss = compute()
+                loss = (counted or compute)()
             answer["operations"], positions_avb.LONGEST = counter.get_total_flops(), longest
         else:
             loss = compute()

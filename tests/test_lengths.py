@@ -214,6 +214,9 @@ def test_a_run_in_bf16_goes_on_in_it_on_another_cpu(on_a_cpu):
     args = on_a_cpu(False)
     assert device_defaults.fill_in(ModelArguments(), args, {}, {"bf16": True}) == {"bf16": True}
     assert args.bf16
+    assert device_defaults.summary(args, 0).startswith(
+        "on cpu: bf16, which this processor has no instructions for, so it is slower than --bf16 false, clips"
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="what the system knows of the CPU is read on Linux")

@@ -83,6 +83,26 @@ def test_where_a_capture_fails_eager_steps_are_timed(tmp_path, monkeypatch):
     assert trainer.state.global_step == 7 and not trainer.graphed.is_on
 
 
+def test_where_a_new_length_costs_a_plan_each_batch_is_run_before_it_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "SHARE", 1.0)
+    monkeypatch.setattr(timing, "_makes_plans", lambda device: True)
+    trainer, steps, work = make_trainer(tmp_path, **SHORT), [], {}
+    trainer.train()
+    trainer.state.global_step = 0
+    for name in ("_train_step", "_score"):
+        work[name] = getattr(timing, name)
+
+        def note(trainer, rows, name=name):
+            steps.append((name, rows))
+            work[name](trainer, rows)
+
+        monkeypatch.setattr(timing, name, note)
+    assert timing.expected_seconds(trainer) > 0
+    first, *others = steps
+    assert first[0] == "_train_step" and others[::2] == others[1::2]
+    assert [name for name, _ in others[::2]] == ["_train_step"] * 2 + ["_score"]  # 1 + 2 × 2 of seven steps
+
+
 def test_every_draw_and_every_gradient_is_put_back(tmp_path, monkeypatch):
     """What the comparison of whole runs would not tell, since a run seeds or clears some of it itself."""
     monkeypatch.setattr(timing, "SHARE", 1.0)

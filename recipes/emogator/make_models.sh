@@ -5,8 +5,9 @@
 #   [POOL=build/pool] bash recipes/emogator/make_models.sh EMOGATOR [arguments of every training, such as --bf16 true]
 #
 # Run it in the project's folder. POOL is the folder written by `python -m avb.events prepare`; without it, the rejection is
-# left out. It takes weeks on two processor cores, and minutes to hours on a GPU. So far only a trial with a step of each
-# training has been run (tests/test_make_models.py).
+# left out. It takes weeks on two processor cores, and an estimated hour on a GPU (on an H100, an epoch of the wider
+# se_resnet-wide.yaml takes 4.6 s; two trainings at once make 1.6 times as many clips a second). So far only a trial with a
+# step of each training has been run (tests/test_make_models.py).
 #
 # The same command resumes it: finished trainings are kept, an interrupted one continues from its last checkpoint, and what
 # is fitted to the student is fitted again. Other settings than before are refused (delete runs/emogator to start over).
