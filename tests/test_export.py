@@ -21,6 +21,8 @@ from avb.export import exporting as export
 from avb.export.check import Difference, made_up_bursts
 from avb.export.exporting import export_model
 from avb.export.graph import ChannelsLastConv
+from avb.export.quantization import quantize_products
+from avb.export.writing import OPSET
 from avb.inference import engines as runtime
 from avb.inference.load import load_model
 from avb.inference.score import score_waveforms
@@ -196,6 +198,27 @@ def test_a_clip_too_long_for_attention_is_skipped_and_counted(exported, tone, tm
 
 
 # ---- int8 and bf16 -------------------------------------------------------------------------------------------------
+
+
+class Product(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(32, 8))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_the_largest_int8_product_is_right_on_every_cpu(tmp_path):
+    """Without VNNI the kernel adds two products in 16 bits."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    torch.onnx.export(
+        Product(), torch.ones(1, 3, 32), tmp_path / "fp32.onnx", dynamo=False, opset_version=OPSET, **names
+    )
+    assert quantize_products(tmp_path / "fp32.onnx", tmp_path / "int8.onnx") == 1
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.ones((1, 3, 32), np.float32)})[0] == pytest.approx(32, rel=1e-4)
 
 
 # Group norm sums over time, in another order in another batch: that may tip a value over to the next integer.

@@ -25,6 +25,8 @@ import warm
 from conftest import ROOT
 from hub_stub import HubStub
 
+from avb.training.device_defaults import has_fast_bf16
+
 PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("predict", "recordings", "training", "paper", "hub", "serving")),
@@ -160,6 +162,8 @@ def test_command(command, workspace, environment, emogator_folder, sample_model)
         pytest.skip(NOT_HERE[program])
     if "EMOGATOR" in command and not emogator_folder:
         pytest.skip("AVB_EMOGATOR does not name a folder with EmoGator's Parquet shards (data/README.md)")
+    if "runs/large-bf16" in command and not has_fast_bf16():
+        pytest.skip("this CPU has no bf16, and the export says so")
     if any(name in command for name in TRAINING):
         command += " --max_steps 2 --report_to none"
     if "cards push" in command:
