@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .baseline import BaselineConfig, require_legal
-from .log_mel import SAMPLING_RATE, Convolutions, LogMelModel, Spectrum
+from .log_mel import SAMPLING_RATE, Convolutions, LogMelModel, Spectrum, memory_format
 
 MAX_BANDS_MASKED, MAX_TIME_MASKED, MAX_BANDS_SHIFTED = 12, 0.2, 3  # the second is a fraction of the clip
 
@@ -71,7 +71,7 @@ class LogMelCNN(LogMelModel):
         if self.training:
             bands = hide(shift_bands(bands), mask.sum(1))
         mask = mask[:, None, None].to(bands.dtype)
-        hidden = (bands[:, None] * mask).contiguous(memory_format=torch.channels_last)
+        hidden = (bands[:, None] * mask).contiguous(memory_format=memory_format(self.config.width))
         hidden = self.stem_norm(self.stem(hidden)).relu() * mask
         for block in self.blocks:
             hidden, mask = block(hidden, mask)

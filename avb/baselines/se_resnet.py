@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .baseline import BaselineConfig, require_legal
-from .log_mel import Convolutions, LogMelModel, Spectrum
+from .log_mel import Convolutions, LogMelModel, Spectrum, memory_format
 
 BANDS = 80
 FLOOR = 1e-6  # of the clip's highest band energy: -60 dB
@@ -121,7 +121,7 @@ class SEResNet(LogMelModel):
         mask = mask[:, None, None].to(bands.dtype)  # (batch, 1, 1, frames)
         heights = torch.linspace(-1, 1, BANDS, device=bands.device, dtype=bands.dtype)
         hidden = torch.stack([bands, heights[:, None].expand_as(bands)], 1) * mask  # (batch, 2, bands, frames)
-        hidden = hidden.contiguous(memory_format=torch.channels_last)
+        hidden = hidden.contiguous(memory_format=memory_format(self.config.width))
         for convolution, norm, (_, stride) in zip(self.stem, self.stem_norms, STEM_STRIDES, strict=True):
             mask = mask[..., ::stride]
             hidden = norm(convolution(hidden)).relu() * mask
