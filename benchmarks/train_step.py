@@ -166,8 +166,8 @@ def make_batch(batch_size: int, seconds: float, masks: bool, device: str) -> dic
 
 
 def _step(compute: Callable, optimizer, parameters: list, device: str, counted: Callable | None = None):
-    """A step: `compute` gives the loss and leaves the gradients. Its operations are those of `counted`, if given: up to
-    torch 2.11, `FlopCounterMode` fails in `torch.autograd.grad`, by which steps of graphs go."""
+    """A step: `compute` gives the loss and leaves the gradients. Its operations are those of `counted`, if given:
+    `FlopCounterMode` of torch 2.11 fails in `torch.autograd.grad`, which steps of graphs call."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -52,6 +52,19 @@ TINY = {
 }
 
 
+def require_bf16_of_openvino():
+    """Skips a test, with what the export says, where it refuses bf16."""
+    import openvino
+
+    from avb.errors import AvbError
+    from avb.export.exporting import check_hardware
+
+    try:
+        check_hardware(openvino, "bf16")
+    except AvbError as error:
+        pytest.skip(str(error))
+
+
 def stir(model: torch.nn.Module) -> torch.nn.Module:
     """Moves every parameter off its initial value: zero biases and unit norms would hide what is left out."""
     generator = torch.Generator().manual_seed(1)

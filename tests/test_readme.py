@@ -22,10 +22,8 @@ import pytest
 import soundfile as sf
 import typed
 import warm
-from conftest import ROOT
+from conftest import ROOT, require_bf16_of_openvino
 from hub_stub import HubStub
-
-from avb.training.device_defaults import has_fast_bf16
 
 PAGES = [
     ROOT / "README.md",
@@ -162,8 +160,8 @@ def test_command(command, workspace, environment, emogator_folder, sample_model)
         pytest.skip(NOT_HERE[program])
     if "EMOGATOR" in command and not emogator_folder:
         pytest.skip("AVB_EMOGATOR does not name a folder with EmoGator's Parquet shards (data/README.md)")
-    if "runs/large-bf16" in command and not has_fast_bf16():
-        pytest.skip("this CPU has no bf16, and the export says so")
+    if "runs/large-bf16" in command:
+        require_bf16_of_openvino()
     if any(name in command for name in TRAINING):
         command += " --max_steps 2 --report_to none"
     if "cards push" in command:

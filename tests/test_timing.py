@@ -58,8 +58,12 @@ def test_a_run_ends_in_the_same_bits_with_and_without(settings, tmp_path, monkey
         assert log(without.state.log_history) == log(trainer.state.log_history)
 
 
-def test_where_steps_are_graphs_replays_are_timed_and_the_run_ends_in_the_same_bits(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("plans", "replays"), [(False, 5), (True, 4)])  # 4: validation is repeated, steps are not
+def test_where_steps_are_graphs_replays_are_timed_and_the_run_ends_in_the_same_bits(
+    plans, replays, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(timing, "SHARE", 1.0)
+    monkeypatch.setattr(timing, "_makes_plans", lambda device: plans)
     without = trained(tmp_path / "without", capture=Again())
     capture, timed, time = Again(), [], timing._time
 
@@ -71,7 +75,7 @@ def test_where_steps_are_graphs_replays_are_timed_and_the_run_ends_in_the_same_b
 
     monkeypatch.setattr(timing, "_time", note)
     trainer = trained(tmp_path / "with", capture=capture, disable_tqdm=False)
-    assert timed == [("_train_step", 0, 0), *[("_train_step", 0, 1)] * 5, ("_score", 0, 0)]
+    assert timed == [("_train_step", 0, 0), *[("_train_step", 0, 1)] * replays, ("_score", 0, 0)]
     assert is_same(weights(without), weights(trainer))
     assert log(without.state.log_history) == log(trainer.state.log_history)
     assert "about" in capsys.readouterr().out
@@ -100,7 +104,8 @@ def test_where_a_new_length_costs_a_plan_each_batch_is_run_before_it_is_timed(tm
     assert timing.expected_seconds(trainer) > 0
     first, *others = steps
     assert first[0] == "_train_step" and others[::2] == others[1::2]
-    assert [name for name, _ in others[::2]] == ["_train_step"] * 2 + ["_score"]  # 1 + 2 × 2 of seven steps
+    # 1 + 2 × 2 steps and two of validation, of seven
+    assert [name for name, _ in others[::2]] == ["_train_step"] * 2 + ["_score"]
 
 
 def test_every_draw_and_every_gradient_is_put_back(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ class LogMelModel(BaselineModel):
 
 
 def memory_format(width: int) -> torch.memory_format:
-    """Of a network whose narrowest layer has so many channels: channels last, the fastest, if they fill a vector.
+    """Of a network whose narrowest layer has so many channels: channels last, if they fill a vector.
 
     With fewer than 8, oneDNN 3.12 (torch 2.13) writes out of bounds on CPUs with AVX2 and without AVX-512: training
     an `SEResNet` hung or ended the process.
